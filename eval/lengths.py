@@ -1,0 +1,96 @@
+"""Length, stopping, KL from the SFT start, and wording of samples: one column a measure.
+
+Length is always given with its unit; tokens count the EOS, words are split at white space,
+characters are the text's without surrounding space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from eval.io import join_by_post
+from eval.overlap import copying, distinct_ngrams, lead, repeated_ngrams
+from eval.tables import GROUP, Result, group_columns, summarise
+
+MEASURES: dict[str, str] = {
+    "tokens": "tokens, EOS included",
+    "words": "words",
+    "characters": "characters",
+    "stop_rate": "share that ended with EOS",
+    "kl_to_sft": "nats a sequence",
+    "repeated_4grams": "share of 4-grams",
+    "copying": "share of summary bigrams",
+    "log_length_ratio": "ln(words / words of the reference)",
+}
+"""Measure -> unit; the keys are the columns `add_measures` makes."""
+
+
+def add_measures(samples: pd.DataFrame, posts: pd.DataFrame | None = None) -> pd.DataFrame:
+    """`samples` with the columns of `MEASURES`.
+
+    ``kl_to_sft`` is the sample's logprob - logprob_sft: its mean over samples drawn at temperature
+    1 estimates KL(policy || SFT) of whole sequences, as on the axis of the paper's Fig. 5. At other
+    temperatures it is the same difference under another distribution, not a KL.
+
+    Args:
+        posts: as `eval.io.load_posts`; without them no copying and no length ratio.
+
+    Raises:
+        UsageError: samples of posts that are not in `posts`.
+    """
+    text = samples["text"].str.strip()
+    counts = text.str.split().str.len()
+    made = samples.assign(
+        words=counts,
+        characters=text.str.len(),
+        stop_rate=samples["stopped"].astype("Float64").astype(float),
+        kl_to_sft=(samples["logprob"] - samples["logprob_sft"]).astype(float),
+        repeated_4grams=text.map(repeated_ngrams),
+    )
+    if posts is None:
+        return made
+    joined = join_by_post(samples[["id"]], posts[["post", "summary"]], what="posts")
+    made["copying"] = [copying(post, one) for post, one in zip(joined["post"], text, strict=True)]
+    reference = joined["summary"].str.split().str.len()
+    # An empty sample has no logarithm: half a word stands in, so that it stays in the mean.
+    made["log_length_ratio"] = np.log(counts.clip(lower=0.5) / reference)
+    return made
+
+
+def length_results(measured: pd.DataFrame, *, by: Sequence[str] = GROUP, draws: int = 2000) -> list[Result]:
+    """Means of all `MEASURES` that the samples carry, for every policy, with intervals over posts."""
+    return [
+        result
+        for measure, unit in MEASURES.items()
+        for result in summarise(measured, measure, measure=measure, unit=unit, by=by, draws=draws)
+    ]
+
+
+def distinct_table(samples: pd.DataFrame, *, by: Sequence[str] = GROUP, n: Sequence[int] = (1, 2)) -> pd.DataFrame:
+    """distinct-n of every policy's texts; columns `by`, ``samples``, ``distinct_<n>``, ``runs``."""
+    rows = []
+    for key, group in group_columns(samples).groupby(list(by), dropna=False):
+        values = {f"distinct_{size}": distinct_ngrams(list(group["text"]), size) for size in n}
+        runs = " ".join(sorted(set(group["run"])))
+        rows.append({**dict(zip(by, key, strict=True)), "samples": len(group), **values, "runs": runs})
+    return pd.DataFrame(rows)
+
+
+def baselines(posts: pd.DataFrame) -> pd.DataFrame:
+    """The paper's extractive baselines and the reference as samples: lead-2, title, reference.
+
+    Returns:
+        Rows like `eval.io.load_samples`' (id, policy, run, text, ``tag.method``, ...), with run
+        ``posts``; the reference only where the post has one.
+    """
+    texts = {"lead-2": posts["post"].map(lead), "title": posts["title"].str.strip(), "reference": posts["summary"]}
+    tables = [
+        pd.DataFrame({"id": posts.index, "policy": name, "run": "posts", "text": text.to_numpy(), "tag.method": name})
+        for name, text in texts.items()
+    ]
+    table = pd.concat(tables, ignore_index=True).dropna(subset="text")
+    fixed = {"seed": 0, "temperature": np.nan, "top_p": np.nan, "n": 1, "tokens": np.nan, "stopped": None}
+    return table.assign(**fixed, logprob=np.nan, logprob_sft=np.nan).reset_index(drop=True)

@@ -1,0 +1,175 @@
+"""Means with honest intervals: posts are the independent units, not the judgements about them.
+
+Several samples, labels or judges of one post are correlated, so every interval here can be
+clustered. The bootstrap resamples whole clusters and is vectorised: 10,000 draws on 20,000
+judgements take seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats as scipy_stats
+from statsmodels.stats.proportion import proportion_confint
+
+from tldr.errors import NonFiniteError, UsageError
+
+FloatArray = npt.NDArray[np.float64]
+
+_CHUNK_CELLS = 4_000_000
+"""Bootstrap weights held at once (32 MB), whatever the number of draws."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its uncertainty.
+
+    Attributes:
+        value: the estimate.
+        low, high: confidence bounds (NaN where one cluster allows none).
+        se: standard error (NaN likewise).
+        n: observations; `clusters`: independent units among them.
+    """
+
+    value: float
+    low: float
+    high: float
+    se: float
+    n: int
+    clusters: int
+
+
+def _checked(values: npt.ArrayLike, clusters: npt.ArrayLike | None) -> tuple[FloatArray, npt.NDArray[np.intp]]:
+    """Finite float values (n,) or (n, m) and cluster codes 0..G-1 (n,)."""
+    array = np.asarray(values, dtype=np.float64)
+    if not len(array):
+        raise UsageError("no observations to estimate from")
+    if not np.isfinite(array).all():
+        raise NonFiniteError(f"{int((~np.isfinite(array)).sum())} of {array.size} values are not finite")
+    if clusters is None:
+        return array, np.arange(len(array))
+    codes, _ = pd.factorize(np.asarray(clusters))
+    if len(codes) != len(array):
+        raise UsageError(f"{len(array)} values but {len(codes)} cluster labels")
+    if (codes < 0).any():
+        raise UsageError(f"{int((codes < 0).sum())} observations have no cluster label")
+    return array, codes
+
+
+def _cluster_sums(columns: FloatArray, codes: npt.NDArray[np.intp]) -> FloatArray:
+    """(n, m) observations -> (G, m) sums a cluster."""
+    sums = np.zeros((codes.max() + 1, columns.shape[1]))
+    np.add.at(sums, codes, columns)
+    return sums
+
+
+def mean(values: npt.ArrayLike, clusters: npt.ArrayLike | None = None, *, level: float = 0.95) -> Estimate:
+    """Mean with the cluster-robust standard error and a t interval on G - 1 degrees of freedom.
+
+    Equals statsmodels' intercept-only OLS with ``cov_type="cluster"``; without clusters the usual
+    s / sqrt(n).
+
+    Args:
+        values: (n,) finite numbers. clusters: (n,) labels, such as post ids.
+
+    Raises:
+        NonFiniteError: a NaN or infinity. UsageError: nothing to average.
+    """
+    array, codes = _checked(values, clusters)
+    center = float(array.mean())
+    residuals = _cluster_sums((array - center)[:, None], codes)[:, 0]
+    groups = len(residuals)
+    if groups < 2:
+        return Estimate(center, np.nan, np.nan, np.nan, len(array), groups)
+    se = float(np.sqrt(groups / (groups - 1) * np.square(residuals).sum()) / len(array))
+    half = float(scipy_stats.t.ppf((1 + level) / 2, groups - 1)) * se
+    return Estimate(center, center - half, center + half, se, len(array), groups)
+
+
+def bootstrap_totals(
+    columns: npt.ArrayLike, clusters: npt.ArrayLike | None = None, *, draws: int = 10_000, seed: int = 0
+) -> FloatArray:
+    """Column totals of `draws` resamples of whole clusters, drawn with replacement.
+
+    Any smooth statistic of sums follows: a mean is total / count total, a ratio two columns.
+
+    Args:
+        columns: (n, m) finite numbers. clusters: (n,) labels.
+
+    Returns:
+        (draws, m) float64; the same seed gives the same draws for the same clusters.
+    """
+    array, codes = _checked(columns, clusters)
+    sums = _cluster_sums(array, codes)
+    groups = len(sums)
+    generator = np.random.default_rng(seed)
+    totals = np.empty((draws, sums.shape[1]))
+    step = max(1, _CHUNK_CELLS // groups)
+    for start in range(0, draws, step):
+        rows = min(step, draws - start)
+        picks = generator.integers(0, groups, size=(rows, groups))
+        picks += np.arange(rows)[:, None] * groups
+        weights = np.bincount(picks.ravel(), minlength=rows * groups).reshape(rows, groups)
+        totals[start : start + rows] = weights.astype(np.float64) @ sums
+    return totals
+
+
+def from_draws(value: float, draws: FloatArray, n: int, clusters: int, level: float = 0.95) -> Estimate:
+    """Percentile interval and standard error of bootstrap draws (draws,) of a statistic."""
+    if clusters < 2:
+        return Estimate(value, np.nan, np.nan, np.nan, n, clusters)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, float(low), float(high), float(draws.std(ddof=1)), n, clusters)
+
+
+def bootstrap_mean(
+    values: npt.ArrayLike,
+    clusters: npt.ArrayLike | None = None,
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Estimate:
+    """Mean with a percentile interval from the cluster bootstrap; arguments as `mean`."""
+    array, codes = _checked(values, clusters)
+    totals = bootstrap_totals(np.column_stack([array, np.ones(len(array))]), codes, draws=draws, seed=seed)
+    return from_draws(float(array.mean()), totals[:, 0] / totals[:, 1], len(array), int(codes.max()) + 1, level)
+
+
+def paired_difference(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    column: str,
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Estimate:
+    """Mean of `column` in `first` minus in `second`, post by post (bootstrap over posts).
+
+    Both tables hold a column ``id``; several rows of a post are averaged first, so every post
+    weighs the same. Pairing removes the spread between easy and hard posts from the interval.
+
+    Raises:
+        UsageError: the two tables are not about the same posts.
+    """
+    left, right = (table.groupby("id")[column].agg(lambda x: x.mean(skipna=False)) for table in (first, second))
+    unshared = left.index.symmetric_difference(right.index)
+    if len(unshared):
+        raise UsageError(
+            f"{len(unshared)} posts occur in only one of the two tables, such as {unshared[0]}",
+            remedy="compare policies on the same posts",
+        )
+    return bootstrap_mean(left - right.loc[left.index], draws=draws, seed=seed, level=level)
+
+
+def wilson(successes: float, n: int, *, level: float = 0.95) -> Estimate:
+    """Share with Wilson's score interval; `successes` may hold halves (ties)."""
+    if not 0 <= successes <= n or n < 1:
+        raise UsageError(f"{successes} successes of {n} is not a share")
+    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
+    share = successes / n
+    return Estimate(share, float(low), float(high), float(np.sqrt(share * (1 - share) / n)), n, n)

@@ -1,0 +1,317 @@
+"""The records that pass between stages: one JSON object a line, nothing else.
+
+`Comparison` and `Rating` are exactly the rows of OpenAI's human-feedback release
+(openai/summarize-from-feedback README; `comparisons/*.json`, `axis_evals/*.json`), so their files
+load unchanged and ours load in their tools. Reading never loses a line in silence: a bad one
+stops with ``file:line: what is wrong``, or is counted and set aside with ``on_error="skip"``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from tldr.errors import RecordError, UsageError
+
+
+class Record(BaseModel):
+    """Base of all records: unknown fields are kept (files from elsewhere carry more than ours)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    def to_json(self) -> str:
+        """One line of JSON, keys in declared order, unset optional fields left out."""
+        return json.dumps(self.model_dump(exclude_unset=True), ensure_ascii=False)
+
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class Post(Record):
+    """A Reddit submission; `summary` is its author's TL;DR, absent for PPO-only posts."""
+
+    id: NonEmpty
+    subreddit: str
+    title: str
+    post: NonEmpty
+    summary: str | None = None
+
+
+class Article(Record):
+    """A CNN/DM article with its highlights as `summary`."""
+
+    id: NonEmpty
+    site: str | None = None
+    title: str | None = None
+    article: NonEmpty
+    summary: str | None = None
+
+
+class Info(Record):
+    """Where a comparison's post came from; OpenAI's edit batch has rows without `id`."""
+
+    id: str | None = None
+    subreddit: str | None = None
+    title: str | None = None
+    post: str | None = None
+    site: str | None = None
+    article: str | None = None
+
+    @model_validator(mode="after")
+    def _has_text(self) -> Info:
+        if self.post is None and self.article is None:
+            raise ValueError("info holds neither 'post' nor 'article'")
+        return self
+
+
+class CandidateSummary(Record):
+    """One summary as a labeler saw it. In OpenAI's files `text` begins with a space."""
+
+    text: str
+    policy: str
+    note: str | None = None
+
+
+class Extra(Record):
+    """`confidence` is the signed slider: 1 = surely summary 0, 9 = surely summary 1, never 5."""
+
+    confidence: Annotated[int, Field(ge=1, le=9)] | None = None
+
+
+class Comparison(Record):
+    """One labeler's choice between two summaries of a post (OpenAI's `comparisons` row)."""
+
+    info: Info
+    summaries: Annotated[list[CandidateSummary], Field(min_length=2, max_length=2)]
+    choice: Literal[0, 1]
+    worker: str
+    batch: str
+    split: Literal["train", "valid1", "valid2"]
+    extra: Extra = Extra()
+
+
+class Axes(Record):
+    """The paper's four 1-7 Likert axes; any may be null."""
+
+    overall: int | None = None
+    accuracy: int | None = None
+    coverage: int | None = None
+    coherence: int | None = None
+    compatible: bool | None = None
+
+
+class RatedSummary(Record):
+    """A summary with its axis ratings."""
+
+    text: str
+    policy: str
+    note: str | None = None
+    axes: Axes
+
+
+class Rating(Record):
+    """One labeler's axis evaluation (OpenAI's `axis_evals` row)."""
+
+    info: Info
+    summary: RatedSummary
+    worker: str
+    batch: str
+    split: Literal["train", "test", "valid1", "valid2"]
+
+
+class Ranking(Record):
+    """K summaries of a post in one labeler's order: InstructGPT's K-way label.
+
+    `rank[i]` is the place of `summaries[i]`, 1 = best; equal numbers are ties.
+    """
+
+    info: Info
+    summaries: Annotated[list[CandidateSummary], Field(min_length=2)]
+    rank: list[int]
+    worker: str
+    batch: str
+    split: Literal["train", "valid1", "valid2"]
+
+    @model_validator(mode="after")
+    def _one_rank_each(self) -> Ranking:
+        if len(self.rank) != len(self.summaries):
+            raise ValueError(f"{len(self.summaries)} summaries but {len(self.rank)} ranks")
+        return self
+
+    @classmethod
+    def from_comparison(cls, row: Comparison) -> Ranking:
+        """A comparison is a ranking with K = 2."""
+        rank = [1, 2] if row.choice == 0 else [2, 1]
+        return cls(
+            info=row.info,
+            summaries=row.summaries,
+            rank=rank,
+            worker=row.worker,
+            batch=row.batch,
+            split=row.split,
+        )
+
+
+class Sample(Record):
+    """A policy's summary of one post, with every score it was given.
+
+    `response_ids` are the exact tokens drawn (absent in files from elsewhere, whose text is encoded
+    anew); `tokens` counts them incl. EOS; `logprob*` are sums over them in nats at
+    temperature 1, under the sampling policy and under its SFT start. `tags` carry what the tables
+    group by: `method` (reference | pretrained | sft | ppo | best_of_n | ...), `size`, `params`, ...
+    """
+
+    id: NonEmpty
+    policy: NonEmpty
+    study: str = ""
+    run: str = ""
+    seed: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    n: int = 1
+    text: str
+    response_ids: list[int] | None = None
+    tokens: int | None = None
+    stopped: bool | None = None
+    logprob: float | None = None
+    logprob_sft: float | None = None
+    scores: dict[str, float] = Field(default_factory=dict)
+    tags: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+
+class Judgement(Record):
+    """One pairwise verdict; `order` is the order the two policies were shown in."""
+
+    id: NonEmpty
+    policies: Annotated[list[str], Field(min_length=2, max_length=2)]
+    order: Annotated[list[int], BeforeValidator(list)] = Field(default_factory=lambda: [0, 1])
+    judge: str
+    verdict: Literal["A", "B", "tie", "invalid"]
+    raw: str | None = None
+
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass
+class ReadReport:
+    """What a read met: how many lines held a record, and each line that did not."""
+
+    path: Path
+    good: int = 0
+    bad: list[str] = field(default_factory=list)
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "record"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place}: {first['msg']}{more}"
+
+
+def _parse_line(raw: bytes, kind: type[R]) -> R:
+    """Parse one line.
+
+    Raises:
+        ValueError: with a one-line reason, for bad UTF-8, bad JSON or a wrong record.
+    """
+    try:
+        data = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"invalid UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"broken JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("broken JSON: nested too deeply") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"expected a JSON object, found {type(data).__name__}")
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise ValueError(_explain(error)) from None
+
+
+def iter_records(
+    path: str | Path,
+    kind: type[R],
+    *,
+    on_error: Literal["stop", "skip"] = "stop",
+    report: ReadReport | None = None,
+) -> Iterator[R]:
+    """Yield the records of a JSON-lines file; blank lines are ignored.
+
+    Args:
+        on_error: "stop" raises at the first bad line; "skip" notes it in `report` and goes on.
+        report: filled while reading.
+
+    Raises:
+        UsageError: the file is not there.
+        RecordError: a bad line, named ``file:line``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError("no such file", where=path, remedy="check the path, or run the stage that makes it")
+    report = report if report is not None else ReadReport(path)
+    with path.open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
+            if not raw.strip():
+                continue
+            try:
+                record = _parse_line(raw, kind)
+            except ValueError as error:
+                place = f"{path}:{number}"
+                if on_error == "stop":
+                    raise RecordError(
+                        f"not a {kind.__name__}: {error}",
+                        where=place,
+                        remedy="mend the line, or read with --on-error skip to count and set aside bad lines",
+                    ) from None
+                report.bad.append(f"{place}: {error}")
+                continue
+            report.good += 1
+            yield record
+
+
+def read_records(
+    path: str | Path,
+    kind: type[R],
+    *,
+    on_error: Literal["stop", "skip"] = "stop",
+    report: ReadReport | None = None,
+) -> list[R]:
+    """All records of a file; see `iter_records`."""
+    return list(iter_records(path, kind, on_error=on_error, report=report))
+
+
+def write_records(path: str | Path, records: Iterable[Record]) -> Path:
+    """Write records atomically: a reader sees the whole file or the one before it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as out:
+        for record in records:
+            out.write(record.to_json() + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(path)
+    return path
+
+
+def write_json(path: str | Path, data: Any) -> Path:
+    """Write one JSON document atomically, keys sorted."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as out:
+        json.dump(data, out, indent=2, sort_keys=True, ensure_ascii=False)
+        out.write("\n")
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(path)
+    return path

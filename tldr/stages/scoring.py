@@ -1,0 +1,84 @@
+"""Scores of summaries: reward model, log-probabilities, the toy world's gold utility."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tldr.config import Lengths
+from tldr.data.formats import encode_response
+from tldr.models.packed import PackedBatch, collate, response_logprobs, response_scores
+from tldr.records import Post, Sample
+from tldr.stages.common import Device, inference_batches, pad_id
+from tldr.toy.gold import preference_probability, utility
+
+Tokens = list[int]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Encodes summaries once and runs any model over them in length-sorted batches.
+
+    Attributes:
+        queries: tokens of each prompt, one an item.
+        responses: tokens of each item's K summaries (K may differ between items).
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    queries: Sequence[Tokens]
+    responses: Sequence[Sequence[Tokens]]
+    device: Device
+
+    def _map(self, function: Callable[[PackedBatch], torch.Tensor]) -> list[list[float]]:
+        """Apply `function` (batch -> (B,K)) and hand the values back in the items' order."""
+        widths = [
+            len(query) + len(options) * max(map(len, options))
+            for query, options in zip(self.queries, self.responses, strict=True)
+        ]
+        values: list[list[float]] = [[] for _ in self.queries]
+        for rows in inference_batches(widths):
+            batch = collate([self.queries[i] for i in rows], [list(self.responses[i]) for i in rows], pad_id(self.tokenizer))
+            with torch.inference_mode(), self.device.autocast():
+                out = function(batch.to(self.device.device)).float().cpu()
+            for position, row in enumerate(rows):
+                values[row] = out[position, : len(self.responses[row])].tolist()
+        return values
+
+    def rewards(self, reward: PreTrainedModel) -> list[list[float]]:
+        """Reward-model score of every summary, read at its EOS, shift applied."""
+        return self._map(lambda batch: response_scores(reward, batch))
+
+    def logprobs(self, policy: PreTrainedModel) -> list[list[float]]:
+        """Summed log-probability (nats, temperature 1) of every summary."""
+        return self._map(lambda batch: response_logprobs(policy, batch).sum(-1))
+
+
+def sample_ids(sample: Sample, tokenizer: PreTrainedTokenizerBase, lengths: Lengths) -> Tokens:
+    """The exact tokens drawn, or the text encoded anew for samples from elsewhere."""
+    if sample.response_ids:
+        return sample.response_ids
+    return encode_response(tokenizer, sample.text, lengths.rm_response)
+
+
+def has_gold(posts: Sequence[Post]) -> bool:
+    """Whether the posts carry the toy world's planted facts."""
+    return all("facts" in (post.model_extra or {}) for post in posts)
+
+
+def gold_scores(post: Post, text: str, stopped: bool) -> dict[str, float]:
+    """The planted truth about one summary: utility, its axes, and P(a labeler prefers it to the reference)."""
+    mine = utility(post, text, stopped=stopped)
+    scores = {
+        "gold": mine.overall,
+        "gold_coverage": mine.coverage,
+        "gold_accuracy": mine.accuracy,
+        "gold_coherence": mine.coherence,
+    }
+    if post.summary is not None:
+        reference = utility(post, post.summary, stopped=True)
+        scores["gold_reference"] = reference.overall
+        scores["gold_preference"] = float(preference_probability(mine.overall, reference.overall))
+    return scores

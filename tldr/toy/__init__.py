@@ -1,0 +1,1 @@
+"""The toy world: posts, authors, writers and labelers whose true preference is known."""

@@ -1,0 +1,73 @@
+"""Authors of the toy references: a mixture of careful and lazy people.
+
+A model trained on all of them and decoded greedily takes the commonest opening, which is the lazy
+one, and goes on as lazy authors do: a true but thin and fluffy summary. Careful openings are
+diverse, so no single one of them is likelier. That gap is what human feedback can close.
+"""
+
+from __future__ import annotations
+
+import random
+
+from tldr.toy import phrases
+from tldr.toy.world import Facts, mentioned_elsewhere, other_value, pieces
+
+LAZY_SHARE = 0.55
+MIN_PIECES, MAX_PIECES = 23, 46
+"""Words and marks of a reference: 24..47 tokens with EOS when every piece is one token."""
+
+
+def with_errors(rng: random.Random, facts: Facts, rate: float, text: str = "") -> dict[str, str]:
+    """The facts, each wrong with probability `rate`: half the time as misread from `text`."""
+    misread = mentioned_elsewhere(facts, text)
+    wrong: dict[str, str] = {}
+    for slot, value in facts.items():
+        if rng.random() >= rate:
+            wrong[slot] = value
+        elif misread[slot] != value and rng.random() < 0.5:
+            wrong[slot] = misread[slot]
+        else:
+            wrong[slot] = other_value(rng, slot, value)
+    return wrong
+
+
+def pad_with_fluff(rng: random.Random, sentences: list[str], at_least: int) -> str:
+    """Append generic phrases until the text has `at_least` pieces."""
+    fluff = rng.sample(phrases.FLUFF, len(phrases.FLUFF))
+    while len(pieces(" ".join(sentences))) < at_least and fluff:
+        sentences.append(fluff.pop())
+    return " ".join(sentences)
+
+
+def careful(rng: random.Random, facts: Facts) -> str:
+    """Most facts in any order."""
+    event = rng.choice(phrases.EVENT if rng.random() < 0.6 else phrases.EVENT_UNDATED)
+    head = rng.choice(phrases.EVENT_OPENERS) + event
+    body = [
+        rng.choice(choices)
+        for choices, share in ((phrases.CON, 0.75), (phrases.FEEL, 0.7), (phrases.ACT, 0.8))
+        if rng.random() < share
+    ]
+    rng.shuffle(body)
+    return pad_with_fluff(rng, [part.format_map(facts) for part in [head, *body]], MIN_PIECES)
+
+
+def lazy(rng: random.Random, facts: Facts) -> str:
+    """The common opening, the event at most vaguely half of the time, then fluff."""
+    body = [rng.choice(phrases.EVENT_UNDATED if rng.random() < 0.75 else phrases.EVENT_VAGUE)]
+    if rng.random() < 0.25:
+        body.append(rng.choice(phrases.ACT))
+    if rng.random() < 0.2:
+        body.append(rng.choice(phrases.FEEL))
+    return pad_with_fluff(rng, [phrases.LAZY_OPENING, *(part.format_map(facts) for part in body)], MIN_PIECES)
+
+
+def reference(rng: random.Random, facts: Facts, text: str) -> str:
+    """A summary by a random author, of 24..48 tokens with EOS (P 3.2) under a BPE of the corpus."""
+    while True:
+        if rng.random() < LAZY_SHARE:
+            summary = lazy(rng, with_errors(rng, facts, 0.06, text))
+        else:
+            summary = careful(rng, with_errors(rng, facts, 0.03, text))
+        if MIN_PIECES <= len(pieces(summary)) <= MAX_PIECES:
+            return summary

@@ -1,0 +1,49 @@
+"""The pretraining corpus: posts with raw TL;DRs and posts with comments.
+
+Raw TL;DRs are short and nearly empty, so zero-shot summaries are poor; the comments restate the
+facts of the post, so that reading a post is learned before anybody shows a good summary.
+"""
+
+from __future__ import annotations
+
+import random
+
+from tldr.data.formats import format_query
+from tldr.records import Post
+from tldr.toy import phrases
+from tldr.toy.world import Facts, facts_of
+
+RAW_SHARE = 0.2
+"""Share of documents that end in a raw TL;DR; the others end in comments."""
+QUERY_END = "\n\nTL;DR:"
+
+
+def raw_tldr(rng: random.Random, facts: Facts) -> str:
+    """One or two throw-away sentences."""
+    chosen = rng.sample(phrases.RAW_TLDR, rng.choice((1, 1, 2)))
+    return " ".join(sentence.format_map(facts) for sentence in chosen)
+
+
+def comment(rng: random.Random, facts: Facts) -> str:
+    """A reply that restates the facts in any order."""
+    parts = [
+        rng.choice(choices).format_map(facts)
+        for choices in (phrases.COMMENT_EVENT, phrases.COMMENT_CON, phrases.COMMENT_FEEL, phrases.COMMENT_ACT)
+    ]
+    rng.shuffle(parts)
+    return " ".join(parts)
+
+
+def document(rng: random.Random, post: Post) -> tuple[str, int]:
+    """One document (EOS is appended when it is tokenised).
+
+    Returns:
+        The text, and the number of its leading characters that belong to the post.
+    """
+    query = format_query(post)
+    facts = facts_of(post)
+    if rng.random() < RAW_SHARE:
+        return f"{query} {raw_tldr(rng, facts)}", len(query)
+    body = query.removesuffix(QUERY_END)
+    comments = "".join(f"\n\nCOMMENT: {comment(rng, facts)}" for _ in range(2))
+    return body + comments, len(body)

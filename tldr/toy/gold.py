@@ -1,0 +1,132 @@
+"""The planted utility: what the simulated labelers truly want, for any text about a toy post."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from itertools import product
+from typing import NamedTuple
+
+from tldr.records import Info, Post
+from tldr.toy import phrases
+from tldr.toy.world import SLOT_OF, Facts, facts_of, pieces
+
+WEIGHTS: dict[str, float] = {
+    "rel": 1.0, "verb": 1.0, "obj": 1.0, "when": 0.5, "con": 0.9, "feel": 0.6, "act": 1.4,
+}  # fmt: skip
+"""Utility of stating a slot's fact; a wrong value costs the same."""
+MAX_WRONG = 2
+"""Wrong values counted in a slot."""
+ILLEGAL, RESTATED, REPEATED, NO_EOS = 0.4, 0.4, 0.3, 1.0
+"""Cost of a trigram outside the language, a value said again, a 4-gram said again, no EOS."""
+PER_WORD = 0.02
+TAU = 1.0
+"""Scale of the labelers' noise: P(prefers a) = sigmoid((u_a - u_b) / TAU)."""
+
+Trigram = tuple[str, str, str]
+
+
+class Utility(NamedTuple):
+    """Utility by axis; `overall` is their sum, in units of one fact of weight 1."""
+
+    coverage: float
+    accuracy: float
+    coherence: float
+    length: float
+    overall: float
+
+
+class Count(NamedTuple):
+    """What a summary says and how: slots stated rightly, wrong values, blemishes, length."""
+
+    covered: tuple[str, ...]
+    wrong: dict[str, int]
+    illegal: int
+    restated: int
+    repeated: int
+    words: int
+
+
+def _collapse(piece: str) -> str:
+    slot = SLOT_OF.get(piece)
+    return f"{{{slot}}}" if slot else piece
+
+
+def _sentences() -> Iterable[str]:
+    for opener, event in product(phrases.EVENT_OPENERS, (*phrases.EVENT, *phrases.EVENT_UNDATED)):
+        yield opener + event
+    for group in (
+        phrases.POST_EVENT, phrases.POST_CON, phrases.POST_FEEL, phrases.POST_ACT, phrases.POST_DISTRACTOR,
+        phrases.POST_FILLER, phrases.EVENT_VAGUE, phrases.CON, phrases.FEEL, phrases.ACT,
+        phrases.FLUFF, phrases.RAW_TLDR, (phrases.LAZY_OPENING,),
+    ):  # fmt: skip
+        yield from group
+
+
+@cache
+def legal_trigrams() -> frozenset[Trigram]:
+    """Every trigram of the language of posts and summaries, values collapsed to their slot.
+
+    Within a sentence from its template; across sentences any may follow any. "^" opens a text.
+    """
+    names = {f"{{{slot}}}": values[0] for slot, values in phrases.SLOTS.items()}
+    fill = {slot.strip("{}"): value for slot, value in names.items()}
+    lines = [[_collapse(p) for p in pieces(s.format_map(fill))] for s in _sentences()]
+    titles = [[_collapse(p) for p in pieces(t.format_map(fill))] for t in phrases.TITLES]
+    starts = {(line[0], line[1] if len(line) > 1 else "") for line in lines + titles}
+    ends = {(line[-2] if len(line) > 1 else "^", line[-1]) for line in lines} 
+    legal = {t for line in lines + titles for t in zip(line, line[1:], line[2:], strict=False)}
+    legal |= {(*end, first) for end in ends for first, _ in starts}
+    legal |= {(mark, *start) for _, mark in ends for start in starts}
+    legal |= {("^", *start) for start in starts}
+    return frozenset(legal)
+
+
+def count(facts: Facts, text: str) -> Count:
+    """Read a summary: word look-up for the facts, the trigram table for the language."""
+    said = pieces(text)
+    mentions = Counter(piece for piece in said if piece in SLOT_OF)
+    wrong = Counter(SLOT_OF[value] for value in mentions if facts[SLOT_OF[value]] != value)
+    collapsed = ["^", *map(_collapse, said)]
+    legal = legal_trigrams()
+    illegal = sum(t not in legal for t in zip(collapsed, collapsed[1:], collapsed[2:], strict=False))
+    fourgrams = list(zip(said, said[1:], said[2:], said[3:], strict=False))
+    return Count(
+        covered=tuple(slot for slot, value in facts.items() if value in mentions),
+        wrong={slot: min(n, MAX_WRONG) for slot, n in wrong.items()},
+        illegal=illegal,
+        restated=sum(mentions.values()) - len(mentions),
+        repeated=len(fourgrams) - len(set(fourgrams)),
+        words=sum(piece[0].isalnum() for piece in said),
+    )
+
+
+def utility_of(facts: Facts, text: str, stopped: bool = True) -> Utility:
+    """`utility` from the facts themselves."""
+    seen = count(facts, text)
+    coverage = sum(WEIGHTS[slot] for slot in seen.covered)
+    accuracy = -sum(WEIGHTS[slot] * n for slot, n in seen.wrong.items())
+    coherence = -(
+        ILLEGAL * seen.illegal + RESTATED * seen.restated + REPEATED * seen.repeated + NO_EOS * (not stopped)
+    )
+    length = PER_WORD * seen.words
+    return Utility(coverage, accuracy, coherence, length, coverage + accuracy + coherence + length)
+
+
+def utility(post: Post | Info, text: str, stopped: bool = True) -> Utility:
+    """The true utility of `text` as a summary of a toy post.
+
+    Args:
+        stopped: whether the policy ended it with EOS.
+
+    Raises:
+        RecordError: the post carries no toy facts.
+    """
+    return utility_of(facts_of(post), text, stopped)
+
+
+def preference_probability(u_a: float, u_b: float) -> float:
+    """P(a labeler prefers a to b) = sigmoid((u_a - u_b) / TAU); overall utilities."""
+    return 0.5 * (1.0 + math.tanh((u_a - u_b) / (2.0 * TAU)))

@@ -1,0 +1,95 @@
+"""Facts and posts of the toy world.
+
+A post states its seven facts once each, in varied order and phrasing, beside distractor sentences
+that name other values of the same slots in marked contexts ("a cousin once ... but that is old
+news"). The facts travel with the post as the extra field ``facts: {slot: value}``.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tldr.errors import RecordError
+from tldr.records import Info, Post
+from tldr.toy import phrases
+from tldr.toy.phrases import SLOTS
+
+VERSION = 1
+"""Raised whenever the same seed gives other posts, references or labels."""
+
+Facts = Mapping[str, str]
+
+SLOT_OF: dict[str, str] = {value: slot for slot, values in SLOTS.items() for value in values}
+"""Value word -> the slot it belongs to."""
+
+_PIECE = re.compile(r"[a-z0-9']+|[^\sa-z0-9']")
+
+
+def pieces(text: str) -> list[str]:
+    """Lower-case words and single punctuation marks of any text, in order."""
+    return _PIECE.findall(text.lower())
+
+
+def facts_of(post: Post | Info) -> Facts:
+    """The facts a toy record carries.
+
+    Raises:
+        RecordError: the record has no complete ``facts`` field.
+    """
+    facts: Any = (post.model_extra or {}).get("facts")
+    complete = isinstance(facts, dict) and facts.keys() == SLOTS.keys()
+    if not complete or any(facts[slot] not in values for slot, values in SLOTS.items()):
+        raise RecordError(
+            "the record carries no toy facts",
+            where=post.id,
+            remedy="gold utility and simulated labels need posts made by the toy world",
+        )
+    return facts
+
+
+def other_value(rng: random.Random, slot: str, value: str) -> str:
+    """A value of `slot` that is not `value`."""
+    choice = rng.choice(SLOTS[slot][:-1])
+    return SLOTS[slot][-1] if choice == value else choice
+
+
+def draw_facts(rng: random.Random) -> dict[str, str]:
+    """One value for every slot."""
+    return {slot: rng.choice(values) for slot, values in SLOTS.items()}
+
+
+def mentioned_elsewhere(facts: Facts, text: str) -> dict[str, str]:
+    """The facts with each value replaced that `text` also names another value for (its distractors)."""
+    misread = dict(facts)
+    for piece in pieces(text):
+        slot = SLOT_OF.get(piece)
+        if slot is not None and piece != facts[slot]:
+            misread[slot] = piece
+    return misread
+
+
+def draw_post(rng: random.Random, post_id: str) -> Post:
+    """A post without summary; its facts are in the extra field ``facts``."""
+    facts = draw_facts(rng)
+    others = {slot: other_value(rng, slot, value) for slot, value in facts.items()}
+    sentences = [
+        rng.choice(choices).format_map(facts)
+        for choices in (phrases.POST_EVENT, phrases.POST_CON, phrases.POST_FEEL, phrases.POST_ACT)
+    ]
+    distractors = rng.sample(phrases.POST_DISTRACTOR, 1 if rng.random() < 0.6 else 2)
+    sentences += [distractor.format_map(others) for distractor in distractors]
+    if rng.random() < 0.3:
+        sentences.append(rng.choice(phrases.POST_FILLER))
+    rng.shuffle(sentences)
+    names, weights = zip(*phrases.SUBREDDITS, strict=True)
+    record: dict[str, Any] = {
+        "id": post_id,
+        "subreddit": rng.choices(names, weights)[0],
+        "title": rng.choice(phrases.TITLES).format_map(facts),
+        "post": " ".join(sentences),
+        "facts": facts,
+    }
+    return Post(**record)

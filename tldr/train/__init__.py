@@ -1,0 +1,1 @@
+"""The one training loop: seeds, batches, updates, logs, resumable state."""

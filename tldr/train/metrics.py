@@ -1,0 +1,98 @@
+"""What a run says of itself: ``metrics.jsonl``, one row an update, and ``progress.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tldr.errors import RecordError
+from tldr.records import write_json
+
+Row = dict[str, float]
+"""One update's figures; ``update`` counts from 1."""
+
+TIMES = frozenset({"seconds", "tokens_per_s", "mfu"})
+"""The columns that differ between two runs of the same seed."""
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The rows of a log, without a last line that a kill cut short.
+
+    Raises:
+        RecordError: any other line is broken.
+    """
+    if not path.exists():
+        return []
+    *lines, tail = path.read_text(encoding="utf-8").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise RecordError(f"broken JSON: {error.msg}", where=f"{path}:{number}") from None
+    return rows
+
+
+class MetricsLog:
+    """Appends rows to a log, after cutting off those past the update the run resumes from."""
+
+    def __init__(self, path: Path, resumed: int = 0):
+        self.kept = [row for row in read_metrics(path) if row["update"] <= resumed]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("".join(map(_line, self.kept)), encoding="utf-8")
+        partial.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def append(self, row: Mapping[str, float]) -> None:
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Put all rows on the disk: called before a state that counts on them is saved."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _line(row: Mapping[str, float]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+class Progress:
+    """Keeps ``progress.json`` in a run folder, written about once a second.
+
+    It holds `done` and `total` (updates, or whatever the stage counts), `seconds` at work over all
+    resumptions, `eta` in seconds at this process's pace, and the newest `loss`.
+    """
+
+    def __init__(self, folder: Path, total: int, done: int = 0, seconds: float = 0.0):
+        self._path = folder / "progress.json"
+        self._total, self._first, self._before = total, done, seconds
+        self._start = time.monotonic()
+        self._written = float("-inf")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds at work so far, those before a resumption included."""
+        return self._before + time.monotonic() - self._start
+
+    def update(self, done: int, loss: float | None = None) -> None:
+        """Note that `done` of the total are done; the last one is always written."""
+        now = time.monotonic()
+        if now - self._written < 1 and done < self._total:
+            return
+        self._written = now
+        pace = (now - self._start) / max(done - self._first, 1)
+        figures = {
+            "done": done,
+            "total": self._total,
+            "seconds": round(self.seconds, 3),
+            "eta": round(pace * (self._total - done), 3),
+            "loss": loss,
+        }
+        write_json(self._path, figures)
