@@ -13,7 +13,7 @@ import pandas as pd
 
 from eval.io import join_by_post
 from eval.overlap import copying, distinct_ngrams, lead, repeated_ngrams
-from eval.tables import GROUP, Result, group_columns, summarise
+from eval.tables import GROUP, Measure, Result, group_columns, summarise
 
 MEASURES: dict[str, str] = {
     "tokens": "tokens, EOS included",
@@ -62,11 +62,7 @@ def add_measures(samples: pd.DataFrame, posts: pd.DataFrame | None = None) -> pd
 
 def length_results(measured: pd.DataFrame, *, by: Sequence[str] = GROUP, draws: int = 2000) -> list[Result]:
     """Means of all `MEASURES` that the samples carry, for every policy, with intervals over posts."""
-    return [
-        result
-        for measure, unit in MEASURES.items()
-        for result in summarise(measured, measure, measure=measure, unit=unit, by=by, draws=draws)
-    ]
+    return summarise(measured, [Measure(name, name, unit) for name, unit in MEASURES.items()], by=by, draws=draws)
 
 
 def distinct_table(samples: pd.DataFrame, *, by: Sequence[str] = GROUP, n: Sequence[int] = (1, 2)) -> pd.DataFrame:

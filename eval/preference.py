@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.special import expit
 
 from eval.io import join_by_post
-from eval.tables import GROUP, Result, summarise
+from eval.tables import GROUP, Measure, Result, summarise
 from tldr.errors import UsageError
 
 UNIT = "share preferred to the reference"
@@ -94,16 +94,13 @@ def preference(
 
     Intervals are bootstrapped over posts. Policies without this scorer's scores are left out.
     """
-    columns = wins(samples, scorer, references)
-    table = samples.assign(**{f"preference.{name}": columns[name] for name in columns})
-    measures = {"hard": ("preference", UNIT), "expected": ("expected_preference", UNIT), "tie": ("ties", "share of samples")}
-    return [
-        result
-        for name, (measure, unit) in measures.items()
-        for result in summarise(
-            table, f"preference.{name}", measure=measure, unit=unit, scorer=scorer.name, by=by, draws=draws
-        )
+    columns = wins(samples, scorer, references).add_prefix("preference.")
+    measures = [
+        Measure("preference.hard", "preference", UNIT),
+        Measure("preference.expected", "expected_preference", UNIT),
+        Measure("preference.tie", "ties", "share of samples"),
     ]
+    return summarise(samples.join(columns), measures, scorer=scorer.name, by=by, draws=draws)
 
 
 def scorers_of(samples: pd.DataFrame, known: Iterable[PreferenceScorer] = (GOLD, RM)) -> list[PreferenceScorer]:

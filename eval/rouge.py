@@ -30,7 +30,7 @@ from tldr.errors import UsageError
 VARIANTS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 Backend = Literal["auto", "rouge-score", "rouge-score-rs"]
 
-_POOL_FROM = 2000
+_POOL_FROM = 10_000
 """Pairs below which starting processes costs more than it saves."""
 
 

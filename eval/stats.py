@@ -125,6 +125,25 @@ def from_draws(value: float, draws: FloatArray, n: int, clusters: int, level: fl
     return Estimate(value, float(low), float(high), float(draws.std(ddof=1)), n, clusters)
 
 
+def bootstrap_means(
+    columns: npt.ArrayLike,
+    clusters: npt.ArrayLike | None = None,
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[Estimate]:
+    """Mean of each column (n, m) with a percentile interval; all columns share the resamples."""
+    array, codes = _checked(columns, clusters)
+    totals = bootstrap_totals(np.column_stack([array, np.ones(len(array))]), codes, draws=draws, seed=seed)
+    means = totals[:, :-1] / totals[:, -1:]
+    groups = int(codes.max()) + 1
+    return [
+        from_draws(float(value), column, len(array), groups, level)
+        for value, column in zip(array.mean(axis=0), means.T, strict=True)
+    ]
+
+
 def bootstrap_mean(
     values: npt.ArrayLike,
     clusters: npt.ArrayLike | None = None,
@@ -133,10 +152,9 @@ def bootstrap_mean(
     seed: int = 0,
     level: float = 0.95,
 ) -> Estimate:
-    """Mean with a percentile interval from the cluster bootstrap; arguments as `mean`."""
-    array, codes = _checked(values, clusters)
-    totals = bootstrap_totals(np.column_stack([array, np.ones(len(array))]), codes, draws=draws, seed=seed)
-    return from_draws(float(array.mean()), totals[:, 0] / totals[:, 1], len(array), int(codes.max()) + 1, level)
+    """Mean of (n,) values with a percentile interval from the cluster bootstrap; arguments as `mean`."""
+    array = np.asarray(values, dtype=np.float64)
+    return bootstrap_means(array[:, None], clusters, draws=draws, seed=seed, level=level)[0]
 
 
 def paired_difference(

@@ -1,7 +1,7 @@
 """Result tables: every number with its interval, its unit and the runs it came from.
 
-A `Result` cannot be made without provenance. A table of them is written as CSV (full precision,
-for programs), Markdown and LaTeX (rounded, for people).
+A `Result` cannot be made without provenance. A table of them is written as CSV (one row a
+result, full precision) and as Markdown and LaTeX (one row a policy, rounded).
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from eval.stats import Estimate, bootstrap_mean
+from eval.stats import Estimate, bootstrap_means
 from tldr.errors import UsageError
 
 GROUP = ("policy", "method", "size", "params", "variant", "selected_by", "n", "temperature", "top_p", "seed")
@@ -22,6 +23,11 @@ GROUP = ("policy", "method", "size", "params", "variant", "selected_by", "n", "t
 
 POOLED = tuple(name for name in GROUP if name not in ("policy", "seed"))
 """The same with all seeds of a policy in one group."""
+
+METHOD_ORDER = ("reference", "title", "lead-2", "pretrained", "sft", "best_of_n", "ppo")
+"""Methods from weakest to strongest, as tables list them; others come first."""
+
+_PER_MEASURE = frozenset({"measure", "value", "low", "high", "se", "unit", "seed_sd"})
 
 _TAGS = {"method": "method", "size": "size", "params": "params", "variant": "variant", "selected_by": "scorer"}
 
@@ -99,74 +105,92 @@ def group_columns(samples: pd.DataFrame) -> pd.DataFrame:
     return named
 
 
+class Measure(NamedTuple):
+    """A per-sample column to be averaged: what the result is called and its unit."""
+
+    column: str
+    name: str
+    unit: str
+
+
 def summarise(
     samples: pd.DataFrame,
-    column: str,
+    measures: Iterable[Measure],
     *,
-    measure: str,
-    unit: str,
     scorer: str = "",
     by: Sequence[str] = GROUP,
     draws: int = 2000,
 ) -> list[Result]:
-    """Mean of a per-sample column for every policy, with a bootstrap interval over posts.
+    """Means of per-sample columns for every policy, with bootstrap intervals over posts.
 
     Args:
-        samples: rows as `eval.io.load_samples` gives them, with `column` added or loaded.
+        samples: rows as `eval.io.load_samples` gives them, with the measures' columns added or loaded.
         by: `GROUP` for each seed apart, `POOLED` for all seeds of a policy together.
 
     Returns:
-        One result a group; groups in which no sample has the column are left out (not measured).
+        Results ordered by method and model size. A column that a group lacks altogether is left out
+        (not measured).
 
     Raises:
-        UsageError: a group in which only some samples have it.
+        UsageError: a group in which only some samples have a column.
     """
-    if column not in samples:
-        return []
-    results = []
-    for key, group in group_columns(samples).groupby(list(by), dropna=False, sort=True):
-        missing = int(group[column].isna().sum())
-        if missing == len(group):
-            continue
-        names = dict(zip(by, key, strict=True))
-        if missing:
-            raise UsageError(
-                f"{column} is missing for {missing} of {len(group)} samples",
-                where=", ".join(sorted(set(group["run"]))),
-                remedy="score all samples of the run, or none",
-            )
-        estimate = bootstrap_mean(group[column].astype(float), group["id"], draws=draws)
-        results.append(_result(estimate, group, column, names, measure, unit, scorer))
-    return results
+    known = [measure for measure in measures if measure.column in samples]
+    groups = [
+        (dict(zip(by, map(_plain, key), strict=True)), group)
+        for key, group in group_columns(samples).groupby(list(by), dropna=False)
+    ]
+    groups.sort(key=lambda pair: _reading_order(pair[0]))
+    return [
+        result
+        for names, group in groups
+        for result in _group_results(group, [one for one in known if _complete(group, one.column)], names, scorer, draws)
+    ]
 
 
-def _result(
-    estimate: Estimate,
-    group: pd.DataFrame,
-    column: str,
-    names: dict[str, object],
-    measure: str,
-    unit: str,
-    scorer: str,
-) -> Result:
-    by_seed = group.groupby("seed")[column].mean()
-    rest = {name: _plain(value) for name, value in names.items() if name != "n"}
-    return Result(
-        measure=measure,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        se=estimate.se,
-        n=estimate.n,
-        posts=estimate.clusters,
-        unit=unit,
-        runs=tuple(sorted(set(group["run"]))),
-        scorer=scorer,
-        best_of=int(group["n"].iloc[0]),
-        seeds=len(by_seed),
-        seed_sd=float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None,
-        **rest,  # type: ignore[arg-type]  # the names of GROUP are fields of Result
-    )
+def _reading_order(names: dict[str, object]) -> tuple[object, ...]:
+    method = str(names.get("method", ""))
+    place = METHOD_ORDER.index(method) if method in METHOD_ORDER else -1
+    return place, method, names.get("params") or 0, *(str(value) for value in names.values())
+
+
+def _complete(group: pd.DataFrame, column: str) -> bool:
+    """Whether all samples have the column (True) or none has (False)."""
+    missing = int(group[column].isna().sum())
+    if 0 < missing < len(group):
+        raise UsageError(
+            f"{column} is missing for {missing} of {len(group)} samples",
+            where=", ".join(sorted(set(group["run"]))),
+            remedy="score all samples of the run, or none",
+        )
+    return missing == 0
+
+
+def _group_results(
+    group: pd.DataFrame, measures: list[Measure], names: dict[str, object], scorer: str, draws: int
+) -> list[Result]:
+    """All measures of one group, from one set of bootstrap draws."""
+    values = group[[measure.column for measure in measures]].astype(float)
+    by_seed = values.groupby(group["seed"]).mean()
+    shared = {name: value for name, value in names.items() if name != "n"}
+    return [
+        Result(
+            measure=measure.name,
+            unit=measure.unit,
+            value=estimate.value,
+            low=estimate.low,
+            high=estimate.high,
+            se=estimate.se,
+            n=estimate.n,
+            posts=estimate.clusters,
+            runs=tuple(sorted(set(group["run"]))),
+            scorer=scorer,
+            best_of=int(group["n"].iloc[0]),
+            seeds=len(by_seed),
+            seed_sd=float(by_seed[measure.column].std(ddof=1)) if len(by_seed) > 1 else None,
+            **shared,  # type: ignore[arg-type]  # the names of GROUP are fields of Result
+        )
+        for measure, estimate in zip(measures, bootstrap_means(values, group["id"], draws=draws), strict=True)
+    ]
 
 
 def _plain(value: object) -> object:
@@ -176,30 +200,31 @@ def _plain(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def readable(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
-    """A result table for people: value with its interval in one column, empty columns dropped."""
-    if table.empty:
-        return table
-    number = f"{{:.{digits}f}}".format
-    interval = [
-        number(row.value) + (f" [{number(row.low)}, {number(row.high)}]" if row.low == row.low else "")
-        for row in table.itertuples()
-    ]
-    shown = table.drop(columns=["value", "low", "high", "se"])
-    shown.insert(1, "value [95 %]", interval)
-    if "params" in shown:
-        shown["params"] = shown["params"].map(human_count)
-    if "seed_sd" in shown:
-        shown["seed_sd"] = shown["seed_sd"].map(lambda one: "" if pd.isna(one) else number(one))
-    shown = shown.astype(object).where(shown.notna(), "")
-    filled = [name for name in shown if (shown[name] != "").any() and not _constant_default(name, shown[name])]
-    return shown[filled]
-
-
 def _constant_default(name: object, column: pd.Series[object]) -> bool:
     """Columns that say nothing when every row holds the default."""
     defaults = {"best_of": 1, "top_p": 1.0, "seeds": 1}
-    return name in defaults and bool((column == defaults[str(name)]).all())
+    return name in defaults and bool(column.isin([defaults[str(name)], ""]).all())
+
+
+def wide(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """A result table for people with a column a measure: one row a policy, each cell "value ± half interval".
+
+    The half interval is half of high - low. Units are in the long table (the CSV file).
+    """
+    if table.empty:
+        return table
+    spread = ((table["high"] - table["low"]) / 2).map(lambda half: "" if pd.isna(half) else f" ± {half:.{digits}f}")
+    cells = table.assign(cell=table["value"].map(f"{{:.{digits}f}}".format) + spread)
+    keys = [name for name in COLUMNS if name not in _PER_MEASURE]
+    cells[keys] = cells[keys].astype(object).where(cells[keys].notna(), "")
+    rows: dict[tuple[object, ...], dict[str, object]] = {}
+    for key, measure, cell in zip(cells[keys].itertuples(index=False), table["measure"], cells["cell"], strict=True):
+        rows.setdefault(tuple(key), {})[measure] = cell
+    shown = pd.DataFrame([dict(zip(keys, key, strict=True)) | row for key, row in rows.items()]).fillna("")
+    shown = shown[[*keys, *dict.fromkeys([*max(rows.values(), key=len), *shown.columns.difference(keys)])]]
+    shown["params"] = shown["params"].map(lambda count: human_count(count) if count != "" else "")
+    filled = [name for name in shown if (shown[name] != "").any() and not _constant_default(name, shown[name])]
+    return shown[sorted(filled, key=["n", "posts", "runs"].__contains__)]
 
 
 def human_count(count: float | None) -> str:
@@ -223,14 +248,13 @@ def to_markdown(table: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def write_table(table: pd.DataFrame, folder: Path, name: str, *, digits: int = 3) -> list[Path]:
-    """Write ``name.csv`` (as is), ``name.md`` and ``name.tex`` (readable); returns the three paths."""
+def write_table(table: pd.DataFrame, shown: pd.DataFrame, folder: Path, name: str) -> list[Path]:
+    """Write `table` as ``name.csv`` and `shown`, its form for people, as ``name.md`` and ``name.tex``."""
     folder.mkdir(parents=True, exist_ok=True)
-    shown = readable(table, digits) if {"value", "low", "high"} <= set(table.columns) else table
     texts = {
-        "csv": table.to_csv(index=False),
+        "csv": table.to_csv(index=False, lineterminator="\n"),
         "md": to_markdown(shown),
-        "tex": shown.to_latex(index=False, escape=True),
+        "tex": shown.to_latex(index=False, escape=True, float_format="{:g}".format),
     }
     paths = []
     for suffix, text in texts.items():

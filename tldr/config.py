@@ -8,42 +8,49 @@ Loading, overriding and hashing live in `tldr.study`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 T = TypeVar("T")
-PerSize = T | dict[str, T]
+PerSize: TypeAlias = T | dict[str, T]
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+"""What may stand in a folder's name."""
 Precision = Literal["auto", "fp32", "bf16"]
 
 
 class Settings(BaseModel):
     """Base of all settings: unknown keys are refused, values are never coerced in silence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     def for_size(self, size: str) -> Self:
         """The same settings with every ``PerSize`` map replaced by this size's value.
 
         Raises:
             KeyError: a map lacks the size.
+            ValidationError: this size's values do not go together.
         """
         changes: dict[str, object] = {}
         for name, value in self:
-            if isinstance(value, dict) and name not in self._plain_dicts():
+            if isinstance(value, dict):
                 changes[name] = value[size]
             elif isinstance(value, Settings):
                 changes[name] = value.for_size(size)
-        return self.model_copy(update=changes)
+        return self.model_validate({**dict(self), **changes})
 
-    @classmethod
-    def _plain_dicts(cls) -> frozenset[str]:
-        """Fields whose dict is a dict, not a per-size map."""
-        return frozenset()
+    def size_maps(self) -> Iterator[tuple[str, set[str]]]:
+        """The dotted key of every ``PerSize`` map, and the sizes it names."""
+        for name, value in self:
+            if isinstance(value, dict):
+                yield name, set(value)
+            elif isinstance(value, Settings):
+                yield from ((f"{name}.{key}", sizes) for key, sizes in value.size_maps())
 
 
 class ModelSpec(Settings):
@@ -102,6 +109,13 @@ class TokenizerSpec(Settings):
 
     path: str | None = None
     vocab_size: PositiveInt = 768
+
+
+class DataStage(Settings):
+    """What the data stage makes: post files and a tokenizer in one folder."""
+
+    data: Annotated[ToyData | FileData, Field(discriminator="kind")]
+    tokenizer: TokenizerSpec = TokenizerSpec()
 
 
 class Lengths(Settings):
@@ -206,8 +220,7 @@ class EOSRule(Settings):
     """What becomes of a response without EOS. Not in the paper: off unless named."""
 
     missing: Literal["none", "replace", "subtract"] = "none"
-    """replace: score = min(score, 0) + value is never used; the score *is* `value` (N+, Ziegler).
-    subtract: score - |value| (TRL)."""
+    """none: nothing. replace: its score is `value` (N+, Ziegler). subtract: its score - |value| (TRL)."""
     value: float = -1.0
 
 
@@ -228,6 +241,7 @@ class PPO(Training):
     value_lr: PerSize[Positive] | None = None
     """None: the policy's."""
     algorithm: Literal["ppo", "reinforce", "rloo"] = "ppo"
+    """reinforce and rloo are baselines to compare with: no value network, `epochs` must be 1."""
     batch: PerSize[PositiveInt] = 512
     """Episodes a rollout."""
     episodes: PerSize[PositiveInt] = 1_000_000
@@ -261,6 +275,8 @@ class PPO(Training):
                 raise ValueError(f"batch {self.batch} is not a multiple of samples_per_query {self.samples_per_query}")
             if (self.batch // self.samples_per_query) % self.minibatches:
                 raise ValueError(f"{self.batch // self.samples_per_query} queries do not split into {self.minibatches} minibatches")
+        if self.algorithm != "ppo" and self.epochs > 1:
+            raise ValueError(f"{self.algorithm} has no ratio to clip: set epochs to 1, each sample is used once")
         if self.algorithm == "rloo" and self.samples_per_query < 2:
             raise ValueError("rloo needs samples_per_query >= 2")
         return self
@@ -277,7 +293,7 @@ class BestOfN(Settings):
 class Evaluation(Settings):
     """Which policies are sampled how, on valid2."""
 
-    temperatures: list[NonNegative] = [0.0]
+    temperatures: Annotated[list[NonNegative], Field(min_length=1)] = [0.0]
     """0 is greedy; the first one is the headline."""
     posts: PositiveInt | None = None
     """None: all of valid2."""
@@ -288,14 +304,14 @@ class Evaluation(Settings):
 class Study(Settings):
     """One experiment: data, ladder, seeds, stages, evaluation."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    name: Name
     description: str = ""
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
     precision: Precision = "auto"
     data: Annotated[ToyData | FileData, Field(discriminator="kind")]
     tokenizer: TokenizerSpec = TokenizerSpec()
     lengths: Lengths = Lengths()
-    ladder: Annotated[dict[str, ModelSpec], Field(min_length=1)]
+    ladder: Annotated[dict[Name, ModelSpec], Field(min_length=1)]
     pretrain: Pretrain | None = None
     sft: SFT = SFT()
     labels: Labels = Labels()
@@ -315,3 +331,32 @@ class Study(Settings):
                     f"ladder.{size}.context {model.context} is shorter than query + response = {room}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _names(self) -> Study:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds}: one is named twice")
+        for stage, settings in self:
+            for key, sizes in settings.size_maps() if isinstance(settings, Settings) else ():
+                if odd := sizes ^ set(self.ladder):
+                    raise ValueError(
+                        f"{stage}.{key} names {_list(sizes)}, the ladder {_list(self.ladder)}: "
+                        f"they differ in {_list(odd)}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _labelers(self) -> Study:
+        """Only the toy world can label what a policy writes."""
+        if isinstance(self.data, FileData):
+            if self.data.comparisons is None:
+                raise ValueError("data.comparisons is missing: files bring no labelers, so give their labels")
+            if self.ppo.rounds > 1:
+                raise ValueError(f"ppo.rounds {self.ppo.rounds} needs fresh labels, which files cannot give")
+            if self.best_of_n and "gold" in self.best_of_n.scorers:
+                raise ValueError("best_of_n.scorers: gold is known in the toy world only")
+        return self
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -197,6 +197,8 @@ class Judgement(Record):
 
 
 R = TypeVar("R", bound=Record)
+Kind = type[R] | Callable[[dict[str, Any]], R]
+"""A record class, or a function that makes the record of a JSON object (it may raise ValidationError)."""
 
 
 @dataclass
@@ -215,7 +217,7 @@ def _explain(error: ValidationError) -> str:
     return f"{place}: {first['msg']}{more}"
 
 
-def _parse_line(raw: bytes, kind: type[R]) -> R:
+def _parse_line(raw: bytes, kind: Kind[R]) -> R:
     """Parse one line.
 
     Raises:
@@ -232,14 +234,15 @@ def _parse_line(raw: bytes, kind: type[R]) -> R:
     if not isinstance(data, dict):
         raise ValueError(f"expected a JSON object, found {type(data).__name__}")
     try:
-        return kind.model_validate(data)
+        parse: Callable[[dict[str, Any]], R] = getattr(kind, "model_validate", kind)
+        return parse(data)
     except ValidationError as error:
         raise ValueError(_explain(error)) from None
 
 
 def iter_records(
     path: str | Path,
-    kind: type[R],
+    kind: Kind[R],
     *,
     on_error: Literal["stop", "skip"] = "stop",
     report: ReadReport | None = None,
@@ -247,6 +250,7 @@ def iter_records(
     """Yield the records of a JSON-lines file; blank lines are ignored.
 
     Args:
+        kind: a record class, or a function that makes the record of a JSON object.
         on_error: "stop" raises at the first bad line; "skip" notes it in `report` and goes on.
         report: filled while reading.
 
@@ -268,7 +272,7 @@ def iter_records(
                 place = f"{path}:{number}"
                 if on_error == "stop":
                     raise RecordError(
-                        f"not a {kind.__name__}: {error}",
+                        f"not a {kind.__name__.replace('_', ' ')}: {error}",
                         where=place,
                         remedy="mend the line, or read with --on-error skip to count and set aside bad lines",
                     ) from None
@@ -280,7 +284,7 @@ def iter_records(
 
 def read_records(
     path: str | Path,
-    kind: type[R],
+    kind: Kind[R],
     *,
     on_error: Literal["stop", "skip"] = "stop",
     report: ReadReport | None = None,

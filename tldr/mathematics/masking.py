@@ -72,6 +72,7 @@ def masked_mean(values: Tensor, mask: Tensor, *, count: Tensor | float | None = 
 
 def masked_var(values: Tensor, mask: Tensor) -> Tensor:
     """Population variance (divisor: the number of real entries) over real entries; float scalar."""
+    (values,) = real_entries(mask, values=values)
     return masked_mean((values - masked_mean(values, mask)) ** 2, mask)
 
 
@@ -89,6 +90,7 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
     Returns:
         float (...), 0 at padded entries.
     """
+    (values,) = real_entries(mask, values=values)
     mean, var = masked_mean(values, mask), masked_var(values, mask)
     whitened = (values - mean) * torch.rsqrt(var + 1e-8)
     return (whitened if shift_mean else whitened + mean).masked_fill(~mask, 0.0)

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.config import Lengths, Precision
-from tldr.data.formats import decode_response, encode_query
+from tldr.data.formats import decode_response, encode_queries
 from tldr.data.tokenizer import load_tokenizer
 from tldr.errors import UsageError
 from tldr.models.generate import generate
@@ -105,7 +105,7 @@ def encode_posts(
     tokenizer: PreTrainedTokenizerBase, posts: Sequence[Post | Info], lengths: Lengths
 ) -> list[list[int]]:
     """Queries in tokens, truncated by the paper's rule (`tldr.data.formats`)."""
-    return [encode_query(tokenizer, post, lengths.query) for post in posts]
+    return encode_queries(tokenizer, posts, lengths.query)
 
 
 def left_pad(queries: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -198,9 +198,6 @@ def sample_responses(
 
 
 def newline_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Tokens that begin with a newline: where a zero-shot summary ends."""
-    return {
-        index
-        for index in range(len(tokenizer))
-        if tokenizer.convert_tokens_to_ids("\n") == index or tokenizer.decode([index]).startswith("\n")
-    }
+    """Tokens that begin with a newline: where a zero-shot summary ends (a BPE may merge several)."""
+    return {index for index in range(len(tokenizer)) if tokenizer.decode([index]).startswith("\n")}
+

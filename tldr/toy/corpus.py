@@ -19,9 +19,11 @@ QUERY_END = "\n\nTL;DR:"
 
 
 def raw_tldr(rng: random.Random, facts: Facts) -> str:
-    """One or two throw-away sentences."""
-    chosen = rng.sample(phrases.RAW_TLDR, rng.choice((1, 1, 2)))
-    return " ".join(sentence.format_map(facts) for sentence in chosen)
+    """A throw-away sentence, and half of the time a generic one."""
+    sentences = [rng.choice(phrases.RAW_TLDR)]
+    if rng.random() < 0.5:
+        sentences.append(rng.choice(phrases.RAW_CLOSING))
+    return " ".join(sentence.format_map(facts) for sentence in sentences)
 
 
 def comment(rng: random.Random, facts: Facts) -> str:

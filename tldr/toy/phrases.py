@@ -92,15 +92,18 @@ FLUFF = (
 RAW_TLDR = (
     "my {rel} is the worst.",
     "my {obj} is gone lol.",
-    "my {rel} {verb} it.",
+    "so my {rel} did a bad thing.",
     "help.",
     "just read it.",
     "life is hard.",
-    "i feel {feel}.",
-    "no idea what to do.",
-    "the {con} again.",
-    "people are weird lol.",
+    "it is a long story.",
+    "in short no idea what to do.",
+    "found out the {con} is bad.",
+    "basically people are weird lol.",
+    "well i am {feel}.",
+    "ok thanks for reading.",
 )
+RAW_CLOSING = (LAZY_OPENING, *FLUFF)
 COMMENT_EVENT = (
     "so your {rel} {verb} your {obj} last {when}?",
     "op said my {rel} {verb} my {obj} last {when}.",

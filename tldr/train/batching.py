@@ -103,8 +103,8 @@ def micro_batches(
     """This process's share of a batch, in forward passes of at most `size` examples.
 
     Neighbours stay together, so a batch sorted by length gives micro-batches of like length. Every
-    process gets the same number of them, none empty (only when fewer examples than that are left
-    for `processes` does one hold more than `size`).
+    process gets the same number of them, none empty (so at `size` 1 and a number of examples that
+    `processes` does not divide, some hold two).
 
     Raises:
         UsageError: fewer examples than processes.

@@ -26,7 +26,7 @@ def read_metrics(path: Path) -> list[Row]:
     """
     if not path.exists():
         return []
-    *lines, tail = path.read_text(encoding="utf-8").split("\n")
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -37,25 +37,36 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 class MetricsLog:
-    """Appends rows to a log, after cutting off those past the update the run resumes from."""
+    """Appends rows to a log, after cutting off those past the update the run resumes from.
 
-    def __init__(self, path: Path, resumed: int = 0):
-        self.kept = [row for row in read_metrics(path) if row["update"] <= resumed]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(map(_line, self.kept)), encoding="utf-8")
-        partial.replace(path)
-        self._file = path.open("a", encoding="utf-8")
+    Args:
+        path: None in a process that keeps no log.
+        resumed: the last update whose row stays.
+    """
+
+    def __init__(self, path: Path | None, resumed: int = 0):
+        self.kept: list[Row] = []
+        if path is not None:
+            self.kept = [row for row in read_metrics(path) if row["update"] <= resumed]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(path.name + ".partial")
+            partial.write_text("".join(map(_line, self.kept)), encoding="utf-8")
+            partial.replace(path)
+        self._file = (path or Path(os.devnull)).open("a", encoding="utf-8")
+        self._real = path is not None
 
     def append(self, row: Mapping[str, float]) -> None:
+        """Write one row; other processes see it at once."""
         self._file.write(_line(row))
         self._file.flush()
 
     def sync(self) -> None:
         """Put all rows on the disk: called before a state that counts on them is saved."""
-        os.fsync(self._file.fileno())
+        if self._real:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 

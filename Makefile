@@ -1,0 +1,38 @@
+# make reproduce   the toy study: the whole paper in miniature, and its report
+# make test        lint, types and the fast tests
+# Each builds .venv on its first run. PYTHON=... chooses the interpreter (3.11 or newer).
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
+
+.PHONY: reproduce test lint clean
+
+reproduce: .venv/core.stamp
+	$(BIN)/tldr-lab study run configs/toy.yaml
+	$(BIN)/tldr-lab report configs/toy.yaml
+
+test: lint
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m "not slow" --durations=15
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/core.stamp: pyproject.toml constraints.txt | .venv
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/test.stamp: pyproject.toml constraints.txt | .venv
+	$(INSTALL) --editable '.[test]'
+	touch $@ .venv/core.stamp
+
+.venv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

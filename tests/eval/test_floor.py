@@ -1,0 +1,35 @@
+"""What `eval` may import: nothing of tldr but records and errors, and never torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eval as package
+
+FOLDER = Path(package.__file__).parent
+MODULES = sorted(FOLDER.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_imports_only_records_and_errors_of_tldr(path: Path) -> None:
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module or "")
+    ours = {name for name in imported if name.split(".")[0] == "tldr"}
+    assert ours <= {"tldr.records", "tldr.errors"}
+    assert not {name for name in imported if name.split(".")[0] in ("torch", "transformers")}
+
+
+def test_no_torch_and_no_pyplot_are_loaded() -> None:
+    names = ", ".join(f"eval.{path.stem}" for path in MODULES if path.stem != "__init__")
+    code = f"import {names}, sys; print([m for m in ('torch', 'transformers', 'matplotlib.pyplot') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from eval.stats import bootstrap_mean, bootstrap_means, bootstrap_totals, mean, paired_difference, wilson
+from tldr.errors import NonFiniteError, UsageError
+
+
+def clustered(seed: int, groups: int = 60, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Observations whose clusters (of 1 to 8) share a random part."""
+    draw = np.random.default_rng(seed)
+    codes = np.repeat(np.arange(groups), draw.integers(1, 9, groups))
+    return spread * draw.normal(size=groups)[codes] + draw.normal(size=len(codes)), codes
+
+
+def test_mean_by_hand() -> None:
+    estimate = mean([1.0, 2.0, 3.0, 6.0])
+    assert estimate.value == 3.0 and estimate.n == estimate.clusters == 4
+    assert estimate.se == pytest.approx(np.sqrt(14 / 3) / 2)
+    assert estimate.high - 3 == pytest.approx(3.182446 * estimate.se, rel=1e-6)  # t, 3 degrees of freedom
+
+
+def test_clustered_mean_by_hand() -> None:
+    # cluster sums of residuals about 2.5: (1-2.5)+(2-2.5) = -2 and (3-2.5)+(4-2.5) = 2
+    assert mean([1.0, 2.0, 3.0, 4.0], ["a", "a", "b", "b"]).se == pytest.approx(np.sqrt(2 / 1 * 8) / 4)
+
+
+def test_clustered_mean_equals_statsmodels() -> None:
+    values, codes = clustered(3)
+    fit = sm.OLS(values, np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
+    ours = mean(values, codes)
+    assert ours.value == pytest.approx(fit.params[0])
+    assert ours.se == pytest.approx(fit.bse[0], rel=1e-9)
+    assert (ours.low, ours.high) == pytest.approx(tuple(fit.conf_int()[0]), rel=1e-6)
+
+
+def test_bootstrap_equals_scipy_without_clusters() -> None:
+    values = np.random.default_rng(1).exponential(size=300)
+    theirs = scipy_stats.bootstrap(
+        (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(2)
+    )
+    ours = bootstrap_mean(values)
+    assert ours.se == pytest.approx(theirs.standard_error, rel=0.03)
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.06 * ours.se + 0.003)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.06 * ours.se + 0.003)
+
+
+def test_trap_judgements_of_one_post_are_not_independent() -> None:
+    values, codes = clustered(5, spread=3.0)
+    naive, honest = bootstrap_mean(values), bootstrap_mean(values, codes)
+    assert honest.se > 1.8 * naive.se
+    assert honest.se == pytest.approx(mean(values, codes).se, rel=0.06)
+
+
+def test_interval_covers_the_truth_as_often_as_it_says() -> None:
+    hits = 0
+    for seed in range(300):
+        values, codes = clustered(seed, groups=50)
+        estimate = bootstrap_mean(values, codes, draws=500, seed=seed)
+        hits += estimate.low <= 0 <= estimate.high
+    assert 0.90 <= hits / 300 <= 0.98  # 95 % +- three binomial standard errors, a little low at 50 clusters
+
+
+def test_seeded_and_independent_of_row_order() -> None:
+    values, codes = clustered(7)
+    assert bootstrap_mean(values, codes, seed=4) == bootstrap_mean(values, codes, seed=4)
+    assert bootstrap_mean(values, codes, seed=4) != bootstrap_mean(values, codes, seed=5)
+
+
+def test_columns_share_their_resamples() -> None:
+    values, codes = clustered(8)
+    alone, twice = bootstrap_means(np.column_stack([values, 2 * values]), codes, draws=400)
+    assert twice.low == pytest.approx(2 * alone.low) and alone == bootstrap_mean(values, codes, draws=400)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.integers(1, 50))
+def test_totals_resample_whole_clusters(codes: list[int], draws: int) -> None:
+    """With a column of ones and a column of cluster marks every draw holds each cluster wholly or not."""
+    marks = pd.get_dummies(pd.Series(codes)).to_numpy(dtype=float)
+    totals = bootstrap_totals(marks, codes, draws=draws)
+    times = totals / marks.sum(axis=0)
+    assert np.allclose(times, times.round())
+    assert (times.sum(axis=1) == len(set(codes))).all()
+
+
+def test_ten_thousand_draws_on_twenty_thousand_judgements_are_quick() -> None:
+    draw = np.random.default_rng(0)
+    started = time.process_time()
+    bootstrap_mean(draw.random(20_000), draw.integers(0, 5_000, 20_000), draws=10_000)
+    assert time.process_time() - started < 10
+
+
+def test_paired_difference_by_hand() -> None:
+    first = pd.DataFrame({"id": ["a", "a", "b"], "x": [1.0, 3.0, 5.0]})
+    second = pd.DataFrame({"id": ["b", "a"], "x": [4.0, 0.0]})
+    estimate = paired_difference(first, second, "x")
+    assert estimate.value == pytest.approx((2.0 + 1.0) / 2)
+    assert estimate.n == 2
+    same = paired_difference(first, first, "x")
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_pairing_is_sharper_than_two_separate_means() -> None:
+    draw = np.random.default_rng(2)
+    hard = draw.normal(scale=3, size=200)
+    tables = [
+        pd.DataFrame({"id": np.arange(200), "x": hard + shift + draw.normal(scale=0.3, size=200)}) for shift in (0.2, 0)
+    ]
+    assert paired_difference(*tables, "x").se < 0.15 * bootstrap_mean(tables[0]["x"]).se
+
+
+def test_paired_difference_wants_the_same_posts() -> None:
+    first, second = pd.DataFrame({"id": ["a"], "x": [1.0]}), pd.DataFrame({"id": ["b"], "x": [1.0]})
+    with pytest.raises(UsageError, match="2 posts occur in only one"):
+        paired_difference(first, second, "x")
+
+
+def test_a_missing_value_is_not_averaged_away() -> None:
+    with pytest.raises(NonFiniteError, match="1 of 3"):
+        mean([1.0, np.nan, 2.0])
+    table = pd.DataFrame({"id": ["a", "a"], "x": [1.0, np.nan]})
+    with pytest.raises(NonFiniteError):
+        paired_difference(table, table, "x")
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(UsageError, match="no observations"):
+        mean([])
+    with pytest.raises(UsageError, match="3 values but 2"):
+        mean([1.0, 2.0, 3.0], ["a", "b"])
+    with pytest.raises(UsageError, match="no cluster label"):
+        mean([1.0, 2.0], ["a", None])
+
+
+def test_one_cluster_has_no_interval() -> None:
+    for estimate in (mean([1.0, 2.0], ["a", "a"]), bootstrap_mean([1.0, 2.0], ["a", "a"])):
+        assert estimate.value == 1.5 and np.isnan([estimate.low, estimate.high, estimate.se]).all()
+
+
+def test_wilson_by_hand() -> None:
+    estimate = wilson(8, 10)
+    assert (estimate.low, estimate.high) == pytest.approx((0.49016, 0.94332), abs=1e-5)
+    assert wilson(0, 10).low == pytest.approx(0, abs=1e-12) and wilson(0, 10).high > 0.2
+    assert wilson(0.5, 1).value == 0.5
+    with pytest.raises(UsageError):
+        wilson(3, 2)

@@ -1,0 +1,1 @@
+"""Texts and tokens: query formats, tokenizers, record files, the filter of the raw dump."""

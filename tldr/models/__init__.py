@@ -1,0 +1,1 @@
+"""Models: the ladder, the one packed forward, reward models, generation."""

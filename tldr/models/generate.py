@@ -1,0 +1,200 @@
+"""Sampling from a policy: a decode loop with a key-value cache.
+
+A prompt is encoded once for all its samples. Every draw has its own uniform number, fixed before
+the loop begins: a sample depends on its row's number alone, not on when other rows stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from tldr.errors import UsageError
+from tldr.models.packed import additive, check_context
+
+
+@dataclass(frozen=True)
+class Generation:
+    """n responses to each of B queries; R is the length of the longest, at most max_new_tokens.
+
+    Attributes:
+        response: (B,n,R) int64, the pad id after the stop.
+        mask: (B,n,R) bool, True on real tokens incl. the stop.
+        logprobs: (B,n,R) float32 in nats under softmax(logits / temperature), before any top-p cut
+            (temperature 1 when greedy); 0.0 at padding.
+        stopped: (B,n) bool, whether EOS or a stop id came.
+    """
+
+    response: Tensor
+    mask: Tensor
+    logprobs: Tensor
+    stopped: Tensor
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """What the loop needs beside the policy."""
+
+    n: int
+    length: int
+    temperature: float
+    top_p: float
+    stops: Tensor
+    uniform: Tensor
+
+
+def generate(
+    policy: PreTrainedModel,
+    query: Tensor,
+    query_mask: Tensor,
+    *,
+    n: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    eos_id: int,
+    pad_id: int,
+    generator: torch.Generator,
+    stop_ids: Iterable[int] = (),
+) -> Generation:
+    """Draw n responses to each query, token by token until EOS.
+
+    Args:
+        query: (B,Q) int64, left-padded.
+        query_mask: (B,Q) bool, True on real tokens.
+        temperature: 0 takes the likeliest token.
+        top_p: draw from the smallest set of likeliest tokens that holds this much probability, of the
+            distribution at `temperature`; 1 from all.
+        pad_id: fills the rows after their stop.
+        generator: on the policy's device; advanced by B * n * max_new_tokens numbers.
+        stop_ids: tokens that end a response beside EOS, and are kept like it (zero-shot: newlines).
+
+    Raises:
+        UsageError: a setting out of range, or query and response longer than the context.
+    """
+    if n < 1 or max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+        raise UsageError(
+            f"cannot sample {n} x {max_new_tokens} tokens at temperature {temperature} and top_p {top_p}",
+            remedy="counts from 1, temperature from 0, top_p above 0 and at most 1",
+        )
+    check_context(policy, query_mask, max_new_tokens)
+    rows, device = query.shape[0], query.device
+    draw = _Draw(
+        n=n,
+        length=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        stops=torch.tensor(sorted({eos_id, *stop_ids}), device=device),
+        uniform=torch.rand(rows * n, max_new_tokens, generator=generator, device=device, dtype=torch.float64),
+    )
+    training = policy.training
+    policy.train(False)  # in training mode gradient checkpointing would drop the cache without a word
+    try:
+        with torch.inference_mode():
+            tokens, logprobs, lengths, stopped = _decode(policy, query, query_mask, draw)
+    finally:
+        policy.train(training)
+    mask = torch.arange(tokens.shape[1], device=device) < lengths.clone()[:, None]
+    # Copies made outside inference mode, which autograd may keep.
+    return Generation(
+        response=tokens.clone().masked_fill(~mask, pad_id).view(rows, n, -1),
+        mask=mask.view(rows, n, -1),
+        logprobs=logprobs.clone().masked_fill(~mask, 0.0).view(rows, n, -1),
+        stopped=stopped.clone().view(rows, n),
+    )
+
+
+def _decode(
+    policy: PreTrainedModel, query: Tensor, query_mask: Tensor, draw: _Draw
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tokens and log-probs (B*n,R), lengths and stopped (B*n,); R: steps until all rows have stopped."""
+    cache = DynamicCache(config=policy.config)
+    logits, mask, position = _prefill(policy, query, query_mask, cache, draw)
+    total, device = query.shape[0] * draw.n, query.device
+    tokens = torch.zeros(total, draw.length, dtype=torch.int64, device=device)
+    logprobs = torch.zeros(total, draw.length, device=device)
+    lengths = torch.full((total,), draw.length, device=device)
+    stopped = torch.zeros(total, dtype=torch.bool, device=device)
+    rows = torch.arange(total, device=device)  # which response each computed row is
+    for step in range(draw.length):
+        chosen, logprob = pick(logits, draw.uniform[rows, step], draw.temperature, draw.top_p)
+        tokens[rows, step], logprobs[rows, step] = chosen, logprob
+        ended = torch.isin(chosen, draw.stops) & ~stopped[rows]
+        lengths[rows] = torch.where(ended, step + 1, lengths[rows])
+        stopped[rows] |= ended
+        alive = (~stopped[rows]).nonzero().squeeze(1)
+        if step + 1 == draw.length or len(alive) == 0:
+            break
+        if 2 * len(alive) <= len(rows):
+            cache.batch_select_indices(alive)
+            rows, chosen, mask, position = rows[alive], chosen[alive], mask[alive], position[alive]
+        out = policy(
+            input_ids=chosen[:, None],
+            attention_mask=mask[..., : query.shape[1] + step + 1],
+            position_ids=position + step,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits = out.logits[:, -1]
+    return tokens[:, : step + 1], logprobs[:, : step + 1], lengths, stopped
+
+
+def _prefill(
+    policy: PreTrainedModel, query: Tensor, query_mask: Tensor, cache: DynamicCache, draw: _Draw
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Encode each query once into `cache`, then repeat it for its n responses.
+
+    Returns:
+        Logits (B*n,V) of the first token, the additive mask (B*n,1,1,Q+R) of the later ones, and the
+        position (B*n,1) of the first.
+    """
+    width, device = query.shape[1], query.device
+    itself = torch.eye(width, dtype=torch.bool, device=device)
+    causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    out = policy(
+        input_ids=query.masked_fill(~query_mask, 0),
+        attention_mask=additive(causal & query_mask[:, None] | itself, policy.dtype)[:, None],
+        position_ids=(query_mask.cumsum(-1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache.batch_repeat_interleave(draw.n)
+    seen = torch.nn.functional.pad(query_mask, (0, draw.length), value=True).repeat_interleave(draw.n, 0)
+    position = query_mask.sum(-1, keepdim=True).repeat_interleave(draw.n, 0)
+    mask = additive(seen, policy.dtype)[:, None, None]
+    return out.logits[:, -1].repeat_interleave(draw.n, 0), mask, position
+
+
+def pick(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+    """Choose a token in each row by inverting the cumulative distribution.
+
+    Args:
+        logits: (N,V), any float dtype.
+        uniform: (N,) float64 in [0, 1).
+        temperature, top_p: see `generate`.
+
+    Returns:
+        Tokens (N,) int64 and their log-probabilities (N,) float32 at `temperature` (1 when it is 0),
+        top-p not considered.
+    """
+    logprobs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+    if temperature == 0:
+        tokens = logits.argmax(-1)
+    else:
+        probabilities, order = logprobs.exp(), None
+        if top_p < 1:
+            probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
+            above = probabilities.cumsum(-1) - probabilities
+            probabilities = probabilities.masked_fill(above >= top_p, 0.0)
+        cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+        place = uniform[:, None] * cumulative[:, -1:]
+        # At most the first index that reaches the whole: rounding must not give a token of probability 0.
+        last = (cumulative < cumulative[:, -1:]).sum(-1, keepdim=True)
+        index = torch.searchsorted(cumulative, place, right=True).minimum(last)
+        tokens = (index if order is None else order.gather(-1, index)).squeeze(-1)
+    return tokens, logprobs.gather(-1, tokens[:, None]).squeeze(-1)

@@ -1,0 +1,280 @@
+"""The one forward pass of SFT, reward modelling, PPO and scoring.
+
+B queries with K responses each become B sequences of length Q + K*R. A query is encoded once for
+all its responses; every response attends to its query and to itself only, and its positions go on
+from the query's end, so each number equals that of the response run alone. Pad ids are replaced
+by 0 under the mask before the forward, so a pad token outside the embedding needs no resize
+(Huang et al. 2024, detail 3).
+
+A model wrapped for several devices (DDP, FSDP2) must be entered through the wrapper: wrap a module
+whose `forward` calls these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, cast, overload
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from tldr.errors import UsageError
+
+LOGITS_CHUNK = 2**26
+"""Logits held at once (256 MiB in fp32); more are computed in chunks, and again in the backward pass."""
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """B queries with K responses each.
+
+    Attributes:
+        query: (B,Q) int64, left-padded; each row has a real token.
+        query_mask: (B,Q) bool, True on real tokens.
+        response: (B,K,R) int64, right-padded.
+        response_mask: (B,K,R) bool, True on real tokens incl. EOS; a wholly False row is an absent
+            response.
+    """
+
+    query: Tensor
+    query_mask: Tensor
+    response: Tensor
+    response_mask: Tensor
+
+    def __len__(self) -> int:
+        return self.query.shape[0]
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens: what a throughput should count."""
+        return int(self.query_mask.sum() + self.response_mask.sum())
+
+    @property
+    def positions(self) -> int:
+        """Positions computed, padding included: B * (Q + K*R)."""
+        return self.query.numel() + self.response.numel()
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The same batch on another device."""
+        return PackedBatch(
+            self.query.to(device),
+            self.query_mask.to(device),
+            self.response.to(device),
+            self.response_mask.to(device),
+        )
+
+    def select(self, rows: Tensor | slice) -> PackedBatch:
+        """Some of the queries, each with all its responses."""
+        return PackedBatch(
+            self.query[rows], self.query_mask[rows], self.response[rows], self.response_mask[rows]
+        )
+
+
+class Hidden(NamedTuple):
+    """Last hidden states (B,K,R,d) at each response token, and those that predict it."""
+
+    before: Tensor
+    after: Tensor
+
+
+def collate(
+    queries: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]], pad_id: int
+) -> PackedBatch:
+    """Pad token lists to a batch, no wider than its longest query and response.
+
+    Args:
+        queries: B token lists, none empty.
+        responses: for each query its responses; K is the largest number, an empty list or a
+            missing one is an absent response.
+
+    Raises:
+        UsageError: no queries, an empty query, or another number of response lists than queries.
+    """
+    if not queries or len(queries) != len(responses):
+        raise UsageError(f"a batch of {len(queries)} queries and {len(responses)} lists of responses")
+    if not all(queries):
+        raise UsageError("a query without tokens", remedy="give every query at least one token")
+    rows, width = len(queries), max(map(len, queries))
+    options = max(map(len, responses))
+    length = max((len(tokens) for row in responses for tokens in row), default=0)
+    query = torch.full((rows, width), pad_id)
+    query_mask = torch.zeros(rows, width, dtype=torch.bool)
+    response = torch.full((rows, options, length), pad_id)
+    response_mask = torch.zeros(rows, options, length, dtype=torch.bool)
+    for b, (tokens, answers) in enumerate(zip(queries, responses, strict=True)):
+        query[b, width - len(tokens) :] = torch.tensor(tokens)
+        query_mask[b, width - len(tokens) :] = True
+        for k, answer in enumerate(answers):
+            response[b, k, : len(answer)] = torch.tensor(answer, dtype=torch.int64)
+            response_mask[b, k, : len(answer)] = True
+    return PackedBatch(query, query_mask, response, response_mask)
+
+
+def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """An attention mask to add to the scores: 0 where allowed, the dtype's lowest value elsewhere."""
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
+
+
+def check_context(model: PreTrainedModel, query_mask: Tensor, response_length: int | Tensor) -> None:
+    """Raise `UsageError` when a query with its response is longer than the model's context.
+
+    Learned positions would fail with an index error (on a GPU, a dead process), rotary ones would
+    go on silently outside what they were trained for.
+
+    Args:
+        response_length: tokens of the longest response to each query, one number or (B,).
+    """
+    context = int(model.config.max_position_embeddings)
+    longest = query_mask.sum(-1) + response_length
+    if (longest > context).any():
+        raise UsageError(
+            f"query and response are {int(longest.max())} tokens together, the model's context is {context}",
+            remedy="shorten lengths.query or lengths.response, or take a model with a longer context",
+        )
+
+
+def _layout(batch: PackedBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids (B,L), positions (B,L) and the additive mask (B,1,L,L), L = Q + K*R."""
+    _, options, length = batch.response.shape
+    width, device = batch.query.shape[1], batch.query.device
+    real = torch.cat([batch.query_mask, batch.response_mask.flatten(1)], dim=1)
+    ids = torch.cat([batch.query, batch.response.flatten(1)], dim=1).masked_fill(~real, 0)
+
+    in_query = (batch.query_mask.cumsum(-1) - 1).clamp(min=0)
+    in_response = torch.arange(length, device=device).repeat(options) + in_query[:, -1:] + 1
+    # A padded tail has no position of its own: it may lie beyond the context.
+    in_response = in_response.masked_fill(~batch.response_mask.flatten(1), 0)
+    positions = torch.cat([in_query, in_response], dim=1)
+
+    segment = torch.cat(
+        [
+            torch.zeros(width, device=device),
+            torch.arange(1, options + 1, device=device).repeat_interleave(length),
+        ]
+    )
+    here, there = segment[:, None], segment[None, :]
+    total = width + options * length
+    itself = torch.eye(total, dtype=torch.bool, device=device)
+    causal = torch.ones(total, total, dtype=torch.bool, device=device).tril()
+    # Padding attends to itself, so that no row of the softmax is empty.
+    allowed = (causal & ((there == 0) | (there == here))) & real[:, None, :] | itself
+    return ids, positions, additive(allowed, dtype)[:, None]
+
+
+def hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Hidden:
+    """Run the body once over the packed batch.
+
+    Args:
+        model: a causal LM or a sequence classifier of one of `tldr.models.ladder.ARCHITECTURES`.
+
+    Returns:
+        `after[b,k,t]`, the last hidden state at response token t, and `before[b,k,t]`, the state that
+        predicts that token (t = 0: the query's last token); both (B,K,R,d). Values at padded
+        positions mean nothing.
+
+    Raises:
+        UsageError: a query with its response does not fit the model's context.
+    """
+    options, length = batch.response.shape[1:]
+    width = batch.query.shape[1]
+    if width + length > model.config.max_position_embeddings:  # the exact check waits for the device
+        check_context(model, batch.query_mask, batch.response_mask.sum(-1).amax(-1))
+    ids, positions, mask = _layout(batch, model.dtype)
+    out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    states: Tensor = out.last_hidden_state
+    after = states[:, width:].reshape(len(batch), options, length, states.shape[-1])
+    start = states[:, None, width - 1 : width].expand(-1, options, -1, -1)
+    return Hidden(before=torch.cat([start, after[:, :, :-1]], dim=2), after=after)
+
+
+def _token_logprobs(
+    policy: PreTrainedModel, states: Tensor, targets: Tensor, temperature: float, entropy: bool
+) -> Tensor:
+    """(1,N) log-probabilities of `targets` (N,), with `entropy` (2,N): entropies in the second row."""
+    head: Any = policy
+    logits = head.get_output_embeddings()(states).float() / temperature
+    logprobs = torch.log_softmax(logits, dim=-1)
+    rows = [logprobs.gather(-1, targets[:, None]).squeeze(-1)]
+    if entropy:
+        rows.append(-(logprobs.exp() * logprobs).sum(-1))
+    return torch.stack(rows)
+
+
+@overload
+def response_logprobs(
+    policy: PreTrainedModel, batch: PackedBatch, temperature: float = ..., entropy: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def response_logprobs(
+    policy: PreTrainedModel, batch: PackedBatch, temperature: float = ..., *, entropy: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+def response_logprobs(
+    policy: PreTrainedModel, batch: PackedBatch, temperature: float = 1.0, entropy: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Log-probability of every response token under softmax(logits / temperature).
+
+    Logits are computed at real response tokens only, in fp32 even under bf16 autocast, and in
+    chunks of at most `LOGITS_CHUNK`, whose backward pass computes them again.
+
+    Args:
+        temperature: the sampling temperature, above 0.
+        entropy: also return the entropy of each token's distribution.
+
+    Returns:
+        (B,K,R) float32 in nats, 0.0 at padded positions; with `entropy`, two such tensors.
+
+    Raises:
+        UsageError: temperature not above 0.
+    """
+    if temperature <= 0:
+        raise UsageError(f"log-probabilities at temperature {temperature}", remedy="use one above 0")
+    mask = batch.response_mask
+    states, targets = hidden_states(policy, batch).before[mask], batch.response[mask]
+    rows = max(1, LOGITS_CHUNK // int(policy.config.vocab_size))
+    pieces = list(zip(torch.split(states, rows), torch.split(targets, rows), strict=True))
+    # Only recomputing keeps the memory down in training: the backward pass wants every chunk's softmax.
+    recompute = len(pieces) > 1 and torch.is_grad_enabled()
+    values = [
+        checkpoint(_token_logprobs, policy, *piece, temperature, entropy, use_reentrant=False)
+        if recompute
+        else _token_logprobs(policy, *piece, temperature, entropy)
+        for piece in pieces
+    ]
+    out = torch.zeros(1 + entropy, *mask.shape, device=mask.device)
+    out[:, mask] = torch.cat(values, dim=1)
+    return (out[0], out[1]) if entropy else out[0]
+
+
+def _score(model: PreTrainedModel, states: Tensor) -> Tensor:
+    """The scalar head on (...,d) states, shift applied; products in fp32, which autocast would not."""
+    shift = getattr(model.config, "reward_shift", 0.0)
+    head: Tensor = cast(Any, model.score).weight[0].float()
+    return (states.float() * head).sum(-1) - shift
+
+
+def response_scores(reward_model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+    """Score of each response, read at its last real token: EOS, or the cut where there is none.
+
+    Source: OAI reward_model.py (`first_true(pad) - 1`); Huang et al. 2024, detail 12.
+
+    Returns:
+        (B,K) float32, the reference-mean shift applied; 0.0 for an absent response.
+    """
+    after = hidden_states(reward_model, batch).after
+    lengths = batch.response_mask.sum(-1)
+    last = (lengths - 1).clamp(min=0)[:, :, None, None].expand(-1, -1, 1, after.shape[-1])
+    scores = _score(reward_model, after.gather(2, last).squeeze(2))
+    return scores.masked_fill(lengths == 0, 0.0)
+
+
+def response_values(value_model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+    """Value of the state before each response token (the state its action is taken in).
+
+    Returns:
+        (B,K,R) float32, 0.0 at padded positions.
+    """
+    values = _score(value_model, hidden_states(value_model, batch).before)
+    return values.masked_fill(~batch.response_mask, 0.0)

@@ -1,0 +1,208 @@
+"""The reward model: SFT body, scalar head, all pairs of a prompt as one batch element (P 3.4, IG 3.5).
+
+A prompt is encoded once with all its K summaries; the score is read at each summary's EOS. After
+training the scores are shifted so that the training references average 0 (mean only), and the
+shift is stored in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tldr.config import Reward
+from tldr.data.formats import encode_responses
+from tldr.data.sources import load_comparisons
+from tldr.errors import UsageError
+from tldr.mathematics.losses import kway_loss, ordered_pairs, pair_accuracy
+from tldr.models.packed import PackedBatch, collate, response_scores
+from tldr.models.reward import apply_shift, reward_from_policy, save_reward
+from tldr.records import Ranking, write_json
+from tldr.stages.common import (
+    Device,
+    checkpoint_folder,
+    encode_posts,
+    inference_batches,
+    open_reward,
+    open_tokenizer,
+    pad_id,
+    read_posts,
+)
+from tldr.stages.context import RunContext
+from tldr.stages.scoring import Scorer
+from tldr.train.batching import BatchPlan, micro_batches
+from tldr.train.loop import TrainLoop
+from tldr.train.rng import derive
+from tldr.train.stepper import Loss, Stepper, make_accelerator
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt with its K summaries in tokens, and the labeler's places (1 = best)."""
+
+    query: list[int]
+    responses: list[list[int]]
+    rank: list[int]
+
+    @property
+    def length(self) -> int:
+        """Positions of the packed sequence."""
+        return len(self.query) + len(self.responses) * max(map(len, self.responses))
+
+
+@dataclass(frozen=True)
+class RankedBatch:
+    """A packed batch and its `ranks` (B,K) int64; `present` (B,K) bool."""
+
+    packed: PackedBatch
+    ranks: Tensor
+    present: Tensor
+
+    def to(self, device: torch.device) -> RankedBatch:
+        """The same batch on another device."""
+        return RankedBatch(self.packed.to(device), self.ranks.to(device), self.present.to(device))
+
+
+def run(ctx: RunContext[Reward]) -> None:
+    """Train one reward model, shift it, evaluate it; who uses several takes the best on valid1.
+
+    Inputs: ``policy`` (SFT), ``labels`` (``train``, ``valid1``, ``valid2`` rankings; further rounds'
+    labels are ``labels-2``, ...), ``data``. Writes ``checkpoint/`` and ``evaluation.json``.
+    """
+    tokenizer = open_tokenizer(ctx.inputs["policy"])
+    labels = [place for name, place in sorted(ctx.inputs.items()) if name.split("-")[0] == "labels"]
+    splits = {
+        name: encode_rankings(ctx, tokenizer, [row for place in labels for row in load_comparisons(place / f"{name}.jsonl")])
+        for name in ("train", "valid1", "valid2")
+    }
+    train = splits["train"][: ctx.settings.limit]
+    model = train_reward(ctx, train, tokenizer)
+    evaluation = finish(ctx, model, tokenizer, splits)
+    agreement = labels[-1] / "agreement.json"
+    if agreement.exists():
+        evaluation["label_agreement"] = json.loads(agreement.read_text(encoding="utf-8"))["agreement"]
+    write_json(ctx.folder / "evaluation.json", evaluation | {"train_rankings": len(train)})
+
+
+def encode_rankings(ctx: RunContext[Reward], tokenizer: PreTrainedTokenizerBase, rankings: list[Ranking]) -> list[Example]:
+    """Rankings in tokens, within the RM's windows; those whose summaries all tie are dropped."""
+    queries = encode_posts(tokenizer, [ranking.info for ranking in rankings], ctx.lengths)
+    texts = [summary.text for ranking in rankings for summary in ranking.summaries]
+    responses = iter(encode_responses(tokenizer, texts, ctx.lengths.rm_response))
+    examples = [
+        Example(query, [next(responses) for _ in ranking.summaries], ranking.rank)
+        for query, ranking in zip(queries, rankings, strict=True)
+    ]
+    useful = [example for example in examples if len(set(example.rank)) > 1]
+    if not useful:
+        raise UsageError("no ranking has a winner", remedy="give comparisons whose summaries do not all tie")
+    return useful
+
+
+def collate_examples(examples: list[Example], pad: int) -> RankedBatch:
+    """Pad prompts and summaries; a prompt with fewer than K summaries has absent ones."""
+    packed = collate([example.query for example in examples], [example.responses for example in examples], pad)
+    ranks = torch.zeros(packed.response.shape[:2], dtype=torch.int64)
+    for row, example in enumerate(examples):
+        ranks[row, : len(example.rank)] = torch.tensor(example.rank)
+    return RankedBatch(packed, ranks, packed.response_mask.any(-1))
+
+
+def ranking_loss(parts: nn.ModuleDict, batch: RankedBatch) -> Loss:
+    """InstructGPT's K-way loss summed over prompts; with K = 2 the paper's pairwise loss."""
+    model = parts["reward"]
+    assert isinstance(model, PreTrainedModel)
+    scores = response_scores(model, batch.packed)
+    prompts = ordered_pairs(batch.ranks, batch.present).any(-1).any(-1).sum()
+    with torch.no_grad():
+        correct, pairs = pair_accuracy(scores, batch.ranks, batch.present)
+        accuracy = (correct / pairs.clamp(min=1)).sum()
+    return Loss(
+        kway_loss(scores, batch.ranks, batch.present, count=1.0),
+        prompts,
+        tokens=batch.packed.tokens,
+        stats={"accuracy": accuracy},
+    )
+
+
+def train_reward(ctx: RunContext[Reward], train: list[Example], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Train from the SFT policy with a fresh head, one pass over the rankings by default."""
+    seed = derive(ctx.seed, "reward")
+    settings = ctx.settings
+    accelerator = make_accelerator(ctx.precision)
+    model = reward_from_policy(checkpoint_folder(ctx.inputs["policy"]), seed=seed)
+    plan = BatchPlan([example.length for example in train], settings.batch, seed, epochs=settings.epochs)
+    stepper = Stepper(accelerator, {"reward": model}, settings.optimizer, seed)
+    loop = TrainLoop("reward", ctx.folder, stepper, plan.total_updates, settings.save_every)
+
+    def update(index: int) -> dict[str, float]:
+        share = micro_batches(
+            plan.batch(index), settings.micro_batch, accelerator.process_index, accelerator.num_processes
+        )
+        batches = [collate_examples([train[i] for i in rows], pad_id(tokenizer)) for rows in share]
+        return stepper.step(ranking_loss, [batch.to(accelerator.device) for batch in batches])
+
+    loop.run(update)
+    trained = stepper.modules["reward"]
+    assert isinstance(trained, PreTrainedModel)
+    return trained.eval()
+
+
+def evaluate(model: PreTrainedModel, examples: list[Example], tokenizer: PreTrainedTokenizerBase, device: Device) -> float:
+    """Share of the labelers' pairs that the scores order alike; ties in score count half."""
+    correct = pairs = 0.0
+    for rows in inference_batches([example.length for example in examples]):
+        batch = collate_examples([examples[i] for i in rows], pad_id(tokenizer)).to(device.device)
+        with torch.inference_mode(), device.autocast():
+            right, counted = pair_accuracy(response_scores(model, batch.packed), batch.ranks, batch.present)
+        correct, pairs = correct + float(right.sum()), pairs + float(counted.sum())
+    return correct / pairs
+
+
+def finish(
+    ctx: RunContext[Reward],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: dict[str, list[Example]],
+) -> dict[str, Any]:
+    """Shift to reference mean 0, save, reload, and measure what was saved."""
+    device = Device.open(ctx.precision)
+    before = mean(reference_scores(ctx, model, tokenizer, device))
+    way = apply_shift(model, before)
+    save_reward(model, tokenizer, ctx.folder / "checkpoint", _card(ctx, before, way))
+    reloaded = open_reward(ctx.folder, device)
+    pairs = [sum(len(e.rank) * (len(e.rank) - 1) // 2 for e in splits[name]) for name in ("valid1", "valid2")]
+    return {
+        "valid1_accuracy": evaluate(reloaded, splits["valid1"], tokenizer, device),
+        "valid2_accuracy": evaluate(reloaded, splits["valid2"], tokenizer, device),
+        "valid1_pairs": pairs[0],
+        "valid2_pairs": pairs[1],
+        "n": pairs[1],
+        "shift": before,
+        "shift_in": way,
+        "reference_mean": mean(reference_scores(ctx, reloaded, tokenizer, device)),
+    }
+
+
+def reference_scores(
+    ctx: RunContext[Reward], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: Device
+) -> list[float]:
+    """Scores of the training references: what the shift makes average 0."""
+    posts = read_posts(ctx.inputs["data"], "sft", references=True)
+    queries = encode_posts(tokenizer, posts, ctx.lengths)
+    responses = encode_responses(tokenizer, [post.summary or "" for post in posts], ctx.lengths.rm_response)
+    scorer = Scorer(tokenizer, queries, [[response] for response in responses], device)
+    return [row[0] for row in scorer.rewards(model)]
+
+
+def _card(ctx: RunContext[Reward], shift: float, way: str) -> str:
+    return (
+        f"Reward model, {ctx.settings.epochs:g} epochs on ranked summaries. Scores are read at the last "
+        f"token (EOS); they are shifted by {-shift:+.6f} ({way}) so that the training references average 0."
+    )

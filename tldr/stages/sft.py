@@ -1,0 +1,144 @@
+"""Supervised fine-tuning on the authors' references (P App. B.1).
+
+The loss is on the response, EOS included; `query_loss` adds the query's tokens, as Huang et al.
+(2024) do. InstructGPT's variant is a matter of settings: 16 epochs, residual dropout 0.2, cosine
+to 10 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tldr.config import SFT
+from tldr.data.formats import encode_responses
+from tldr.models.ladder import disable_dropout, load_policy, save_policy, set_dropout
+from tldr.models.packed import PackedBatch, collate, response_logprobs
+from tldr.stages.common import checkpoint_folder, encode_posts, open_tokenizer, pad_id, read_posts
+from tldr.stages.context import RunContext
+from tldr.stages.pretrain import Document, collate_documents, language_loss
+from tldr.train.batching import BatchPlan, micro_batches
+from tldr.train.loop import TrainLoop
+from tldr.train.rng import derive
+from tldr.train.stepper import Loss, Stepper, make_accelerator
+
+Example = tuple[list[int], list[int]]
+"""A query and its reference in tokens."""
+
+
+@dataclass
+class Best:
+    """The best weights by validation loss so far, kept as tensors so that they survive a kill."""
+
+    tensors: dict[str, Tensor]
+    extra: dict[str, float]
+
+    def offer(self, loss: float, model: nn.Module) -> None:
+        """Keep the weights if `loss` is the lowest seen."""
+        if loss < self.extra.get("best_loss", float("inf")):
+            self.extra["best_loss"] = loss
+            self.tensors.update({name: tensor.detach().clone() for name, tensor in model.named_parameters()})
+
+    def restore(self, model: nn.Module) -> None:
+        """Put the kept weights back."""
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(self.tensors[name])
+
+
+def run(ctx: RunContext[SFT]) -> None:
+    """Fine-tune ``policy`` on ``sft.jsonl`` of ``data``; write ``checkpoint/``.
+
+    The validation loss on valid1 is logged once an epoch (and chooses the weights when
+    `select: valid_loss`).
+    """
+    settings = ctx.settings
+    accelerator = make_accelerator(ctx.precision)
+    tokenizer = open_tokenizer(ctx.inputs["data"])
+    examples = encode_examples(ctx, tokenizer, "sft")
+    held_out = encode_examples(ctx, tokenizer, "valid1")
+    policy = load_policy(checkpoint_folder(ctx.inputs["policy"]))
+    policy.train()
+    set_dropout(policy, settings.dropout)
+    plan = BatchPlan(
+        [len(query) + len(response) for query, response in examples],
+        settings.batch,
+        derive(ctx.seed, "sft"),
+        epochs=settings.epochs,
+    )
+    stepper = Stepper(accelerator, {"policy": policy}, settings.optimizer, derive(ctx.seed, "sft"))
+    loop = TrainLoop("sft", ctx.folder, stepper, plan.total_updates, settings.save_every)
+    best = Best(loop.tensors, loop.extra)
+
+    def batches(rows: list[int]) -> list[PackedBatch]:
+        share = micro_batches(rows, settings.micro_batch, accelerator.process_index, accelerator.num_processes)
+        return [pack([examples[i] for i in part], pad_id(tokenizer)).to(accelerator.device) for part in share]
+
+    def on_update(done: int, row: dict[str, float]) -> None:
+        if done % plan.per_epoch == 0 or done == plan.total_updates:
+            row["valid_loss"] = validation_loss(stepper, held_out, pad_id(tokenizer))
+            if settings.select == "valid_loss":
+                best.offer(row["valid_loss"], stepper.modules["policy"])
+
+    def update(index: int) -> dict[str, float]:
+        loss = full_text_loss if settings.query_loss else response_loss
+        return stepper.step(loss, batches(plan.batch(index)))
+
+    loop.on_update = on_update
+    loop.run(update)
+    trained = stepper.modules["policy"]
+    if settings.select == "valid_loss":
+        best.restore(trained)
+    disable_dropout(trained)
+    save_policy(trained, tokenizer, ctx.folder / "checkpoint", f"SFT on {len(examples):,} references, {settings.epochs:g} epochs.")
+
+
+def encode_examples(ctx: RunContext[SFT], tokenizer: PreTrainedTokenizerBase, name: str) -> list[Example]:
+    """Queries and references of a post file, in tokens, within the study's windows."""
+    posts = read_posts(ctx.inputs["data"], name, references=True)
+    queries = encode_posts(tokenizer, posts, ctx.lengths)
+    responses = encode_responses(tokenizer, [post.summary or "" for post in posts], ctx.lengths.response)
+    return list(zip(queries, responses, strict=True))
+
+
+def pack(examples: list[Example], pad: int) -> PackedBatch:
+    """A batch with one response a query."""
+    return collate([query for query, _ in examples], [[response] for _, response in examples], pad)
+
+
+def response_loss(parts: nn.ModuleDict, batch: PackedBatch) -> Loss:
+    """Summed cross-entropy of the response tokens."""
+    policy = parts["policy"]
+    assert isinstance(policy, PreTrainedModel)
+    logprobs = response_logprobs(policy, batch)
+    return Loss(-logprobs.sum(), batch.response_mask.sum(), tokens=batch.tokens)
+
+
+def full_text_loss(parts: nn.ModuleDict, batch: PackedBatch) -> Loss:
+    """Summed cross-entropy of query and response tokens alike (only padding is masked)."""
+    documents = [
+        Document(query[q].tolist() + response[0][r[0]].tolist(), 0)
+        for query, q, response, r in zip(
+            batch.query, batch.query_mask, batch.response, batch.response_mask, strict=True
+        )
+    ]
+    return language_loss(parts, collate_documents(documents, 0, 1.0).to(batch.query.device))
+
+
+def validation_loss(stepper: Stepper, examples: list[Example], pad: int, batch: int = 64) -> float:
+    """Mean loss of the reference tokens (nats a token), dropout off."""
+    policy = stepper.modules["policy"]
+    training = policy.training
+    policy.eval()
+    total = count = 0.0
+    ordered = sorted(examples, key=lambda example: len(example[0]) + len(example[1]))
+    with torch.no_grad():
+        for start in range(0, len(ordered), batch):
+            part = stepper.call(response_loss, pack(ordered[start : start + batch], pad).to(stepper.accelerator.device))
+            assert isinstance(part, Loss)
+            total, count = total + float(part.total), count + float(part.count)
+    policy.train(training)
+    return total / count

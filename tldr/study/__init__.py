@@ -1,0 +1,1 @@
+"""The study: one YAML file, expanded into runs, run, and accounted for."""

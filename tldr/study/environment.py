@@ -1,0 +1,64 @@
+"""What a run was made with: code, library versions, device, threads."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import tldr
+from tldr.study.hashes import PACKAGE
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pydantic")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and device of this process; the device is known once the stage's torch is imported."""
+    return {
+        "tldr": tldr.__version__,
+        "git": git_version(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "device": _device(),
+        "cores": cores(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def git_version() -> str | None:
+    """The commit of the source tree, ``-dirty`` if it was changed; None where it is no checkout."""
+    if not (PACKAGE.parent / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return platform.processor() or platform.machine()

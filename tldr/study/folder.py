@@ -1,0 +1,257 @@
+"""A run's folder: what the run is (``run.json``), running it, and what has become of it.
+
+The folder is all that a run's process is given, so a run of a study, one started by hand and one
+sent to a cluster are the same thing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tldr.config import Lengths, ModelSpec, Precision, Settings
+from tldr.errors import LabError, UsageError
+from tldr.records import write_json
+from tldr.stages.context import RunContext
+from tldr.study.environment import environment
+from tldr.study.registry import STAGES
+
+RUN, CONFIG, ENVIRONMENT, DONE, FAILED = "run.json", "config.json", "environment.json", "DONE", "FAILED"
+LOG, LOCK = "log.txt", ".lock"
+NOT_OUTPUTS = frozenset(
+    {RUN, CONFIG, ENVIRONMENT, DONE, FAILED, LOG, LOCK, "metrics.jsonl", "progress.json", "state"}
+)
+"""What stands in a run's folder beside the files that others read."""
+
+
+class Busy(LabError):
+    """Another process is at work on this run."""
+
+    exit_code = 75
+
+
+class ParentRun(BaseModel):
+    """A run that this one reads: its folder's name, and the hash of its DONE when this one began."""
+
+    run: str
+    done: str
+
+
+class RunFile(BaseModel):
+    """``run.json``: all that is needed to run a run, and what its key was made of.
+
+    Attributes:
+        draw: the seed its random draws derive from.
+        inputs: paths and hub names from outside the study.
+        parents: inputs made by runs of the same study, in the folders beside this one.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    stage: str
+    settings: dict[str, Any]
+    study: str = ""
+    run: str = ""
+    title: str = ""
+    size: str | None = None
+    seed: int | None = None
+    draw: int = 0
+    model: ModelSpec | None = None
+    lengths: Lengths = Lengths()
+    precision: Precision = "auto"
+    tags: dict[str, str | int | float | bool] = {}  # noqa: RUF012
+    inputs: dict[str, str] = {}  # noqa: RUF012
+    parents: dict[str, ParentRun] = {}  # noqa: RUF012
+    ingredients: dict[str, Any] = {}  # noqa: RUF012
+
+    @classmethod
+    def read(cls, folder: Path) -> RunFile:
+        """Read a run's folder.
+
+        Raises:
+            UsageError: no run there, or not what this version writes.
+        """
+        path = folder / RUN
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError:
+            raise UsageError("no run in this folder", where=path) from None
+        except (ValidationError, UnicodeDecodeError) as error:
+            reason = str(error).splitlines()[-1 if isinstance(error, UnicodeDecodeError) else 0]
+            raise UsageError(f"not a run: {reason}", where=path, remedy="remove the folder") from None
+
+    def write(self, folder: Path) -> None:
+        """Write ``run.json`` into `folder`, which is made if need be."""
+        write_json(folder / RUN, self.model_dump(mode="json"))
+
+    def context(self, folder: Path) -> RunContext[Settings]:
+        """What the stage is called with."""
+        settings = STAGES[self.stage].settings.model_validate_json(json.dumps(self.settings), strict=True)
+        inputs = {name: Path(place) for name, place in self.inputs.items()}
+        inputs |= {name: folder.parent / parent.run for name, parent in self.parents.items()}
+        return RunContext(
+            settings=settings,
+            folder=folder,
+            inputs=inputs,
+            seed=self.draw + getattr(settings, "seed_offset", 0),
+            model=self.model,
+            lengths=self.lengths,
+            precision=self.precision,
+            study=self.study,
+            run=self.run,
+            tags=self.tags,
+        )
+
+
+def execute(folder: Path) -> None:
+    """Run the run in `folder`, from where it stopped if it was stopped; nothing if it is done.
+
+    ``config.json`` and ``environment.json`` are written before the stage, ``DONE`` after it, and
+    ``FAILED`` when it fails. SIGTERM ends it as a stage wishes, or at once.
+
+    Raises:
+        Busy: another process holds the folder.
+        LabError: whatever the stage raises.
+    """
+    run = RunFile.read(folder)
+    with locked(folder):
+        if (folder / DONE).exists():
+            return
+        (folder / FAILED).unlink(missing_ok=True)
+        ctx = run.context(folder)
+        config = run.model_dump(mode="json", include={"stage", "lengths", "precision", "model", "inputs", "tags"})
+        write_json(folder / CONFIG, {**config, "settings": run.settings, "seed": ctx.seed})
+        started, before = time.monotonic(), _json(folder / ENVIRONMENT).get("seconds", 0.0)
+        try:
+            with _termination():
+                stage = STAGES[run.stage].load()
+                surroundings = environment()
+                write_json(folder / ENVIRONMENT, {**surroundings, "seconds": before})
+                stage(ctx)
+                _finish(folder)
+        except Exception as error:
+            _note_failure(folder, error)
+            raise
+        finally:
+            if (folder / ENVIRONMENT).exists():
+                seconds = round(before + time.monotonic() - started, 1)
+                write_json(folder / ENVIRONMENT, {**_json(folder / ENVIRONMENT), "seconds": seconds})
+
+
+def _finish(folder: Path) -> None:
+    """Mark a run done, with the hashes of all that the stage wrote."""
+    from tldr.train.checkpoint import write_done
+
+    outputs = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in NOT_OUTPUTS and (path.is_file() or any(path.rglob("*")))
+    )
+    if not outputs:
+        raise LabError("the stage wrote nothing", where=folder)
+    write_done(folder, outputs)
+
+
+def _note_failure(folder: Path, error: Exception) -> None:
+    if isinstance(error, LabError):
+        note = {"what": error.what, "where": error.where, "remedy": error.remedy}
+    else:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        what = "".join(traceback.format_exception_only(error)).strip()
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        note = {"what": what, "where": place, "remedy": f"the whole traceback is in {LOG}"}
+    write_json(folder / FAILED, note)
+
+
+def last_error(folder: Path) -> str | None:
+    """What stopped the last attempt, in one line, if it failed."""
+    if not (folder / FAILED).exists():
+        return None
+    note = _json(folder / FAILED)
+    return ": ".join(str(note[part]) for part in ("where", "what") if note.get(part)) or "no reason noted"
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's lock; it goes when the process does, however that ends.
+
+    Raises:
+        Busy: another process holds it.
+    """
+    try:
+        with FileLock(folder / LOCK, blocking=False):
+            yield
+    except Timeout:
+        raise Busy("another process is at work on this run", where=folder) from None
+
+
+def is_busy(folder: Path) -> bool:
+    """Whether a process is at work on the run."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with locked(folder):
+            return False
+    except Busy:
+        return True
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit(143), so that files are closed and the lock is let go."""
+
+    def stop(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def done_digest(folder: Path) -> str:
+    """Hash of a finished run's DONE: the same as long as its outputs are; "" when it is not done."""
+    try:
+        return hashlib.sha256((folder / DONE).read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def read_outputs(folder: Path) -> dict[str, str]:
+    """A finished run's files and their sha256 (`tldr.train.checkpoint.write_done`), without torch.
+
+    Raises:
+        LabError: the mark cannot be read.
+    """
+    try:
+        outputs: dict[str, str] = json.loads((folder / DONE).read_text(encoding="utf-8"))["outputs"]
+        return {str(name): str(digest) for name, digest in outputs.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LabError(f"not a finished run's mark: {error!r}", where=folder / DONE) from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A small JSON object that a run keeps about itself; {} where there is none (yet)."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+read_note = _json

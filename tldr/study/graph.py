@@ -1,0 +1,250 @@
+"""A study expanded into runs, each named by a hash of everything it depends on.
+
+::
+
+    data -> pretrain -> sft -> labels (of all sizes' samples) -> reward -> ppo -> sample -> score
+                        sft -> best_of_n -> score;   pretrain, sft -> sample -> score
+    further rounds: ppo of all sizes -> labels -> reward (from SFT, on all labels so far) -> ppo
+
+What a rung of the ladder loads from a path is not pretrained. Parents are made before children,
+so the graph has no circles and the list of runs is in an order they can be run in.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tldr.config import PPO, DataStage, Evaluation, FileData, ModelSpec, Reward, Settings, Study
+from tldr.errors import UsageError
+from tldr.study.hashes import FileHashes, code_version, sha256
+from tldr.study.load import nearest
+from tldr.study.registry import STAGES
+
+Tags = dict[str, str | int | float | bool]
+
+REWARD_DRAW, ROUND_DRAW = 1_000, 100_000
+"""Added to a study's seed for every further reward model, and for every further round of labels."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an input comes from: a run, the best of several (reward models), or a path or hub name."""
+
+    runs: tuple[Run, ...] = ()
+    external: str = ""
+    identity: str = ""
+    """Of `external`: its content's hash, or the hub name."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one stage.
+
+    Attributes:
+        size: rung of the ladder, where the stage has one.
+        seed: the study's seed; None where the stage does not depend on it.
+        method: the policy that is sampled or scored.
+        variant: what sets it apart from the main run ("rm1", "r2"); "" is the main one.
+        offset: added to the seed, so that further reward models and rounds draw anew.
+        ingredients: everything the run depends on; its key is their hash.
+    """
+
+    stage: str
+    settings: Settings
+    size: str | None = None
+    seed: int | None = None
+    method: str = ""
+    variant: str = ""
+    offset: int = 0
+    model: ModelSpec | None = None
+    parents: dict[str, Source] = field(default_factory=dict)
+    ingredients: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 of the ingredients."""
+        return sha256(json.dumps(self.ingredients, sort_keys=True))
+
+    @property
+    def title(self) -> str:
+        """Its name without the key: what stays the same when a setting is changed."""
+        seed = None if self.seed is None else f"s{self.seed}"
+        return "-".join(filter(None, (self.stage, self.size, seed, self.method, self.variant)))
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return f"{self.title}-{self.key[:10]}"
+
+    @property
+    def tags(self) -> Tags:
+        """What its samples are grouped by in tables."""
+        tags = {"size": self.size, "method": self.method, "variant": self.variant}
+        return {name: value for name, value in tags.items() if value}
+
+    def parent_runs(self) -> list[Run]:
+        """All runs that must be done before this one."""
+        return [run for source in self.parents.values() for run in source.runs]
+
+
+def expand(study: Study, files: FileHashes) -> list[Run]:
+    """All runs of a study, parents before children.
+
+    Args:
+        files: hashes of the data and model files that the study names.
+
+    Raises:
+        UsageError: such a file is missing.
+    """
+    graph = _Graph(study, files)
+    data = graph.add(Run("data", DataStage(data=study.data, tokenizer=study.tokenizer)))
+    for seed in study.seeds:
+        graph.add_seed(seed, data)
+    return list(graph.runs.values())
+
+
+def needed_for(runs: list[Run], stage: str | None) -> list[Run]:
+    """The runs of one stage and all they need; without a stage, all runs.
+
+    Raises:
+        UsageError: the study has no such stage.
+    """
+    if stage is None:
+        return runs
+    stages = list(dict.fromkeys(run.stage for run in runs))
+    if stage not in stages:
+        raise UsageError(
+            f"the study has no stage '{stage}'{nearest(stage, stages)}",
+            where="--only",
+            remedy=f"choose from {', '.join(stages)}",
+        )
+    wanted: set[str] = set()
+    for run in reversed(runs):
+        if run.stage == stage or run.name in wanted:
+            wanted.update([run.name, *(parent.name for parent in run.parent_runs())])
+    return [run for run in runs if run.name in wanted]
+
+
+class _Graph:
+    """Collects runs by name; a run that is there already is not added twice."""
+
+    def __init__(self, study: Study, files: FileHashes):
+        self.study, self.files = study, files
+        self.runs: dict[str, Run] = {}
+
+    def add(self, run: Run) -> Source:
+        """Complete a run with its ingredients and keep it."""
+        ingredients: dict[str, Any] = {
+            "stage": run.stage,
+            "settings": self._settings(run.settings),
+            "seed": run.seed,
+            "offset": run.offset,
+            "tags": run.tags,
+            "model": run.model.model_dump(mode="json") if run.model and run.stage == "pretrain" else None,
+            "lengths": self.study.lengths.model_dump(mode="json"),
+            "precision": self.study.precision,
+            "parents": {name: _identity(source) for name, source in run.parents.items()},
+            "code": code_version(STAGES[run.stage].module),
+        }
+        run = replace(run, ingredients=ingredients)
+        run = self.runs.setdefault(run.name, run)
+        return Source(runs=(run,))
+
+    def _settings(self, settings: Settings) -> dict[str, Any]:
+        """Settings as JSON; a file counts by what is in it, not by where it lies."""
+        values = settings.model_dump(mode="json")
+        if isinstance(settings, DataStage):
+            if isinstance(settings.data, FileData):
+                paths = {name: value for name, value in values["data"].items() if name != "kind" and value}
+                values["data"] |= {name: self.files.file(Path(value)) for name, value in paths.items()}
+            if settings.tokenizer.path is not None:
+                values["tokenizer"] = {"path": self.files.place(settings.tokenizer.path)}
+        return values
+
+    def add_seed(self, seed: int, data: Source) -> None:
+        """Every run that belongs to one seed."""
+        sizes = list(self.study.ladder)
+        start = {size: self._start(size, seed, data) for size in sizes}
+        sft = {
+            size: self._add("sft", self.study.sft, size, seed, {"policy": start[size], "data": data})
+            for size in sizes
+        }
+        # How many rounds follow does not matter to a run, so it is no part of its settings.
+        ppo = self.study.ppo.model_copy(update={"rounds": PPO.model_fields["rounds"].default})
+        policies, labels, reward = sft, dict[str, Source](), dict[str, Source]()
+        for number in range(1, self.study.ppo.rounds + 1):
+            name = "labels" if number == 1 else f"labels-{number}"
+            labels[name] = self._labels(number, seed, policies, data)
+            for size in sizes:
+                parents = {"policy": sft[size], **labels, "data": data}
+                reward[size] = self._reward(number, size, seed, parents)
+                parents = {"policy": policies[size], "reference": sft[size], "reward": reward[size], "data": data}
+                run = self._run("ppo", ppo, size, seed, parents)
+                policies = policies | {size: self.add(replace(run, **_round(number)))}
+        for size in sizes:
+            models = {"pretrained": start[size], "sft": sft[size], "ppo": policies[size]}
+            scorers = {"sft": sft[size], "reward": reward[size], "data": data}
+            self._measure(size, seed, models, scorers)
+
+    def _run(self, stage: str, settings: Settings, size: str, seed: int, parents: dict[str, Source]) -> Run:
+        return Run(stage, settings.for_size(size), size, seed, model=self.study.ladder[size], parents=parents)
+
+    def _add(self, stage: str, settings: Settings, size: str, seed: int, parents: dict[str, Source]) -> Source:
+        return self.add(self._run(stage, settings, size, seed, parents))
+
+    def _start(self, size: str, seed: int, data: Source) -> Source:
+        """What SFT starts from: the pretrained run, or the ladder's path."""
+        path = self.study.ladder[size].path
+        if path is not None:
+            return Source(external=path, identity=self.files.place(path))
+        assert self.study.pretrain is not None
+        return self._add("pretrain", self.study.pretrain, size, seed, {"data": data})
+
+    def _labels(self, number: int, seed: int, policies: dict[str, Source], data: Source) -> Source:
+        """Labels of what all sizes write; those of files are what they are, whatever the seed."""
+        if isinstance(self.study.data, FileData):
+            return self.add(Run("labels", self.study.labels, parents={"data": data}))
+        parents = {"data": data} | {f"policy-{size}": policy for size, policy in policies.items()}
+        return self.add(Run("labels", self.study.labels, seed=seed, parents=parents, **_round(number)))
+
+    def _reward(self, number: int, size: str, seed: int, parents: dict[str, Source]) -> Source:
+        """The reward models of a size, all on the same labels; who uses them takes the best."""
+        settings = self.study.reward.model_copy(update={"seeds": Reward.model_fields["seeds"].default})
+        run = self._run("reward", settings, size, seed, parents)
+        runs: list[Run] = []
+        for index in range(self.study.reward.seeds):
+            changes = _round(number, *([f"rm{index}"] if index else []))
+            changes["offset"] += REWARD_DRAW * index
+            runs += self.add(replace(run, **changes)).runs
+        return Source(runs=tuple(runs))
+
+    def _measure(self, size: str, seed: int, models: dict[str, Source], scorers: dict[str, Source]) -> None:
+        """Samples of every policy of a size, and their scores."""
+        draws = {"bootstrap": Evaluation.model_fields["bootstrap"].default}  # Only the report reads it.
+        settings = self.study.evaluation.model_copy(update=draws)
+        data = {"data": scorers["data"]}
+        samples: dict[str, tuple[Source, Source]] = {}
+        for method, policy in models.items():
+            run = self._run("sample", settings, size, seed, {"policy": policy} | data)
+            samples[method] = (self.add(replace(run, method=method)), policy)
+        if self.study.best_of_n is not None:
+            parents = {"policy": scorers["sft"], "reward": scorers["reward"]} | data
+            run = self._run("best_of_n", self.study.best_of_n, size, seed, parents)
+            samples["best_of_n"] = (self.add(run), scorers["sft"])
+        for method, (sampled, policy) in samples.items():
+            run = self._run("score", settings, size, seed, {"samples": sampled, "policy": policy} | scorers)
+            self.add(replace(run, method=method))
+
+
+def _round(number: int, *variant: str) -> dict[str, Any]:
+    """How a round's runs differ from the first round's."""
+    names = [*variant, *([f"r{number}"] if number > 1 else [])]
+    return {"variant": "-".join(names), "offset": ROUND_DRAW * (number - 1)}
+
+
+def _identity(source: Source) -> str | list[str]:
+    return [run.key for run in source.runs] if source.runs else source.identity

@@ -1,0 +1,195 @@
+"""A study file made into a `Study`: bases merged, overrides applied, every mistake named."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from tldr.config import Settings, Study
+from tldr.errors import UsageError
+from tldr.study.strict_yaml import parse_yaml, read_yaml
+
+S = TypeVar("S", bound=Settings)
+Tree = dict[str, Any]
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file, its ``base:`` files below it and ``a.b=value`` overrides on top.
+
+    Args:
+        overrides: what ``--set`` was given; the values are YAML.
+
+    Raises:
+        UsageError: with the file, the dotted key, and what was expected there.
+    """
+    path = Path(path)
+    where = f"{path} with --set" if overrides else str(path)
+    study = read_settings(Study, _with_bases(path, ()), overrides, where=where)
+    for name, stage in study:
+        for size in study.ladder if isinstance(stage, Settings) else ():
+            try:
+                stage.for_size(size)
+            except ValidationError as error:
+                raise _explain(error, {}, f"{where}: {name} of size {size}") from None
+    return study
+
+
+def resolved(study: Study) -> Tree:
+    """Every setting with its value, defaults included, as JSON and YAML can hold them."""
+    return study.model_dump(mode="json")
+
+
+def read_settings(kind: type[S], tree: Tree, overrides: Sequence[str] = (), *, where: str = "") -> S:
+    """Settings of one class from a tree of plain values and ``a.b=value`` overrides.
+
+    Numbers in quotes, truth values as numbers and the like are refused, not converted.
+
+    Raises:
+        UsageError: an unknown key, a wrong type or value, or values that do not go together.
+    """
+    for override in overrides:
+        key, value = _parse_override(override)
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        tree = _merge(tree, value)
+    _check_keys(kind, tree, (), where)
+    try:
+        # JSON mode: strict about types, yet a tuple may be written as a list.
+        return kind.model_validate_json(json.dumps(tree), strict=True)
+    except ValidationError as error:
+        raise _explain(error, tree, where) from None
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not all(part.strip() == part != "" for part in key.split(".")):
+        raise UsageError(
+            f"'{text}' is no override", where="--set", remedy="write it as key=value, as in ppo.beta=0.1"
+        )
+    return key, parse_yaml(value, f"--set {key}")
+
+
+def _with_bases(path: Path, above: tuple[Path, ...]) -> Tree:
+    """A file's tree laid over its base's, and that over its own base's."""
+    here = path.resolve()
+    if here in above:
+        chain = " -> ".join(file.name for file in (*above, here))
+        raise UsageError(f"the bases go round in a circle: {chain}", where=f"{path}: base", remedy="break it")
+    tree = read_yaml(path)
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise UsageError(f"found {base!r}, expected the path of a study file", where=f"{path}: base")
+    return _merge(_with_bases(path.parent / base, (*above, here)), tree)
+
+
+def _merge(under: Any, over: Any) -> Any:
+    """`over` laid on `under`, mapping by mapping; a mapping of another `kind` replaces the whole."""
+    if not (isinstance(under, dict) and isinstance(over, dict)):
+        return over
+    if under.get("kind", over.get("kind")) != over.get("kind", under.get("kind")):
+        return over
+    return under | {key: _merge(under.get(key), value) for key, value in over.items()}
+
+
+def _check_keys(annotation: Any, value: Any, place: tuple[str, ...], where: str) -> None:
+    """Find the first key that no settings class knows, going down beside the types."""
+    kind = _settings_class(annotation, value)
+    if kind is None or not isinstance(value, dict):
+        return
+    if not issubclass(kind, Settings):
+        for key, inner in value.items():
+            _check_keys(_dict_values(annotation), inner, (*place, key), where)
+        return
+    for key, inner in value.items():
+        if key not in kind.model_fields:
+            raise UsageError(
+                f"unknown key '{key}'{nearest(key, kind.model_fields)}",
+                where=_place(where, (*place, key)),
+                remedy=f"known here: {', '.join(kind.model_fields)}",
+            )
+        _check_keys(kind.model_fields[key].annotation, inner, (*place, key), where)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'beta'?``, or nothing when no known name is like it."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The members of a union, without Annotated and None."""
+    if get_origin(annotation) is Annotated:
+        return _options(get_args(annotation)[0])
+    if isinstance(annotation, type) or get_origin(annotation) in (dict, list, tuple):
+        return [] if annotation is NoneType else [annotation]
+    return [option for member in get_args(annotation) for option in _options(member)]
+
+
+def _dict_values(annotation: Any) -> Any:
+    return next(get_args(option)[1] for option in _options(annotation) if get_origin(option) is dict)
+
+
+def _settings_class(annotation: Any, value: Any) -> type | None:
+    """The settings class (by its `kind`, if there are several) or `dict` that `value` should be."""
+    options = _options(annotation)
+    classes = [option for option in options if isinstance(option, type) and issubclass(option, Settings)]
+    if len(classes) > 1:
+        kind = value.get("kind") if isinstance(value, dict) else None
+        classes = [option for option in classes if option.model_fields["kind"].default == kind]
+    if classes:
+        return classes[0]
+    return dict if any(get_origin(option) is dict for option in options) else None
+
+
+def _explain(error: ValidationError, tree: Tree, where: str) -> UsageError:
+    """The first key that pydantic found wrong, with everything that it says about that key."""
+    found = [(_dotted(one["loc"], tree), one) for one in error.errors(include_url=False)]
+    place, group = next(groupby(found, key=lambda pair: pair[0]))
+    details = [one for _, one in group]
+    # A number out of range is "no mapping of sizes" too: say what is wrong with it as a number.
+    bounds = [one for one in details if not one["type"].endswith(("_type", "_parsing"))]
+    first = (bounds or details)[0]
+    if first["type"] == "value_error":
+        return UsageError(str(first["ctx"]["error"]), where=_place(where, place), remedy="change one of them")
+    if first["type"] == "missing":
+        return UsageError("this key is missing", where=_place(where, place), remedy="add it")
+    expected = " or ".join(dict.fromkeys(_expected(one) for one in bounds or details))
+    value = json.dumps(first["input"], default=str)
+    shown = value if len(value) <= 80 else value[:77] + "..."
+    return UsageError(f"found {shown}, expected {expected}", where=_place(where, place), remedy="change it")
+
+
+def _expected(detail: ErrorDetails) -> str:
+    if detail["type"].startswith("union_tag"):
+        return f"a mapping whose kind is {detail['ctx'].get('expected_tags', 'named')}"
+    if detail["msg"] == "Input should be a valid dictionary":
+        return "one value for each size of the ladder"
+    return detail["msg"].removeprefix("Input should be ").replace("String should match", "text to match")
+
+
+def _dotted(loc: Iterable[str | int], tree: Any) -> tuple[str, ...]:
+    """Pydantic's location without the names of union members that it mixes in."""
+    place: list[str] = []
+    parts = list(loc)
+    for index, part in enumerate(parts):
+        inside = isinstance(tree, Mapping) and part in tree
+        if inside or (isinstance(tree, list) and isinstance(part, int) and part < len(tree)):
+            tree = tree[part]
+        elif index < len(parts) - 1 or part == "[key]" or not isinstance(tree, Mapping | list):
+            continue
+        place.append(str(part))
+    return tuple(place)
+
+
+def _place(where: str, place: tuple[str, ...]) -> str:
+    return ": ".join(filter(None, (where, ".".join(place))))

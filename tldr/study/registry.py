@@ -1,0 +1,84 @@
+"""The stages by name: the module that runs each, its settings, and what it reads.
+
+The one table behind the graph, the runner and the command line. Modules are imported when a stage
+runs and not before, so that no command waits for torch that does not need it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tldr.config import PPO, SFT, BestOfN, DataStage, Evaluation, Labels, Pretrain, Reward, Settings
+from tldr.stages.context import RunContext
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of run.
+
+    Attributes:
+        module: holds ``run(ctx)``.
+        inputs: names of what it reads; the graph may add numbered ones (``policy-s``, ``labels-2``).
+        optional: inputs it can do without.
+        weight: rough cost next to the others', for a model of the same size.
+        help: what it does, in a line.
+    """
+
+    module: str
+    settings: type[Settings]
+    inputs: tuple[str, ...]
+    help: str
+    weight: float
+    optional: tuple[str, ...] = ()
+
+    def load(self) -> Callable[[RunContext[Any]], None]:
+        """Import the module and hand over its ``run``."""
+        run: Callable[[RunContext[Any]], None] = importlib.import_module(self.module).run
+        return run
+
+
+STAGES: dict[str, Stage] = {
+    "data": Stage("tldr.stages.data", DataStage, (), "Collect posts and make the tokenizer.", 1),
+    "pretrain": Stage(
+        "tldr.stages.pretrain", Pretrain, ("data",), "Train a language model from a random init.", 4
+    ),
+    "sft": Stage("tldr.stages.sft", SFT, ("policy", "data"), "Fine-tune a policy on reference summaries.", 1),
+    "labels": Stage(
+        "tldr.stages.labels", Labels, ("data",), "Sample summaries and have simulated labelers rank them.", 2
+    ),
+    "reward": Stage(
+        "tldr.stages.reward",
+        Reward,
+        ("policy", "labels", "data"),
+        "Train a reward model on ranked summaries.",
+        2,
+    ),
+    "ppo": Stage(
+        "tldr.stages.ppo",
+        PPO,
+        ("policy", "reference", "reward", "data"),
+        "Optimise a policy against a reward model.",
+        6,
+    ),
+    "best_of_n": Stage(
+        "tldr.stages.best_of_n",
+        BestOfN,
+        ("policy", "reward", "data"),
+        "Sample N summaries a post and keep the best.",
+        2,
+    ),
+    "sample": Stage(
+        "tldr.stages.sample", Evaluation, ("policy", "data"), "Sample a policy on the reporting posts.", 0.5
+    ),
+    "score": Stage(
+        "tldr.stages.score",
+        Evaluation,
+        ("samples", "sft", "reward", "policy", "data"),
+        "Score samples: reward model, log-probabilities, the planted truth.",
+        0.5,
+        optional=("sft", "reward", "policy"),
+    ),
+}

@@ -1,0 +1,338 @@
+"""Resumable state and proof of identity: safetensors and JSON, nothing else is ever opened.
+
+A state is a folder ``state/step-N`` that appears whole or not at all; two are kept, and one that
+has gone bad is passed over for the one before it. Sharded (FSDP2) tensors are gathered when saved
+and dealt out when loaded, so a state does not depend on the number of processes; every process
+must make the call, the first one writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from tldr.errors import CheckpointError
+from tldr.records import write_json
+
+KEEP = 2
+"""States kept: the newest, and the one before it should the newest be damaged."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a state holds besides modules and optimizers; `step` counts finished updates."""
+
+    step: int
+    extra: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def save_state(
+    folder: Path,
+    step: int,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, Optimizer],
+    extra: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Save ``folder/state/step-N`` atomically, then drop all but the newest two.
+
+    States of later steps, left by a run that went on from an earlier one, are dropped too.
+
+    Args:
+        folder: the run's folder.
+        extra: anything JSON can hold.
+        tensors: further tensors (rollout state), saved beside the modules'.
+    """
+    root = folder / "state"
+    final = root / _name(step)
+    partial = final.with_suffix(".partial")
+    writer = not dist.is_initialized() or dist.get_rank() == 0
+    if writer:
+        for stale in root.glob("*.partial"):
+            shutil.rmtree(stale)
+        partial.mkdir(parents=True)
+    files = {}
+    for name, piece in _pieces(modules, optimizers, tensors or {}):
+        if writer:
+            files[name] = _write_tensors(partial / name, piece)
+    if writer:
+        groups = {name: optimizer.state_dict()["param_groups"] for name, optimizer in optimizers.items()}
+        meta = {"step": step, "extra": dict(extra or {}), "param_groups": groups, "sha256": files}
+        write_json(partial / "state.json", meta)
+        _sync(partial)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        _sync(root)
+        states = _states(root)
+        for old in [state for state in states if state > final] + [s for s in states if s <= final][:-KEEP]:
+            shutil.rmtree(old)
+    if dist.is_initialized():
+        dist.barrier()
+    return final
+
+
+def load_state(
+    folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]
+) -> State | None:
+    """Load the newest sound state of a run folder into modules and optimizers, bit for bit.
+
+    Returns None where there is none to go on from. A damaged one is skipped with a warning.
+
+    Raises:
+        CheckpointError: the state is sound but of another model or optimizer.
+    """
+    for path in reversed(_states(folder / "state")):
+        try:
+            meta, pieces = _read(path)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            warnings.warn(f"{path} is damaged ({error}): passed over", RuntimeWarning, stacklevel=2)
+            continue
+        _check_same(path, meta, pieces, modules, optimizers)
+        for name, module in modules.items():
+            _restore_module(module, pieces[_module_file(name)])
+        for name, optimizer in optimizers.items():
+            _restore_optimizer(optimizer, pieces[_optimizer_file(name)], meta["param_groups"][name])
+        return State(meta["step"], meta["extra"], pieces[_TENSORS])
+    return None
+
+
+def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
+    """A module's tensors, each storage once under its first name, shards gathered (by all processes)."""
+    return {name: gather(tensor) for name, tensor in _unique(module).items()}
+
+
+_TENSORS = "tensors.safetensors"
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _module_file(name: str) -> str:
+    return f"module.{name}.safetensors"
+
+
+def _optimizer_file(name: str) -> str:
+    return f"optimizer.{name}.safetensors"
+
+
+def _states(root: Path) -> list[Path]:
+    """Finished states, oldest first."""
+    return sorted(path for path in root.glob("step-*") if path.suffix != ".partial")
+
+
+def _unique(module: nn.Module) -> dict[str, Tensor]:
+    """State tensors without the second names of tied ones."""
+    found: dict[object, str] = {}
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        place = local.untyped_storage().data_ptr()
+        key = (place, local.storage_offset(), local.shape, local.stride()) if place else name
+        if found.setdefault(key, name) == name:
+            tensors[name] = tensor
+    return tensors
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that may be sharded over processes (all must call)."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _deal(saved: Tensor, like: Tensor) -> Tensor:
+    """`saved` laid out over the processes as `like` is."""
+    if isinstance(like, DTensor) and saved.shape == like.shape:
+        return distribute_tensor(saved.to(like.device), like.device_mesh, like.placements)
+    return saved
+
+
+def _pieces(
+    modules: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer], tensors: Mapping[str, Tensor]
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """File name and contents, one file after the other so that one is in memory at a time."""
+    for name, module in modules.items():
+        yield _module_file(name), full_state_dict(module)
+    for name, optimizer in optimizers.items():
+        state = optimizer.state_dict()["state"]
+        yield (
+            _optimizer_file(name),
+            {f"{i}.{key}": gather(value) for i, values in state.items() for key, value in values.items()},
+        )
+    yield _TENSORS, dict(tensors)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write one file, tensor by tensor in storage of its own; its sha256."""
+    save_file({name: _alone(tensor.detach().cpu()) for name, tensor in tensors.items()}, path)
+    _sync(path)
+    return _sha256(path)
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """Contiguous, and the only user of its storage (safetensors refuses views of one storage)."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written to a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """A state's JSON and tensors, every file checked against its sha256."""
+    meta = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    pieces = {}
+    for name, digest in meta["sha256"].items():
+        if _sha256(path / name) != digest:
+            raise ValueError(f"{name} is not what was written")
+        # A clone, for load_file maps the file into memory and old states are deleted.
+        pieces[name] = {key: tensor.clone() for key, tensor in load_file(path / name).items()}
+    if _name(meta["step"]) != path.name:
+        raise ValueError(f"holds step {meta['step']}")
+    return meta, pieces
+
+
+def _check_same(
+    path: Path,
+    meta: Mapping[str, Any],
+    pieces: Mapping[str, Mapping[str, Tensor]],
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, Optimizer],
+) -> None:
+    """Compare all before anything is changed."""
+    wanted = {_module_file(name) for name in modules} | {_optimizer_file(name) for name in optimizers}
+    same = {*pieces} == wanted | {_TENSORS}
+    for name, module in modules.items():
+        saved = pieces.get(_module_file(name), {})
+        same = same and _shapes(saved) == _shapes(_unique(module))
+    for name, optimizer in optimizers.items():
+        groups = meta["param_groups"].get(name, [])
+        same = same and [g["params"] for g in groups] == [
+            g["params"] for g in optimizer.state_dict()["param_groups"]
+        ]
+    if not same:
+        raise CheckpointError(
+            "the state is of another model or optimizer",
+            where=path,
+            remedy="resume with the settings it was made with, or remove the run's state folder",
+        )
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def _restore_module(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    for name, live in _unique(module).items():
+        live.copy_(_deal(saved[name], live))
+
+
+def _restore_optimizer(
+    optimizer: Optimizer, saved: Mapping[str, Tensor], groups: list[dict[str, Any]]
+) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in saved.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = _deal(tensor, parameters[int(index)])
+    for group in groups:
+        group["betas"] = tuple(group["betas"])  # JSON knows only lists
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 over names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hash_module(module: nn.Module) -> str:
+    """sha256 over a module's tensors: equal hashes, equal weights bit for bit."""
+    return hash_tensors(full_state_dict(module).items())
+
+
+def hash_folder(folder: Path) -> str:
+    """sha256 over all tensors in a folder's safetensors files (a checkpoint's weights).
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    paths = sorted(folder.rglob("*.safetensors"))
+    if not paths:
+        raise CheckpointError("no safetensors file here", where=folder)
+    named = []
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            named += [(name, file.get_tensor(name)) for name in file.keys()]  # noqa: SIM118
+    return hash_tensors(named)
+
+
+def write_done(folder: Path, outputs: Sequence[str]) -> dict[str, str]:
+    """Mark a run finished: ``DONE`` holds each output file's sha256; the resume state is removed.
+
+    Args:
+        outputs: files, or folders with all their files, by their names inside `folder`.
+
+    Raises:
+        CheckpointError: an output is missing.
+    """
+    hashes: dict[str, str] = {}
+    for output in outputs:
+        path = folder / output
+        files = sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]
+        if not files or not files[0].exists():
+            raise CheckpointError("the stage did not write this output", where=path)
+        hashes |= {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
+    write_json(folder / "DONE", {"outputs": hashes})
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    return hashes
+
+
+def read_done(folder: Path) -> dict[str, str] | None:
+    """A finished run's outputs and their sha256, or None when the run is not finished.
+
+    Raises:
+        CheckpointError: the mark cannot be read.
+    """
+    path = folder / "DONE"
+    if not path.exists():
+        return None
+    try:
+        outputs: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["outputs"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"not a finished run's mark: {error!r}", where=path, remedy="remove it to run the stage again"
+        ) from None
+    return outputs

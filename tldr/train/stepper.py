@@ -1,0 +1,217 @@
+"""How one optimizer step is made: forward and backward by micro-batch, clip, AdamW.
+
+Whatever the stage, the gradient is that of *sum of losses / number of things counted* over the
+whole batch: micro-batches and processes add up sums and counts, and divide once. So one batch in
+eight micro-batches equals the same batch in one, also when they hold different numbers of tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from tldr.config import Optimizer, Precision
+from tldr.errors import NonFiniteError, UsageError
+from tldr.mathematics.schedule import lr_multiplier
+from tldr.train.checkpoint import gather
+from tldr.train.metrics import Row
+from tldr.train.precision import Resolved, prepare_cpu, prepare_cuda, resolve_precision
+from tldr.train.rng import seeded
+
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One micro-batch's loss, as sums: the stage divides by nothing.
+
+    A further term with a denominator of its own (PPO-ptx) is weighted by the caller and added to
+    `total`.
+
+    Attributes:
+        total: () float32, the summed loss, with gradient.
+        count: what it is a sum over: tokens, comparisons.
+        tokens: real tokens that went through the model, for the log.
+        stats: further sums over the same count, logged as means.
+    """
+
+    total: Tensor
+    count: Tensor | float
+    tokens: Tensor | float = 0
+    stats: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+    def sums(self) -> Tensor:
+        """[total, count, tokens, *stats] float64, detached, where the loss is."""
+        figures = [self.total, self.count, self.tokens, *self.stats.values()]
+        device = self.total.device
+        return torch.stack([torch.as_tensor(x, device=device).detach().double() for x in figures])
+
+
+class Together(nn.Module):
+    """All trained modules as one, whose forward runs any function of them.
+
+    DDP, FSDP and autocast act on a module's own forward; a loss that calls a body or a head
+    directly would bypass them, and gradients would not be shared between processes.
+    """
+
+    def __init__(self, parts: Mapping[str, nn.Module]):
+        super().__init__()
+        self.parts = nn.ModuleDict(dict(parts))
+        # The layers FSDP shards by, in the name under which it looks for them.
+        self._no_split_modules = sorted(
+            {n for p in parts.values() for n in getattr(p, "_no_split_modules", [])}
+        )
+
+    def forward(self, function: Callable[..., object], *args: object) -> object:
+        return function(self.parts, *args)
+
+
+def make_accelerator(precision: Precision) -> Accelerator:
+    """The accelerator of a stage: one GPU, several processes by DDP or FSDP2, else the CPU.
+
+    Raises:
+        UsageError: started under DeepSpeed or FSDP 1, whose optimizer state cannot be saved here.
+    """
+    cpu = not torch.cuda.is_available()
+    device = PartialState(cpu=cpu).device
+    if cpu:
+        prepare_cpu()
+    else:
+        prepare_cuda()
+    resolved = resolve_precision(precision, device)
+    AcceleratorState._reset_state()  # the precision is process-wide; the stages of a study may differ
+    accelerator = Accelerator(mixed_precision="bf16" if resolved == "bf16" else "no", cpu=cpu)
+    kind = accelerator.distributed_type
+    if kind == DistributedType.DEEPSPEED or (kind == DistributedType.FSDP and not accelerator.is_fsdp2):
+        raise UsageError(
+            f"{kind.value} keeps its optimizer state in a form that cannot be resumed without pickle",
+            remedy="launch with DDP, or with FSDP and fsdp_version: 2",
+        )
+    return accelerator
+
+
+class Stepper:
+    """Modules, an AdamW each, and the step that trains them.
+
+    Args:
+        modules: what is trained, by name; their train or eval mode is the caller's (dropout is off
+            in RL). After this `self.modules` are the ones to use.
+        settings: AdamW, gradient limit (for each module its own) and schedule.
+        seed: of the dropout masks; give each stage its own (`derive(seed, "sft")`).
+        lrs: peak learning rates that differ from `settings.lr`, by module.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        modules: Mapping[str, nn.Module],
+        settings: Optimizer,
+        seed: int,
+        lrs: Mapping[str, float] | None = None,
+    ):
+        assert isinstance(settings.lr, float), "settings of one size: call for_size first"
+        self.accelerator, self.settings, self.seed = accelerator, settings, seed
+        self.precision: Resolved = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+        self.flops_per_token = sum(_flops_per_token(module) for module in modules.values())
+        self.lrs = dict.fromkeys(modules, settings.lr) | dict(lrs or {})
+        adamw = [_adamw(module, settings, self.lrs[name]) for name, module in modules.items()]
+        self._together, *adamw = accelerator.prepare(Together(modules), *adamw)
+        self.modules: dict[str, nn.Module] = dict(accelerator.unwrap_model(self._together).parts.items())
+        self.optimizers: dict[str, torch.optim.Optimizer] = dict(zip(modules, adamw, strict=True))
+        self.steps = 0
+        """Optimizer steps made so far: part of the resumable state."""
+
+    def set_lr(self, update: int, total: int) -> None:
+        """Set the learning rates of an update (from 0) of `total`."""
+        plan = self.settings
+        share = lr_multiplier(update, total, schedule=plan.schedule, warmup=plan.warmup, final=plan.final)
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.lrs[name] * share
+
+    def call(self, function: Callable[..., object], *args: object) -> object:
+        """``function(modules, *args)`` inside the wrapped forward: autocast on, shards gathered."""
+        return self._together(function, *args)
+
+    def step(self, loss: Callable[[nn.ModuleDict, B], Loss], micro_batches: Sequence[B]) -> Row:
+        """Make one optimizer step from this process's micro-batches (as many in every process).
+
+        Args:
+            loss: the stage's loss of one micro-batch.
+
+        Returns:
+            `loss` and each of its stats as means over the count, `grad_norm` before clipping and
+            `lr` (``_<module>`` appended where there are several), `tokens`.
+
+        Raises:
+            NonFiniteError: loss or gradient is NaN or infinite; no weight has been changed.
+        """
+        sums = []
+        with seeded(self.seed, "dropout", self.steps, self.accelerator.process_index):
+            for number, micro_batch in enumerate(micro_batches, start=1):
+                with self._sharing(number == len(micro_batches)):
+                    part: Loss = self._together(loss, micro_batch)
+                    self.accelerator.backward(part.total)
+                sums.append(part.sums())
+        total, count, tokens, *stats = self.accelerator.reduce(torch.stack(sums).sum(0), "sum").tolist()
+        if not math.isfinite(total) or count <= 0:
+            self._fail(f"the loss is {total} over a count of {count:g}")
+        # Processes average their gradients; the sum over all of them divided by the count is meant.
+        scale = self.accelerator.num_processes / count
+        norms = {name: self._clip(module, scale) for name, module in self.modules.items()}
+        if not all(map(math.isfinite, norms.values())):
+            self._fail("the gradient norm is " + ", ".join(f"{norms[name]} ({name})" for name in norms))
+        means = [figure / count for figure in (total, *stats)]
+        row = dict(zip(("loss", *part.stats), means, strict=True))
+        for name, optimizer in self.optimizers.items():
+            suffix = f"_{name}" if len(norms) > 1 else ""
+            row |= {f"grad_norm{suffix}": norms[name], f"lr{suffix}": optimizer.param_groups[0]["lr"]}
+            optimizer.step()
+            optimizer.zero_grad()
+        self.steps += 1
+        return row | {"tokens": tokens}
+
+    def _sharing(self, last: bool) -> AbstractContextManager[object]:
+        """Gradients are shared between processes once a step, with the last micro-batch."""
+        return nullcontext() if last else self.accelerator.no_sync(self._together)
+
+    def _clip(self, module: nn.Module, scale: float) -> float:
+        """Multiply the gradients by `scale` and limit their norm, in one pass; the norm before the limit."""
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        norm = scale * float(gather(torch.nn.utils.get_total_norm(gradients)))
+        torch._foreach_mul_(gradients, scale * min(1.0, self.settings.clip / (norm + 1e-6)))
+        return norm
+
+    def _fail(self, what: str) -> None:
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+        raise NonFiniteError(what)
+
+
+def _adamw(module: nn.Module, settings: Optimizer, lr: float) -> torch.optim.AdamW:
+    """Fused AdamW; weight decay on matrices only, not on biases and norms."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def _flops_per_token(module: nn.Module) -> float:
+    """Training FLOPs a token: 6 x the body's matrices (Kaplan et al. 2020).
+
+    Embeddings, the output head (used at few positions) and the attention products are left out, so
+    utilisation computed from it is a lower bound.
+    """
+    head = getattr(module, "get_output_embeddings", lambda: None)()
+    outside = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding) or part is head}
+    return 6.0 * sum(p.numel() for p in module.parameters() if p.ndim >= 2 and id(p) not in outside)
