@@ -32,10 +32,13 @@ def headline(table: pd.DataFrame, temperature: float | None = None) -> pd.DataFr
     chosen = chosen[chosen["best_of"] == chosen["best_of"].max()]
     single = table[~pool & table["method"].isin(list(METHODS)) & (table["variant"] == "")]
     wanted = single["temperature"].min() if temperature is None else temperature
-    return pd.concat([single[single["temperature"] == wanted], chosen]).sort_values(["method", "params"])
+    rows: pd.DataFrame = pd.concat([single[single["temperature"] == wanted], chosen])
+    return rows.sort_values(["method", "params"])
 
 
-def _interval(axis: Axes, rows: pd.DataFrame, series: Series, *, shift: float = 1.0, label: str | None = None) -> None:
+def _interval(
+    axis: Axes, rows: pd.DataFrame, series: Series, *, shift: float = 1.0, label: str | None = None
+) -> None:
     """A line through the values with interval bars; `shift` (a factor) keeps bars of series apart."""
     bars = np.vstack([rows["value"] - rows["low"], rows["high"] - rows["value"]]).clip(min=0)
     axis.errorbar(
@@ -83,7 +86,13 @@ def preference_by_size(
         label = f"Best of {first['best_of']} (T = {first['temperature']:g})" if name == "best_of_n" else None
         _interval(panels[0], part, METHODS[name], shift=shift, label=label)
         single = dots[(dots["method"] == name) & (pooled["seeds"].max() > 1)]
-        panels[0].plot(single["params"] * shift * step**1.6, single["value"], ".", color=METHODS[name].color, markersize=6)
+        panels[0].plot(
+            single["params"] * shift * step**1.6,
+            single["value"],
+            ".",
+            color=METHODS[name].color,
+            markersize=6,
+        )
     parameter_axis(panels[0], list(rows["params"]))
     percent_axis(panels[0], "Preferred to the reference")
     panels[0].set_title(title)
@@ -186,12 +195,16 @@ def reward_accuracy(table: pd.DataFrame, agreement: float | None = None) -> Figu
     for place, (measure, label) in enumerate(splits):
         part = rows[rows["measure"] == measure].sort_values(["params", "seed"])
         if len(part):
-            _interval(axis, part, Series(label, CYCLE[place], MARKERS[place]), shift=_step(rows) ** (0.5 - place))
+            _interval(
+                axis, part, Series(label, CYCLE[place], MARKERS[place]), shift=_step(rows) ** (0.5 - place)
+            )
     parameter_axis(axis, list(rows["params"]))
     percent_axis(axis, "Accuracy on labelled pairs")
     axis.axhline(0.5, color=GREY, linestyle=":", linewidth=1.8, label="Chance", zorder=1)
     if agreement is not None:
-        axis.axhline(agreement, color=BLACK, linestyle="--", linewidth=1.4, label="Two labelers agree", zorder=1)
+        axis.axhline(
+            agreement, color=BLACK, linestyle="--", linewidth=1.4, label="Two labelers agree", zorder=1
+        )
     bounds: npt.NDArray[np.float64] = rows[["low", "high", "value"]].to_numpy(dtype=float)
     top = max(float(np.nanmax(bounds)), agreement or 0.0)
     axis.set_ylim(min(0.45, float(np.nanmin(bounds)) - 0.02), min(1.0, top + 0.06))

@@ -28,7 +28,9 @@ def _files(places: Places, name: str) -> list[Path]:
         inside = sorted(path.rglob(name)) if path.is_dir() else [path]
         if not inside:
             raise UsageError(
-                f"no {name} in this folder", where=path, remedy="run the sample stage, or name the file itself"
+                f"no {name} in this folder",
+                where=path,
+                remedy="run the sample stage, or name the file itself",
             )
         found.update((file.resolve(), file) for file in inside)
     return list(found.values())
@@ -68,7 +70,9 @@ def load_samples(
             reports.append(report)
         rows += [_sample_row(s, file) for s in iter_records(file, Sample, on_error=on_error, report=report)]
     if not rows:
-        raise UsageError("no samples found", where=str(places), remedy="check the path, or run the sample stage")
+        raise UsageError(
+            "no samples found", where=str(places), remedy="check the path, or run the sample stage"
+        )
     return pd.DataFrame(rows)
 
 

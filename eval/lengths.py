@@ -42,7 +42,7 @@ def add_measures(samples: pd.DataFrame, posts: pd.DataFrame | None = None) -> pd
         UsageError: samples of posts that are not in `posts`.
     """
     text = samples["text"].str.strip()
-    counts = text.str.split().str.len()
+    counts = text.map(_count_words)
     made = samples.assign(
         words=counts,
         characters=text.str.len(),
@@ -54,18 +54,26 @@ def add_measures(samples: pd.DataFrame, posts: pd.DataFrame | None = None) -> pd
         return made
     joined = join_by_post(samples[["id"]], posts[["post", "summary"]], what="posts")
     made["copying"] = [copying(post, one) for post, one in zip(joined["post"], text, strict=True)]
-    reference = joined["summary"].str.split().str.len()
+    reference = joined["summary"].map(_count_words, na_action="ignore").astype(float)
     # An empty sample has no logarithm: half a word stands in, so that it stays in the mean.
     made["log_length_ratio"] = np.log(counts.clip(lower=0.5) / reference)
     return made
 
 
+def _count_words(text: str) -> int:
+    return len(text.split())
+
+
 def length_results(measured: pd.DataFrame, *, by: Sequence[str] = GROUP, draws: int = 2000) -> list[Result]:
     """Means of all `MEASURES` that the samples carry, for every policy, with intervals over posts."""
-    return summarise(measured, [Measure(name, name, unit) for name, unit in MEASURES.items()], by=by, draws=draws)
+    return summarise(
+        measured, [Measure(name, name, unit) for name, unit in MEASURES.items()], by=by, draws=draws
+    )
 
 
-def distinct_table(samples: pd.DataFrame, *, by: Sequence[str] = GROUP, n: Sequence[int] = (1, 2)) -> pd.DataFrame:
+def distinct_table(
+    samples: pd.DataFrame, *, by: Sequence[str] = GROUP, n: Sequence[int] = (1, 2)
+) -> pd.DataFrame:
     """distinct-n of every policy's texts; columns `by`, ``samples``, ``distinct_<n>``, ``runs``."""
     rows = []
     for key, group in group_columns(samples).groupby(list(by), dropna=False):
@@ -82,9 +90,15 @@ def baselines(posts: pd.DataFrame) -> pd.DataFrame:
         Rows like `eval.io.load_samples`' (id, policy, run, text, ``tag.method``, ...), with run
         ``posts``; the reference only where the post has one.
     """
-    texts = {"lead-2": posts["post"].map(lead), "title": posts["title"].str.strip(), "reference": posts["summary"]}
+    texts = {
+        "lead-2": posts["post"].map(lead),
+        "title": posts["title"].str.strip(),
+        "reference": posts["summary"],
+    }
     tables = [
-        pd.DataFrame({"id": posts.index, "policy": name, "run": "posts", "text": text.to_numpy(), "tag.method": name})
+        pd.DataFrame(
+            {"id": posts.index, "policy": name, "run": "posts", "text": text.to_numpy(), "tag.method": name}
+        )
         for name, text in texts.items()
     ]
     table = pd.concat(tables, ignore_index=True).dropna(subset="text")

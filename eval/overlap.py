@@ -9,7 +9,7 @@ import re
 from collections.abc import Hashable, Sequence
 
 WORD = re.compile(r"[a-z0-9]+")
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"'])\s+|\n+")
 
 
 def words(text: str) -> list[str]:
@@ -18,7 +18,7 @@ def words(text: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences by a plain rule: they end at . ! ? before white space, and at line ends."""
+    """Sentences by a plain rule: they end at . ! ? (or a quote after it) before space, and at line ends."""
     return [part.strip() for part in _SENTENCE_END.split(text) if part.strip()]
 
 
@@ -72,5 +72,3 @@ def distinct_ngrams(texts: Sequence[str], n: int) -> float:
 def lead(post: str, count: int = 2) -> str:
     """The first `count` sentences: the paper's lead-2 baseline (lead-3 on news)."""
     return " ".join(sentences(post)[:count])
-
-

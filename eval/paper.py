@@ -28,7 +28,9 @@ def load_paper(name: str, item: str | None = None, folder: Path = PAPER_FOLDER) 
         raise UsageError(f"columns {list(table.columns)}, expected {list(COLUMNS)}", where=path)
     unknown = set(table["tag"]) - TAGS
     if unknown:
-        raise UsageError(f"unknown tags {sorted(map(str, unknown))}", where=path, remedy=f"use {sorted(TAGS)}")
+        raise UsageError(
+            f"unknown tags {sorted(map(str, unknown))}", where=path, remedy=f"use {sorted(TAGS)}"
+        )
     if item is None:
         return table
     rows = table[table["item"] == item].reset_index(drop=True)

@@ -49,7 +49,9 @@ def reference_scores(references: pd.DataFrame, name: str) -> pd.DataFrame:
     return references.set_index("id")[[f"score.{name}"]].rename(columns=lambda column: f"{column}_reference")
 
 
-def wins(samples: pd.DataFrame, scorer: PreferenceScorer, references: pd.DataFrame | None = None) -> pd.DataFrame:
+def wins(
+    samples: pd.DataFrame, scorer: PreferenceScorer, references: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Per-sample ``hard`` (0, 0.5, 1), ``tie`` (bool) and ``expected`` (0..1), on the samples' index.
 
     Args:
@@ -79,7 +81,9 @@ def wins(samples: pd.DataFrame, scorer: PreferenceScorer, references: pd.DataFra
         expected = pd.Series(expit(difference / scorer.tau), index=samples.index)
     else:
         expected = pd.Series(np.nan, index=samples.index)
-    return pd.DataFrame({"hard": hard, "tie": (difference == 0).where(difference.notna()), "expected": expected})
+    return pd.DataFrame(
+        {"hard": hard, "tie": (difference == 0).where(difference.notna()), "expected": expected}
+    )
 
 
 def preference(
@@ -90,20 +94,24 @@ def preference(
     by: Sequence[str] = GROUP,
     draws: int = 2000,
 ) -> list[Result]:
-    """Preference of every policy to the reference: measures ``preference``, ``expected_preference``, ``ties``.
+    """Preference of every policy to the reference, with intervals bootstrapped over posts.
 
-    Intervals are bootstrapped over posts. Policies without this scorer's scores are left out.
+    Measures are ``preference``, ``expected_preference`` and ``ties``. Policies without this
+    scorer's scores are left out.
     """
-    columns = wins(samples, scorer, references).add_prefix("preference.")
+    columns = wins(samples, scorer, references)
     measures = [
         Measure("preference.hard", "preference", UNIT),
         Measure("preference.expected", "expected_preference", UNIT),
         Measure("preference.tie", "ties", "share of samples"),
     ]
-    return summarise(samples.join(columns), measures, scorer=scorer.name, by=by, draws=draws)
+    table = samples.assign(**{f"preference.{name}": columns[name].to_numpy() for name in columns})
+    return summarise(table, measures, scorer=scorer.name, by=by, draws=draws)
 
 
-def scorers_of(samples: pd.DataFrame, known: Iterable[PreferenceScorer] = (GOLD, RM)) -> list[PreferenceScorer]:
+def scorers_of(
+    samples: pd.DataFrame, known: Iterable[PreferenceScorer] = (GOLD, RM)
+) -> list[PreferenceScorer]:
     """The known scorers whose sample and reference scores are both in the table."""
     return [
         scorer

@@ -74,8 +74,8 @@ def _rendered(section: Section, out: Path) -> dict[str, object]:
     """A section as the template takes it, its files written."""
     pictures = []
     for picture in section.pictures:
-        save(picture.figure, out / "figures", picture.name)
-        pictures.append({"name": picture.name, "uri": data_uri(picture.figure), "caption": picture.caption})
+        _, svg = save(picture.figure, out / "figures", picture.name)
+        pictures.append({"name": picture.name, "uri": data_uri(svg), "caption": picture.caption})
     for table in section.tables:
         write_table(table.frame, table.shown, out / "tables", table.name)
     return {

@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -62,7 +63,9 @@ def rouge(
     if len(references) != len(predictions):
         raise UsageError(f"{len(references)} references but {len(predictions)} predictions")
     if split_sentences:
-        references, predictions = (["\n".join(sentences(text)) for text in side] for side in (references, predictions))
+        references, predictions = (
+            ["\n".join(sentences(text)) for text in side] for side in (references, predictions)
+        )
     if resolve_backend(backend) == "rouge-score-rs":
         scores = _rust(list(references), list(predictions), stemmer)
     else:
@@ -90,9 +93,10 @@ def _row(scores: dict[str, Any]) -> list[float]:
 
 
 def _rust(references: list[str], predictions: list[str], stemmer: bool) -> npt.NDArray[np.float64]:
-    from rouge_score_rs.rouge_scorer import RougeScorer
-
-    rows = RougeScorer(list(VARIANTS), use_stemmer=stemmer).score_batch(references, predictions)
+    scorer: Any = import_module("rouge_score_rs.rouge_scorer").RougeScorer(
+        list(VARIANTS), use_stemmer=stemmer
+    )
+    rows = scorer.score_batch(references, predictions)
     return np.array([_row(row) for row in rows]).reshape(len(rows), 3 * len(VARIANTS))
 
 

@@ -84,7 +84,9 @@ def load_runs(folder: Path) -> StudyRuns:
         UsageError: no such folder. RecordError: a broken ``study.json``.
     """
     if not folder.is_dir():
-        raise UsageError("no such folder of runs", where=folder, remedy="give the folder the study was run in")
+        raise UsageError(
+            "no such folder of runs", where=folder, remedy="give the folder the study was run in"
+        )
     listing = folder / STUDY_FILE
     if not listing.is_file():
         places = sorted(path.parent for path in folder.rglob(SAMPLES_FILE))
@@ -145,7 +147,13 @@ def training_metrics(runs: list[Run]) -> pd.DataFrame | None:
     for run in runs:
         path = run.folder / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-        names = {"run": run.run, "size": run.size, "seed": run.seed, "variant": run.variant, "params": run.params}
+        names = {
+            "run": run.run,
+            "size": run.size,
+            "seed": run.seed,
+            "variant": run.variant,
+            "params": run.params,
+        }
         for number, line in enumerate(filter(None, lines), start=1):
             try:
                 row = json.loads(line)

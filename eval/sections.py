@@ -94,7 +94,7 @@ def preference_section(study: Study) -> Section:
     section = Section(
         "preference",
         "Preference to the reference",
-        "How often a policy's summary is preferred to the author's own. Hard preference counts which of the two "
+        "How often a policy's summary is preferred to the author's own. Preference counts which of the two "
         "scores is higher (ties count half); expected preference is the mean probability of being preferred.",
     )
     scorers = scorers_of(study.samples) if study.samples is not None else []
@@ -105,16 +105,22 @@ def preference_section(study: Study) -> Section:
         pooled = result_table(preference(study.samples, scorer, by=POOLED, draws=study.draws))
         single = result_table(preference(study.samples, scorer, by=GROUP, draws=study.draws))
         section.tables.append(_results(f"preference_{scorer.name}", pooled, f"By the {name}, seeds pooled."))
-        section.tables.append(_results(f"preference_{scorer.name}_by_seed", single, f"By the {name}, each seed apart."))
+        section.tables.append(
+            _results(f"preference_{scorer.name}_by_seed", single, f"By the {name}, each seed apart.")
+        )
         measure = "expected_preference" if scorer.name == "gold" else "preference"
-        rows, seeds = (table[table["measure"] == measure].dropna(subset=["params"]) for table in (pooled, single))
+        rows, seeds = (
+            table[table["measure"] == measure].dropna(subset=["params"]) for table in (pooled, single)
+        )
         if figures.headline(rows).empty:
             continue
-        picture = figures.preference_by_size(rows, seeds, _fig1(study.paper), title=f"This study, by the {name}")
+        picture = figures.preference_by_size(
+            rows, seeds, _fig1(study.paper), title=f"This study, by the {name}"
+        )
         caption = (
             f"Left: {measure.replace('_', ' ')} by the {name}, at the lowest temperature sampled; bars: 95 % "
-            "intervals over posts, which leave out the spread between training seeds; small dots: single seeds. "
-            "Right: the paper's human evaluation, digitised; bars: 1.96 standard errors."
+            "intervals over posts, which leave out the spread between training seeds; small dots: single "
+            "seeds. Right: the paper's human evaluation, digitised; bars: 1.96 standard errors."
         )
         section.pictures.append(Picture(f"preference_{scorer.name}", picture, caption))
     return section
@@ -129,16 +135,20 @@ def reward_section(study: Study) -> Section:
     section = Section(
         "reward",
         "Reward models",
-        "Share of held-out labelled pairs on which the reward model prefers what the labeler preferred. valid1 was "
-        "used to select models, valid2 to report.",
+        "Share of held-out labelled pairs on which the reward model prefers what the labeler preferred. "
+        "valid1 was used to select models, valid2 to report.",
     )
     found = [(run, run.json("evaluation.json")) for run in study.runs.finished("reward")]
     evaluated = [(run, evaluation) for run, evaluation in found if evaluation is not None]
     if not evaluated:
         return _without(section)
     table = result_table(accuracy_results([(run, values) for run, values in evaluated]))
-    section.tables.append(_results("reward_accuracy", table, "Accuracy on held-out pairs; Wilson 95 % intervals."))
-    agreements = [values["label_agreement"] for _, values in evaluated if values.get("label_agreement") is not None]
+    section.tables.append(
+        _results("reward_accuracy", table, "Accuracy on held-out pairs; Wilson 95 % intervals.")
+    )
+    agreements = [
+        values["label_agreement"] for _, values in evaluated if values.get("label_agreement") is not None
+    ]
     agreement = sum(agreements) / len(agreements) if agreements else None
     rows = table[table["params"].notna() & (table["variant"] == "")]
     if len(rows):
@@ -190,8 +200,8 @@ def training_section(study: Study) -> Section:
     section = Section(
         "training",
         "PPO training",
-        "What the policy earned and paid while it was trained: reward rises, KL is its price, and a value function "
-        "that explains nothing or an entropy near zero warns of trouble.",
+        "What the policy earned and paid while it was trained: reward rises, KL is its price, and a value "
+        "function that explains nothing or an entropy near zero warns of trouble.",
     )
     metrics = training_metrics(study.runs.finished("ppo"))
     if metrics is None:
@@ -204,7 +214,9 @@ def training_section(study: Study) -> Section:
     last = metrics.groupby("run", sort=False).tail(1).drop(columns=["seconds"], errors="ignore")
     front = ["run", "size", "seed", "variant", "episodes"]
     columns = front + [name for name in last if name not in (*front, "params", "update")]
-    section.tables.append(_plain("training_last", last[columns].round(4), "The last update of every PPO run."))
+    section.tables.append(
+        _plain("training_last", last[columns].round(4), "The last update of every PPO run.")
+    )
     return section
 
 
@@ -213,8 +225,8 @@ def text_section(study: Study) -> Section:
     section = Section(
         "text",
         "Texts: ROUGE, length, copying",
-        "ROUGE against the reference is for comparison with other work; it does not measure preference (paper, "
-        "section 4.4). Length is given in tokens (end of text included), words and characters.",
+        "ROUGE against the reference is for comparison with other work; it does not measure preference "
+        "(paper, section 4.4). Length is given in tokens (end of text included), words and characters.",
     )
     samples, posts = study.samples, study.posts
     if samples is None:
@@ -227,7 +239,9 @@ def text_section(study: Study) -> Section:
         samples = pd.concat([samples, plain], ignore_index=True)
     measured = lengths.add_measures(samples, posts if compared else None)
     results = lengths.length_results(measured, by=POOLED, draws=study.draws)
-    caption = "Length, stopping, KL to the supervised start, repetition and copying; 95 % intervals over posts."
+    caption = (
+        "Length, stopping, KL to the supervised start, repetition and copying; 95 % intervals over posts."
+    )
     section.tables.append(_results("texts", result_table(results), caption))
     caption = "Distinct words and word pairs; comparable only between equal numbers of samples."
     section.tables.append(_plain("distinct", lengths.distinct_table(samples, by=POOLED).round(4), caption))
@@ -239,10 +253,13 @@ def _rouge_table(samples: pd.DataFrame, posts: pd.DataFrame, draws: int) -> Tabl
     scores = rouge(posts.loc[samples["id"], "summary"].tolist(), samples["text"].tolist())
     scored = pd.concat([samples, scores.set_index(samples.index)], axis=1)
     names = ["rouge_mean"] + [f"{variant}_{part}" for variant in VARIANTS for part in "fpr"]
-    table = result_table(summarise(scored, [Measure(name, name, "0-1") for name in names], by=POOLED, draws=draws))
+    table = result_table(
+        summarise(scored, [Measure(name, name, "0-1") for name in names], by=POOLED, draws=draws)
+    )
     caption = (
-        "ROUGE F1 against the reference; rouge_mean = mean of ROUGE-1, -2 and -L (probably what the paper's Fig. 14 "
-        f"plots). No stemming; {resolve_backend()}; sentences are not split. Precision and recall: the CSV file."
+        "ROUGE F1 against the reference; rouge_mean = mean of ROUGE-1, -2 and -L (probably what the paper's "
+        f"Fig. 14 plots). No stemming; {resolve_backend()}; sentences are not split. Precision and "
+        "recall are in the CSV file."
     )
     shown = wide(table[table["measure"].str.endswith(("_f", "_mean"))])
     return Table("rouge", table, caption, shown)

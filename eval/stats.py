@@ -42,7 +42,9 @@ class Estimate:
     clusters: int
 
 
-def _checked(values: npt.ArrayLike, clusters: npt.ArrayLike | None) -> tuple[FloatArray, npt.NDArray[np.intp]]:
+def _checked(
+    values: npt.ArrayLike, clusters: npt.ArrayLike | None
+) -> tuple[FloatArray, npt.NDArray[np.intp]]:
     """Finite float values (n,) or (n, m) and cluster codes 0..G-1 (n,)."""
     array = np.asarray(values, dtype=np.float64)
     if not len(array):
@@ -174,7 +176,9 @@ def paired_difference(
     Raises:
         UsageError: the two tables are not about the same posts.
     """
-    left, right = (table.groupby("id")[column].agg(lambda x: x.mean(skipna=False)) for table in (first, second))
+    left, right = (
+        table.groupby("id")[column].agg(lambda x: x.mean(skipna=False)) for table in (first, second)
+    )
     unshared = left.index.symmetric_difference(right.index)
     if len(unshared):
         raise UsageError(

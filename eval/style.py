@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -23,7 +22,7 @@ CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 """Okabe & Ito (2008) without yellow, which is too faint for lines on white."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-RC: dict[str, object] = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 13,
     "axes.titlesize": 14,
@@ -108,9 +107,6 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     return png, svg
 
 
-def data_uri(figure: Figure) -> str:
-    """The figure as an SVG data URI, for pages that load nothing."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(RC):
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+def data_uri(svg: Path) -> str:
+    """An SVG file as a data URI, for pages that load nothing."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode("ascii")

@@ -10,12 +10,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from eval.stats import Estimate, bootstrap_means
+from eval.stats import bootstrap_means
 from tldr.errors import UsageError
 
 GROUP = ("policy", "method", "size", "params", "variant", "selected_by", "n", "temperature", "top_p", "seed")
@@ -29,7 +29,13 @@ METHOD_ORDER = ("reference", "title", "lead-2", "pretrained", "sft", "best_of_n"
 
 _PER_MEASURE = frozenset({"measure", "value", "low", "high", "se", "unit", "seed_sd"})
 
-_TAGS = {"method": "method", "size": "size", "params": "params", "variant": "variant", "selected_by": "scorer"}
+_TAGS = {
+    "method": "method",
+    "size": "size",
+    "params": "params",
+    "variant": "variant",
+    "selected_by": "scorer",
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,9 @@ class Result:
 
     def __post_init__(self) -> None:
         if not self.runs or not all(self.runs):
-            raise UsageError(f"{self.measure}: a number without the runs it came from", remedy="name the runs")
+            raise UsageError(
+                f"{self.measure}: a number without the runs it came from", remedy="name the runs"
+            )
         if not self.unit:
             raise UsageError(f"{self.measure}: a number without a unit")
         if self.n < 1 or not math.isfinite(self.value):
@@ -98,9 +106,13 @@ def group_columns(samples: pd.DataFrame) -> pd.DataFrame:
     named = samples.copy()
     for name, tag in _TAGS.items():
         column = f"tag.{tag}"
-        values = samples[column] if column in samples else pd.Series([None] * len(samples), index=samples.index)
+        values = (
+            samples[column] if column in samples else pd.Series([None] * len(samples), index=samples.index)
+        )
         named[name] = (
-            pd.to_numeric(values) if name == "params" else values.map(lambda one: "" if pd.isna(one) else str(one))
+            pd.to_numeric(values)
+            if name == "params"
+            else values.map(lambda one: "" if pd.isna(one) else str(one))
         )
     return named
 
@@ -143,7 +155,9 @@ def summarise(
     return [
         result
         for names, group in groups
-        for result in _group_results(group, [one for one in known if _complete(group, one.column)], names, scorer, draws)
+        for result in _group_results(
+            group, [one for one in known if _complete(group, one.column)], names, scorer, draws
+        )
     ]
 
 
@@ -200,7 +214,7 @@ def _plain(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _constant_default(name: object, column: pd.Series[object]) -> bool:
+def _constant_default(name: object, column: pd.Series[Any]) -> bool:
     """Columns that say nothing when every row holds the default."""
     defaults = {"best_of": 1, "top_p": 1.0, "seeds": 1}
     return name in defaults and bool(column.isin([defaults[str(name)], ""]).all())
@@ -213,17 +227,23 @@ def wide(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """
     if table.empty:
         return table
-    spread = ((table["high"] - table["low"]) / 2).map(lambda half: "" if pd.isna(half) else f" ± {half:.{digits}f}")
+    spread = ((table["high"] - table["low"]) / 2).map(
+        lambda half: "" if pd.isna(half) else f" ± {half:.{digits}f}"
+    )
     cells = table.assign(cell=table["value"].map(f"{{:.{digits}f}}".format) + spread)
     keys = [name for name in COLUMNS if name not in _PER_MEASURE]
     cells[keys] = cells[keys].astype(object).where(cells[keys].notna(), "")
     rows: dict[tuple[object, ...], dict[str, object]] = {}
-    for key, measure, cell in zip(cells[keys].itertuples(index=False), table["measure"], cells["cell"], strict=True):
+    for key, measure, cell in zip(
+        cells[keys].itertuples(index=False), table["measure"], cells["cell"], strict=True
+    ):
         rows.setdefault(tuple(key), {})[measure] = cell
     shown = pd.DataFrame([dict(zip(keys, key, strict=True)) | row for key, row in rows.items()]).fillna("")
     shown = shown[[*keys, *dict.fromkeys([*max(rows.values(), key=len), *shown.columns.difference(keys)])]]
     shown["params"] = shown["params"].map(lambda count: human_count(count) if count != "" else "")
-    filled = [name for name in shown if (shown[name] != "").any() and not _constant_default(name, shown[name])]
+    filled = [
+        name for name in shown if (shown[name] != "").any() and not _constant_default(name, shown[name])
+    ]
     return shown[sorted(filled, key=["n", "posts", "runs"].__contains__)]
 
 

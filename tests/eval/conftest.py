@@ -15,7 +15,7 @@ from tldr.records import Post, Sample, write_json, write_records
 
 SIZES = {"s": 35_000, "m": 170_000, "l": 830_000}
 SKILL = {"pretrained": -1.6, "sft": -0.5, "ppo": 0.6}
-WORDS = "cat dog boss friend city late money letter asked left lost found keeps wants never again".split()
+WORDS = ["cat", "dog", "boss", "friend", "city", "late", "money", "letter", "asked", "left", "lost", "never"]
 
 
 @pytest.fixture(scope="session")
@@ -91,11 +91,27 @@ def make_study(folder: Path, posts: int = 40, seeds: int = 2) -> Path:
     post_list = make_posts(posts)
     runs: list[dict[str, Any]] = []
 
-    def place(stage: str, size: str = "", seed: int | None = None, parents: dict[str, str] | None = None) -> Path:
+    def place(
+        stage: str, size: str = "", seed: int | None = None, parents: dict[str, str] | None = None
+    ) -> Path:
         name = "-".join(str(part) for part in (stage, size, seed) if part not in ("", None))
-        row = {"run": name, "stage": stage.split("_of_")[0].split("-")[0], "size": size, "seed": seed, "variant": ""}
+        row = {
+            "run": name,
+            "stage": stage.split("_of_")[0].split("-")[0],
+            "size": size,
+            "seed": seed,
+            "variant": "",
+        }
         row["stage"] = "best_of_n" if stage == "best_of_n" else row["stage"]
-        runs.append({**row, "folder": f"runs/{name}", "params": SIZES.get(size), "key": f"key-{name}", "parents": parents or {}})
+        runs.append(
+            {
+                **row,
+                "folder": f"runs/{name}",
+                "params": SIZES.get(size),
+                "key": f"key-{name}",
+                "parents": parents or {},
+            }
+        )
         where = folder / "runs" / name
         where.mkdir(parents=True)
         write_json(where / "DONE", {})
@@ -106,7 +122,10 @@ def make_study(folder: Path, posts: int = 40, seeds: int = 2) -> Path:
         for seed in range(seeds):
             accuracy = 0.55 + 0.02 * math.log(params / 1e4) + 0.01 * seed
             evaluation = {"valid1_accuracy": accuracy + 0.01, "valid2_accuracy": accuracy, "n": 500}
-            write_json(place("reward", size, seed) / "evaluation.json", {**evaluation, "label_agreement": 0.74, "reference_mean": 0.0})
+            write_json(
+                place("reward", size, seed) / "evaluation.json",
+                {**evaluation, "label_agreement": 0.74, "reference_mean": 0.0},
+            )
             draw = random.Random(f"{size}{seed}")
             rows = [ppo_row(update, 1 + 0.3 * list(SIZES).index(size), draw) for update in range(1, 31)]
             lines = "".join(json.dumps(row) + "\n" for row in rows)
@@ -116,10 +135,13 @@ def make_study(folder: Path, posts: int = 40, seeds: int = 2) -> Path:
                 unscored = [sample.model_copy(update={"scores": {}}) for sample in samples]
                 write_records(place(f"sample-{method}", size, seed) / "samples.jsonl", unscored)
                 write_records(
-                    place(f"score-{method}", size, seed, {"samples": f"sample-{method}-{size}-{seed}"}) / "samples.jsonl",
+                    place(f"score-{method}", size, seed, {"samples": f"sample-{method}-{size}-{seed}"})
+                    / "samples.jsonl",
                     samples,
                 )
-            best = [make_sample(post, "best_of_n", size, seed, 0.7, best_of=16, scorer="rm") for post in post_list]
+            best = [
+                make_sample(post, "best_of_n", size, seed, 0.7, best_of=16, scorer="rm") for post in post_list
+            ]
             write_records(place("best_of_n", size, seed) / "samples.jsonl", best)
     write_json(folder / "study.json", runs)
     return folder

@@ -30,6 +30,9 @@ def test_imports_only_records_and_errors_of_tldr(path: Path) -> None:
 
 def test_no_torch_and_no_pyplot_are_loaded() -> None:
     names = ", ".join(f"eval.{path.stem}" for path in MODULES if path.stem != "__init__")
-    code = f"import {names}, sys; print([m for m in ('torch', 'transformers', 'matplotlib.pyplot') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, check=True)
+    unwanted = ("torch", "transformers", "matplotlib.pyplot")
+    code = f"import {names}, sys; print([name for name in {unwanted} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

@@ -17,7 +17,10 @@ def sample(post: str, **more: object) -> Sample:
 def test_scores_and_tags_become_columns(tmp_path: Path) -> None:
     write_records(
         tmp_path / "a" / "samples.jsonl",
-        [sample("p1", run="r1", scores={"gold": 0.5}, tags={"size": "s"}), sample("p2", run="r1", response_ids=[1])],
+        [
+            sample("p1", run="r1", scores={"gold": 0.5}, tags={"size": "s"}),
+            sample("p2", run="r1", response_ids=[1]),
+        ],
     )
     table = load_samples(tmp_path)
     assert list(table["id"]) == ["p1", "p2"]

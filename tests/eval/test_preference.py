@@ -16,7 +16,8 @@ def samples(**columns: object) -> pd.DataFrame:
 
 def test_hard_and_expected_by_hand() -> None:
     table = samples(
-        id=["a", "b", "c", "d"], **{"score.rm": [2.0, 0.0, 1.0, 1.0], "score.rm_reference": [1.0, 1.0, 1.0, 3.0]}
+        id=["a", "b", "c", "d"],
+        **{"score.rm": [2.0, 0.0, 1.0, 1.0], "score.rm_reference": [1.0, 1.0, 1.0, 3.0]},
     )
     columns = wins(table, RM)
     assert list(columns["hard"]) == [1, 0, 0.5, 0]
@@ -31,7 +32,9 @@ def test_hard_and_expected_by_hand() -> None:
 
 def test_tau_divides_the_difference() -> None:
     table = samples(id=["a"], **{"score.x": [1.5], "score.x_reference": [0.0]})
-    assert wins(table, PreferenceScorer("x", tau=0.75))["expected"].tolist() == pytest.approx([1 / (1 + np.exp(-2))])
+    assert wins(table, PreferenceScorer("x", tau=0.75))["expected"].tolist() == pytest.approx(
+        [1 / (1 + np.exp(-2))]
+    )
     assert wins(table, PreferenceScorer("x"))["expected"].isna().all(), "differences mean order only"
 
 
@@ -57,7 +60,9 @@ def test_references_may_be_samples_of_their_own() -> None:
 
 def test_seeds_are_pooled_over_the_same_posts() -> None:
     seeds = [
-        samples(id=["a", "b"], **{"score.rm": score, "score.rm_reference": [0.0, 0.0]}).assign(seed=seed, run=f"r{seed}")
+        samples(id=["a", "b"], **{"score.rm": score, "score.rm_reference": [0.0, 0.0]}).assign(
+            seed=seed, run=f"r{seed}"
+        )
         for seed, score in enumerate([[1.0, -1.0], [1.0, 1.0]])
     ]
     rows = result_table(preference(pd.concat(seeds), RM, by=POOLED)).set_index("measure")

@@ -12,7 +12,9 @@ from eval.io import load_posts
 from eval.rouge import VARIANTS, resolve_backend, rouge
 from tldr.errors import UsageError
 
-fast = pytest.mark.skipif(resolve_backend() != "rouge-score-rs", reason="the fast-rouge extra is not installed")
+fast = pytest.mark.skipif(
+    resolve_backend() != "rouge-score-rs", reason="the fast-rouge extra is not installed"
+)
 
 
 def test_by_hand() -> None:
@@ -77,7 +79,9 @@ def test_real_ppo_samples(shared_data: Path) -> None:
     assert means["rougeL_f"] == pytest.approx(0.248, abs=0.012)
 
 
-texts = st.lists(st.sampled_from(["cat", "running", "runs", "a", "I'm", "\n", "Straße", "4", "-", "\x00"]), max_size=12)
+texts = st.lists(
+    st.sampled_from(["cat", "running", "runs", "a", "I'm", "\n", "Straße", "4", "-", "\x00"]), max_size=12
+)
 
 
 @fast

@@ -111,47 +111,52 @@ def generate(
 def _decode(
     policy: PreTrainedModel, query: Tensor, query_mask: Tensor, draw: _Draw
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Tokens and log-probs (B*n,R), lengths and stopped (B*n,); R: steps until all rows have stopped."""
+    """Tokens and log-probs (B*n,R), lengths and stopped (B*n,); R: steps until all have stopped.
+
+    The responses to a query lie in one row of the cache, each blind to the others: column c belongs
+    to the response `owner[:,c]`, or to the query (-1), or is padding (-2).
+    """
     cache = DynamicCache(config=policy.config)
-    logits, mask, position = _prefill(policy, query, query_mask, cache, draw)
+    logits = _prefill(policy, query, query_mask, cache)[:, None].expand(-1, draw.n, -1)
     total, device = query.shape[0] * draw.n, query.device
     tokens = torch.zeros(total, draw.length, dtype=torch.int64, device=device)
     logprobs = torch.zeros(total, draw.length, device=device)
     lengths = torch.full((total,), draw.length, device=device)
     stopped = torch.zeros(total, dtype=torch.bool, device=device)
-    rows = torch.arange(total, device=device)  # which response each computed row is
+    slots = torch.arange(total, device=device).view(-1, draw.n)  # which responses are being computed
+    owner = torch.where(query_mask, -1, -2)
+    position = query_mask.sum(-1, keepdim=True)
     for step in range(draw.length):
-        chosen, logprob = pick(logits, draw.uniform[rows, step], draw.temperature, draw.top_p)
-        tokens[rows, step], logprobs[rows, step] = chosen, logprob
-        ended = torch.isin(chosen, draw.stops) & ~stopped[rows]
-        lengths[rows] = torch.where(ended, step + 1, lengths[rows])
-        stopped[rows] |= ended
-        alive = (~stopped[rows]).nonzero().squeeze(1)
-        if step + 1 == draw.length or len(alive) == 0:
+        now = slots.flatten()
+        chosen, logprob = pick(logits.flatten(0, 1), draw.uniform[now, step], draw.temperature, draw.top_p)
+        tokens[now, step], logprobs[now, step] = chosen, logprob
+        ended = torch.isin(chosen, draw.stops) & ~stopped[now]
+        lengths[now] = torch.where(ended, step + 1, lengths[now])
+        stopped[now] |= ended
+        alive = ~stopped[slots]
+        if step + 1 == draw.length or not alive.any():
             break
-        if 2 * len(alive) <= len(rows):
-            cache.batch_select_indices(alive)
-            rows, chosen, mask, position = rows[alive], chosen[alive], mask[alive], position[alive]
-        out = policy(
-            input_ids=chosen[:, None],
-            attention_mask=mask[..., : query.shape[1] + step + 1],
-            position_ids=position + step,
+        chosen = chosen.view_as(slots)
+        busy, most = alive.any(1).nonzero().squeeze(1), int(alive.sum(1).max())
+        if 2 * len(busy) * most <= slots.numel():  # what has stopped is half of the work: leave it out
+            kept = alive[busy].sort(dim=1, descending=True, stable=True).indices[:, :most]
+            cache.batch_select_indices(busy)
+            slots, chosen = slots[busy].gather(1, kept), chosen[busy].gather(1, kept)
+            owner, position = owner[busy], position[busy]
+        owner = torch.cat([owner, slots], dim=1)
+        allowed = (owner == -1)[:, None] | (owner[:, None] == slots[:, :, None])
+        logits = policy(
+            input_ids=chosen,
+            attention_mask=additive(allowed, policy.dtype)[:, None],
+            position_ids=(position + step).expand_as(slots),
             past_key_values=cache,
             use_cache=True,
-        )
-        logits = out.logits[:, -1]
+        ).logits
     return tokens[:, : step + 1], logprobs[:, : step + 1], lengths, stopped
 
 
-def _prefill(
-    policy: PreTrainedModel, query: Tensor, query_mask: Tensor, cache: DynamicCache, draw: _Draw
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Encode each query once into `cache`, then repeat it for its n responses.
-
-    Returns:
-        Logits (B*n,V) of the first token, the additive mask (B*n,1,1,Q+R) of the later ones, and the
-        position (B*n,1) of the first.
-    """
+def _prefill(policy: PreTrainedModel, query: Tensor, query_mask: Tensor, cache: DynamicCache) -> Tensor:
+    """Encode the queries into `cache`; logits (B,V) of the first response token."""
     width, device = query.shape[1], query.device
     itself = torch.eye(width, dtype=torch.bool, device=device)
     causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
@@ -163,11 +168,8 @@ def _prefill(
         use_cache=True,
         logits_to_keep=1,
     )
-    cache.batch_repeat_interleave(draw.n)
-    seen = torch.nn.functional.pad(query_mask, (0, draw.length), value=True).repeat_interleave(draw.n, 0)
-    position = query_mask.sum(-1, keepdim=True).repeat_interleave(draw.n, 0)
-    mask = additive(seen, policy.dtype)[:, None, None]
-    return out.logits[:, -1].repeat_interleave(draw.n, 0), mask, position
+    logits: Tensor = out.logits[:, -1]
+    return logits
 
 
 def pick(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:

@@ -251,7 +251,7 @@ class PPOStage:
 
 def summarise(steps: Sequence[Metrics]) -> Metrics:
     """Means over an iteration's steps; tokens add up, the learning rate is the last."""
-    names = {name for step in steps for name in step}
+    names = list(dict.fromkeys(name for step in steps for name in step))
     row = {name: sum(step[name] for step in steps) / len(steps) for name in names}
     return row | {
         "tokens": sum(step["tokens"] for step in steps),

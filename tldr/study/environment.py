@@ -22,7 +22,7 @@ def environment() -> dict[str, Any]:
         "tldr": tldr.__version__,
         "git": git_version(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "device": _device(),
         "cores": cores(),

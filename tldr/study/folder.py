@@ -70,10 +70,10 @@ class RunFile(BaseModel):
     model: ModelSpec | None = None
     lengths: Lengths = Lengths()
     precision: Precision = "auto"
-    tags: dict[str, str | int | float | bool] = {}  # noqa: RUF012
-    inputs: dict[str, str] = {}  # noqa: RUF012
-    parents: dict[str, ParentRun] = {}  # noqa: RUF012
-    ingredients: dict[str, Any] = {}  # noqa: RUF012
+    tags: dict[str, str | int | float | bool] = {}
+    inputs: dict[str, str] = {}
+    parents: dict[str, ParentRun] = {}
+    ingredients: dict[str, Any] = {}
 
     @classmethod
     def read(cls, folder: Path) -> RunFile:
@@ -130,9 +130,9 @@ def execute(folder: Path) -> None:
             return
         (folder / FAILED).unlink(missing_ok=True)
         ctx = run.context(folder)
-        config = run.model_dump(mode="json", include={"stage", "lengths", "precision", "model", "inputs", "tags"})
-        write_json(folder / CONFIG, {**config, "settings": run.settings, "seed": ctx.seed})
-        started, before = time.monotonic(), _json(folder / ENVIRONMENT).get("seconds", 0.0)
+        shown = {"stage", "settings", "lengths", "precision", "model", "tags"}
+        write_json(folder / CONFIG, run.model_dump(mode="json", include=shown) | {"seed": ctx.seed})
+        started, before = time.monotonic(), read_note(folder / ENVIRONMENT).get("seconds", 0.0)
         try:
             with _termination():
                 stage = STAGES[run.stage].load()
@@ -146,7 +146,7 @@ def execute(folder: Path) -> None:
         finally:
             if (folder / ENVIRONMENT).exists():
                 seconds = round(before + time.monotonic() - started, 1)
-                write_json(folder / ENVIRONMENT, {**_json(folder / ENVIRONMENT), "seconds": seconds})
+                write_json(folder / ENVIRONMENT, {**read_note(folder / ENVIRONMENT), "seconds": seconds})
 
 
 def _finish(folder: Path) -> None:
@@ -154,9 +154,7 @@ def _finish(folder: Path) -> None:
     from tldr.train.checkpoint import write_done
 
     outputs = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.name not in NOT_OUTPUTS and (path.is_file() or any(path.rglob("*")))
+        path.name for path in folder.iterdir() if path.name not in NOT_OUTPUTS and path.suffix != ".partial"
     )
     if not outputs:
         raise LabError("the stage wrote nothing", where=folder)
@@ -178,7 +176,7 @@ def last_error(folder: Path) -> str | None:
     """What stopped the last attempt, in one line, if it failed."""
     if not (folder / FAILED).exists():
         return None
-    note = _json(folder / FAILED)
+    note = read_note(folder / FAILED)
     return ": ".join(str(note[part]) for part in ("where", "what") if note.get(part)) or "no reason noted"
 
 
@@ -245,13 +243,10 @@ def read_outputs(folder: Path) -> dict[str, str]:
         raise LabError(f"not a finished run's mark: {error!r}", where=folder / DONE) from None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_note(path: Path) -> dict[str, Any]:
     """A small JSON object that a run keeps about itself; {} where there is none (yet)."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
-
-
-read_note = _json

@@ -182,7 +182,12 @@ class _Graph:
             for size in sizes:
                 parents = {"policy": sft[size], **labels, "data": data}
                 reward[size] = self._reward(number, size, seed, parents)
-                parents = {"policy": policies[size], "reference": sft[size], "reward": reward[size], "data": data}
+                parents = {
+                    "policy": policies[size],
+                    "reference": sft[size],
+                    "reward": reward[size],
+                    "data": data,
+                }
                 run = self._run("ppo", ppo, size, seed, parents)
                 policies = policies | {size: self.add(replace(run, **_round(number)))}
         for size in sizes:
@@ -193,7 +198,9 @@ class _Graph:
     def _run(self, stage: str, settings: Settings, size: str, seed: int, parents: dict[str, Source]) -> Run:
         return Run(stage, settings.for_size(size), size, seed, model=self.study.ladder[size], parents=parents)
 
-    def _add(self, stage: str, settings: Settings, size: str, seed: int, parents: dict[str, Source]) -> Source:
+    def _add(
+        self, stage: str, settings: Settings, size: str, seed: int, parents: dict[str, Source]
+    ) -> Source:
         return self.add(self._run(stage, settings, size, seed, parents))
 
     def _start(self, size: str, seed: int, data: Source) -> Source:

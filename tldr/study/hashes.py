@@ -133,7 +133,11 @@ def _read_code(path: Path, module: str, mtime_ns: int, size: int) -> tuple[str, 
 
 
 def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:

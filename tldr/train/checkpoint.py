@@ -23,7 +23,6 @@ import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from tldr.errors import CheckpointError
@@ -143,7 +142,7 @@ def _unique(module: nn.Module) -> dict[str, Tensor]:
     found: dict[object, str] = {}
     tensors = {}
     for name, tensor in module.state_dict().items():
-        local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
         place = local.untyped_storage().data_ptr()
         key = (place, local.storage_offset(), local.shape, local.stride()) if place else name
         if found.setdefault(key, name) == name:
@@ -153,12 +152,14 @@ def _unique(module: nn.Module) -> dict[str, Tensor]:
 
 def gather(tensor: Tensor) -> Tensor:
     """The whole of a tensor that may be sharded over processes (all must call)."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def _deal(saved: Tensor, like: Tensor) -> Tensor:
     """`saved` laid out over the processes as `like` is."""
-    if isinstance(like, DTensor) and saved.shape == like.shape:
+    if hasattr(like, "full_tensor") and saved.shape == like.shape:
+        from torch.distributed.tensor import distribute_tensor  # two seconds to import, so only here
+
         return distribute_tensor(saved.to(like.device), like.device_mesh, like.placements)
     return saved
 

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from eval.preference import GOLD, preference
+from eval.report import build_report
+from eval.runs import load_runs, study_posts, study_samples, training_metrics
+from eval.tables import POOLED, result_table
+from tldr.errors import RecordError, UsageError
+from tldr.records import Sample, read_records, write_records
+
+
+@pytest.fixture(scope="module")
+def report(study_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    build_report(study_folder, out, title="A study", description="All of it.", draws=200)
+    return out
+
+
+class Page(HTMLParser):
+    """Tags, attributes and texts of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in ("meta", "img", "link", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_page_is_well_formed_and_loads_nothing(report: Path) -> None:
+    page = Page((report / "report.html").read_text(encoding="utf-8"))
+    assert page.open == [] and "script" not in page.tags and "link" not in page.tags
+    sources = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "data")]
+    assert sources and all(value.startswith(("data:image/svg+xml;base64,", "#")) for value in sources)
+    assert not any(name.startswith("on") for _, name, _ in page.attributes)
+    assert page.tags.count("img") == 4
+    assert all(value for tag, name, value in page.attributes if (tag, name) == ("img", "alt"))
+    targets = {value for _, name, value in page.attributes if name == "id"}
+    assert {value[1:] for value in sources if value.startswith("#")} <= targets
+    styles = re.search(r"<style>(.*?)</style>", (report / "report.html").read_text(), re.DOTALL)
+    assert styles and "url(" not in styles[1] and "@import" not in styles[1]
+
+
+def test_files_are_written(report: Path) -> None:
+    figures = {path.name for path in (report / "figures").iterdir()}
+    names = ("preference_gold", "preference_rm", "reward_accuracy", "training_curves")
+    assert figures == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
+    for name in (
+        "preference_gold",
+        "preference_rm_by_seed",
+        "reward_accuracy",
+        "rouge",
+        "texts",
+        "distinct",
+        "runs",
+    ):
+        for kind in ("csv", "md", "tex"):
+            assert (report / "tables" / f"{name}.{kind}").stat().st_size > 50
+
+
+def test_numbers_are_the_samples_own(report: Path, study_folder: Path) -> None:
+    table = pd.read_csv(report / "tables" / "preference_gold.csv")
+    row = table.query(
+        "method == 'ppo' and size == 'm' and temperature == 0 and measure == 'expected_preference'"
+    ).iloc[0]
+    samples = [
+        sample
+        for seed in (0, 1)
+        for sample in read_records(study_folder / "runs" / f"score-ppo-m-{seed}" / "samples.jsonl", Sample)
+        if sample.temperature == 0
+    ]
+    assert row["n"] == len(samples) == 80 and row["posts"] == 40
+    assert row["value"] == pytest.approx(sum(sample.scores["gold_preference"] for sample in samples) / 80)
+    assert row["runs"] == "score-ppo-m-0 score-ppo-m-1"
+    assert row["low"] < row["value"] < row["high"]
+
+
+def test_every_result_names_runs_of_the_study(report: Path, study_folder: Path) -> None:
+    known = {run.run for run in load_runs(study_folder).runs} | {"posts"}
+    for name in ("preference_gold", "preference_rm", "reward_accuracy", "rouge", "texts"):
+        for runs in pd.read_csv(report / "tables" / f"{name}.csv")["runs"]:
+            assert set(runs.split()) <= known
+
+
+def test_unscored_samples_give_way_to_their_scores(study_folder: Path) -> None:
+    study = load_runs(study_folder)
+    assert {run.stage for run in study.sampled()} == {"score", "best_of_n"}
+    samples = study_samples(study)
+    assert samples is not None and len(samples) == 3 * 2 * (3 * 2 + 1) * 40
+    assert len(result_table(preference(samples, GOLD, by=POOLED, draws=50))) == 3 * (3 * 3 * 2 + 3)
+
+
+def test_trap_a_synthetic_study_says_so(report: Path, tmp_path: Path) -> None:
+    assert "Toy world: shapes, not numbers." in (report / "report.html").read_text()
+    write_records(tmp_path / "a" / "samples.jsonl", [Sample(id="p", policy="x", text="t")])
+    plain = build_report(tmp_path, tmp_path / "plain", title="Real", draws=50).read_text()
+    assert "Synthetic" not in plain
+    assert (
+        "Synthetic"
+        in build_report(tmp_path, tmp_path / "toy", title="T", synthetic=True, draws=50).read_text()
+    )
+
+
+EVIL = ("<script>alert(1)</script>", '"onload="alert(1)', "</td><img src=x onerror=alert(1)>", "{{ 7*7 }}")
+
+
+def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
+    samples = [
+        Sample(
+            id="p",
+            policy=evil,
+            run=evil,
+            text=evil,
+            scores={"rm": 1.0, "rm_reference": 0.0},
+            tags={"method": evil},
+        )
+        for evil in EVIL
+    ]
+    write_records(tmp_path / "runs" / EVIL[1] / "samples.jsonl", samples)
+    page = build_report(tmp_path / "runs", tmp_path, title=EVIL[0], description=EVIL[2], draws=20).read_text()
+    parsed = Page(page)
+    assert "script" not in parsed.tags and "img" not in parsed.tags
+    assert not any(name.startswith("on") for _, name, _ in parsed.attributes)
+    assert EVIL[0] in parsed.text and "{{ 7*7 }}" in parsed.text, "shown as text, unchanged"
+
+
+def test_missing_parts_are_named_not_hidden(study_folder: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    study.mkdir()
+    rows = json.loads((study_folder / "study.json").read_text())
+    (study / "study.json").write_text(json.dumps(rows))
+    page = Page(build_report(study, tmp_path / "empty", title="Nothing yet").read_text())
+    assert page.text.count("Not run here.") == 3 and "No sample was scored" in page.text
+    assert "0 of 55 runs finished" in page.text and "not finished" in page.text
+
+    shutil.copytree(study_folder / "runs" / "score-sft-s-0", study / "runs" / "score-sft-s-0")
+    page = Page(build_report(study, tmp_path / "part", title="A part", draws=20).read_text())
+    assert "ROUGE and copying: not run here" in page.text
+    assert "1 of 55 runs finished" in page.text
+    assert "preference_gold.png" in page.text, "one size alone is drawn as well"
+
+
+def test_a_run_that_is_not_finished_lends_no_numbers(study_folder: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(study_folder, study)
+    (study / "runs" / "score-ppo-s-0" / "DONE").unlink()
+    runs = load_runs(study)
+    samples = study_samples(runs)
+    assert samples is not None and "score-ppo-s-0" not in set(samples["run"])
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        load_runs(tmp_path / "nowhere")
+    (tmp_path / "study.json").write_text("{")
+    with pytest.raises(RecordError, match=r"study\.json: broken JSON"):
+        load_runs(tmp_path)
+    (tmp_path / "study.json").write_text('[{"run": "a"}]')
+    with pytest.raises(RecordError, match="a run without its fields"):
+        load_runs(tmp_path)
+    (tmp_path / "study.json").write_text('[{"run": "a", "stage": "ppo", "folder": "a"}]')
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "DONE").touch()
+    (tmp_path / "a" / "metrics.jsonl").write_text('{"episodes": 1}\n{"epi')
+    with pytest.raises(RecordError, match=r"metrics\.jsonl:2"):
+        training_metrics(load_runs(tmp_path).finished("ppo"))
+
+
+def test_posts_come_from_the_data_run(study_folder: Path) -> None:
+    posts = study_posts(load_runs(study_folder))
+    assert posts is not None and len(posts) == 40

@@ -1,0 +1,195 @@
+"""The shared comparison pool: what the policies write, beside references, ranked by labelers.
+
+All sizes train their reward models on the same labels, as in the paper. In the toy world the
+labelers are simulated; with `data.kind: files` the user's own labels are split and checked instead.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+from tldr.config import Labels
+from tldr.data.sources import check_disjoint, load_comparisons, post_keys
+from tldr.errors import UsageError
+from tldr.records import CandidateSummary, Post, Ranking, write_json, write_records
+from tldr.stages.common import (
+    Device,
+    Draw,
+    Sampling,
+    encode_posts,
+    open_policy,
+    open_tokenizer,
+    read_posts,
+    sample_responses,
+)
+from tldr.stages.context import RunContext
+from tldr.toy import labelers, writers
+from tldr.train.metrics import Progress
+from tldr.train.rng import derive
+
+POSTS = {"train": "sft", "valid1": "valid1", "valid2": "valid2"}
+"""Split of the labels -> the posts they are about."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A post whose `slots` summaries are ranked: each slot says who writes that summary."""
+
+    post: Post
+    split: str
+    slots: list[str]
+    policy: str
+
+
+def run(ctx: RunContext[Labels]) -> None:
+    """Write ``train``, ``valid1`` and ``valid2`` rankings and ``agreement.json``.
+
+    Inputs: ``data``, and in the toy world ``policy-<size>`` for every size. Every question of the
+    validation splits is put to two workers; `agreement` is how often they choose alike (pairs
+    without a tie), measured on the very pool that the reward models are validated on.
+    """
+    data = ctx.inputs["data"]
+    if (data / "rankings.jsonl").exists() and not _policies(ctx):
+        _split_given(ctx)
+        return
+    questions = list(plan_questions(ctx))
+    answers = _sample(ctx, questions)
+    rng = random.Random(derive(ctx.seed, "labelers"))
+    workers = labelers.make_workers(derive(ctx.seed, "workers"))
+    rows: dict[str, list[Ranking]] = {split: [] for split in POSTS}
+    alike = asked = 0
+    for index, (question, summaries) in enumerate(zip(questions, answers, strict=True)):
+        task = labelers.Task(f"{ctx.run or 'labels'}-{index // 1000}", question.split)
+        first, second = rng.sample(workers, 2)
+        rows[question.split].append(ask(question.post, summaries, first, rng, task))
+        if question.split != "train":
+            again = ask(question.post, summaries, second, rng, task)
+            same, pairs = agreement(rows[question.split][-1], again)
+            alike, asked = alike + same, asked + pairs
+    for split, rankings in rows.items():
+        write_records(ctx.folder / f"{split}.jsonl", rankings)
+    write_json(
+        ctx.folder / "agreement.json",
+        {"agreement": alike / max(asked, 1), "pairs": asked, "rankings": {s: len(r) for s, r in rows.items()}},
+    )
+
+
+def _policies(ctx: RunContext[Labels]) -> dict[str, str]:
+    return {name: name.removeprefix("policy-") for name in ctx.inputs if name.startswith("policy-")}
+
+
+def plan_questions(ctx: RunContext[Labels]) -> Iterable[Question]:
+    """What is asked about which post: the split's posts in turn, a policy in turn, slots at random."""
+    settings = ctx.settings
+    policies = list(_policies(ctx).values())
+    if not policies:
+        raise UsageError("no policy to sample", where="labels", remedy="give at least one policy-<size> input")
+    if settings.k[0] < 2:
+        raise UsageError("a ranking needs at least 2 summaries", where="labels.k")
+    half = settings.valid_pairs // 2
+    for split, count in {"train": settings.pairs, "valid1": half, "valid2": settings.valid_pairs - half}.items():
+        rng = random.Random(derive(ctx.seed, "questions", split))
+        posts = read_posts(ctx.inputs["data"], POSTS[split], references=True)
+        rng.shuffle(posts)
+        for index, post in enumerate(islice(cycle(posts), count)):
+            slots = [_slot(rng, settings) for _ in range(rng.randint(*settings.k))]
+            while slots.count("ref") > 1:
+                slots[slots.index("ref")] = "policy"
+            rng.shuffle(slots)
+            yield Question(post, split, slots, policies[index % len(policies)])
+
+
+def _slot(rng: random.Random, settings: Labels) -> str:
+    draw = rng.random()
+    if draw < settings.reference_share:
+        return "ref"
+    return "writer" if draw < settings.reference_share + settings.writer_share else "policy"
+
+
+def _sample(ctx: RunContext[Labels], questions: list[Question]) -> list[list[CandidateSummary]]:
+    """The summaries of every question, in the order of its slots."""
+    drawn: dict[int, list[Draw]] = {}
+    device = Device.open(ctx.precision)
+    sizes = list(_policies(ctx).values())
+    progress = Progress(ctx.folder, total=len(sizes))
+    for done, size in enumerate(sizes, start=1):
+        policy = open_policy(ctx.inputs[f"policy-{size}"], device)
+        tokenizer = open_tokenizer(ctx.inputs[f"policy-{size}"])
+        groups: dict[int, list[int]] = defaultdict(list)
+        for index, question in enumerate(questions):
+            if question.policy == size and "policy" in question.slots:
+                groups[question.slots.count("policy")].append(index)
+        for wanted, rows in sorted(groups.items()):
+            samples = sample_responses(
+                policy,
+                tokenizer,
+                encode_posts(tokenizer, [questions[row].post for row in rows], ctx.lengths),
+                Sampling(n=wanted, temperature=ctx.settings.temperature),
+                max_new_tokens=ctx.lengths.response,
+                seed=derive(ctx.seed, "labels", size, wanted),
+                device=device,
+            )
+            drawn |= dict(zip(rows, samples, strict=True))
+        progress.update(done)
+    rng = random.Random(derive(ctx.seed, "writers"))
+    return [_summaries(question, drawn.get(index, []), rng, ctx) for index, question in enumerate(questions)]
+
+
+def _summaries(
+    question: Question, draws: list[Draw], rng: random.Random, ctx: RunContext[Labels]
+) -> list[CandidateSummary]:
+    left = iter(draws)
+    rows = []
+    for slot in question.slots:
+        if slot == "ref":
+            rows.append(CandidateSummary(text=f" {question.post.summary}", policy="ref", note=None))
+        elif slot == "writer":
+            rows.append(writers.write(rng, question.post))
+        else:
+            draw = next(left)
+            name = f"sft-{question.policy}-t{ctx.settings.temperature:g}"
+            extra = {} if draw.stopped else {"stopped": False}
+            rows.append(CandidateSummary.model_validate({"text": draw.text, "policy": name, "note": None, **extra}))
+    return rows
+
+
+def ask(
+    post: Post, summaries: list[CandidateSummary], worker: labelers.Worker, rng: random.Random, task: labelers.Task
+) -> Ranking:
+    """One worker's answer; two summaries are compared (no ties), more are ranked."""
+    if len(summaries) == 2:
+        return Ranking.from_comparison(labelers.compare(post, *summaries, worker, rng, task))
+    return labelers.rank(post, summaries, worker, rng, task)
+
+
+def agreement(a: Ranking, b: Ranking) -> tuple[int, int]:
+    """Pairs that two labelers order alike, and pairs that both order; equal texts are left out."""
+    alike = pairs = 0
+    for i in range(len(a.rank)):
+        for j in range(i):
+            mine, theirs = a.rank[i] - a.rank[j], b.rank[i] - b.rank[j]
+            if mine and theirs and a.summaries[i].text != a.summaries[j].text:
+                pairs += 1
+                alike += (mine > 0) == (theirs > 0)
+    return alike, pairs
+
+
+def _split_given(ctx: RunContext[Labels]) -> None:
+    """The user's labels by their own splits; a study that would train on validation posts is refused."""
+    rows = load_comparisons(ctx.inputs["data"] / "rankings.jsonl")
+    splits: dict[str, list[Ranking]] = {split: [row for row in rows if row.split == split] for split in POSTS}
+    empty = [split for split, rankings in splits.items() if not rankings]
+    if empty:
+        raise UsageError(
+            f"the comparisons hold none of split {', '.join(empty)}",
+            where="data.comparisons",
+            remedy="give rows of train, valid1 (to select on) and valid2 (to report on)",
+        )
+    keys = {split: post_keys(rankings) for split, rankings in splits.items()}
+    check_disjoint({"train": keys["train"]}, {split: keys[split] for split in ("valid1", "valid2")})
+    for split, rankings in splits.items():
+        write_records(ctx.folder / f"{split}.jsonl", rankings)

@@ -1,0 +1,334 @@
+"""Runs a study: several runs at once, the longest way to the end first, each in its own process.
+
+A run that is done is not done again; one that was killed goes on from its last state; one that
+fails stops those that need it and no others. Two runners on one study share the work.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tldr.config import ModelSpec, Study
+from tldr.errors import LabError
+from tldr.study.display import Display, clock, headline
+from tldr.study.environment import cores
+from tldr.study.folder import LOG, RUN, Busy, ParentRun, RunFile, done_digest, last_error, locked, read_note
+from tldr.study.graph import Run
+from tldr.study.hashes import FileHashes
+from tldr.study.registry import STAGES
+from tldr.study.status import status_of
+
+COMMAND = (sys.executable, "-m", "tldr", "_run")
+POLL = 0.2
+RETRY = 2.0
+"""Seconds between looks at a run that another runner is at work on."""
+LAPTOP_CORES = 16
+
+MALLOC = {
+    "MALLOC_TOP_PAD_": str(2**28),
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+}
+"""Keep freed memory instead of giving it back each step: 1.15-1.37x on small models (glibc)."""
+
+
+def default_jobs() -> int:
+    """One a GPU; without one, one a core, but on a laptop-sized machine no more than two."""
+    if devices := gpus():
+        return len(devices)
+    return min(cores(), 2) if cores() <= LAPTOP_CORES else cores()
+
+
+def gpus() -> list[str]:
+    """The CUDA devices that may be used, found without torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(index) for index, _ in enumerate(listed.stdout.splitlines())]
+
+
+def costs(runs: Sequence[Run]) -> dict[str, float]:
+    """A rough cost of each run: its stage's weight times the model's size, all sizes' for labels."""
+    scale = {run.size: _scale(run.model) for run in runs if run.size and run.model}
+    total = sum(scale.values())
+    return {run.name: STAGES[run.stage].weight * scale.get(run.size, total) for run in runs}
+
+
+def _scale(model: ModelSpec) -> float:
+    return float(model.layers * model.d_model**2)
+
+
+def critical_paths(runs: Sequence[Run]) -> dict[str, float]:
+    """For each run, the cost of the longest way from its start to the study's end."""
+    own = costs(runs)
+    after = dict.fromkeys(own, 0.0)
+    for run in reversed(runs):
+        for parent in run.parent_runs():
+            after[parent.name] = max(after[parent.name], own[run.name] + after[run.name])
+    return {name: own[name] + after[name] for name in own}
+
+
+def write_run(run: Run, study: Study, root: Path) -> Path:
+    """Write a run's ``run.json``, its parents being done; of several reward models the best is taken.
+
+    Raises:
+        LabError: a reward model to choose from has no accuracy.
+    """
+    taken = {name: _choose(source.runs, root) for name, source in run.parents.items() if source.runs}
+    digests = {name: done_digest(root / parent.name) for name, parent in taken.items()}
+    spec = RunFile(
+        stage=run.stage,
+        settings=run.settings.model_dump(mode="json"),
+        study=study.name,
+        run=run.name,
+        title=run.title,
+        size=run.size,
+        seed=run.seed,
+        draw=(run.seed or 0) + run.offset,
+        model=run.model,
+        lengths=study.lengths,
+        precision=study.precision,
+        tags=run.tags,
+        inputs={name: source.external for name, source in run.parents.items() if not source.runs},
+        parents={name: ParentRun(run=parent.name, done=digests[name]) for name, parent in taken.items()},
+        ingredients=run.ingredients,
+    )
+    folder = root / run.name
+    if (folder / RUN).exists() and RunFile.read(folder).parents != spec.parents:
+        shutil.rmtree(folder / "state", ignore_errors=True)  # It was begun from other parents.
+    spec.write(folder)
+    return folder
+
+
+def _choose(candidates: Sequence[Run], root: Path) -> Run:
+    """The reward model that agrees best with the labels of valid1 (P App. B.1); the first of equals."""
+    if len(candidates) == 1:
+        return candidates[0]
+    accuracies = []
+    for run in candidates:
+        accuracy = read_note(root / run.name / "evaluation.json").get("valid1_accuracy")
+        if not isinstance(accuracy, int | float):
+            raise LabError("no valid1_accuracy to choose a reward model by", where=root / run.name)
+        accuracies.append(accuracy)
+    return candidates[accuracies.index(max(accuracies))]
+
+
+@dataclass
+class Job:
+    """A run's process, the slot (of threads, of a GPU) that it takes, and when it began."""
+
+    run: Run
+    process: subprocess.Popen[bytes]
+    slot: int
+    started: float
+
+
+@dataclass
+class Runner:
+    """Runs the runs of a study.
+
+    Attributes:
+        runs: parents before children.
+        root: the study's folder.
+        jobs: processes at once.
+        command: what runs the run in a folder, which is added to it.
+        failed: names of the runs that failed or are stale, and why.
+    """
+
+    study: Study
+    runs: Sequence[Run]
+    root: Path
+    files: FileHashes
+    display: Display
+    jobs: int = field(default_factory=default_jobs)
+    command: Sequence[str] = COMMAND
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._urgency = critical_paths(self.runs)
+        self._done: set[str] = set()
+        self._waiting = sorted(self.runs, key=lambda run: -self._urgency[run.name])
+        self._later: dict[str, float] = {}
+        self._elsewhere: set[str] = set()
+        self._active: list[Job] = []
+        self._gpus = gpus()
+
+    def run(self) -> int:
+        """Run all that is not done.
+
+        Returns:
+            The exit code: 0 when all is done, 1 when a run failed.
+
+        Raises:
+            KeyboardInterrupt: on Ctrl-C or SIGTERM, after the runs at work have saved and ended.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with _interruptions() as interrupted:
+            self._settle()
+            moved = True
+            # When nothing moves any more, what still waits needs a run that failed.
+            while moved or self._active or self._later:
+                if interrupted.is_set():
+                    self._stop(interrupted)
+                    raise KeyboardInterrupt
+                moved = self._start_ready()
+                moved = self._poll() or moved
+                interrupted.wait(0 if moved else POLL)
+        for run in self._waiting:
+            self.display.say(f"not run  {run.name}: it needs a run that failed", "yellow")
+        return 1 if self.failed else 0
+
+    def _settle(self) -> None:
+        """Take out what is done already, or done but changed since."""
+        for run in list(self._waiting):
+            self._look_at(run)
+        if self._done:
+            self.display.say(f"{len(self._done)} of {len(self.runs)} runs are done already")
+        self.display.counted(len(self._done))
+
+    def _look_at(self, run: Run) -> str:
+        """Note what has become of a run that this runner is not at work on; its state."""
+        status = status_of(run.name, self.root, self.files)
+        if status.state == "done":
+            self._done.add(run.name)
+            self._waiting.remove(run)
+        elif status.state == "stale":
+            self._waiting.remove(run)
+            self._fail(run, f"{status.why}; put it back, or remove the run with `study clean`")
+        return status.state
+
+    def _start_ready(self) -> bool:
+        """Start what can be started; whether anything was (or was found done or failed)."""
+        before = len(self._waiting)
+        for run in list(self._waiting):
+            if len(self._active) >= self.jobs:
+                break
+            if self._later.get(run.name, 0.0) > time.monotonic():
+                continue
+            if all(parent.name in self._done for parent in run.parent_runs()):
+                self._later.pop(run.name, None)
+                self._start(run)
+        return len(self._waiting) < before
+
+    def _start(self, run: Run) -> None:
+        if self._look_at(run) in ("done", "stale"):
+            self.display.counted(len(self._done))
+            return
+        try:
+            with locked_or_new(self.root / run.name):
+                folder = write_run(run, self.study, self.root)
+        except Busy:
+            self._wait_for_other(run)
+            return
+        except LabError as error:
+            self._waiting.remove(run)
+            self._fail(run, str(error))
+            return
+        slot = min(set(range(self.jobs)) - {job.slot for job in self._active})
+        with (folder / LOG).open("ab") as log:
+            process = subprocess.Popen(
+                [*self.command, str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment(slot),
+                start_new_session=True,  # Ctrl-C is for the runner, which lets its runs save.
+            )
+        self._waiting.remove(run)
+        self._active.append(Job(run, process, slot, time.monotonic()))
+        self.display.started(run)
+
+    def _wait_for_other(self, run: Run) -> None:
+        if run.name not in self._elsewhere:
+            self._elsewhere.add(run.name)
+            self.display.say(f"waiting  {run.name}: another runner is at work on it")
+        self._later[run.name] = time.monotonic() + RETRY
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        threads = str(max(1, cores() // self.jobs))
+        env = MALLOC | os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        if len(self._gpus) > 1 and self.jobs > 1:
+            env["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
+        return env
+
+    def _poll(self) -> bool:
+        """Look at the runs at work; whether one has ended."""
+        before = len(self._active)
+        for job in list(self._active):
+            folder = self.root / job.run.name
+            if job.process.poll() is None:
+                self.display.refresh(job.run.name, folder)
+                continue
+            self._active.remove(job)
+            self.display.stopped(job.run)
+            self._ended(job, folder)
+        return len(self._active) < before
+
+    def _ended(self, job: Job, folder: Path) -> None:
+        code = job.process.returncode
+        if code == Busy.exit_code:
+            self._waiting.append(job.run)
+            self._wait_for_other(job.run)
+        elif code != 0:
+            reason = last_error(folder) or f"its process ended with code {code}"
+            self._fail(job.run, f"{reason}\n         log: {folder / LOG}")
+        else:
+            self._done.add(job.run.name)
+            self.display.counted(len(self._done))
+            took = clock(time.monotonic() - job.started)
+            figures = headline(folder, job.run.stage)
+            self.display.say("  ".join(filter(None, ("done    ", job.run.name, took, figures))))
+
+    def _fail(self, run: Run, reason: str) -> None:
+        self.failed[run.name] = reason
+        self.display.say(f"failed   {run.name}: {reason}", "red")
+
+    def _stop(self, interrupted: threading.Event) -> None:
+        """Ask the runs at work to save and end, and wait; a second Ctrl-C ends them at once."""
+        if self._active:
+            self.display.say(f"stopping: {len(self._active)} runs are saving; once more ends them at once")
+        interrupted.clear()
+        for job in self._active:
+            job.process.terminate()
+        while any(job.process.poll() is None for job in self._active):
+            if interrupted.wait(POLL):
+                for job in self._active:
+                    job.process.kill()
+
+
+@contextmanager
+def locked_or_new(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        yield
+
+
+@contextmanager
+def _interruptions() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that no run is lost track of between two lines."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    names = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(name, lambda *_: event.set()) for name in names]
+    try:
+        yield event
+    finally:
+        for name, handler in zip(names, previous, strict=True):
+            signal.signal(name, handler)
