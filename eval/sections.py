@@ -6,9 +6,10 @@ A section whose runs are absent says so ("not run here") instead of vanishing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ from eval.rouge import VARIANTS, resolve_backend, rouge
 from eval.runs import Run, StudyRuns, study_posts, study_samples, training_metrics
 from eval.stats import wilson
 from eval.tables import GROUP, POOLED, Measure, Result, result_table, summarise, wide
+from tldr.errors import RecordError
 
 NOT_RUN = "Not run here."
 
@@ -138,40 +140,55 @@ def reward_section(study: Study) -> Section:
         "Share of held-out labelled pairs on which the reward model prefers what the labeler preferred. "
         "valid1 was used to select models, valid2 to report.",
     )
-    found = [(run, run.json("evaluation.json")) for run in study.runs.finished("reward")]
-    evaluated = [(run, evaluation) for run, evaluation in found if evaluation is not None]
+    evaluated = [
+        (run, values)
+        for run in study.runs.finished("reward")
+        if (values := run.json("evaluation.json")) is not None
+    ]
     if not evaluated:
         return _without(section)
-    table = result_table(accuracy_results([(run, values) for run, values in evaluated]))
+    table = result_table(accuracy_results(evaluated))
     section.tables.append(
         _results("reward_accuracy", table, "Accuracy on held-out pairs; Wilson 95 % intervals.")
     )
     agreements = [
         values["label_agreement"] for _, values in evaluated if values.get("label_agreement") is not None
     ]
-    agreement = sum(agreements) / len(agreements) if agreements else None
-    rows = table[table["params"].notna() & (table["variant"] == "")]
+    rows = result_table(accuracy_results(_in_use(study, evaluated))).dropna(subset=["params"])
     if len(rows):
-        picture = figures.reward_accuracy(rows, agreement)
-        caption = "Bars: Wilson 95 % intervals over pairs. The upper line is how often two labelers agree."
+        picture = figures.reward_accuracy(rows, sum(agreements) / len(agreements) if agreements else None)
+        caption = (
+            "The reward models that the policies were trained against and scored by, seeds averaged; bars: Wilson "
+            "95 % intervals over pairs. Dashed: how often two labelers agree, about as well as a model can look."
+        )
         section.pictures.append(Picture("reward_accuracy", picture, caption))
     return section
 
 
-def accuracy_results(evaluated: list[tuple[Run, dict[str, float]]]) -> list[Result]:
+Evaluated = tuple[Run, dict[str, Any]]
+
+
+def _in_use(study: Study, evaluated: list[Evaluated]) -> list[Evaluated]:
+    """Of several reward models a size, those that scored the samples; the main ones if none did."""
+    used = {run.parents.get("reward") for run in study.runs.finished("score")}
+    taken = [(replace(run, variant=""), values) for run, values in evaluated if run.run in used]
+    return taken or [(run, values) for run, values in evaluated if run.variant == ""]
+
+
+def accuracy_results(evaluated: list[Evaluated]) -> list[Result]:
     """Accuracy of every size and variant on valid1 and valid2, averaged over its seeds.
 
     The seeds judge the same pairs, so the interval is Wilson's at one seed's number of pairs.
     """
     results = []
     for measure in ("valid1_accuracy", "valid2_accuracy"):
-        groups: dict[tuple[str, str, float | None], list[tuple[Run, dict[str, float]]]] = {}
+        groups: dict[tuple[str, str, float | None], list[Evaluated]] = {}
         for run, values in evaluated:
             if values.get(measure) is not None:
                 groups.setdefault((run.size, run.variant, run.params), []).append((run, values))
         for (size, variant, params), members in groups.items():
             shares = pd.Series([values[measure] for _, values in members])
-            pairs = int(min(values.get(f"{measure[:6]}_n", values["n"]) for _, values in members))
+            pairs = min(_pairs(run, values, measure.split("_")[0]) for run, values in members)
             estimate = wilson(float(shares.mean()) * pairs, pairs)
             results.append(
                 Result(
@@ -195,13 +212,22 @@ def accuracy_results(evaluated: list[tuple[Run, dict[str, float]]]) -> list[Resu
     return results
 
 
+def _pairs(run: Run, values: dict[str, Any], split: str) -> int:
+    number = values.get(f"{split}_pairs", values.get("n"))
+    if not isinstance(number, int) or number < 1:
+        raise RecordError(
+            f"{split}_pairs is {number!r}: not a number of pairs", where=f"{run.run}/evaluation.json"
+        )
+    return number
+
+
 def training_section(study: Study) -> Section:
     """PPO's training curves."""
     section = Section(
         "training",
         "PPO training",
         "What the policy earned and paid while it was trained: reward rises, KL is its price, and a value "
-        "function that explains nothing or an entropy near zero warns of trouble.",
+        "function that explains nothing or an entropy near zero warns of trouble." + _prompts_note(study),
     )
     metrics = training_metrics(study.runs.finished("ppo"))
     if metrics is None:
@@ -218,6 +244,16 @@ def training_section(study: Study) -> Section:
         _plain("training_last", last[columns].round(4), "The last update of every PPO run.")
     )
     return section
+
+
+def _prompts_note(study: Study) -> str:
+    """Said wherever PPO ran on the SFT posts: the paper has a larger, body-filtered set for it."""
+    manifests = [run.json("manifest.json") or {} for run in study.runs.finished("data")]
+    if not any(manifest.get("ppo_posts_are_sft_posts") for manifest in manifests):
+        return ""
+    return (
+        " The prompts are the supervised posts: the body-filtered posts that the paper uses were not given."
+    )
 
 
 def text_section(study: Study) -> Section:

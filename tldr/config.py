@@ -160,6 +160,7 @@ class Training(Settings):
     save_every: PositiveInt = 200
     """Updates between resumable checkpoints."""
     seed_offset: int = 0
+    """Added to the run's seed: another draw of this stage alone."""
 
 
 class Pretrain(Training):

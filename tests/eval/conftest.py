@@ -130,12 +130,15 @@ def make_study(folder: Path, posts: int = 40, seeds: int = 2) -> Path:
             rows = [ppo_row(update, 1 + 0.3 * list(SIZES).index(size), draw) for update in range(1, 31)]
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             (place("ppo", size, seed) / "metrics.jsonl").write_text(lines)
+            parents = {"reward": f"reward-{size}-{seed}"}
             for method in SKILL:
                 samples = [make_sample(post, method, size, seed, t) for post in post_list for t in (0.0, 0.7)]
                 unscored = [sample.model_copy(update={"scores": {}}) for sample in samples]
                 write_records(place(f"sample-{method}", size, seed) / "samples.jsonl", unscored)
                 write_records(
-                    place(f"score-{method}", size, seed, {"samples": f"sample-{method}-{size}-{seed}"})
+                    place(
+                        f"score-{method}", size, seed, parents | {"samples": f"sample-{method}-{size}-{seed}"}
+                    )
                     / "samples.jsonl",
                     samples,
                 )
@@ -143,7 +146,7 @@ def make_study(folder: Path, posts: int = 40, seeds: int = 2) -> Path:
                 make_sample(post, "best_of_n", size, seed, 0.7, best_of=16, scorer="rm") for post in post_list
             ]
             write_records(place("best_of_n", size, seed) / "samples.jsonl", best)
-    write_json(folder / "study.json", runs)
+    write_json(folder / "study.json", {"study": "fake", "runs": runs})
     return folder
 
 

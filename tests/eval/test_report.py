@@ -9,9 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from eval.paper import PAPER_FOLDER
 from eval.preference import GOLD, preference
 from eval.report import build_report
 from eval.runs import load_runs, study_posts, study_samples, training_metrics
+from eval.sections import Study, accuracy_results, reward_section, training_section
 from eval.tables import POOLED, result_table
 from tldr.errors import RecordError, UsageError
 from tldr.records import Sample, read_records, write_records
@@ -161,6 +163,34 @@ def test_missing_parts_are_named_not_hidden(study_folder: Path, tmp_path: Path) 
     assert "preference_gold.png" in page.text, "one size alone is drawn as well"
 
 
+def test_trap_sft_posts_standing_in_for_ppo_prompts_are_noted(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "DONE").touch()
+    (tmp_path / "study.json").write_text('[{"run": "d", "stage": "data", "folder": "d"}]')
+    for stand_in in (True, False):
+        (tmp_path / "d" / "manifest.json").write_text(json.dumps({"ppo_posts_are_sft_posts": stand_in}))
+        section = training_section(Study(load_runs(tmp_path), PAPER_FOLDER, draws=20))
+        assert ("The prompts are the supervised posts" in section.intro) == stand_in
+
+
+def test_the_reward_models_in_use_are_drawn(study_folder: Path, tmp_path: Path) -> None:
+    listing = json.loads((study_folder / "study.json").read_text())
+    for row in listing["runs"]:
+        row["folder"] = str(study_folder / row["folder"])
+        if row["run"] == "reward-s-0":
+            row["variant"] = "rm1"
+    (tmp_path / "study.json").write_text(json.dumps(listing))
+    section = reward_section(Study(load_runs(tmp_path), PAPER_FOLDER, draws=20))
+    table = section.tables[0].frame
+    assert set(table[table["variant"] == "rm1"]["runs"]) == {"reward-s-0"}
+    smallest = section.pictures[0].figure.axes[0].containers[0].lines[0].get_ydata()[0]
+    accuracies = [
+        json.loads((study_folder / "runs" / f"reward-s-{seed}" / "evaluation.json").read_text())
+        for seed in (0, 1)
+    ]
+    assert smallest == pytest.approx(sum(one["valid2_accuracy"] for one in accuracies) / 2)
+
+
 def test_a_run_that_is_not_finished_lends_no_numbers(study_folder: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
     shutil.copytree(study_folder, study)
@@ -183,6 +213,10 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "DONE").touch()
     (tmp_path / "a" / "metrics.jsonl").write_text('{"episodes": 1}\n{"epi')
+    (tmp_path / "a" / "evaluation.json").write_text('{"valid2_accuracy": 0.5}')
+    run = load_runs(tmp_path).runs[0]
+    with pytest.raises(RecordError, match=r"a/evaluation\.json: valid2_pairs is None"):
+        accuracy_results([(run, run.json("evaluation.json") or {})])
     with pytest.raises(RecordError, match=r"metrics\.jsonl:2"):
         training_metrics(load_runs(tmp_path).finished("ppo"))
 

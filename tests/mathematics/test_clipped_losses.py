@@ -40,6 +40,16 @@ def test_a_ratio_on_the_other_side_is_not_clipped():
     assert stats["clip_fraction"].item() == 0.0
 
 
+def test_pads_and_zero_advantages_are_not_counted_in_the_stats():
+    # ratios 2 and 1/2, each beside a pad (whose ratio would be 1); an advantage of 0 has nothing to clip
+    mask, zeros = torch.tensor([[True, False]]), torch.zeros(1, 2)
+    up = policy_stats(torch.tensor([[math.log(2), 0.0]]), zeros, zeros, mask, clip=0.2)
+    assert up["ratio_min"].item() == pytest.approx(2.0)
+    down = policy_stats(torch.tensor([[-math.log(2), 0.0]]), zeros, zeros, mask, clip=0.2)
+    assert down["ratio_max"].item() == pytest.approx(0.5)
+    assert (up["clip_fraction"].item(), down["clip_fraction"].item()) == (0.0, 0.0)
+
+
 def test_kl_stats_by_hand():
     # one token twice as likely as before: d = log old - log new = -ln 2
     # k1 = -0.693147, k2 = 0.693147^2 / 2 = 0.240227, k3 = 2 - 1 - 0.693147 = 0.306853

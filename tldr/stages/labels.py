@@ -11,11 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import Any
 
 from tldr.config import Labels
 from tldr.data.sources import check_disjoint, load_comparisons, post_keys
 from tldr.errors import UsageError
-from tldr.records import CandidateSummary, Post, Ranking, write_json, write_records
+from tldr.records import Post, Ranking, write_json, write_records
 from tldr.stages.common import (
     Device,
     Draw,
@@ -28,6 +29,7 @@ from tldr.stages.common import (
 )
 from tldr.stages.context import RunContext
 from tldr.toy import labelers, writers
+from tldr.toy.labelers import Candidate
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
 
@@ -59,15 +61,14 @@ def run(ctx: RunContext[Labels]) -> None:
     questions = list(plan_questions(ctx))
     answers = _sample(ctx, questions)
     rng = random.Random(derive(ctx.seed, "labelers"))
-    workers = labelers.make_workers(derive(ctx.seed, "workers"))
     rows: dict[str, list[Ranking]] = {split: [] for split in POSTS}
     alike = asked = 0
     for index, (question, summaries) in enumerate(zip(questions, answers, strict=True)):
-        task = labelers.Task(f"{ctx.run or 'labels'}-{index // 1000}", question.split)
-        first, second = rng.sample(workers, 2)
-        rows[question.split].append(ask(question.post, summaries, first, rng, task))
+        first, second = rng.sample(labelers.WORKERS, 2)
+        batch = f"{ctx.run or 'labels'}-{index // 1000}"
+        rows[question.split].append(ask(question, summaries, first, rng, batch))
         if question.split != "train":
-            again = ask(question.post, summaries, second, rng, task)
+            again = ask(question, summaries, second, rng, batch)
             same, pairs = agreement(rows[question.split][-1], again)
             alike, asked = alike + same, asked + pairs
     for split, rankings in rows.items():
@@ -110,7 +111,7 @@ def _slot(rng: random.Random, settings: Labels) -> str:
     return "writer" if draw < settings.reference_share + settings.writer_share else "policy"
 
 
-def _sample(ctx: RunContext[Labels], questions: list[Question]) -> list[list[CandidateSummary]]:
+def _sample(ctx: RunContext[Labels], questions: list[Question]) -> list[list[Candidate]]:
     """The summaries of every question, in the order of its slots."""
     drawn: dict[int, list[Draw]] = {}
     device = Device.open(ctx.precision)
@@ -141,29 +142,29 @@ def _sample(ctx: RunContext[Labels], questions: list[Question]) -> list[list[Can
 
 def _summaries(
     question: Question, draws: list[Draw], rng: random.Random, ctx: RunContext[Labels]
-) -> list[CandidateSummary]:
+) -> list[Candidate]:
     left = iter(draws)
     rows = []
     for slot in question.slots:
         if slot == "ref":
-            rows.append(CandidateSummary(text=f" {question.post.summary}", policy="ref", note=None))
+            rows.append(Candidate(question.post.summary or "", "ref"))
         elif slot == "writer":
-            rows.append(writers.write(rng, question.post))
+            name, text = writers.write(rng, question.post)
+            rows.append(Candidate(text, f"writer_{name}"))
         else:
             draw = next(left)
-            name = f"sft-{question.policy}-t{ctx.settings.temperature:g}"
-            extra = {} if draw.stopped else {"stopped": False}
-            rows.append(CandidateSummary.model_validate({"text": draw.text, "policy": name, "note": None, **extra}))
+            rows.append(Candidate(draw.text, f"{question.policy}-t{ctx.settings.temperature:g}", draw.stopped))
     return rows
 
 
 def ask(
-    post: Post, summaries: list[CandidateSummary], worker: labelers.Worker, rng: random.Random, task: labelers.Task
+    question: Question, summaries: list[Candidate], worker: labelers.Worker, rng: random.Random, batch: str
 ) -> Ranking:
     """One worker's answer; two summaries are compared (no ties), more are ranked."""
+    task: dict[str, Any] = {"worker": worker, "batch": batch, "split": question.split}
     if len(summaries) == 2:
-        return Ranking.from_comparison(labelers.compare(post, *summaries, worker, rng, task))
-    return labelers.rank(post, summaries, worker, rng, task)
+        return Ranking.from_comparison(labelers.compare(question.post, *summaries, rng, **task))
+    return labelers.rank(question.post, summaries, rng, **task)
 
 
 def agreement(a: Ranking, b: Ranking) -> tuple[int, int]:

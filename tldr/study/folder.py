@@ -122,12 +122,14 @@ def execute(folder: Path) -> None:
 
     Raises:
         Busy: another process holds the folder.
+        UsageError: a parent run is not done, or not the one that this run was made for.
         LabError: whatever the stage raises.
     """
     run = RunFile.read(folder)
     with locked(folder):
         if (folder / DONE).exists():
             return
+        _check_parents(run, folder)
         (folder / FAILED).unlink(missing_ok=True)
         ctx = run.context(folder)
         shown = {"stage", "settings", "lengths", "precision", "model", "tags"}
@@ -147,6 +149,17 @@ def execute(folder: Path) -> None:
             if (folder / ENVIRONMENT).exists():
                 seconds = round(before + time.monotonic() - started, 1)
                 write_json(folder / ENVIRONMENT, {**read_note(folder / ENVIRONMENT), "seconds": seconds})
+
+
+def _check_parents(run: RunFile, folder: Path) -> None:
+    for name, parent in run.parents.items():
+        place = folder.parent / parent.run
+        if (digest := done_digest(place)) != parent.done:
+            raise UsageError(
+                f"its {name} has changed since" if digest else f"its {name} is missing or not done",
+                where=place,
+                remedy="run the study, which makes what is missing",
+            )
 
 
 def _finish(folder: Path) -> None:

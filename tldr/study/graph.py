@@ -129,6 +129,9 @@ def needed_for(runs: list[Run], stage: str | None) -> list[Run]:
     return [run for run in runs if run.name in wanted]
 
 
+Parents = dict[str, Source]
+
+
 class _Graph:
     """Collects runs by name; a run that is there already is not added twice."""
 
@@ -182,25 +185,18 @@ class _Graph:
             for size in sizes:
                 parents = {"policy": sft[size], **labels, "data": data}
                 reward[size] = self._reward(number, size, seed, parents)
-                parents = {
-                    "policy": policies[size],
-                    "reference": sft[size],
-                    "reward": reward[size],
-                    "data": data,
-                }
-                run = self._run("ppo", ppo, size, seed, parents)
+                parents = {"policy": policies[size], "reference": sft[size], "reward": reward[size]}
+                run = self._run("ppo", ppo, size, seed, parents | {"data": data})
                 policies = policies | {size: self.add(replace(run, **_round(number)))}
         for size in sizes:
             models = {"pretrained": start[size], "sft": sft[size], "ppo": policies[size]}
             scorers = {"sft": sft[size], "reward": reward[size], "data": data}
             self._measure(size, seed, models, scorers)
 
-    def _run(self, stage: str, settings: Settings, size: str, seed: int, parents: dict[str, Source]) -> Run:
+    def _run(self, stage: str, settings: Settings, size: str, seed: int, parents: Parents) -> Run:
         return Run(stage, settings.for_size(size), size, seed, model=self.study.ladder[size], parents=parents)
 
-    def _add(
-        self, stage: str, settings: Settings, size: str, seed: int, parents: dict[str, Source]
-    ) -> Source:
+    def _add(self, stage: str, settings: Settings, size: str, seed: int, parents: Parents) -> Source:
         return self.add(self._run(stage, settings, size, seed, parents))
 
     def _start(self, size: str, seed: int, data: Source) -> Source:
@@ -218,7 +214,7 @@ class _Graph:
         parents = {"data": data} | {f"policy-{size}": policy for size, policy in policies.items()}
         return self.add(Run("labels", self.study.labels, seed=seed, parents=parents, **_round(number)))
 
-    def _reward(self, number: int, size: str, seed: int, parents: dict[str, Source]) -> Source:
+    def _reward(self, number: int, size: str, seed: int, parents: Parents) -> Source:
         """The reward models of a size, all on the same labels; who uses them takes the best."""
         settings = self.study.reward.model_copy(update={"seeds": Reward.model_fields["seeds"].default})
         run = self._run("reward", settings, size, seed, parents)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -28,17 +29,18 @@ class FileHashes:
     """sha256 of files, remembered with their size and time so that nothing is read twice.
 
     Args:
-        path: where it is kept between commands.
+        path: where it is kept between commands; None keeps it in memory.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | None = None):
         self._path = path
         self._known: dict[str, list[Any]] = {}
         self._new = False
-        try:
+        if path is None:
+            return
+        # No more than a memory: what is lost is computed again.
+        with contextlib.suppress(OSError, ValueError, TypeError):
             self._known = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            pass  # No more than a memory: what is lost is computed again.
 
     def file(self, path: Path) -> str:
         """sha256 of a file's bytes; read again only if its size or time has changed.
@@ -75,7 +77,7 @@ class FileHashes:
 
     def save(self) -> None:
         """Keep what was learnt for the next command."""
-        if self._new:
+        if self._new and self._path is not None:
             write_json(self._path, self._known)
             self._new = False
 
@@ -133,11 +135,8 @@ def _read_code(path: Path, module: str, mtime_ns: int, size: int) -> tuple[str, 
 
 
 def _is_text(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:

@@ -89,7 +89,8 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> Tree:
         return tree
     if not isinstance(base, str):
         raise UsageError(f"found {base!r}, expected the path of a study file", where=f"{path}: base")
-    return _merge(_with_bases(path.parent / base, (*above, here)), tree)
+    merged: Tree = _merge(_with_bases(path.parent / base, (*above, here)), tree)
+    return merged
 
 
 def _merge(under: Any, over: Any) -> Any:

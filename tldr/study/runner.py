@@ -65,7 +65,7 @@ def costs(runs: Sequence[Run]) -> dict[str, float]:
     """A rough cost of each run: its stage's weight times the model's size, all sizes' for labels."""
     scale = {run.size: _scale(run.model) for run in runs if run.size and run.model}
     total = sum(scale.values())
-    return {run.name: STAGES[run.stage].weight * scale.get(run.size, total) for run in runs}
+    return {run.name: STAGES[run.stage].weight * scale.get(run.size or "", total) for run in runs}
 
 
 def _scale(model: ModelSpec) -> float:
@@ -261,6 +261,7 @@ class Runner:
     def _environment(self, slot: int) -> dict[str, str]:
         threads = str(max(1, cores() // self.jobs))
         env = MALLOC | os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        env["TLDR_DEBUG"] = "1"  # Tracebacks go into the run's log.
         if len(self._gpus) > 1 and self.jobs > 1:
             env["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
         return env

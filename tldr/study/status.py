@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tldr.config import Study
 from tldr.errors import LabError, UsageError
 from tldr.records import write_json
 from tldr.study.folder import (
@@ -25,6 +26,7 @@ from tldr.study.folder import (
 )
 from tldr.study.graph import Run
 from tldr.study.hashes import FileHashes
+from tldr.study.load import resolved
 
 State = Literal["done", "running", "failed", "stale", "waiting"]
 
@@ -157,8 +159,8 @@ def remove(folders: Sequence[Path]) -> None:
             shutil.rmtree(folder)
 
 
-def write_listing(study: str, runs: Sequence[Run], root: Path) -> Path:
-    """Write ``study.json``: the study's runs as the report reads them.
+def write_listing(study: Study, runs: Sequence[Run], root: Path) -> Path:
+    """Write ``study.json``: the study's settings, and its runs as the report reads them.
 
     `params` of a run is what the samples of its size say.
     """
@@ -181,7 +183,7 @@ def write_listing(study: str, runs: Sequence[Run], root: Path) -> Path:
         }
         for run in runs
     ]
-    return write_json(root / "study.json", {"study": study, "runs": rows})
+    return write_json(root / "study.json", {"study": resolved(study), "runs": rows})
 
 
 def _parents(run: Run, root: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -23,8 +23,8 @@ _CORE = {
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-    yaml_constructors: dict[Any, Any] = {}  # noqa: RUF012
+    yaml_implicit_resolvers: Any = {}  # noqa: RUF012
+    yaml_constructors: ClassVar[Any] = {}
 
     def mapping(self, node: yaml.MappingNode) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -56,7 +56,7 @@ class _Refused(yaml.MarkedYAMLError):
 
 for _name, (_pattern, _first) in _CORE.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), _first)
-for _name, _construct in {
+_CONSTRUCTORS: dict[str, Any] = {
     "null": _Loader.construct_yaml_null,
     "bool": _Loader.construct_yaml_bool,
     "int": _Loader.integer,
@@ -64,9 +64,10 @@ for _name, _construct in {
     "str": _Loader.construct_yaml_str,
     "map": _Loader.mapping,
     "seq": _Loader.sequence,
-}.items():
+}
+for _name, _construct in _CONSTRUCTORS.items():
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _construct)
-_Loader.add_constructor(None, _Loader.construct_undefined)
+_Loader.yaml_constructors[None] = _Loader.construct_undefined
 
 
 def parse_yaml(text: str, where: str | Path) -> Any:

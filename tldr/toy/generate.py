@@ -1,4 +1,4 @@
-"""The toy world as files: posts, references, labels, and a pretraining corpus."""
+"""Write the toy world's files: corpus, posts, and labels on scripted summaries."""
 
 from __future__ import annotations
 
@@ -7,103 +7,143 @@ import json
 import random
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tldr.config import ToyData
-from tldr.records import CandidateSummary, Post, write_json, write_records
-from tldr.toy import authors, corpus, writers
-from tldr.toy.labelers import Task, compare, make_workers, rank, rate
-from tldr.toy.world import VERSION, draw_post, facts_of
+from tldr.records import Post, Record, write_json, write_records
+from tldr.toy import authors, corpus, labelers, writers, world
+from tldr.toy.labelers import Candidate
 
-LABELLED = {"train": 2000, "valid1": 500, "valid2": 500}
-"""Comparisons of scripted summaries a split; rankings and ratings are a quarter as many."""
-EVALUATION_SPLITS = ("valid1", "valid2")
-
-
-def generate_toy(config: ToyData, out: Path) -> None:
-    """Write the toy world's files; the same config gives the same bytes.
-
-    ``corpus.jsonl`` ({text, query_chars}), ``sft.jsonl`` and ``valid1/2.jsonl`` (posts with
-    references), ``ppo.jsonl`` (the SFT posts and more, without references), ``comparisons.jsonl``,
-    ``rankings.jsonl``, ``ratings.jsonl`` (of scripted summaries), ``manifest.json``.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    sets = {
-        "sft": referenced(config, "sft", config.sft_posts),
-        "valid1": referenced(config, "valid1", config.valid1_posts),
-        "valid2": referenced(config, "valid2", config.valid2_posts),
-    }
-    extra = max(0, config.ppo_posts - config.sft_posts)
-    rng = random.Random(f"{config.seed}-ppo")
-    unreferenced = [post.model_copy(update={"summary": None}) for post in sets["sft"][: config.ppo_posts]]
-    sets["ppo"] = unreferenced + [draw_post(rng, f"ppo-{index}") for index in range(extra)]
-    for name, posts in sets.items():
-        write_records(out / f"{name}.jsonl", posts)
-    _write_lines(out / "corpus.jsonl", documents(config))
-    agreement = _write_labels(config, {"train": sets["sft"], **{n: sets[n] for n in EVALUATION_SPLITS}}, out)
-    files = sorted(path.name for path in out.glob("*.jsonl"))
-    write_json(
-        out / "manifest.json",
-        {
-            "world_version": VERSION,
-            "config": config.model_dump(),
-            "label_agreement": agreement,
-            "records": {name: sum(1 for _ in (out / name).open()) for name in files},
-            "sha256": {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in files},
-        },
-    )
+COMPARISONS, VALID_COMPARISONS, RANKINGS, RATINGS = 2000, 500, 300, 300
+"""Labels on scripted summaries (the study's own pool, with policy samples, is the label stage's)."""
+RANKED = 5
+"""Summaries in a ranking."""
 
 
-def referenced(config: ToyData, name: str, number: int) -> list[Post]:
-    """Posts with references, drawn from the set's own stream."""
-    rng = random.Random(f"{config.seed}-{name}")
-    posts = []
-    for index in range(number):
-        post = draw_post(rng, f"{name}-{index}")
-        summary = authors.reference(rng, facts_of(post), post.post)
-        posts.append(post.model_copy(update={"summary": summary}))
+class Document(Record):
+    """A pretraining text; its first `query_chars` characters are the post."""
+
+    text: str
+    query_chars: int
+
+
+def _draw(rng: random.Random, prefix: str, n: int, seen: set[str]) -> list[Post]:
+    """`n` posts whose bodies are nowhere else in the world's files."""
+    posts: list[Post] = []
+    while len(posts) < n:
+        post = world.draw_post(rng, f"{prefix}-{len(posts):06d}")
+        if post.post not in seen:
+            seen.add(post.post)
+            posts.append(post)
     return posts
 
 
-def documents(config: ToyData) -> Iterable[dict[str, str | int]]:
-    """The pretraining corpus: its posts are its own."""
-    rng = random.Random(f"{config.seed}-corpus")
-    for index in range(config.corpus):
-        text, query_chars = corpus.document(rng, draw_post(rng, f"corpus-{index}"))
-        yield {"text": text, "query_chars": query_chars}
+def _with_reference(rng: random.Random, post: Post) -> Post:
+    summary = authors.reference(rng, world.facts_of(post), post.post)
+    return Post.model_validate({**post.model_dump(exclude_unset=True), "summary": summary})
 
 
-def _write_lines(path: Path, rows: Iterable[dict[str, str | int]]) -> None:
-    with path.open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps(row) + "\n" for row in rows)
+def mixed_pair(rng: random.Random, post: Post) -> tuple[Candidate, Candidate]:
+    """Two scripted summaries of a post, each in turn the reference with probability 1/4."""
+    first, second = (_candidate(rng, post) for _ in range(2))
+    while second.text == first.text:
+        second = _candidate(rng, post)
+    return first, second
 
 
-def candidate(rng: random.Random, post: Post) -> CandidateSummary:
-    """The reference once in four, else a scripted writer's summary."""
+def _candidate(rng: random.Random, post: Post) -> Candidate:
     if post.summary is not None and rng.random() < 0.25:
-        return CandidateSummary(text=f" {post.summary}", policy="ref", note=None)
-    return writers.write(rng, post)
+        return Candidate(post.summary, "ref")
+    name, text = writers.write(rng, post)
+    return Candidate(text, f"writer_{name}")
 
 
-def _write_labels(config: ToyData, sets: dict[str, list[Post]], out: Path) -> float:
-    """Comparisons, K-way rankings and axis ratings of scripted summaries; the labelers' agreement."""
-    rng = random.Random(f"{config.seed}-labels")
-    workers = make_workers(config.seed)
-    comparisons, rankings, ratings = [], [], []
-    agreed = asked = 0
-    for split, posts in sets.items():
-        for index in range(min(LABELLED[split], 2 * len(posts))):
-            post, task = rng.choice(posts), Task(f"toy-{index // 250}", split)
-            a, b = candidate(rng, post), candidate(rng, post)
-            first, second = rng.sample(workers, 2)
-            comparisons.append(compare(post, a, b, first, rng, task))
-            if a.text != b.text:
-                asked += 1
-                agreed += comparisons[-1].choice == compare(post, a, b, second, rng, task).choice
-            if index % 4 == 0:
-                several = [candidate(rng, post) for _ in range(rng.randint(4, 9))]
-                rankings.append(rank(post, several, first, rng, task))
-                ratings.append(rate(post, several[0], first, rng, task))
-    write_records(out / "comparisons.jsonl", comparisons)
-    write_records(out / "rankings.jsonl", rankings)
-    write_records(out / "ratings.jsonl", ratings)
-    return agreed / asked
+def _distinct(rng: random.Random, post: Post, n: int) -> list[Candidate]:
+    found: dict[str, Candidate] = {}
+    while len(found) < n:
+        candidate = _candidate(rng, post)
+        found.setdefault(candidate.text, candidate)
+    return list(found.values())
+
+
+def _labels(config: ToyData, posts: dict[str, list[Post]]) -> dict[str, list[Record]]:
+    """Comparisons, rankings and ratings of scripted summaries."""
+    rng = random.Random(f"{config.seed}/labels")
+    comparisons: list[Record] = []
+    for split, n in (("train", COMPARISONS), ("valid1", VALID_COMPARISONS), ("valid2", VALID_COMPARISONS)):
+        for _ in range(n):
+            post = rng.choice(posts[split])
+            comparisons.append(
+                labelers.compare(post, *mixed_pair(rng, post), rng, batch="writers", split=split)
+            )
+    rankings: list[Record] = []
+    for _ in range(RANKINGS):
+        post = rng.choice(posts["train"])
+        rankings.append(labelers.rank(post, _distinct(rng, post, RANKED), rng, batch="writers"))
+    ratings: list[Record] = []
+    for _ in range(RATINGS):
+        post = rng.choice(posts["valid2"])
+        ratings.append(labelers.rate(post, _candidate(rng, post), rng, batch="writers"))
+    return {"comparisons": comparisons, "rankings": rankings, "ratings": ratings}
+
+
+def _documents(config: ToyData, seen: set[str]) -> Iterable[Document]:
+    rng = random.Random(f"{config.seed}/corpus")
+    for post in _draw(rng, "corpus", config.corpus, seen):
+        text, query_chars = corpus.document(rng, post)
+        yield Document(text=text, query_chars=query_chars)
+
+
+def generate_toy(config: ToyData, out: Path) -> dict[str, Any]:
+    """Write the world's files into `out`; the same settings give the same bytes.
+
+    ``corpus.jsonl`` (documents), ``sft.jsonl`` (posts with references), ``ppo.jsonl`` (the SFT posts
+    and further ones, without references), ``valid1.jsonl``, ``valid2.jsonl`` (posts with references;
+    no post is in two of corpus, ppo, valid1, valid2), ``comparisons.jsonl``, ``rankings.jsonl``,
+    ``ratings.jsonl`` (labels of scripted summaries) and ``manifest.json``.
+
+    Returns:
+        The manifest: settings, world version, rows and sha256 of each file, labeler agreement.
+    """
+    seen: set[str] = set()
+    # the evaluation posts come first: other sizes of the training files leave them as they are
+    posts: dict[str, list[Post]] = {}
+    for name, n in (
+        ("valid2", config.valid2_posts),
+        ("valid1", config.valid1_posts),
+        ("train", config.sft_posts),
+    ):
+        rng = random.Random(f"{config.seed}/{name}")
+        posts[name] = [_with_reference(rng, post) for post in _draw(rng, name, n, seen)]
+    further = _draw(
+        random.Random(f"{config.seed}/ppo"), "ppo", max(config.ppo_posts - config.sft_posts, 0), seen
+    )
+    bare = [
+        Post.model_validate({**p.model_dump(exclude={"summary"}, exclude_unset=True)}) for p in posts["train"]
+    ]
+    files: dict[str, Iterable[Record]] = {
+        "sft": posts["train"],
+        "ppo": bare + further,
+        "valid1": posts["valid1"],
+        "valid2": posts["valid2"],
+        **_labels(config, posts),
+        "corpus": list(_documents(config, seen)),
+    }
+    entries = {}
+    for name, records in files.items():
+        path = write_records(out / f"{name}.jsonl", records)
+        entries[path.name] = {
+            "rows": sum(1 for _ in records),
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+    rng = random.Random(f"{config.seed}/agreement")
+    pairs = [(post, *mixed_pair(rng, post)) for post in rng.choices(posts["train"], k=2000)]
+    manifest = {
+        "synthetic": True,
+        "world": world.VERSION,
+        "settings": json.loads(config.model_dump_json()),
+        "files": entries,
+        "labeler_agreement": labelers.agreement(pairs, rng),
+    }
+    write_json(out / "manifest.json", manifest)
+    return manifest

@@ -76,7 +76,7 @@ def legal_trigrams() -> frozenset[Trigram]:
     lines = [[_collapse(p) for p in pieces(s.format_map(fill))] for s in _sentences()]
     titles = [[_collapse(p) for p in pieces(t.format_map(fill))] for t in phrases.TITLES]
     starts = {(line[0], line[1] if len(line) > 1 else "") for line in lines + titles}
-    ends = {(line[-2] if len(line) > 1 else "^", line[-1]) for line in lines} 
+    ends = {(line[-2] if len(line) > 1 else "^", line[-1]) for line in lines}
     legal = {t for line in lines + titles for t in zip(line, line[1:], line[2:], strict=False)}
     legal |= {(*end, first) for end in ends for first, _ in starts}
     legal |= {(mark, *start) for _, mark in ends for start in starts}

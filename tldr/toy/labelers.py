@@ -1,8 +1,8 @@
-"""Simulated labelers: the planted utility, seen through a worker's taste for length and noise.
+"""Simulated labelers: noisy readers of the planted utility.
 
-A worker's noisy utility of a summary is u + bias * words + tau * Gumbel noise. The difference of two
-Gumbel draws is logistic, so a comparison follows P(a over b) = sigmoid(du / tau), and a ranking of
-K summaries implies the same law for each of its pairs.
+A worker sees ``utility + bias * words + noise``, with Gumbel noise of scale TAU times the worker's
+own carelessness. The difference of two such noises is logistic, so an unbiased worker of
+carelessness 1 chooses with `gold.preference_probability` exactly, and rankings follow Plackett-Luce.
 """
 
 from __future__ import annotations
@@ -11,126 +11,180 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tldr.records import Axes, CandidateSummary, Comparison, Extra, Info, Post, RatedSummary, Ranking, Rating
-from tldr.toy.gold import TAU, WEIGHTS, count, utility
-from tldr.toy.world import facts_of, pieces
+from tldr.toy.gold import TAU, WEIGHTS, Utility, count, facts_of, utility
 
-CONFIDENCE = (0.6, 1.4, 2.6)
-"""Noisy utility gaps, in units of the worker's tau, from which an answer is one step surer."""
-TIE = 0.1
-"""Neighbours in a ranking closer than this many taus get the same place."""
+Split = Literal["train", "valid1", "valid2"]
+
+STRENGTH = (0.8, 1.8, 3.2)
+"""Noisy gaps, in units of TAU, from which the slider moves 2, 3 and 4 steps from the middle."""
+TIE = 0.25
+"""Neighbours in a ranking closer than this, in units of TAU, are tied."""
+RATING_NOISE = 0.5
+"""Standard deviation of a rating, in Likert points."""
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A labeler: noise scale (utility units) and liking for each further word."""
+    """One labeler: noise as a multiple of TAU, and utility given away for each word of length."""
 
     name: str
-    tau: float
-    per_word: float
-
-    def sees(self, post: Post | Info, summary: CandidateSummary, rng: random.Random) -> float:
-        """Noisy utility of one summary."""
-        stopped = (summary.model_extra or {}).get("stopped", True)
-        value = utility(post, summary.text, stopped=bool(stopped)).overall
-        gumbel = -math.log(-math.log(rng.random() or 1e-12))
-        return value + self.per_word * len(pieces(summary.text)) + self.tau * gumbel
+    carelessness: float
+    length_bias: float
 
 
-def make_workers(seed: int, number: int = 12) -> list[Worker]:
-    """The same workers for the same seed; their noise is TAU times 0.6 .. 1.4."""
-    rng = random.Random(f"workers-{seed}")
-    return [
-        Worker(f"w{index:02d}", TAU * rng.uniform(0.6, 1.4), rng.uniform(-0.01, 0.03)) for index in range(number)
-    ]
+WORKERS: tuple[Worker, ...] = tuple(
+    Worker(f"worker-{i:02d}", 0.7 + 0.06 * i, 0.01 * ((7 * i) % 5 - 1)) for i in range(11)
+)
+"""Carelessness 0.7 to 1.3, mean 1; length bias -0.01 to 0.03 a word."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """Which batch and split a label belongs to."""
+class Candidate:
+    """A summary to be labelled: its text, who wrote it, whether it ended with EOS."""
 
-    batch: str
-    split: str
+    text: str
+    policy: str
+    stopped: bool = True
+
+    def shown(self) -> CandidateSummary:
+        """As the record holds it: the text begins with one space, as in OpenAI's files."""
+        return CandidateSummary(text=" " + self.text.lstrip(" "), policy=self.policy)
 
 
-def as_info(post: Post) -> Info:
-    """A post as the `info` of a label, facts and all (OpenAI's rows carry the whole post too)."""
-    return Info.model_validate(post.model_dump(exclude={"summary"}, exclude_unset=True))
+def info_of(post: Post) -> Info:
+    """The post as comparisons carry it; the toy facts stay with it, so gold can be asked again."""
+    facts = dict(facts_of(post))
+    return Info.model_validate(
+        {"id": post.id, "subreddit": post.subreddit, "title": post.title, "post": post.post, "facts": facts}
+    )
+
+
+def _impressions(
+    worker: Worker, post: Post, candidates: Sequence[Candidate], rng: random.Random
+) -> list[float]:
+    """What the worker makes of each summary, in utility."""
+    felt = []
+    for candidate in candidates:
+        true = utility(post, candidate.text, candidate.stopped)
+        # the length axis is 0.02 a word for everybody; the bias comes on top
+        words = count(facts_of(post), candidate.text).words
+        gumbel = -math.log(rng.expovariate(1.0))
+        felt.append(true.overall + worker.length_bias * words + TAU * worker.carelessness * gumbel)
+    return felt
 
 
 def compare(
-    post: Post, a: CandidateSummary, b: CandidateSummary, worker: Worker, rng: random.Random, task: Task
+    post: Post,
+    a: Candidate,
+    b: Candidate,
+    rng: random.Random,
+    *,
+    worker: Worker | None = None,
+    batch: str = "toy",
+    split: Split = "train",
 ) -> Comparison:
-    """One worker's choice between two summaries, with the signed 1-9 confidence (never 5)."""
-    gap = worker.sees(post, b, rng) - worker.sees(post, a, rng)
-    choice = int(gap > 0)
-    strength = 1 + sum(abs(gap) / worker.tau >= limit for limit in CONFIDENCE)
-    return Comparison.model_validate(
-        {
-            "info": as_info(post),
-            "summaries": [a, b],
-            "choice": choice,
-            "worker": worker.name,
-            "batch": task.batch,
-            "split": task.split,
-            "extra": Extra(confidence=5 + strength if choice else 5 - strength),
-        }
+    """One labeler's choice between two summaries, with the signed 1-9 slider (never 5; P C.1).
+
+    Args:
+        worker: by default drawn.
+
+    Raises:
+        RecordError: the post carries no toy facts.
+    """
+    worker = worker or rng.choice(WORKERS)
+    felt_a, felt_b = _impressions(worker, post, (a, b), rng)
+    strength = 1 + sum(abs(felt_a - felt_b) >= TAU * step for step in STRENGTH)
+    choice: Literal[0, 1] = 0 if felt_a >= felt_b else 1
+    return Comparison(
+        info=info_of(post),
+        summaries=[a.shown(), b.shown()],
+        choice=choice,
+        worker=worker.name,
+        batch=batch,
+        split=split,
+        extra=Extra(confidence=5 + strength if choice else 5 - strength),
     )
 
 
 def rank(
-    post: Post, summaries: Sequence[CandidateSummary], worker: Worker, rng: random.Random, task: Task
+    post: Post,
+    candidates: Sequence[Candidate],
+    rng: random.Random,
+    *,
+    worker: Worker | None = None,
+    batch: str = "toy",
+    split: Split = "train",
 ) -> Ranking:
-    """One worker's order of K summaries, 1 = best; near neighbours tie."""
-    seen = [worker.sees(post, summary, rng) for summary in summaries]
-    order = sorted(range(len(seen)), key=lambda index: -seen[index])
-    places = [0] * len(seen)
-    place = 1
-    for position, index in enumerate(order):
-        if position and seen[order[position - 1]] - seen[index] >= TIE * worker.tau:
-            place += 1
-        places[index] = place
-    return Ranking.model_validate(
-        {
-            "info": as_info(post),
-            "summaries": list(summaries),
-            "rank": places,
-            "worker": worker.name,
-            "batch": task.batch,
-            "split": task.split,
-        }
+    """One labeler's order of K summaries, 1 = best; neighbours closer than `TIE` share a rank.
+
+    Raises:
+        RecordError: the post carries no toy facts.
+    """
+    worker = worker or rng.choice(WORKERS)
+    felt = _impressions(worker, post, candidates, rng)
+    order = sorted(range(len(felt)), key=lambda i: -felt[i])
+    ranks = [1] * len(felt)
+    for place, (above, here) in enumerate(zip(order, order[1:], strict=False), start=2):
+        ranks[here] = ranks[above] if felt[above] - felt[here] < TAU * TIE else place
+    return Ranking(
+        info=info_of(post),
+        summaries=[candidate.shown() for candidate in candidates],
+        rank=ranks,
+        worker=worker.name,
+        batch=batch,
+        split=split,
     )
 
 
-def rate(post: Post, summary: CandidateSummary, worker: Worker, rng: random.Random, task: Task) -> Rating:
-    """One worker's 1-7 marks on the paper's four axes; half a mark of noise on each."""
-    stopped = bool((summary.model_extra or {}).get("stopped", True))
-    marks = axis_marks(post, summary.text, stopped)
-    noisy = {axis: min(7, max(1, round(mark + rng.gauss(0, 0.5 * worker.tau / TAU)))) for axis, mark in marks.items()}
-    return Rating.model_validate(
-        {
-            "info": as_info(post),
-            "summary": RatedSummary(text=summary.text, policy=summary.policy, note=summary.note, axes=Axes(**noisy)),
-            "worker": worker.name,
-            "batch": task.batch,
-            "split": "train" if task.split == "train" else task.split,
-        }
-    )
-
-
-def axis_marks(post: Post | Info, text: str, stopped: bool = True) -> dict[str, float]:
-    """Noise-free 1-7 marks: coverage by the weight of the facts told, the others by their faults."""
-    seen = count(facts_of(post), text)
-    value = utility(post, text, stopped=stopped)
-    full = sum(WEIGHTS.values())
-    coverage = 1 + 6 * sum(WEIGHTS[slot] for slot in seen.covered) / full
-    accuracy = 7 - 2.0 * sum(seen.wrong.values())
-    coherence = max(1.0, 7 + 1.5 * value.coherence)
-    overall = 1 + 6 / (1 + math.exp(-(value.overall - 2.5) / 1.5))
+def true_axes(u: Utility) -> dict[str, float]:
+    """The four axes on the 1-7 scale before noise: 7 = nothing missing, wrong or clumsy."""
+    whole = sum(WEIGHTS.values())
     return {
-        "overall": overall,
-        "coverage": coverage,
-        "accuracy": max(1.0, accuracy),
-        "coherence": coherence,
+        "overall": 1 + 6 * (u.overall + 1) / (whole + 1.5),
+        "accuracy": 7 + 2 * u.accuracy,
+        "coverage": 1 + 6 * u.coverage / whole,
+        "coherence": 7 + 2 * u.coherence,
     }
+
+
+def rate(
+    post: Post,
+    candidate: Candidate,
+    rng: random.Random,
+    *,
+    worker: Worker | None = None,
+    batch: str = "toy",
+    split: Split = "valid2",
+) -> Rating:
+    """One labeler's 1-7 ratings on the paper's four axes.
+
+    Raises:
+        RecordError: the post carries no toy facts.
+    """
+    worker = worker or rng.choice(WORKERS)
+    u = utility(post, candidate.text, candidate.stopped)
+    noisy = {
+        axis: round(value + rng.gauss(0.0, RATING_NOISE * worker.carelessness))
+        for axis, value in true_axes(u).items()
+    }
+    shown = candidate.shown()
+    axes = Axes(**{axis: min(max(value, 1), 7) for axis, value in noisy.items()})
+    return Rating(
+        info=info_of(post),
+        summary=RatedSummary(text=shown.text, policy=shown.policy, axes=axes),
+        worker=worker.name,
+        batch=batch,
+        split=split,
+    )
+
+
+def agreement(pairs: Sequence[tuple[Post, Candidate, Candidate]], rng: random.Random) -> float:
+    """Share of pairs on which two different random workers choose alike (the paper: 72-77 %)."""
+    alike = 0
+    for post, a, b in pairs:
+        one, two = rng.sample(WORKERS, 2)
+        alike += compare(post, a, b, rng, worker=one).choice == compare(post, a, b, rng, worker=two).choice
+    return alike / len(pairs)

@@ -16,13 +16,21 @@ SLOTS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "verb": tuple(
             "sold lost burned painted dropped washed borrowed wrecked pawned ruined buried traded scratched mailed".split()
         ),
-        "obj": tuple("guitar laptop camera bike couch jacket watch phone piano lamp tent ring boat mirror".split()),
+        "obj": tuple(
+            "guitar laptop camera bike couch jacket watch phone piano lamp tent ring boat mirror".split()
+        ),
         "when": tuple(
             "monday tuesday thursday friday saturday sunday summer winter spring autumn night week month year".split()
         ),
-        "con": tuple("rent lease exam wedding baby visa debt storm surgery contract flu trial funeral loan".split()),
-        "feel": tuple("angry hurt guilty jealous confused ashamed lonely scared tired worried numb upset bitter calm".split()),
-        "act": tuple("forgive sue confront report ignore call leave pay wait quit argue lie beg hide".split()),
+        "con": tuple(
+            "rent lease exam wedding baby visa debt storm surgery contract flu trial funeral loan".split()
+        ),
+        "feel": tuple(
+            "angry hurt guilty jealous confused ashamed lonely scared tired worried numb upset bitter calm".split()
+        ),
+        "act": tuple(
+            "forgive sue confront report ignore call leave pay wait quit argue lie beg hide".split()
+        ),
     }
 )
 """Who, did what, to what, when; what ties the author's hands; the feeling; the act asked about."""

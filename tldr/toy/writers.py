@@ -1,7 +1,7 @@
-"""Scripted writers: summaries of mixed quality without any model.
+"""Scripted writers: summaries of known and mixed quality, made without any model.
 
-They plant what a reward model must learn to price and what a good SFT model seldom shows: wrong
-facts, distractors taken for facts, repetition.
+They give the reward model comparisons that policies alone would not: planted wrong facts, distractors
+taken for facts, repetition, and the paper's extractive baselines (title, lead-2).
 """
 
 from __future__ import annotations
@@ -9,73 +9,87 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from types import MappingProxyType
 
-from tldr.records import CandidateSummary, Post
-from tldr.toy import authors
-from tldr.toy.world import facts_of, mentioned_elsewhere
+from tldr.records import Post
+from tldr.toy import authors, phrases
+from tldr.toy.world import Facts, facts_of, mentioned_elsewhere, other_value
 
 Writer = Callable[[random.Random, Post], str]
 
+_SENTENCE_END = re.compile(r"(?<=[.?])\s+")
 
-def careful(rng: random.Random, post: Post) -> str:
-    """Most facts, all right."""
+
+def complete(rng: random.Random, facts: Facts) -> str:
+    """All seven facts, event first or last."""
+    head = rng.choice(phrases.EVENT_OPENERS) + rng.choice(phrases.EVENT)
+    body = [rng.choice(choices) for choices in (phrases.CON, phrases.FEEL, phrases.ACT)]
+    rng.shuffle(body)
+    return " ".join(part.format_map(facts) for part in [head, *body])
+
+
+def _careful(rng: random.Random, post: Post) -> str:
     return authors.careful(rng, facts_of(post))
 
 
-def lazy(rng: random.Random, post: Post) -> str:
-    """Thin and fluffy, but true."""
+def _lazy(rng: random.Random, post: Post) -> str:
     return authors.lazy(rng, facts_of(post))
 
 
-def wrong(rng: random.Random, post: Post) -> str:
-    """As many facts as a careful author, several of them wrong."""
-    return authors.careful(rng, authors.with_errors(rng, facts_of(post), rng.choice((0.15, 0.3, 0.5)), post.post))
+def _complete(rng: random.Random, post: Post) -> str:
+    return complete(rng, facts_of(post))
 
 
-def distracted(rng: random.Random, post: Post) -> str:
-    """Takes the post's distractors for its facts."""
-    return authors.careful(rng, mentioned_elsewhere(facts_of(post), post.post))
+def _wrong(rng: random.Random, post: Post) -> str:
+    facts = dict(facts_of(post))
+    for slot in rng.sample(sorted(facts), rng.choice((1, 1, 2, 3))):
+        facts[slot] = other_value(rng, slot, facts[slot])
+    return rng.choice((complete, authors.careful, authors.lazy))(rng, facts)
 
 
-def repetitive(rng: random.Random, post: Post) -> str:
-    """Says one sentence two or three times."""
-    sentences = sentences_of(authors.careful(rng, facts_of(post)))
-    sentences[1:1] = [rng.choice(sentences)] * rng.choice((1, 2))
-    return " ".join(sentences)
+def _misreader(rng: random.Random, post: Post) -> str:
+    return complete(rng, mentioned_elsewhere(facts_of(post), post.post))
 
 
-def title(rng: random.Random, post: Post) -> str:
-    """The title."""
+def _repetitive(rng: random.Random, post: Post) -> str:
+    sentences = _SENTENCE_END.split(authors.careful(rng, facts_of(post)))
+    again = rng.choice(sentences)
+    return " ".join([*sentences[:3], again])
+
+
+def _title(rng: random.Random, post: Post) -> str:
     return post.title
 
 
-def lead(rng: random.Random, post: Post) -> str:
-    """The post's first two sentences."""
-    return " ".join(sentences_of(post.post)[:2])
+def _lead_2(rng: random.Random, post: Post) -> str:
+    return " ".join(_SENTENCE_END.split(post.post)[:2])
 
 
-def sentences_of(text: str) -> list[str]:
-    """Sentences with their marks."""
-    return re.findall(r"[^.?!]+[.?!]?", text.strip()) and [part.strip() for part in re.findall(r"[^.?!]+[.?!]?", text.strip())]
+WRITERS: dict[str, tuple[Writer, float]] = {
+    "complete": (_complete, 0.16),
+    "careful": (_careful, 0.18),
+    "lazy": (_lazy, 0.14),
+    "wrong": (_wrong, 0.26),
+    "misreader": (_misreader, 0.10),
+    "repetitive": (_repetitive, 0.08),
+    "title": (_title, 0.04),
+    "lead_2": (_lead_2, 0.04),
+}
+"""Writer -> how it writes, its share of a mixed pool."""
 
 
-WRITERS: MappingProxyType[str, tuple[Writer, float]] = MappingProxyType(
-    {
-        "writer_careful": (careful, 0.2),
-        "writer_lazy": (lazy, 0.1),
-        "writer_wrong": (wrong, 0.35),
-        "writer_distracted": (distracted, 0.15),
-        "writer_repetitive": (repetitive, 0.1),
-        "title": (title, 0.05),
-        "lead2": (lead, 0.05),
-    }
-)
-"""Policy name -> the writer, and its share of the summaries."""
+def write(rng: random.Random, post: Post, name: str | None = None) -> tuple[str, str]:
+    """A summary of a toy post.
 
+    Args:
+        name: a key of `WRITERS`; by default drawn by the shares.
 
-def write(rng: random.Random, post: Post) -> CandidateSummary:
-    """A summary by a random writer; its text begins with a space, as OpenAI's comparisons do."""
-    names = list(WRITERS)
-    name = rng.choices(names, [WRITERS[name][1] for name in names])[0]
-    return CandidateSummary(text=f" {WRITERS[name][0](rng, post)}", policy=name, note=None)
+    Returns:
+        The writer's name and the text, which begins with no space.
+
+    Raises:
+        RecordError: the post carries no toy facts.
+    """
+    if name is None:
+        shares = [share for _, share in WRITERS.values()]
+        name = rng.choices(list(WRITERS), shares)[0]
+    return name, WRITERS[name][0](rng, post)

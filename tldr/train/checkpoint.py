@@ -155,7 +155,7 @@ def gather(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def _deal(saved: Tensor, like: Tensor) -> Tensor:
+def _deal(saved: Tensor, like: Any) -> Tensor:
     """`saved` laid out over the processes as `like` is."""
     if hasattr(like, "full_tensor") and saved.shape == like.shape:
         from torch.distributed.tensor import distribute_tensor  # two seconds to import, so only here

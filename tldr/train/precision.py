@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import time
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -14,6 +16,8 @@ from tldr.errors import UsageError
 
 Resolved = Literal["fp32", "bf16"]
 """Weights and optimizer are float32 in both; bf16 is autocast."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Resolved:
@@ -34,10 +38,10 @@ def cpu_has_bf16() -> bool:
 
 
 def prepare_cpu() -> None:
-    """Set threads from the environment, and oneDNN products (about 1.5x) where they are fp32-exact.
+    """Threads from the environment, memory kept, oneDNN products (about 1.5x) where they are exact.
 
-    The switch ("medium") allows bf16 products, which oneDNN makes use of on CPUs with AMX; so a
-    product is tried, and the switch put back if it lost precision.
+    The switch to oneDNN ("medium") allows bf16 products too, which it makes use of on CPUs with
+    AMX; so a product is tried, and the switch put back if it lost precision.
 
     Raises:
         UsageError: the thread count in the environment is no positive number.
@@ -48,9 +52,18 @@ def prepare_cpu() -> None:
                 raise UsageError(f"{value!r} is no number of threads", where=variable)
             torch.set_num_threads(int(value))
             break
+    _keep_memory()
     torch.set_float32_matmul_precision("medium")
     if matmul_error() > 1e-5:
         torch.set_float32_matmul_precision("highest")
+
+
+def _keep_memory() -> None:
+    """Have glibc keep what a step frees for the next one: 6 to 11 % of a step's CPU time here."""
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def matmul_error() -> float:

@@ -1,0 +1,86 @@
+"""Stages that take no time, and the process that runs one: ``python fake_stages.py FOLDER``.
+
+What a run does is told by ``behaviour.json`` in the study's folder: title -> fail | crash | die
+(killed at step 2, once) | hold (until a file ``go`` appears) | empty. Every start and end is a line
+of ``events.txt``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+import types
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tldr.config import Settings
+from tldr.errors import LabError
+from tldr.records import write_json
+from tldr.stages.context import RunContext
+from tldr.study import folder as folders
+from tldr.study.registry import STAGES
+
+STEPS = 4
+
+
+def event(root: Path, text: str) -> None:
+    with (root / "events.txt").open("a") as out:
+        out.write(f"{text}\n")
+
+
+def run(ctx: RunContext[Settings]) -> None:
+    """Count to STEPS, keeping the count in ``state/``; write what was made and from what."""
+    root, title = ctx.folder.parent, folders.RunFile.read(ctx.folder).title
+    behaviour = json.loads((root / "behaviour.json").read_text()).get(title, "")
+    state = ctx.folder / "state" / "step"
+    first = int(state.read_text()) if state.exists() else 0
+    event(root, f"start {title} {first}")
+    if behaviour == "fail":
+        raise LabError("no luck", where="here", remedy="try again")
+    if behaviour == "crash":
+        raise ZeroDivisionError("a fault")
+    for step in range(first, STEPS):
+        if behaviour == "die" and step == 2 and first == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        while behaviour == "hold" and not (root / "go").exists():
+            time.sleep(0.02)
+        state.parent.mkdir(exist_ok=True)
+        state.write_text(str(step + 1))
+        write_json(ctx.folder / "progress.json", {"done": step + 1, "total": STEPS, "seconds": 0.1, "eta": 1.0})
+    if behaviour != "empty":
+        made_from = {name: (path / "out.txt").read_text() for name, path in sorted(ctx.inputs.items())}
+        (ctx.folder / "out.txt").write_text(f"{title} seed {ctx.seed} {json.dumps(made_from)}")
+    accuracy = 0.9 if "rm1" in title else 0.7
+    write_json(ctx.folder / "evaluation.json", {"valid1_accuracy": accuracy}) if behaviour != "empty" else None
+    event(root, f"end {title}")
+
+
+def write_done(folder: Path, outputs: list[str]) -> None:
+    """`tldr.train.checkpoint.write_done` for plain files, without waiting for torch."""
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in outputs}
+    write_json(folder / "DONE", {"outputs": hashes})
+
+
+def fake_all() -> None:
+    """Put the fakes in the stages' place, in this process."""
+    for name, stage in STAGES.items():
+        STAGES[name] = replace(stage, module="fake_stages")
+    module: Any = types.ModuleType("fake_stages")
+    module.run = run
+    checkpoint: Any = types.ModuleType("tldr.train.checkpoint")
+    checkpoint.write_done = write_done
+    sys.modules |= {"fake_stages": module, "tldr.train.checkpoint": checkpoint}
+
+
+if __name__ == "__main__":
+    fake_all()
+    try:
+        folders.execute(Path(sys.argv[1]))
+    except LabError as error:
+        print(error)
+        sys.exit(error.exit_code)

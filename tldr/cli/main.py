@@ -1,0 +1,37 @@
+"""``tldr-lab``: all its commands. Nothing here imports torch before a stage needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tldr.cli.stages import add_stages, data_app
+from tldr.cli.study import report, study_app
+from tldr.cli.telling import told
+
+app = typer.Typer(
+    help="Learning to summarize from human feedback: run a study, a single stage, or the report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(study_app, name="study")
+app.add_typer(data_app, name="data")
+add_stages(app)
+app.command("report")(told(report))
+
+
+@app.command("_run", hidden=True)
+@told
+def run_folder(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Run the run that a folder's run.json describes."""
+    from tldr.study.folder import execute
+
+    execute(folder)
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="tldr-lab")

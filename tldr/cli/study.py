@@ -1,0 +1,154 @@
+"""``study run | status | clean`` and ``report``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tldr.cli.telling import told
+from tldr.config import Study
+from tldr.errors import UsageError
+from tldr.study.display import Display, clock
+from tldr.study.graph import Run, expand, needed_for
+from tldr.study.hashes import FileHashes
+from tldr.study.load import load_study
+from tldr.study.runner import Runner, default_jobs
+from tldr.study.status import Status, removable, remove, study_status, write_listing
+
+study_app = typer.Typer(help="Run a study, see how far it is, remove what is stale.", no_args_is_help=True)
+
+Config = Annotated[Path, typer.Argument(help="The study file.", show_default=False)]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+]
+RunsDir = Annotated[Path, typer.Option("--runs", help="Where the folders of all studies are.")]
+RUNS = Path("runs")
+
+STYLES = {"done": "green", "running": "cyan", "failed": "red", "stale": "yellow", "waiting": "dim"}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study, its runs, and its folder."""
+
+    study: Study
+    runs: list[Run]
+    root: Path
+    files: FileHashes
+
+
+def open_study(config: Path, overrides: list[str], runs_dir: Path) -> Opened:
+    """Read a study file and expand it.
+
+    Raises:
+        UsageError: the file is wrong, or names files that are not there.
+    """
+    study = load_study(config, overrides)
+    root = runs_dir / study.name
+    files = FileHashes(root / "hashes.json")
+    return Opened(study, expand(study, files), root, files)
+
+
+@study_app.command("run")
+@told
+def run_command(
+    config: Config,
+    overrides: Overrides = [],  # noqa: B006
+    only: Annotated[str, typer.Option("--only", metavar="STAGE", help="This stage and what it needs.")] = "",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once.", show_default="by cores or GPUs")
+    ] = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Run what is not done yet; what was stopped goes on from where it was."""
+    opened = open_study(config, overrides, runs_dir)
+    wanted = needed_for(opened.runs, only or None)
+    write_listing(opened.study, opened.runs, opened.root)
+    with Display(Console(), len(wanted)) as display:
+        runner = Runner(opened.study, wanted, opened.root, opened.files, display, jobs or default_jobs())
+        try:
+            code = runner.run()
+        finally:
+            write_listing(opened.study, opened.runs, opened.root)
+            opened.files.save()
+    raise typer.Exit(code)
+
+
+@study_app.command("status")
+@told
+def status_command(config: Config, overrides: Overrides = [], runs_dir: RunsDir = RUNS) -> None:  # noqa: B006
+    """Show every run: done, running, failed, stale or waiting, and why."""
+    opened = open_study(config, overrides, runs_dir)
+    rows = study_status(opened.runs, opened.root, opened.files)
+    opened.files.save()
+    Console().print(_table(rows))
+
+
+def _table(rows: list[Status]) -> Table:
+    table = Table("run", "state", "progress", "time", "why", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(
+            Text(row.run, overflow="fold"),
+            Text(row.state, STYLES[row.state]),
+            "" if row.progress is None else f"{row.progress:.0%}",
+            "" if row.seconds is None else clock(row.seconds),
+            Text(row.why, overflow="fold"),
+        )
+    counts = {state: sum(row.state == state for row in rows) for state in STYLES}
+    table.caption = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    table.caption_justify = "left"
+    return table
+
+
+@study_app.command("clean")
+@told
+def clean_command(
+    config: Config,
+    overrides: Overrides = [],  # noqa: B006
+    everything: Annotated[bool, typer.Option("--all", help="Remove every run, not only stale ones.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Remove the stale runs of a study (or all its runs)."""
+    opened = open_study(config, overrides, runs_dir)
+    folders = removable(opened.runs, opened.root, opened.files, everything=everything)
+    for folder in folders:
+        typer.echo(folder.name)
+    if not folders:
+        typer.echo("nothing to remove")
+    elif yes or typer.confirm(f"Remove these {len(folders)} runs for good?"):
+        remove(folders)
+        typer.echo(f"removed {len(folders)} runs")
+
+
+def report(
+    study: Annotated[Path, typer.Argument(help="A study file, or a folder of runs or samples.")],
+    overrides: Overrides = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="Where to write it.", show_default="STUDY/report")] = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Make the report: figures, tables and claims of a study."""
+    from eval.report import build_report
+
+    if study.is_dir():
+        path = build_report(study, out or study / "report", title=study.resolve().name)
+    else:
+        opened = open_study(study, overrides, runs_dir)
+        if not opened.root.is_dir():
+            raise UsageError("the study was not run yet", where=opened.root, remedy="tldr-lab study run")
+        write_listing(opened.study, opened.runs, opened.root)
+        path = build_report(
+            opened.root,
+            out or opened.root / "report",
+            title=opened.study.name,
+            description=opened.study.description,
+            synthetic=opened.study.data.kind == "toy",
+            draws=opened.study.evaluation.bootstrap,
+        )
+    typer.echo(path)

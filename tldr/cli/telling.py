@@ -1,0 +1,49 @@
+"""How commands tell errors: what, where and what to do, and an exit code; tracebacks on request."""
+
+from __future__ import annotations
+
+import functools
+import os
+import traceback
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+
+from tldr.errors import LabError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+INTERRUPTED = 130
+
+
+def told(command: Callable[P, T]) -> Callable[P, T]:
+    """Have a command print its errors on stderr and exit: 1 or 2 on errors, 130 on Ctrl-C.
+
+    With TLDR_DEBUG=1 in the environment the traceback comes first.
+    """
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except typer.Exit:
+            raise
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except LabError as error:
+            _tell(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except Exception as error:
+            _tell(f"{type(error).__name__}: {error}\n  -> TLDR_DEBUG=1 shows where this came from")
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+def _tell(text: str) -> None:
+    if os.environ.get("TLDR_DEBUG") == "1":
+        typer.echo(traceback.format_exc(), err=True)
+    typer.secho(f"error: {text}", fg=typer.colors.RED, err=True)
