@@ -158,8 +158,8 @@ def reward_section(study: Study) -> Section:
     if len(rows):
         picture = figures.reward_accuracy(rows, sum(agreements) / len(agreements) if agreements else None)
         caption = (
-            "The reward models that the policies were trained against and scored by, seeds averaged; bars: Wilson "
-            "95 % intervals over pairs. Dashed: how often two labelers agree, about as well as a model can look."
+            "The reward models that scored the samples, seeds averaged; bars: Wilson 95 % intervals over "
+            "pairs. Dashed: how often two labelers agree, about as well as a model can look."
         )
         section.pictures.append(Picture("reward_accuracy", picture, caption))
     return section

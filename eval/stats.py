@@ -195,3 +195,26 @@ def wilson(successes: float, n: int, *, level: float = 0.95) -> Estimate:
     low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
     share = successes / n
     return Estimate(share, float(low), float(high), float(np.sqrt(share * (1 - share) / n)), n, n)
+
+
+def share(hits: npt.ArrayLike, clusters: npt.ArrayLike | None = None, *, level: float = 0.95) -> Estimate:
+    """Share of 0/1 (or half) outcomes (n,) with Wilson's interval, widened for clusters.
+
+    Clustering divides n by the design effect (Kish 1965): the ratio of the cluster-robust variance
+    to that of independent outcomes. Unlike a bootstrap it gives an interval where all outcomes are
+    alike; there n is the number of clusters.
+
+    Raises:
+        NonFiniteError: a NaN. UsageError: nothing to count, or an outcome outside 0..1.
+    """
+    array, codes = _checked(hits, clusters)
+    if ((array < 0) | (array > 1)).any():
+        raise UsageError("a share needs outcomes between 0 and 1")
+    center = mean(array, codes)
+    plain = mean(array).se
+    groups = center.clusters
+    usable = groups > 1 and plain > 0
+    size = len(array) / max((center.se / plain) ** 2, 1.0) if usable else float(groups)
+    low, high = proportion_confint(center.value * size, size, alpha=1 - level, method="wilson")
+    se = center.se if usable else float("nan")
+    return Estimate(center.value, float(low), float(high), se, len(array), groups)

@@ -24,6 +24,12 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Precision = Literal["auto", "fp32", "bf16"]
 
 
+def one(value: PerSize[T]) -> T:
+    """The value of a setting whose per-size map has been resolved (`Settings.for_size`)."""
+    assert not isinstance(value, dict), "settings of one size: call for_size first"
+    return value
+
+
 class Settings(BaseModel):
     """Base of all settings: unknown keys are refused, values are never coerced in silence."""
 
@@ -129,7 +135,9 @@ class Lengths(Settings):
     @model_validator(mode="after")
     def _rm_sees_all(self) -> Lengths:
         if self.rm_response < self.response:
-            raise ValueError("rm_response is shorter than response: the RM could not read what the policy writes")
+            raise ValueError(
+                "rm_response is shorter than response: the RM could not read what the policy writes"
+            )
         return self
 
 
@@ -273,11 +281,17 @@ class PPO(Training):
     def _whole_batches(self) -> PPO:
         if isinstance(self.batch, int):
             if self.batch % self.samples_per_query:
-                raise ValueError(f"batch {self.batch} is not a multiple of samples_per_query {self.samples_per_query}")
+                raise ValueError(
+                    f"batch {self.batch} is not a multiple of samples_per_query {self.samples_per_query}"
+                )
             if (self.batch // self.samples_per_query) % self.minibatches:
-                raise ValueError(f"{self.batch // self.samples_per_query} queries do not split into {self.minibatches} minibatches")
+                raise ValueError(
+                    f"{self.batch // self.samples_per_query} queries do not split into {self.minibatches} minibatches"
+                )
         if self.algorithm != "ppo" and self.epochs > 1:
-            raise ValueError(f"{self.algorithm} has no ratio to clip: set epochs to 1, each sample is used once")
+            raise ValueError(
+                f"{self.algorithm} has no ratio to clip: set epochs to 1, each sample is used once"
+            )
         if self.algorithm == "rloo" and self.samples_per_query < 2:
             raise ValueError("rloo needs samples_per_query >= 2")
         return self
@@ -325,7 +339,9 @@ class Study(Settings):
     def _consistent(self) -> Study:
         for size, model in self.ladder.items():
             if model.path is None and self.pretrain is None:
-                raise ValueError(f"ladder.{size} starts from a random init but the study has no pretrain stage")
+                raise ValueError(
+                    f"ladder.{size} starts from a random init but the study has no pretrain stage"
+                )
             room = self.lengths.query + self.lengths.response
             if model.path is None and model.context < room:
                 raise ValueError(

@@ -50,6 +50,14 @@ def test_sentences_matter_to_lsum_alone() -> None:
     assert split["rougeLsum_f"] == 1.0
 
 
+def test_without_the_extra_the_plain_backend_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval.rouge.find_spec", lambda name: None)
+    assert resolve_backend() == "rouge-score"
+    assert rouge(["a b"], ["a b"])["rouge_mean"].item() == 1
+    with pytest.raises(UsageError, match="install the extra: fast-rouge"):
+        rouge(["a"], ["a"], backend="rouge-score-rs")
+
+
 def test_bad_requests() -> None:
     with pytest.raises(UsageError, match="2 references but 1"):
         rouge(["a", "b"], ["a"])
@@ -100,11 +108,3 @@ def test_fast_equals_plain_on_real_text(shared_data: Path) -> None:
     for stemmer in (False, True):
         plain = rouge(*pair, stemmer=stemmer, backend="rouge-score")
         assert np.array_equal(plain, rouge(*pair, stemmer=stemmer, backend="rouge-score-rs"))
-
-
-def test_process_pool_equals_one_process() -> None:
-    references = [f"w{i} w{i + 1} w{i % 3}" for i in range(11)]
-    predictions = references[::-1]
-    pooled = rouge(references, predictions, backend="rouge-score", processes=2)
-    assert np.array_equal(pooled, rouge(references, predictions, backend="rouge-score", processes=1))
-    assert pooled.shape == (11, 3 * len(VARIANTS) + 1)

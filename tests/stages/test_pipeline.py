@@ -39,7 +39,9 @@ def run_ppo(lab: Path, folder: Path, **changes: Any) -> list[dict[str, float]]:
 
 def test_each_trained_stage_moves_every_weight_it_trains(lab: Path) -> None:
     for child, parent in (("sft", "pretrain"), ("ppo", "sft")):
-        before, after = (dict(load_policy(lab / name / "checkpoint").named_parameters()) for name in (parent, child))
+        before, after = (
+            dict(load_policy(lab / name / "checkpoint").named_parameters()) for name in (parent, child)
+        )
         still = [name for name in before if torch.equal(before[name], after[name])]
         assert not still, f"{child} left {still} as they were"
 
@@ -77,7 +79,9 @@ def test_trap_first_minibatch_has_ratio_one_and_kl_zero(lab: Path) -> None:
         assert abs(row["first_approx_kl"]) < 1e-6
 
 
-def test_trap_first_ratio_is_one_at_another_temperature_and_kl_of_first_rollout_zero(lab: Path, tmp_path: Path) -> None:
+def test_trap_first_ratio_is_one_at_another_temperature_and_kl_of_first_rollout_zero(
+    lab: Path, tmp_path: Path
+) -> None:
     """Log-probs at the sampling temperature in rollout, reference and update alike."""
     rows = run_ppo(lab, tmp_path, temperature=0.7, episodes=32)
     assert all(abs(row["first_ratio"] - 1) < 1e-6 for row in rows)
@@ -117,14 +121,19 @@ def test_trap_sft_posts_standing_in_for_ppo_prompts_is_noted(lab: Path, tmp_path
 def test_trap_evaluation_posts_in_training_are_refused(lab: Path, tmp_path: Path) -> None:
     files = {"sft": "sft", "valid1": "valid1", "valid2": "sft"}
     settings = laboratory.SETTINGS["data"].model_copy(
-        update={"data": FileData(**{name: str(lab / "data" / f"{file}.jsonl") for name, file in files.items()})}
+        update={
+            "data": FileData(**{name: str(lab / "data" / f"{file}.jsonl") for name, file in files.items()})
+        }
     )
     with pytest.raises(UsageError, match="trained on"):
         data_stage.run(laboratory.context("data", lab, tmp_path, settings=settings))
 
 
 def test_trap_valid1_selects_and_valid2_reports(lab: Path) -> None:
-    ids = {name: {post.id for post in load_posts(lab / "data" / f"{name}.jsonl")} for name in ("valid1", "valid2")}
+    ids = {
+        name: {post.id for post in load_posts(lab / "data" / f"{name}.jsonl")}
+        for name in ("valid1", "valid2")
+    }
     assert {s.id for s in read_records(lab / "score" / "samples.jsonl", Sample)} == ids["valid2"]
     assert {s.id for s in read_records(lab / "best_of_n" / "samples.jsonl", Sample)} == ids["valid2"]
     for split in ("valid1", "valid2"):
@@ -199,7 +208,9 @@ def test_ppo_micro_batches_of_one_query_equal_whole_minibatches(lab: Path, tmp_p
 
 
 def test_trap_kway_labels_train_as_one_element_a_prompt(lab: Path, tmp_path: Path) -> None:
-    labels = laboratory.context("labels", lab, tmp_path / "labels", settings=Labels(pairs=24, valid_pairs=16, k=(4, 9)))
+    labels = laboratory.context(
+        "labels", lab, tmp_path / "labels", settings=Labels(pairs=24, valid_pairs=16, k=(4, 9))
+    )
     laboratory.run(labels, "labels")
     rows = load_comparisons(tmp_path / "labels" / "train.jsonl")
     assert {len(row.summaries) for row in rows} <= set(range(4, 10)) and max(len(r.rank) for r in rows) > 4
@@ -243,10 +254,14 @@ def test_sft_select_by_validation_loss_restores_the_best_weights(lab: Path, tmp_
     laboratory.run(laboratory.context("sft", lab, tmp_path, settings=settings), "sft")
     losses = [row["valid_loss"] for row in read_metrics(tmp_path / "metrics.jsonl") if "valid_loss" in row]
     assert len(losses) == 3
-    best = laboratory.context("sft", lab, tmp_path / "again", settings=SFT(batch=8, epochs=0.01, optimizer=Optimizer(lr=1e-12)))
+    best = laboratory.context(
+        "sft", lab, tmp_path / "again", settings=SFT(batch=8, epochs=0.01, optimizer=Optimizer(lr=1e-12))
+    )
     best.inputs["policy"] = tmp_path
     laboratory.run(best, "sft")
-    assert read_metrics(tmp_path / "again" / "metrics.jsonl")[-1]["valid_loss"] == pytest.approx(min(losses), rel=1e-3)
+    assert read_metrics(tmp_path / "again" / "metrics.jsonl")[-1]["valid_loss"] == pytest.approx(
+        min(losses), rel=1e-3
+    )
 
 
 def test_zero_shot_stops_at_a_newline(lab: Path, tmp_path: Path) -> None:
@@ -282,8 +297,13 @@ def test_too_few_ppo_posts_is_a_usage_error(lab: Path, tmp_path: Path) -> None:
         run_ppo(lab, tmp_path, batch=4096)
 
 
-def test_nan_reward_stops_with_the_stage_named(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tldr.stages.rollout.response_scores", lambda _, batch: torch.full(batch.response.shape[:2], torch.nan))
+def test_nan_reward_stops_with_the_stage_named(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "tldr.stages.rollout.response_scores",
+        lambda _, batch: torch.full(batch.response.shape[:2], torch.nan),
+    )
     with pytest.raises(NonFiniteError, match="ppo"):
         run_ppo(lab, tmp_path)
     assert not (tmp_path / "checkpoint").exists()

@@ -42,7 +42,9 @@ def kill_after(process: subprocess.Popen[bytes], log: Path, updates: int) -> boo
 @pytest.mark.parametrize("stage", laboratory.TRAINED)
 def test_killed_and_resumed_equals_uninterrupted(lab: Path, tmp_path: Path, stage: str) -> None:
     total = len(read_metrics(lab / stage / "metrics.jsonl"))
-    assert kill_after(start(stage, lab, tmp_path), tmp_path / "metrics.jsonl", total // 2), "ended before the kill"
+    assert kill_after(start(stage, lab, tmp_path), tmp_path / "metrics.jsonl", total // 2), (
+        "ended before the kill"
+    )
     assert not (tmp_path / "checkpoint").exists()
     assert start(stage, lab, tmp_path).wait() == 0
     assert hash_folder(tmp_path / "checkpoint") == hash_folder(lab / stage / "checkpoint")

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import io
 import sys
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from tests.study import fake_stages
 from tldr.config import Study
 from tldr.records import write_json
-from tldr.study import graph
+from tldr.study import graph, runner
 from tldr.study.display import Display
+from tldr.study.folder import execute
 from tldr.study.graph import Run, expand, needed_for
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
-from tldr.study.runner import Runner
+from tldr.study.registry import Stage
+from tldr.study.runner import Runner, write_run
 from tldr.study.status import Status, study_status
 
 TINY = """
@@ -65,7 +70,7 @@ class Lab:
         return FileHashes(self.root / "hashes.json")
 
     def behave(self, **titles: str) -> None:
-        write_json(self.root / "behaviour.json", {title.replace("_", "-"): how for title, how in titles.items()})
+        write_json(self.root / "behaviour.json", titles)
 
     def runner(self, *overrides: str, only: str = "labels", jobs: int = 2) -> Runner:
         study, runs = self.load(*overrides)
@@ -77,6 +82,13 @@ class Lab:
     def run(self, *overrides: str, only: str = "labels", jobs: int = 2) -> int:
         return self.runner(*overrides, only=only, jobs=jobs).run()
 
+    def make(self, *overrides: str, only: str) -> None:
+        """What `run` does, in this process and so in no time."""
+        study, runs = self.load(*overrides)
+        for run in needed_for(runs, only):
+            if not (self.root / run.name / "DONE").exists():
+                execute(write_run(run, study, self.root))
+
     def events(self) -> list[str]:
         path = self.root / "events.txt"
         return path.read_text().splitlines() if path.exists() else []
@@ -85,13 +97,32 @@ class Lab:
         (found,) = self.root.glob(f"{title}-" + "[0-9a-f]" * 10)
         return found
 
-    def states(self, *overrides: str) -> dict[str, Status]:
+    def rows(self, *overrides: str) -> list[Status]:
         _, runs = self.load(*overrides)
-        return {row.run.rpartition("-")[0]: row for row in study_status(runs, self.root, self.files)}
+        return study_status(runs, self.root, self.files)
+
+    def states(self, *overrides: str) -> dict[str, Status]:
+        """States by title, where no title has two."""
+        rows = self.rows(*overrides)
+        states = {row.run.rpartition("-")[0]: row for row in rows}
+        assert len(states) == len(rows)
+        return states
+
+    def stale(self, *overrides: str) -> dict[str, str]:
+        """Titles of the stale runs, and why they are."""
+        return {row.run.rpartition("-")[0]: row.why for row in self.rows(*overrides) if row.state == "stale"}
 
 
 @pytest.fixture
-def lab(tmp_path: Path, config: Path, same_code: dict[str, str]) -> Lab:
+def lab(tmp_path: Path, config: Path, same_code: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A study folder; stages are fake, in this process and in those it starts."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setattr(runner, "POLL", 0.02)
+    monkeypatch.setattr(Stage, "load", lambda self: fake_stages.run)
+    monkeypatch.setattr(fake_stages, "STEPS", 1)
+    checkpoint: Any = types.ModuleType("tldr.train.checkpoint")
+    checkpoint.write_done = fake_stages.write_done
+    monkeypatch.setitem(sys.modules, "tldr.train.checkpoint", checkpoint)
     made = Lab(config, tmp_path / "runs" / "tiny")
     made.behave()
     return made

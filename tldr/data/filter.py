@@ -11,79 +11,52 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
-from collections import Counter, deque
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
-from multiprocessing import get_context
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from tldr.data.filter_rules import (
     POST_RULES,
-    RULES,
     SUMMARY_RULES,
     Candidate,
     FilterOptions,
-    Split,
     first_broken,
     full_id,
     read_candidate,
     split_of,
 )
-from tldr.data.formats import encode_responses, encode_texts, format_query
-from tldr.data.funnel import Funnel, write_report
+from tldr.data.filter_state import BAD, DIGEST_BYTES, KEPT, FilterState, Judged, Kept, describe, publish
+from tldr.data.formats import encode_responses, encode_texts, format_query, surely_longer
+from tldr.data.funnel import Funnel
 from tldr.data.raw import Chunk, check_input, read_chunks
 from tldr.data.tokenizer import load_tokenizer
 from tldr.errors import RecordError, UsageError
-from tldr.records import Post, write_json
+from tldr.records import Post
 
 CHUNK_BYTES = 4 << 20
-SYNC_SECONDS = 5.0
-DIGEST_BYTES = 16
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
-SETS = ("queries", "posts")
-"""PPO queries (filtered by body, without summaries), and SFT posts (filtered by summary too)."""
-BAD, KEPT = "bad_line", "kept"
 
 
-class Kept(NamedTuple):
-    """A row that became a query, and perhaps an SFT post."""
+@dataclass(frozen=True)
+class Progress:
+    """Where the filter stands; `read` and `total` are bytes on disk."""
 
-    row: int
-    split: Split
-    subreddit: str
-    query: str
-    query_tokens: int
-    post: str | None
-    summary_tokens: int | None
+    funnel: Funnel
+    read: int
+    total: int
 
 
-@dataclass
-class Judged:
-    """What a worker says of a chunk, row by row; duplicates are not yet known.
-
-    `digests` has an empty entry and `fates` `BAD` where a line holds no row; blank lines have no entry.
-    """
-
-    digests: list[bytes] = field(default_factory=list)
-    fates: list[str] = field(default_factory=list)
-    kept: list[Kept] = field(default_factory=list)
-    bad: list[str] = field(default_factory=list)
-
-
-def judge(
-    chunk: Chunk, place: str, options: FilterOptions, tokenizer: PreTrainedTokenizerBase
-) -> Judged:
+def judge(chunk: Chunk, place: str, options: FilterOptions, tokenizer: PreTrainedTokenizerBase) -> Judged:
     """Every rule but `duplicate` on the lines of a chunk, cheap rules first, tokens in batches."""
     judged = Judged()
     rows: list[tuple[int, Candidate]] = []
-    for number, line in enumerate(chunk.data.splitlines(), start=chunk.first_line):
+    for number, line in enumerate(chunk.data.split(b"\n"), start=chunk.first_line):
         if not line.strip():
             continue
         try:
@@ -124,39 +97,42 @@ def _judge_lengths(
 ) -> None:
     """The rules on tokens, and the summary's; fills `kept` and the rows' fates."""
     posts = [
-        Post(id=full_id(row.id), subreddit=row.subreddit, title=row.title, post=row.post, summary=row.summary)
-        for _, row in rows
+        Post(id=full_id(row.id), subreddit=row.subreddit, title=row.title, post=row.post) for _, row in rows
     ]
-    queries = [len(ids) for ids in encode_texts(tokenizer, [format_query(post) for post in posts])]
-    fates: list[str] = []
-    for (_, row), tokens in zip(rows, queries, strict=True):
-        if tokens > options.query_tokens and "query_tokens" not in options.off:
-            fates.append("query_tokens")
-        else:
-            fates.append(first_broken(SUMMARY_RULES, row, options) or KEPT)
-    kept = [i for i, fate in enumerate(fates) if fate == KEPT]
+    queries = _query_tokens(tokenizer, posts, None if "query_tokens" in options.off else options.query_tokens)
+    fates = [
+        "query_tokens" if tokens is None else first_broken(SUMMARY_RULES, row, options) or KEPT
+        for tokens, (_, row) in zip(queries, rows, strict=True)
+    ]
+    asked = [i for i, fate in enumerate(fates) if fate == KEPT]
+    encoded = encode_responses(tokenizer, [rows[i][1].summary for i in asked], max_tokens=1 << 30)
+    summaries = {i: len(ids) for i, ids in zip(asked, encoded, strict=True)}
     least, most = options.summary_tokens
-    encoded = encode_responses(tokenizer, [rows[i][1].summary for i in kept], max_tokens=1 << 30)
-    summaries = {i: len(ids) for i, ids in zip(kept, encoded, strict=True)}
-    for i, tokens in summaries.items():
-        if not least <= tokens <= most and "summary_tokens" not in options.off:
+    for i, length in summaries.items():
+        if not least <= length <= most and "summary_tokens" not in options.off:
             fates[i] = "summary_tokens"
-    for i, fate in enumerate(fates):
-        index, _ = rows[i]
-        judged.fates[index] = fate
-        if fate != "query_tokens":
-            post = posts[i]
+    for i, ((index, row), post, tokens) in enumerate(zip(rows, posts, queries, strict=True)):
+        judged.fates[index] = fates[i]
+        if tokens is not None:
+            full = post.model_copy(update={"summary": row.summary}).to_json() if fates[i] == KEPT else None
+            split = split_of(post.id, options)
             judged.kept.append(
-                Kept(
-                    index,
-                    split_of(post.id, options),
-                    post.subreddit,
-                    Post(**post.model_dump(exclude={"summary"})).to_json(),
-                    queries[i],
-                    post.to_json() if fate == KEPT else None,
-                    summaries.get(i) if fate == KEPT else None,
-                )
+                Kept(index, split, post.subreddit, post.to_json(), tokens, full, summaries.get(i))
             )
+
+
+def _query_tokens(
+    tokenizer: PreTrainedTokenizerBase, posts: list[Post], limit: int | None
+) -> list[int | None]:
+    """The length of each whole query; None above the limit."""
+    texts = [format_query(post) for post in posts]
+    if limit is None:
+        return [len(ids) for ids in encode_texts(tokenizer, texts)]
+    short = [i for i, text in enumerate(texts) if not surely_longer(tokenizer, text, limit)]
+    lengths: list[int | None] = [None] * len(posts)
+    for i, ids in zip(short, encode_texts(tokenizer, [texts[i] for i in short]), strict=True):
+        lengths[i] = len(ids) if len(ids) <= limit else None
+    return lengths
 
 
 _worker: tuple[PreTrainedTokenizerBase, FilterOptions] | None = None
@@ -164,8 +140,17 @@ _worker: tuple[PreTrainedTokenizerBase, FilterOptions] | None = None
 
 def _start_worker(tokenizer: str, options: FilterOptions) -> None:
     global _worker
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core already
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process a core already
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = load_tokenizer(tokenizer), options
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its pool, whose processes would wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _judge_in_worker(chunk: Chunk, place: str) -> Judged:
@@ -174,15 +159,18 @@ def _judge_in_worker(chunk: Chunk, place: str) -> Judged:
     return judge(chunk, place, options, tokenizer)
 
 
-@dataclass
-class Progress:
-    """Where the filter stands; `read` and `total` are bytes on disk."""
-
-    rows: int
-    queries: int
-    posts: int
-    read: int
-    total: int
+def _judge_all(
+    chunks: Iterator[Chunk], place: str, pool: ProcessPoolExecutor, ahead: int
+) -> Iterator[tuple[Chunk, Judged]]:
+    """Judge the chunks in the pool, at most `ahead` of them at a time, and yield them in order."""
+    waiting: deque[tuple[Chunk, Future[Judged]]] = deque()
+    for chunk in chunks:
+        waiting.append((chunk, pool.submit(_judge_in_worker, chunk, place)))
+        if len(waiting) >= ahead:
+            first, judged = waiting.popleft()
+            yield first, judged.result()
+    for first, judged in waiting:
+        yield first, judged.result()
 
 
 def run_filter(
@@ -200,11 +188,11 @@ def run_filter(
     Args:
         inputs: files as `tldr.data.raw` reads them, taken in this order.
         out: receives ``{queries,posts}/{train,valid,test}.{jsonl,parquet}``, ``funnel.json``,
-            ``funnel.md`` and ``manifest.json``, which is written last.
-        tokenizer: folder or hub name; the paper's lengths are in GPT-2's tokens.
+            ``funnel.md`` and, last of all, ``manifest.json``.
+        tokenizer: folder or hub name; the paper's limits are in GPT-2's tokens.
         workers: processes; None: one a core.
-        on_error: "stop" at the first line that holds no row, or "skip" and count it
-            (``bad_lines.txt`` names them).
+        on_error: "stop" at the first line that holds no row, or "skip" it: counted, and named in
+            ``bad_lines.txt``.
 
     Raises:
         UsageError: no input, a file that cannot be read, a dump without titles, or an `out` that
@@ -215,33 +203,42 @@ def run_filter(
     if not inputs:
         raise UsageError("no input file", remedy="name at least one file of the raw dump")
     paths = [check_input(name) for name in inputs]
-    loaded = load_tokenizer(tokenizer)
-    request = {
-        "inputs": [{"name": Path(name).name, "bytes": path.stat().st_size} for name, path in zip(inputs, paths, strict=True)],
-        "options": options.model_dump(mode="json"),
-        "rules": _rules_hashes(),
-        "tokenizer": hashlib.sha256(json.dumps(sorted(loaded.get_vocab().items())).encode()).hexdigest(),
-        "on_error": on_error,
-    }  # fmt: skip
-    folder = Path(out)
-    if (folder / "manifest.json").is_file():
-        return _finished(folder, request)
-    with ExitStack() as stack:
-        writer = stack.enter_context(_Writer(folder, request))
-        total = sum(path.stat().st_size for path in paths)
-        before = 0
-        for index, (name, path) in enumerate(zip(inputs, paths, strict=True)):
-            if index >= writer.file:
-                writer.enter(index)
-                chunks = read_chunks(name, CHUNK_BYTES, writer.offset, writer.lines + 1)
-                for chunk, judged in _judged(chunks, Path(name).name, tokenizer, options, workers):
-                    if judged.bad and on_error == "stop":
-                        raise RecordError(judged.bad[0].split(": ", 1)[1], where=judged.bad[0].split(": ", 1)[0], remedy="use --on-error skip to count such lines and go on")  # fmt: skip
-                    writer.add(chunk, judged, "duplicate" not in options.off)
-                    if progress:
-                        funnel = writer.funnel
-                        progress(Progress(funnel.rows, funnel.queries, funnel.posts, before + chunk.read, total))
-            before += path.stat().st_size
-        _check_titles(writer.funnel, options)
-        writer.close()
-    return write_report(folder, writer.funnel, request, [(Path(n).name, p) for n, p in zip(inputs, paths, strict=True)])
+    sizes = [path.stat().st_size for path in paths]
+    request = describe(inputs, sizes, load_tokenizer(tokenizer), options, on_error)
+    state = FilterState(Path(out), request)
+    if (finished := state.finished()) is not None:
+        return finished
+    workers = workers or os.cpu_count() or 1
+    with (
+        state,
+        ProcessPoolExecutor(
+            workers, get_context("spawn"), initializer=_start_worker, initargs=(tokenizer, options)
+        ) as pool,
+    ):
+        for index in range(state.file, len(inputs)):
+            state.enter_file(index)
+            chunks = read_chunks(inputs[index], CHUNK_BYTES, state.offset, state.lines + 1)
+            for chunk, judged in _judge_all(chunks, Path(inputs[index]).name, pool, 2 * workers):
+                if judged.bad and on_error == "stop":
+                    pool.shutdown(cancel_futures=True)
+                    _refuse(judged.bad[0])
+                state.add(chunk, judged, keep_duplicates="duplicate" in options.off)
+                if progress:
+                    progress(Progress(state.funnel, sum(sizes[:index]) + chunk.read, sum(sizes)))
+        _check_titles(state.funnel)
+    return publish(state, paths)
+
+
+def _refuse(bad: str) -> None:
+    where, _, what = bad.partition(": ")
+    raise RecordError(what, where=where, remedy="read with --on-error skip to count such lines and go on")
+
+
+def _check_titles(funnel: Funnel) -> None:
+    """Stop where every row is a comment: the hub's copy of the corpus has lost the titles."""
+    if funnel.removed["comment"] and not funnel.after("comment"):
+        raise UsageError(
+            f"none of {funnel.rows:,} rows has a title, so none counts as a top-level post",
+            remedy="the hub's copy (webis/tldr-17) lacks titles: take the corpus from its authors "
+            "(zenodo 1168855), or switch the rule 'comment' off",
+        )

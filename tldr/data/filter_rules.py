@@ -18,9 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import PositiveInt, field_validator
 
-from tldr.config import NonNegative, PositiveInt, Settings, Unit
+from tldr.config import NonNegative, Settings, Unit
 
 RULES_FOLDER = Path(__file__).parent / "rules"
 
@@ -56,7 +56,7 @@ class FilterOptions(Settings):
     """Largest share of a summary's words that may match profanity.txt."""
     valid: Unit = 0.05
     test: Unit = 0.05
-    whitelist: tuple[str, ...] | None = Field(default=None)
+    whitelist: tuple[str, ...] | None = None
     """Subreddits to keep; None: the paper's 29."""
 
     @field_validator("off")
@@ -114,8 +114,8 @@ def lines_of(name: str) -> list[str]:
 
 @cache
 def pattern(name: str, form: str = r"\b(?:{})\b") -> re.Pattern[str]:
-    """All patterns of a rules file as one."""
-    return re.compile(form.format("|".join(lines_of(name))), re.IGNORECASE)
+    """All patterns of a rules file as one, for lowered text: ignoring case is several times slower."""
+    return re.compile(form.format("|".join(lines_of(name))))
 
 
 @cache
@@ -124,10 +124,10 @@ def table2() -> dict[str, int]:
     return {name: int(count) for name, count in (line.split() for line in lines_of("subreddits"))}
 
 
-_URL = re.compile(r"https?://\S*", re.IGNORECASE)
+_URL = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://\S*")
 _BLANK_LINES = re.compile(r"\n{3,}")
-_AFTER_MARKER = " \t\n:;,.-–—=>*_~#|)]"
-_MARKUP = " \t\n*_~#>-–—"
+_AFTER_MARKER = " \t\n:;,.-\u2013\u2014=>*_~#|)]"
+_MARKUP = " \t\n*_~#>-\u2013\u2014"
 SHORT_LINE = 80
 """A line up to so many characters that mentions a TL;DR elsewhere ("TL;DR at the bottom") is dropped."""
 
@@ -142,7 +142,7 @@ def without_follow_ups(text: str) -> str:
     """Drop the paragraphs after the first that begin with "Edit", "Update" or the like."""
     first, *others = text.split("\n\n")
     added = pattern("follow_up_text", r"\W*(?:{})")
-    return "\n\n".join([first, *(part for part in others if not added.match(part))])
+    return "\n\n".join([first, *(part for part in others if not added.match(part.lower()))])
 
 
 def split_tldr(body: str) -> tuple[str, str] | None:
@@ -152,7 +152,7 @@ def split_tldr(body: str) -> tuple[str, str] | None:
     post is all the rest. None when there is no marker, one part is empty, or the post still speaks
     of a TL;DR in a long line, so that it is not certain which is the summary.
     """
-    marker = pattern("marker", "(?:{})")
+    marker = pattern("marker", "{}")
     text = clean(body)
     for found in reversed(list(marker.finditer(text))):
         after = text[found.end() :].lstrip(_AFTER_MARKER)
@@ -161,10 +161,13 @@ def split_tldr(body: str) -> tuple[str, str] | None:
     else:
         return None
     summary, _, rest = after.partition("\n\n")
-    before = text[: found.start()].rstrip(_MARKUP + "([")
+    before = text[: found.start()].rstrip(_MARKUP)
+    if before.endswith((" (", "\n(", " [", "\n[")):
+        before = before[:-2].rstrip(_MARKUP)
     post = before + "\n\n" + rest if before else rest
-    kept = (line for line in post.split("\n") if len(line) > SHORT_LINE or not marker.search(line))
-    post = _BLANK_LINES.sub("\n\n", without_follow_ups("\n".join(kept).strip())).strip()
+    if marker.search(post):
+        post = "\n".join(x for x in post.split("\n") if len(x) > SHORT_LINE or not marker.search(x))
+    post = _BLANK_LINES.sub("\n\n", without_follow_ups(post.strip())).strip()
     summary = " ".join(line.strip() for line in summary.split("\n")).rstrip(" *_~")
     if not post or not summary or marker.search(post):
         return None
@@ -191,28 +194,27 @@ def subreddit(row: Candidate, options: FilterOptions) -> bool:
 
 def title_update(row: Candidate, options: FilterOptions) -> bool:
     """The title announces a follow-up (step 6)."""
-    return bool(pattern("follow_up_title", r"\W*(?:{})").match(row.title))
+    return bool(pattern("follow_up_title", r"\W*(?:{})").match(row.title.lower()))
 
 
 def suicide(row: Candidate, options: FilterOptions) -> bool:
     """Speaks of suicide (step 7)."""
-    return any(pattern("suicide").search(text) for text in (row.title, row.post))
+    return any(pattern("suicide").search(text.lower()) for text in (row.title, row.post))
 
 
 def sexual(row: Candidate, options: FilterOptions) -> bool:
     """Graphic: at least `sexual_terms` different explicit terms (step 7)."""
-    terms = {m.lower() for text in (row.title, row.post) for m in pattern("sexual").findall(text)}
-    return len(terms) >= options.sexual_terms
+    return len(set(pattern("sexual").findall(f"{row.title}\n{row.post}".lower()))) >= options.sexual_terms
 
 
 def summary_update(row: Candidate, options: FilterOptions) -> bool:
     """The summary begins with "Edit", "Update" or "P.S." (step 9)."""
-    return bool(pattern("follow_up_text", r"\W*(?:{})").match(row.summary))
+    return bool(pattern("follow_up_text", r"\W*(?:{})").match(row.summary.lower()))
 
 
 def profanity(row: Candidate, options: FilterOptions) -> bool:
     """Too large a share of the summary's words is profane (step 9)."""
-    found = len(pattern("profanity").findall(row.summary))
+    found = len(pattern("profanity").findall(row.summary.lower()))
     return found > options.profanity * len(row.summary.split())
 
 

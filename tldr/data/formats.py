@@ -63,6 +63,8 @@ CNNDM_ZERO_SHOT = QueryFormat(
 )
 FORMATS = {f.name: f for f in (TLDR, TLDR_RM, TLDR_ZERO_SHOT, CNNDM_TRANSFER, CNNDM, CNNDM_ZERO_SHOT)}
 
+_WORD_END = re.compile(r"[!-~](?=[ \n])")
+
 EXAMPLE_SEPARATOR = "\n\n=====\n\n"
 """Between the in-context examples of the zero-shot formats (experiment_helpers.py)."""
 
@@ -193,13 +195,18 @@ def _hopeless_from(tokenizer: PreTrainedTokenizerBase, head: str, text: str, max
     """
     if not _splits_before_blanks(tokenizer, head + text):
         return len(text)
-    ends = [i for i in range(1, len(text)) if text[i] in " \n" and "!" <= text[i - 1] <= "~"]
+    ends = [found.end() for found in _WORD_END.finditer(text)]
 
     def tokens_before(end: int) -> int:
         return len(encode_texts(tokenizer, [head + text[:end]])[0])
 
     first = bisect_left(ends, max_tokens, key=tokens_before)
     return ends[first] if first < len(ends) else len(text)
+
+
+def surely_longer(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> bool:
+    """Whether the text's words alone show it to have more than so many tokens (far cheaper than encoding)."""
+    return len(_WORD_END.findall(text)) > tokens and _splits_before_blanks(tokenizer, text)
 
 
 def _splits_before_blanks(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:

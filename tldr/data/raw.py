@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from tldr.errors import UsageError
 
@@ -61,7 +61,7 @@ def _open(name: str | Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     with path.open("rb") as disk:
         if path.suffix == ".gz":
             with gzip.open(disk) as stream:
-                yield stream, disk
+                yield cast(IO[bytes], stream), disk
         elif path.suffix == ".bz2":
             with bz2.open(disk) as stream:
                 yield stream, disk
@@ -85,7 +85,9 @@ def _zstandard(path: Path):  # type: ignore[no-untyped-def]  # the module, which
 
 
 def _member(archive: zipfile.ZipFile, path: Path, member: str | None) -> str:
-    names = [n for n in archive.namelist() if n.endswith((".json", ".jsonl")) and not n.startswith("__MACOSX")]
+    names = [
+        n for n in archive.namelist() if n.endswith((".json", ".jsonl")) and not n.startswith("__MACOSX")
+    ]
     if member is not None and member in archive.namelist():
         return member
     if member is None and len(names) == 1:

@@ -36,6 +36,7 @@ def mimetic_(model: PreTrainedModel) -> None:
     layers = {"gpt_neox": "layers", "gpt2": "h", "opt": "decoder.layers", "llama": "layers"}
     width = int(model.config.hidden_size)
     embedding = model.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)
     nn.init.normal_(embedding.weight, std=width**-0.5)
     if embedding.padding_idx is not None:
         embedding.weight[embedding.padding_idx].zero_()

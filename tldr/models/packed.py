@@ -91,15 +91,18 @@ def collate(
             missing one is an absent response.
 
     Raises:
-        UsageError: no queries, an empty query, or another number of response lists than queries.
+        UsageError: no queries or no response at all, an empty query, or another number of response
+            lists than queries.
     """
     if not queries or len(queries) != len(responses):
         raise UsageError(f"a batch of {len(queries)} queries and {len(responses)} lists of responses")
+    if not any(tokens for row in responses for tokens in row):
+        raise UsageError("a batch without any response")
     if not all(queries):
         raise UsageError("a query without tokens", remedy="give every query at least one token")
     rows, width = len(queries), max(map(len, queries))
     options = max(map(len, responses))
-    length = max((len(tokens) for row in responses for tokens in row), default=0)
+    length = max(len(tokens) for row in responses for tokens in row)
     query = torch.full((rows, width), pad_id)
     query_mask = torch.zeros(rows, width, dtype=torch.bool)
     response = torch.full((rows, options, length), pad_id)

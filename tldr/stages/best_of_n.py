@@ -59,7 +59,10 @@ def run(ctx: RunContext[BestOfN]) -> None:
     ]
     pool = _with_other_scores(pool, posts, ctx.settings)
     write_records(ctx.folder / "pool.jsonl", pool)
-    write_records(ctx.folder / "samples.jsonl", [best for name in ctx.settings.scorers for best in choose(pool, ctx.settings.n, name)])
+    write_records(
+        ctx.folder / "samples.jsonl",
+        [best for name in ctx.settings.scorers for best in choose(pool, ctx.settings.n, name)],
+    )
 
 
 def _sample(
@@ -93,7 +96,9 @@ def _with_other_scores(pool: list[Sample], posts: list[Post], settings: BestOfN)
         if gold:
             scores.update(gold_scores(post, sample.text, bool(sample.stopped)))
         if rouge is not None:
-            scores["rouge"] = mean(part.fmeasure for part in rouge.score(post.summary or "", sample.text).values())
+            scores["rouge"] = mean(
+                part.fmeasure for part in rouge.score(post.summary or "", sample.text).values()
+            )
         scored.append(sample.model_copy(update={"scores": scores}))
     return scored
 

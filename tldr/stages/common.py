@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tldr.config import Lengths, Precision
+from tldr.config import Lengths, Precision, Training, one
 from tldr.data.formats import decode_response, encode_queries
 from tldr.data.tokenizer import load_tokenizer
 from tldr.errors import UsageError
@@ -18,6 +20,7 @@ from tldr.models.generate import generate
 from tldr.models.ladder import load_policy
 from tldr.models.reward import load_reward
 from tldr.records import Info, Post, read_records
+from tldr.train.batching import micro_batches
 from tldr.train.precision import prepare_cpu, resolve_precision
 from tldr.train.rng import generator
 
@@ -52,14 +55,33 @@ class Device:
         return nullcontext()
 
 
+def moved(model: PreTrainedModel, device: Device) -> PreTrainedModel:
+    """The model on the device, in inference mode (dropout off)."""
+    nn.Module.to(model, device.device)
+    model.train(False)
+    return model
+
+
+def as_model(module: nn.Module) -> PreTrainedModel:
+    """A stepper's module as what it is, a transformers model."""
+    assert isinstance(module, PreTrainedModel)
+    return module
+
+
+def share(rows: Sequence[int], settings: Training, accelerator: Accelerator) -> list[Sequence[int]]:
+    """This process's examples of an update, in the forward passes that `micro_batch` asks for."""
+    size = None if settings.micro_batch is None else one(settings.micro_batch)
+    return micro_batches(rows, size, accelerator.process_index, accelerator.num_processes)
+
+
 def open_policy(place: Path, device: Device) -> PreTrainedModel:
     """A policy ready for inference."""
-    return load_policy(checkpoint_folder(place)).to(device.device).eval()
+    return moved(load_policy(checkpoint_folder(place)), device)
 
 
 def open_reward(place: Path, device: Device) -> PreTrainedModel:
     """A reward model ready for inference; its reference-mean shift is applied."""
-    return load_reward(checkpoint_folder(place)).to(device.device).eval()
+    return moved(load_reward(checkpoint_folder(place)), device)
 
 
 def open_tokenizer(place: Path) -> PreTrainedTokenizerBase:
@@ -199,5 +221,4 @@ def sample_responses(
 
 def newline_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Tokens that begin with a newline: where a zero-shot summary ends (a BPE may merge several)."""
-    return {index for index in range(len(tokenizer)) if tokenizer.decode([index]).startswith("\n")}
-
+    return {index for index in range(len(tokenizer)) if str(tokenizer.decode([index])).startswith("\n")}

@@ -31,7 +31,7 @@ class RunContext(Generic[S]):
     inputs: dict[str, Path] = field(default_factory=dict)
     seed: int = 0
     model: ModelSpec | None = None
-    lengths: Lengths = Lengths()
+    lengths: Lengths = field(default_factory=Lengths)
     precision: Precision = "auto"
     study: str = ""
     run: str = ""

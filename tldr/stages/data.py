@@ -48,8 +48,13 @@ def run(ctx: RunContext[DataStage]) -> None:
 
 
 def _collect(source: FileData, folder: Path) -> None:
-    """Copy the user's records; where there are no body-filtered posts the SFT posts stand in, and it is noted."""
-    files = {"sft": source.sft, "ppo": source.ppo or source.sft, "valid1": source.valid1, "valid2": source.valid2}
+    """Copy the user's records; without body-filtered posts the SFT posts stand in, and it is noted."""
+    files = {
+        "sft": source.sft,
+        "ppo": source.ppo or source.sft,
+        "valid1": source.valid1,
+        "valid2": source.valid2,
+    }
     counts: dict[str, int] = {}
     for name, path in files.items():
         posts = load_posts(path)
@@ -70,7 +75,7 @@ def _texts(folder: Path) -> Iterator[str]:
     """What the tokenizer is trained on: the pretraining corpus (if there is one), posts and references."""
     if (folder / "corpus.jsonl").exists():
         for document in read_corpus(folder):
-            yield document["text"]
+            yield str(document["text"])
     for post in load_posts(folder / "sft.jsonl"):
         yield from _post_texts(post)
 

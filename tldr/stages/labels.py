@@ -75,7 +75,11 @@ def run(ctx: RunContext[Labels]) -> None:
         write_records(ctx.folder / f"{split}.jsonl", rankings)
     write_json(
         ctx.folder / "agreement.json",
-        {"agreement": alike / max(asked, 1), "pairs": asked, "rankings": {s: len(r) for s, r in rows.items()}},
+        {
+            "agreement": alike / max(asked, 1),
+            "pairs": asked,
+            "rankings": {s: len(r) for s, r in rows.items()},
+        },
     )
 
 
@@ -88,11 +92,17 @@ def plan_questions(ctx: RunContext[Labels]) -> Iterable[Question]:
     settings = ctx.settings
     policies = list(_policies(ctx).values())
     if not policies:
-        raise UsageError("no policy to sample", where="labels", remedy="give at least one policy-<size> input")
+        raise UsageError(
+            "no policy to sample", where="labels", remedy="give at least one policy-<size> input"
+        )
     if settings.k[0] < 2:
         raise UsageError("a ranking needs at least 2 summaries", where="labels.k")
     half = settings.valid_pairs // 2
-    for split, count in {"train": settings.pairs, "valid1": half, "valid2": settings.valid_pairs - half}.items():
+    for split, count in {
+        "train": settings.pairs,
+        "valid1": half,
+        "valid2": settings.valid_pairs - half,
+    }.items():
         rng = random.Random(derive(ctx.seed, "questions", split))
         posts = read_posts(ctx.inputs["data"], POSTS[split], references=True)
         rng.shuffle(posts)
@@ -153,7 +163,9 @@ def _summaries(
             rows.append(Candidate(text, f"writer_{name}"))
         else:
             draw = next(left)
-            rows.append(Candidate(draw.text, f"{question.policy}-t{ctx.settings.temperature:g}", draw.stopped))
+            rows.append(
+                Candidate(draw.text, f"{question.policy}-t{ctx.settings.temperature:g}", draw.stopped)
+            )
     return rows
 
 
@@ -163,7 +175,8 @@ def ask(
     """One worker's answer; two summaries are compared (no ties), more are ranked."""
     task: dict[str, Any] = {"worker": worker, "batch": batch, "split": question.split}
     if len(summaries) == 2:
-        return Ranking.from_comparison(labelers.compare(question.post, *summaries, rng, **task))
+        a, b = summaries
+        return Ranking.from_comparison(labelers.compare(question.post, a, b, rng, **task))
     return labelers.rank(question.post, summaries, rng, **task)
 
 

@@ -13,9 +13,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from tldr.config import PPO
+from tldr.config import PPO, one
+from tldr.data.formats import decode_response
 from tldr.errors import UsageError
 from tldr.mathematics.kl import adaptive_beta
 from tldr.mathematics.ppo import policy_loss, policy_stats, value_loss, value_stats
@@ -25,10 +26,12 @@ from tldr.models.reward import load_reward, value_from_reward
 from tldr.records import Sample, write_records
 from tldr.stages.common import (
     Device,
+    as_model,
     checkpoint_folder,
     encode_posts,
     eos_id,
     left_pad,
+    moved,
     open_policy,
     open_reward,
     open_tokenizer,
@@ -65,6 +68,7 @@ class PPOStage:
 
     def __init__(self, ctx: RunContext[PPO]):
         self.ctx, self.settings = ctx, ctx.settings
+        self.batch = one(ctx.settings.batch)
         self.seed = derive(ctx.seed, "ppo")
         self.accelerator = make_accelerator(ctx.precision)
         self.device = Device.open(ctx.precision)
@@ -73,31 +77,29 @@ class PPOStage:
         self.queries = encode_posts(self.tokenizer, self.posts, ctx.lengths)
         self.documents = self._documents()
         self.stepper = self._stepper()
-        modules = self.stepper.modules
-        policy, value = modules["policy"], modules.get("value")
-        assert isinstance(policy, PreTrainedModel) and (value is None or isinstance(value, PreTrainedModel))
+        modules = {name: as_model(module) for name, module in self.stepper.modules.items()}
         self.models = Models(
-            policy=policy,
-            value=value,
+            policy=modules["policy"],
+            value=modules.get("value"),
             reference=open_policy(ctx.inputs["reference"], self.device),
             reward=open_reward(ctx.inputs["reward"], self.device),
         )
         self.plan = BatchPlan(
             [0] * len(self.queries),
-            self.settings.batch // self.settings.samples_per_query,
+            self.batch // self.settings.samples_per_query,
             self.seed,
-            updates=max(1, self.settings.episodes // self.settings.batch),
+            updates=max(1, one(self.settings.episodes) // self.batch),
             keep_last=False,
         )
 
     def _stepper(self) -> Stepper:
         """Policy from SFT, value network from the RM (separate weights), dropout off in both."""
-        modules: dict[str, nn.Module] = {"policy": load_policy(checkpoint_folder(self.ctx.inputs["policy"])).eval()}
+        modules: dict[str, nn.Module] = {"policy": open_policy(self.ctx.inputs["policy"], self.device)}
         if self.settings.algorithm == "ppo":
             reward = load_reward(checkpoint_folder(self.ctx.inputs["reward"]))
-            modules["value"] = value_from_reward(reward).eval()
+            modules["value"] = moved(value_from_reward(reward), self.device)
         value_lr = self.settings.value_lr
-        lrs = {"value": float(value_lr)} if value_lr is not None and "value" in modules else {}
+        lrs = {"value": one(value_lr)} if value_lr is not None and "value" in modules else {}
         return Stepper(self.accelerator, modules, self.settings.optimizer, self.seed, lrs)
 
     def _documents(self) -> list[Document]:
@@ -123,7 +125,8 @@ class PPOStage:
 
     def _micro_batch(self, queries: int) -> int:
         """Queries a forward pass: the setting, or a whole minibatch."""
-        return min(self.settings.micro_batch or queries, queries // self.settings.minibatches)
+        asked = self.settings.micro_batch
+        return min(queries if asked is None else one(asked), queries // self.settings.minibatches)
 
     def minibatches(self, rollout: Rollout, iteration: int, epoch: int) -> list[list[MicroBatch]]:
         """The queries in a fresh order, each in exactly one minibatch; its samples stay together."""
@@ -163,9 +166,9 @@ class PPOStage:
         """Clipped policy loss + vf_coef clipped value loss (+ PPO-ptx), summed over real tokens."""
         settings, rollout = self.settings, batch.rollout
         mask = rollout.batch.response_mask
-        policy = parts["policy"]
-        assert isinstance(policy, PreTrainedModel)
-        logprobs, entropy = response_logprobs(policy, rollout.batch, settings.temperature, entropy=True)
+        logprobs, entropy = response_logprobs(
+            as_model(parts["policy"]), rollout.batch, settings.temperature, entropy=True
+        )
         old = (logprobs, rollout.logprobs, rollout.advantages, mask)
         policy_stats_ = policy_stats(*old, clip=settings.clip)
         if settings.algorithm == "ppo":
@@ -179,7 +182,10 @@ class PPOStage:
         if "value" in parts:
             value_term, value_stats_ = self._value_loss(parts["value"], rollout)
             total = total + settings.vf_coef * value_term
-            stats |= {"value_loss": value_term.detach(), "value_clip_fraction": value_stats_["clip_fraction"] * tokens}
+            stats |= {
+                "value_loss": value_term.detach(),
+                "value_clip_fraction": value_stats_["clip_fraction"] * tokens,
+            }
         if batch.text is not None:
             text = language_loss(parts, batch.text)
             total = total + batch.ptx_share * text.total
@@ -187,22 +193,28 @@ class PPOStage:
         return Loss(total, tokens, tokens=rollout.batch.tokens, stats=stats)
 
     def _value_loss(self, value: nn.Module, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
-        assert isinstance(value, PreTrainedModel)
         mask = rollout.batch.response_mask
-        values = response_values(value, rollout.batch)
+        values = response_values(as_model(value), rollout.batch)
         old = (values, rollout.values, rollout.returns, mask)
         clip = self.settings.value_clip
         return value_loss(*old, clip=clip, count=1.0), value_stats(*old, clip=clip)
 
     def iteration(self, index: int, extra: dict[str, float]) -> Metrics:
         """One rollout and the updates on it; figures of the first minibatch show that nothing moved yet."""
-        beta = extra.get("beta", self.settings.beta)
-        assert isinstance(beta, float)
+        beta = extra.get("beta", one(self.settings.beta))
         rollout = self.rollout(index, beta)
-        row: Metrics = {"beta": beta, "episodes": float((index + 1) * self.settings.batch), **rollout_metrics(rollout, beta)}
+        row: Metrics = {
+            "beta": beta,
+            "episodes": float((index + 1) * self.batch),
+            **rollout_metrics(rollout, beta),
+        }
         if self.models.value is not None:
             spread = value_stats(
-                rollout.values, rollout.values, rollout.returns, rollout.batch.response_mask, clip=self.settings.value_clip
+                rollout.values,
+                rollout.values,
+                rollout.returns,
+                rollout.batch.response_mask,
+                clip=self.settings.value_clip,
             )
             row["explained_variance"] = float(spread["explained_variance"])
         steps: list[Metrics] = []
@@ -214,7 +226,7 @@ class PPOStage:
         if self.settings.adaptive_kl is not None:
             control = self.settings.adaptive_kl
             extra["beta"] = adaptive_beta(
-                beta, row["kl"], target=control.target, horizon=control.horizon, episodes=self.settings.batch
+                beta, row["kl"], target=control.target, horizon=control.horizon, episodes=self.batch
             )
         if index + 1 == self.plan.total_updates:
             self._save_rollout(rollout, index)
@@ -236,7 +248,7 @@ class PPOStage:
                         run=self.ctx.run,
                         seed=self.ctx.seed,
                         temperature=self.settings.temperature,
-                        text=self.tokenizer.decode([i for i in ids if i != eos_id(self.tokenizer)]),
+                        text=decode_response(self.tokenizer, ids)[0],
                         response_ids=ids,
                         tokens=len(ids),
                         stopped=bool(rollout.stopped[b, k]),
@@ -265,16 +277,19 @@ def run(ctx: RunContext[PPO]) -> None:
     Inputs: ``policy`` (where training starts: SFT, or the last round's policy), ``reference`` (SFT),
     ``reward``, ``data``. Also writes ``rollouts.jsonl``, the last iteration's episodes.
     """
-    if len(read_posts(ctx.inputs["data"], "ppo")) * ctx.settings.samples_per_query < ctx.settings.batch:
+    if len(read_posts(ctx.inputs["data"], "ppo")) * ctx.settings.samples_per_query < one(ctx.settings.batch):
         raise UsageError(
-            "fewer PPO posts than one rollout needs", where="ppo.batch", remedy="lower the batch or give more posts"
+            "fewer PPO posts than one rollout needs",
+            where="ppo.batch",
+            remedy="lower the batch or give more posts",
         )
     stage = PPOStage(ctx)
     loop = TrainLoop("ppo", ctx.folder, stage.stepper, stage.plan.total_updates, ctx.settings.save_every)
     loop.run(partial(stage.iteration, extra=loop.extra))
     save_policy(
-        stage.stepper.modules["policy"],
+        stage.models.policy,
         stage.tokenizer,
         ctx.folder / "checkpoint",
-        f"{ctx.settings.algorithm.upper()} against a reward model, {ctx.settings.episodes:,} episodes, beta {ctx.settings.beta}.",
+        f"{ctx.settings.algorithm.upper()} against a reward model, {one(ctx.settings.episodes):,} episodes, "
+        f"beta {ctx.settings.beta}.",
     )

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from tldr.config import Pretrain
+from tldr.config import Pretrain, one
 from tldr.data.formats import encode_texts
 from tldr.errors import UsageError
 from tldr.models.ladder import build_policy, parameter_count, save_policy
-from tldr.stages.common import eos_id, open_tokenizer, pad_id
+from tldr.stages.common import as_model, eos_id, open_tokenizer, pad_id, share
 from tldr.stages.context import RunContext
 from tldr.stages.data import read_corpus
-from tldr.train.batching import BatchPlan, micro_batches
+from tldr.train.batching import BatchPlan
 from tldr.train.loop import TrainLoop
 from tldr.train.rng import derive
 from tldr.train.stepper import Loss, Stepper, make_accelerator
@@ -51,7 +51,9 @@ def run(ctx: RunContext[Pretrain]) -> None:
     Inputs: ``data`` (folder with ``corpus.jsonl`` and ``tokenizer/``).
     """
     if ctx.model is None or ctx.model.path is not None:
-        raise UsageError("pretraining starts from a config", where="ladder", remedy="give arch, d_model, layers, heads")
+        raise UsageError(
+            "pretraining starts from a config", where="ladder", remedy="give arch, d_model, layers, heads"
+        )
     tokenizer = open_tokenizer(ctx.inputs["data"])
     documents = encode_corpus(ctx, tokenizer)
     settings = ctx.settings
@@ -64,23 +66,29 @@ def run(ctx: RunContext[Pretrain]) -> None:
         seed=derive(ctx.seed, "init"),
     )
     plan = BatchPlan(
-        [len(document.ids) for document in documents], settings.batch, derive(ctx.seed, "pretrain"), updates=settings.steps
+        [len(document.ids) for document in documents],
+        one(settings.batch),
+        derive(ctx.seed, "pretrain"),
+        updates=one(settings.steps),
     )
     stepper = Stepper(accelerator, {"policy": policy}, settings.optimizer, derive(ctx.seed, "pretrain"))
     loop = TrainLoop("pretrain", ctx.folder, stepper, plan.total_updates, settings.save_every)
 
     def update(index: int) -> dict[str, float]:
-        share = micro_batches(
-            plan.batch(index), settings.micro_batch, accelerator.process_index, accelerator.num_processes
-        )
         batches = [
-            collate_documents([documents[i] for i in rows], pad_id(tokenizer), settings.query_weight) for rows in share
+            collate_documents([documents[i] for i in rows], pad_id(tokenizer), settings.query_weight)
+            for rows in share(plan.batch(index), settings, accelerator)
         ]
         return stepper.step(language_loss, [batch.to(accelerator.device) for batch in batches])
 
     loop.run(update)
-    trained = stepper.modules["policy"]
-    save_policy(trained, tokenizer, ctx.folder / "checkpoint", f"Pretrained from scratch on the toy corpus, {parameter_count(policy):,} parameters.")
+    trained = as_model(stepper.modules["policy"])
+    save_policy(
+        trained,
+        tokenizer,
+        ctx.folder / "checkpoint",
+        f"Pretrained from scratch on the toy corpus, {parameter_count(policy):,} parameters.",
+    )
 
 
 def encode_corpus(ctx: RunContext[Pretrain], tokenizer: PreTrainedTokenizerBase) -> list[Document]:
@@ -94,7 +102,9 @@ def encode_documents(
 ) -> list[Document]:
     """Documents in tokens with EOS, cut to `context`; the post part is the tokens of its characters."""
     texts = [str(document["text"]) for document in corpus]
-    heads = [text[: int(document.get("query_chars", 0))] for text, document in zip(texts, corpus, strict=True)]
+    heads = [
+        text[: int(document.get("query_chars", 0))] for text, document in zip(texts, corpus, strict=True)
+    ]
     whole, posts = encode_texts(tokenizer, texts), encode_texts(tokenizer, heads)
     return [
         Document([*ids, eos_id(tokenizer)][:context], min(len(post), context))
@@ -120,12 +130,14 @@ def collate_documents(documents: list[Document], pad: int, query_weight: float) 
 
 def language_loss(parts: nn.ModuleDict, batch: TextBatch) -> Loss:
     """Weighted cross-entropy of next tokens; logits are computed only where a token has weight."""
-    policy = parts["policy"]
-    assert isinstance(policy, PreTrainedModel)
+    policy = as_model(parts["policy"])
     ids = batch.ids.masked_fill(~batch.mask, 0)
-    states = policy.base_model(input_ids=ids, attention_mask=batch.mask.long(), use_cache=False).last_hidden_state
+    states = policy.base_model(
+        input_ids=ids, attention_mask=batch.mask.long(), use_cache=False
+    ).last_hidden_state
     counted = batch.weights[:, 1:] > 0
-    logits = policy.get_output_embeddings()(states[:, :-1][counted]).float()
+    head: nn.Module = policy.get_output_embeddings()  # type: ignore[no-untyped-call]
+    logits = head(states[:, :-1][counted]).float()
     losses = torch.nn.functional.cross_entropy(logits, batch.ids[:, 1:][counted], reduction="none")
     weights = batch.weights[:, 1:][counted]
     return Loss((losses * weights).sum(), weights.sum(), tokens=batch.mask.sum())

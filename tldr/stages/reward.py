@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tldr.config import Reward
+from tldr.config import Reward, one
 from tldr.data.formats import encode_responses
 from tldr.data.sources import load_comparisons
 from tldr.errors import UsageError
@@ -26,17 +26,20 @@ from tldr.models.reward import apply_shift, reward_from_policy, save_reward
 from tldr.records import Ranking, write_json
 from tldr.stages.common import (
     Device,
+    as_model,
     checkpoint_folder,
     encode_posts,
     inference_batches,
+    moved,
     open_reward,
     open_tokenizer,
     pad_id,
     read_posts,
+    share,
 )
 from tldr.stages.context import RunContext
 from tldr.stages.scoring import Scorer
-from tldr.train.batching import BatchPlan, micro_batches
+from tldr.train.batching import BatchPlan
 from tldr.train.loop import TrainLoop
 from tldr.train.rng import derive
 from tldr.train.stepper import Loss, Stepper, make_accelerator
@@ -78,7 +81,9 @@ def run(ctx: RunContext[Reward]) -> None:
     tokenizer = open_tokenizer(ctx.inputs["policy"])
     labels = [place for name, place in sorted(ctx.inputs.items()) if name.split("-")[0] == "labels"]
     splits = {
-        name: encode_rankings(ctx, tokenizer, [row for place in labels for row in load_comparisons(place / f"{name}.jsonl")])
+        name: encode_rankings(
+            ctx, tokenizer, [row for place in labels for row in load_comparisons(place / f"{name}.jsonl")]
+        )
         for name in ("train", "valid1", "valid2")
     }
     train = splits["train"][: ctx.settings.limit]
@@ -90,7 +95,9 @@ def run(ctx: RunContext[Reward]) -> None:
     write_json(ctx.folder / "evaluation.json", evaluation | {"train_rankings": len(train)})
 
 
-def encode_rankings(ctx: RunContext[Reward], tokenizer: PreTrainedTokenizerBase, rankings: list[Ranking]) -> list[Example]:
+def encode_rankings(
+    ctx: RunContext[Reward], tokenizer: PreTrainedTokenizerBase, rankings: list[Ranking]
+) -> list[Example]:
     """Rankings in tokens, within the RM's windows; those whose summaries all tie are dropped."""
     queries = encode_posts(tokenizer, [ranking.info for ranking in rankings], ctx.lengths)
     texts = [summary.text for ranking in rankings for summary in ranking.summaries]
@@ -107,7 +114,9 @@ def encode_rankings(ctx: RunContext[Reward], tokenizer: PreTrainedTokenizerBase,
 
 def collate_examples(examples: list[Example], pad: int) -> RankedBatch:
     """Pad prompts and summaries; a prompt with fewer than K summaries has absent ones."""
-    packed = collate([example.query for example in examples], [example.responses for example in examples], pad)
+    packed = collate(
+        [example.query for example in examples], [example.responses for example in examples], pad
+    )
     ranks = torch.zeros(packed.response.shape[:2], dtype=torch.int64)
     for row, example in enumerate(examples):
         ranks[row, : len(example.rank)] = torch.tensor(example.rank)
@@ -116,8 +125,7 @@ def collate_examples(examples: list[Example], pad: int) -> RankedBatch:
 
 def ranking_loss(parts: nn.ModuleDict, batch: RankedBatch) -> Loss:
     """InstructGPT's K-way loss summed over prompts; with K = 2 the paper's pairwise loss."""
-    model = parts["reward"]
-    assert isinstance(model, PreTrainedModel)
+    model = as_model(parts["reward"])
     scores = response_scores(model, batch.packed)
     prompts = ordered_pairs(batch.ranks, batch.present).any(-1).any(-1).sum()
     with torch.no_grad():
@@ -131,30 +139,32 @@ def ranking_loss(parts: nn.ModuleDict, batch: RankedBatch) -> Loss:
     )
 
 
-def train_reward(ctx: RunContext[Reward], train: list[Example], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def train_reward(
+    ctx: RunContext[Reward], train: list[Example], tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
     """Train from the SFT policy with a fresh head, one pass over the rankings by default."""
     seed = derive(ctx.seed, "reward")
     settings = ctx.settings
     accelerator = make_accelerator(ctx.precision)
     model = reward_from_policy(checkpoint_folder(ctx.inputs["policy"]), seed=seed)
-    plan = BatchPlan([example.length for example in train], settings.batch, seed, epochs=settings.epochs)
+    plan = BatchPlan(
+        [example.length for example in train], one(settings.batch), seed, epochs=one(settings.epochs)
+    )
     stepper = Stepper(accelerator, {"reward": model}, settings.optimizer, seed)
     loop = TrainLoop("reward", ctx.folder, stepper, plan.total_updates, settings.save_every)
 
     def update(index: int) -> dict[str, float]:
-        share = micro_batches(
-            plan.batch(index), settings.micro_batch, accelerator.process_index, accelerator.num_processes
-        )
-        batches = [collate_examples([train[i] for i in rows], pad_id(tokenizer)) for rows in share]
+        rows = share(plan.batch(index), settings, accelerator)
+        batches = [collate_examples([train[i] for i in part], pad_id(tokenizer)) for part in rows]
         return stepper.step(ranking_loss, [batch.to(accelerator.device) for batch in batches])
 
     loop.run(update)
-    trained = stepper.modules["reward"]
-    assert isinstance(trained, PreTrainedModel)
-    return trained.eval()
+    return moved(as_model(stepper.modules["reward"]), Device.open(ctx.precision))
 
 
-def evaluate(model: PreTrainedModel, examples: list[Example], tokenizer: PreTrainedTokenizerBase, device: Device) -> float:
+def evaluate(
+    model: PreTrainedModel, examples: list[Example], tokenizer: PreTrainedTokenizerBase, device: Device
+) -> float:
     """Share of the labelers' pairs that the scores order alike; ties in score count half."""
     correct = pairs = 0.0
     for rows in inference_batches([example.length for example in examples]):
@@ -203,6 +213,6 @@ def reference_scores(
 
 def _card(ctx: RunContext[Reward], shift: float, way: str) -> str:
     return (
-        f"Reward model, {ctx.settings.epochs:g} epochs on ranked summaries. Scores are read at the last "
+        f"Reward model, {one(ctx.settings.epochs):g} epochs on ranked summaries. Scores are read at the last "
         f"token (EOS); they are shifted by {-shift:+.6f} ({way}) so that the training references average 0."
     )

@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 from tldr.config import PPO
 from tldr.mathematics.advantages import gae, reinforce_advantages, rloo_advantages
-from tldr.mathematics.masking import whiten
 from tldr.mathematics.kl import sequence_kl
+from tldr.mathematics.masking import whiten
 from tldr.mathematics.rewards import apply_eos_rule, token_rewards
 from tldr.models.generate import generate
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
@@ -54,11 +54,8 @@ class Rollout:
 
     def select(self, rows: Tensor) -> Self:
         """The episodes of some queries."""
-        return type(self)(**{part.name: _rows(getattr(self, part.name), rows) for part in fields(self)})
-
-
-def _rows(part: Tensor | PackedBatch, rows: Tensor) -> Tensor | PackedBatch:
-    return part.select(rows) if isinstance(part, PackedBatch) else part[rows]
+        tensors = {part.name: getattr(self, part.name)[rows] for part in fields(self) if part.name != "batch"}
+        return type(self)(batch=self.batch.select(rows), **tensors)
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,9 @@ class Episodes:
 
 
 @torch.no_grad()
-def collect(models: Models, episodes: Episodes, settings: PPO, beta: float, device: Device, micro_batch: int) -> Rollout:
+def collect(
+    models: Models, episodes: Episodes, settings: PPO, beta: float, device: Device, micro_batch: int
+) -> Rollout:
     """Sample `settings.samples_per_query` responses a query and compute all that the update needs.
 
     Args:

@@ -54,7 +54,12 @@ def run(ctx: RunContext[Evaluation]) -> None:
 
 
 def to_sample(
-    ctx: RunContext[Evaluation], post_id: str, draw: Draw, *, temperature: float, tags: dict[str, str | int | float | bool]
+    ctx: RunContext[Evaluation],
+    post_id: str,
+    draw: Draw,
+    *,
+    temperature: float,
+    tags: dict[str, str | int | float | bool],
 ) -> Sample:
     """A `Sample` record of one draw, named after the run that made it."""
     return Sample(

@@ -40,7 +40,11 @@ class Scorer:
         ]
         values: list[list[float]] = [[] for _ in self.queries]
         for rows in inference_batches(widths):
-            batch = collate([self.queries[i] for i in rows], [list(self.responses[i]) for i in rows], pad_id(self.tokenizer))
+            batch = collate(
+                [self.queries[i] for i in rows],
+                [list(self.responses[i]) for i in rows],
+                pad_id(self.tokenizer),
+            )
             with torch.inference_mode(), self.device.autocast():
                 out = function(batch.to(self.device.device)).float().cpu()
             for position, row in enumerate(rows):
@@ -69,7 +73,7 @@ def has_gold(posts: Sequence[Post]) -> bool:
 
 
 def gold_scores(post: Post, text: str, stopped: bool) -> dict[str, float]:
-    """The planted truth about one summary: utility, its axes, and P(a labeler prefers it to the reference)."""
+    """The planted truth of a summary: utility, its axes, P(a labeler prefers it to the reference)."""
     mine = utility(post, text, stopped=stopped)
     scores = {
         "gold": mine.overall,

@@ -11,16 +11,24 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from tldr.config import SFT
+from tldr.config import SFT, one
 from tldr.data.formats import encode_responses
 from tldr.models.ladder import disable_dropout, load_policy, save_policy, set_dropout
 from tldr.models.packed import PackedBatch, collate, response_logprobs
-from tldr.stages.common import checkpoint_folder, encode_posts, open_tokenizer, pad_id, read_posts
+from tldr.stages.common import (
+    as_model,
+    checkpoint_folder,
+    encode_posts,
+    open_tokenizer,
+    pad_id,
+    read_posts,
+    share,
+)
 from tldr.stages.context import RunContext
 from tldr.stages.pretrain import Document, collate_documents, language_loss
-from tldr.train.batching import BatchPlan, micro_batches
+from tldr.train.batching import BatchPlan
 from tldr.train.loop import TrainLoop
 from tldr.train.rng import derive
 from tldr.train.stepper import Loss, Stepper, make_accelerator
@@ -65,17 +73,18 @@ def run(ctx: RunContext[SFT]) -> None:
     set_dropout(policy, settings.dropout)
     plan = BatchPlan(
         [len(query) + len(response) for query, response in examples],
-        settings.batch,
+        one(settings.batch),
         derive(ctx.seed, "sft"),
-        epochs=settings.epochs,
+        epochs=one(settings.epochs),
     )
     stepper = Stepper(accelerator, {"policy": policy}, settings.optimizer, derive(ctx.seed, "sft"))
     loop = TrainLoop("sft", ctx.folder, stepper, plan.total_updates, settings.save_every)
     best = Best(loop.tensors, loop.extra)
 
     def batches(rows: list[int]) -> list[PackedBatch]:
-        share = micro_batches(rows, settings.micro_batch, accelerator.process_index, accelerator.num_processes)
-        return [pack([examples[i] for i in part], pad_id(tokenizer)).to(accelerator.device) for part in share]
+        parts = share(rows, settings, accelerator)
+        packed = [pack([examples[i] for i in part], pad_id(tokenizer)) for part in parts]
+        return [batch.to(accelerator.device) for batch in packed]
 
     def on_update(done: int, row: dict[str, float]) -> None:
         if done % plan.per_epoch == 0 or done == plan.total_updates:
@@ -89,11 +98,16 @@ def run(ctx: RunContext[SFT]) -> None:
 
     loop.on_update = on_update
     loop.run(update)
-    trained = stepper.modules["policy"]
+    trained = as_model(stepper.modules["policy"])
     if settings.select == "valid_loss":
         best.restore(trained)
     disable_dropout(trained)
-    save_policy(trained, tokenizer, ctx.folder / "checkpoint", f"SFT on {len(examples):,} references, {settings.epochs:g} epochs.")
+    save_policy(
+        trained,
+        tokenizer,
+        ctx.folder / "checkpoint",
+        f"SFT on {len(examples):,} references, {one(settings.epochs):g} epochs.",
+    )
 
 
 def encode_examples(ctx: RunContext[SFT], tokenizer: PreTrainedTokenizerBase, name: str) -> list[Example]:
@@ -111,8 +125,7 @@ def pack(examples: list[Example], pad: int) -> PackedBatch:
 
 def response_loss(parts: nn.ModuleDict, batch: PackedBatch) -> Loss:
     """Summed cross-entropy of the response tokens."""
-    policy = parts["policy"]
-    assert isinstance(policy, PreTrainedModel)
+    policy = as_model(parts["policy"])
     logprobs = response_logprobs(policy, batch)
     return Loss(-logprobs.sum(), batch.response_mask.sum(), tokens=batch.tokens)
 
@@ -137,7 +150,9 @@ def validation_loss(stepper: Stepper, examples: list[Example], pad: int, batch: 
     ordered = sorted(examples, key=lambda example: len(example[0]) + len(example[1]))
     with torch.no_grad():
         for start in range(0, len(ordered), batch):
-            part = stepper.call(response_loss, pack(ordered[start : start + batch], pad).to(stepper.accelerator.device))
+            part = stepper.call(
+                response_loss, pack(ordered[start : start + batch], pad).to(stepper.accelerator.device)
+            )
             assert isinstance(part, Loss)
             total, count = total + float(part.total), count + float(part.count)
     policy.train(training)

@@ -71,8 +71,12 @@ class FileHashes:
         if path.is_dir():
             inner = sorted(file for file in path.rglob("*") if file.is_file())
             return sha256(json.dumps([[str(file.relative_to(path)), self.file(file)] for file in inner]))
-        if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        if path.exists():
             return self.file(path)
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise UsageError(
+                "no such file or folder", where=name, remedy="check the path; a hub name is org/name"
+            )
         return name
 
     def save(self) -> None:

@@ -285,7 +285,7 @@ class Runner:
             self._waiting.append(job.run)
             self._wait_for_other(job.run)
         elif code != 0:
-            reason = last_error(folder) or f"its process ended with code {code}"
+            reason = last_error(folder) or f"its process ended with code {code}{_last_line(folder / LOG)}"
             self._fail(job.run, f"{reason}\n         log: {folder / LOG}")
         else:
             self._done.add(job.run.name)
@@ -309,6 +309,11 @@ class Runner:
             if interrupted.wait(POLL):
                 for job in self._active:
                     job.process.kill()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f": {lines[-1]}" if lines else ""
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _leaves(tree: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(tree, dict) and tree:
+    if isinstance(tree, dict):
         for key, value in tree.items():
             yield from _leaves(value, (*place, key))
     else:

@@ -11,8 +11,8 @@ from typing import Any
 
 from tldr.config import ToyData
 from tldr.records import Post, Record, write_json, write_records
-from tldr.toy import authors, corpus, labelers, writers, world
-from tldr.toy.labelers import Candidate
+from tldr.toy import authors, corpus, labelers, world, writers
+from tldr.toy.labelers import Candidate, Split
 
 COMPARISONS, VALID_COMPARISONS, RANKINGS, RATINGS = 2000, 500, 300, 300
 """Labels on scripted summaries (the study's own pool, with policy samples, is the label stage's)."""
@@ -66,13 +66,14 @@ def _distinct(rng: random.Random, post: Post, n: int) -> list[Candidate]:
     return list(found.values())
 
 
-def _labels(config: ToyData, posts: dict[str, list[Post]]) -> dict[str, list[Record]]:
+def _labels(config: ToyData, posts: dict[Split, list[Post]]) -> dict[str, list[Record]]:
     """Comparisons, rankings and ratings of scripted summaries."""
     rng = random.Random(f"{config.seed}/labels")
     comparisons: list[Record] = []
-    for split, n in (("train", COMPARISONS), ("valid1", VALID_COMPARISONS), ("valid2", VALID_COMPARISONS)):
+    for split, rows in posts.items():
+        n = COMPARISONS if split == "train" else VALID_COMPARISONS
         for _ in range(n):
-            post = rng.choice(posts[split])
+            post = rng.choice(rows)
             comparisons.append(
                 labelers.compare(post, *mixed_pair(rng, post), rng, batch="writers", split=split)
             )
@@ -107,12 +108,13 @@ def generate_toy(config: ToyData, out: Path) -> dict[str, Any]:
     """
     seen: set[str] = set()
     # the evaluation posts come first: other sizes of the training files leave them as they are
-    posts: dict[str, list[Post]] = {}
-    for name, n in (
-        ("valid2", config.valid2_posts),
-        ("valid1", config.valid1_posts),
-        ("train", config.sft_posts),
-    ):
+    posts: dict[Split, list[Post]] = {}
+    sizes: dict[Split, int] = {
+        "valid2": config.valid2_posts,
+        "valid1": config.valid1_posts,
+        "train": config.sft_posts,
+    }
+    for name, n in sizes.items():
         rng = random.Random(f"{config.seed}/{name}")
         posts[name] = [_with_reference(rng, post) for post in _draw(rng, name, n, seen)]
     further = _draw(
@@ -130,8 +132,8 @@ def generate_toy(config: ToyData, out: Path) -> dict[str, Any]:
         "corpus": list(_documents(config, seen)),
     }
     entries = {}
-    for name, records in files.items():
-        path = write_records(out / f"{name}.jsonl", records)
+    for kind, records in files.items():
+        path = write_records(out / f"{kind}.jsonl", records)
         entries[path.name] = {
             "rows": sum(1 for _ in records),
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -11,10 +11,12 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
-from tldr.records import Axes, CandidateSummary, Comparison, Extra, Info, Post, RatedSummary, Ranking, Rating
-from tldr.toy.gold import TAU, WEIGHTS, Utility, count, facts_of, utility
+from tldr.records import Axes, CandidateSummary, Comparison, Extra, Info, Post, Ranking, RatedSummary, Rating
+from tldr.toy.gold import TAU, WEIGHTS, Utility, count, utility_of
+from tldr.toy.world import facts_of
 
 Split = Literal["train", "valid1", "valid2"]
 
@@ -66,11 +68,12 @@ def _impressions(
     worker: Worker, post: Post, candidates: Sequence[Candidate], rng: random.Random
 ) -> list[float]:
     """What the worker makes of each summary, in utility."""
+    facts = facts_of(post)
     felt = []
     for candidate in candidates:
-        true = utility(post, candidate.text, candidate.stopped)
+        true = utility_of(facts, candidate.text, candidate.stopped)
         # the length axis is 0.02 a word for everybody; the bias comes on top
-        words = count(facts_of(post), candidate.text).words
+        words = count(facts, candidate.text).words
         gumbel = -math.log(rng.expovariate(1.0))
         felt.append(true.overall + worker.length_bias * words + TAU * worker.carelessness * gumbel)
     return felt
@@ -127,7 +130,7 @@ def rank(
     felt = _impressions(worker, post, candidates, rng)
     order = sorted(range(len(felt)), key=lambda i: -felt[i])
     ranks = [1] * len(felt)
-    for place, (above, here) in enumerate(zip(order, order[1:], strict=False), start=2):
+    for place, (above, here) in enumerate(pairwise(order), start=2):
         ranks[here] = ranks[above] if felt[above] - felt[here] < TAU * TIE else place
     return Ranking(
         info=info_of(post),
@@ -165,13 +168,13 @@ def rate(
         RecordError: the post carries no toy facts.
     """
     worker = worker or rng.choice(WORKERS)
-    u = utility(post, candidate.text, candidate.stopped)
+    u = utility_of(facts_of(post), candidate.text, candidate.stopped)
     noisy = {
         axis: round(value + rng.gauss(0.0, RATING_NOISE * worker.carelessness))
         for axis, value in true_axes(u).items()
     }
     shown = candidate.shown()
-    axes = Axes(**{axis: min(max(value, 1), 7) for axis, value in noisy.items()})
+    axes = Axes.model_validate({axis: min(max(value, 1), 7) for axis, value in noisy.items()})
     return Rating(
         info=info_of(post),
         summary=RatedSummary(text=shown.text, policy=shown.policy, axes=axes),

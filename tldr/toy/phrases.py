@@ -8,29 +8,30 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+
+def _words(line: str) -> tuple[str, ...]:
+    return tuple(line.split())
+
+
 SLOTS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
     {
-        "rel": tuple(
-            "boyfriend girlfriend brother sister mother father roommate boss cousin neighbor uncle aunt landlord wife".split()
+        "rel": _words(
+            "boyfriend girlfriend brother sister mother father roommate"
+            " boss cousin neighbor uncle aunt landlord wife"
         ),
-        "verb": tuple(
-            "sold lost burned painted dropped washed borrowed wrecked pawned ruined buried traded scratched mailed".split()
+        "verb": _words(
+            "sold lost burned painted dropped washed borrowed"
+            " wrecked pawned ruined buried traded scratched mailed"
         ),
-        "obj": tuple(
-            "guitar laptop camera bike couch jacket watch phone piano lamp tent ring boat mirror".split()
+        "obj": _words("guitar laptop camera bike couch jacket watch phone piano lamp tent ring boat mirror"),
+        "when": _words(
+            "monday tuesday thursday friday saturday sunday summer winter spring autumn night week month year"
         ),
-        "when": tuple(
-            "monday tuesday thursday friday saturday sunday summer winter spring autumn night week month year".split()
+        "con": _words("rent lease exam wedding baby visa debt storm surgery contract flu trial funeral loan"),
+        "feel": _words(
+            "angry hurt guilty jealous confused ashamed lonely scared tired worried numb upset bitter calm"
         ),
-        "con": tuple(
-            "rent lease exam wedding baby visa debt storm surgery contract flu trial funeral loan".split()
-        ),
-        "feel": tuple(
-            "angry hurt guilty jealous confused ashamed lonely scared tired worried numb upset bitter calm".split()
-        ),
-        "act": tuple(
-            "forgive sue confront report ignore call leave pay wait quit argue lie beg hide".split()
-        ),
+        "act": _words("forgive sue confront report ignore call leave pay wait quit argue lie beg hide"),
     }
 )
 """Who, did what, to what, when; what ties the author's hands; the feeling; the act asked about."""
@@ -56,12 +57,11 @@ POST_CON = ("i am stuck because of the {con}.", "the {con} makes it hard.")
 POST_FEEL = ("i feel {feel}.", "now i am so {feel}.")
 POST_ACT = ("should i {act}?", "is it wrong to {act}?")
 POST_DISTRACTOR = (
-    "a {rel} once {verb} a {obj} but that is old news.",
-    "people say to {act} but that is not me.",
-    "i was {feel} at first but that is over.",
-    "it is not about a {con} at all.",
-    "a {rel} told me to {act} but no.",
-    "a {obj} was {verb} once but that is old news.",
+    "years ago my {rel} {verb} my {obj}.",
+    "years ago my {obj} was {verb} by my {rel}.",
+    "people said i should {act}.",
+    "at first i was so {feel}.",
+    "it is not about the {con} at all.",
 )
 POST_FILLER = ("sorry for my bad english.", "this is a throwaway.", "i am new here.")
 TITLES = (

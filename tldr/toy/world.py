@@ -47,7 +47,7 @@ def facts_of(post: Post | Info) -> Facts:
             where=post.id,
             remedy="gold utility and simulated labels need posts made by the toy world",
         )
-    return facts
+    return {slot: facts[slot] for slot in SLOTS}
 
 
 def other_value(rng: random.Random, slot: str, value: str) -> str:

@@ -1,0 +1,117 @@
+"""Preference and ratings at equal length (P App. F; CNN/DM: App. E, Table 14).
+
+Comparisons: logistic regression on policy identity (one per side) and the log ratio of the two
+lengths; the length-controlled preference of A over B is the predicted probability at ratio 1.
+Ratings (1-7): linear regression on length, a slope for each policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+from scipy.special import expit
+
+from eval.elo import Strengths, fit_strengths
+from eval.pairs import log_length_ratio
+from eval.stats import Estimate, mean
+from tldr.errors import UsageError
+
+_FEATURE = "ln(length ratio)"
+
+
+@dataclass(frozen=True)
+class LengthControl:
+    """A fitted regression of preference on policies and length.
+
+    Attributes:
+        fit: strengths in logits; `unit`: what length was counted in.
+    """
+
+    fit: Strengths
+    unit: str
+
+    @property
+    def slope(self) -> Estimate:
+        """Logits of preference gained by one more in the log length ratio."""
+        return self.fit.contrast({_FEATURE: 1.0})
+
+    def preference(self, policy: str, over: str | None = None) -> Estimate:
+        """Predicted share of pairs in which `policy` is preferred over another at equal length.
+
+        Args:
+            over: the other policy; None: the base.
+
+        Raises:
+            UsageError: a policy that is not in the fit.
+        """
+        other = over or self.fit.base
+        for name in (policy, other):
+            if name != self.fit.base and name not in self.fit.names:
+                raise UsageError(f"no policy {name!r} in the length regression")
+        logit = self.fit.contrast({policy: 1.0, other: -1.0})
+        value = float(expit(logit.value))
+        # Bounds are carried over from the logits, so they stay within 0..1; se by the delta method.
+        se = value * (1 - value) * logit.se
+        return Estimate(value, float(expit(logit.low)), float(expit(logit.high)), se, logit.n, logit.clusters)
+
+
+def length_control(pairs: pd.DataFrame, *, base: str = "reference", unit: str = "words") -> LengthControl:
+    """Fit the paper's regression.
+
+    Args:
+        pairs: as in `eval.pairs`; the paper uses all human comparisons at once.
+        base: the policy whose strength is 0 (the choice changes no prediction).
+        unit: "words" or "characters" (the paper names none for TL;DR).
+
+    Raises:
+        UsageError, NonFiniteError: as `eval.elo.fit_strengths`.
+    """
+    features = pd.DataFrame({_FEATURE: log_length_ratio(pairs, unit)})
+    return LengthControl(fit_strengths(pairs, base=base, features=features), unit)
+
+
+def rating_by_length(ratings: pd.DataFrame, *, at: float | None = None) -> pd.DataFrame:
+    """Linear regression of a rating on length, each policy for itself.
+
+    Args:
+        ratings: columns ``id`` (post), ``policy``, ``length``, ``rating``.
+        at: length at which ratings are predicted; None: the mean over all rows.
+
+    Returns:
+        A row a policy: ``policy``, ``n``, ``length`` (mean), ``length_sd``, ``rating`` (mean),
+        ``per_100`` with ``per_100_low`` and ``per_100_high`` (rating gained by 100 more), and
+        ``at_length``: the predicted rating there with ``low`` and ``high``. Intervals are 95 %, over posts.
+
+    Raises:
+        UsageError: a policy with fewer than three rows, or texts all of one length.
+    """
+    place = float(ratings["length"].mean()) if at is None else at
+    rows = []
+    for policy, group in ratings.groupby("policy"):
+        if len(group) < 3 or group["length"].nunique() < 2:
+            raise UsageError(f"{policy}: no slope from {len(group)} ratings of texts of one length")
+        design = np.column_stack([np.ones(len(group)), (group["length"] - place) / 100])
+        codes = pd.factorize(group["id"])[0]
+        fit = sm.OLS(group["rating"].to_numpy(dtype=float), design).fit(
+            cov_type="cluster", cov_kwds={"groups": codes}, use_t=True
+        )
+        bounds = np.asarray(fit.conf_int())
+        rows.append(
+            {
+                "policy": policy,
+                "n": len(group),
+                "length": mean(group["length"]).value,
+                "length_sd": float(group["length"].std(ddof=1)),
+                "rating": mean(group["rating"]).value,
+                "per_100": float(fit.params[1]),
+                "per_100_low": bounds[1, 0],
+                "per_100_high": bounds[1, 1],
+                "at_length": float(fit.params[0]),
+                "low": bounds[0, 0],
+                "high": bounds[0, 1],
+            }
+        )
+    return pd.DataFrame(rows)

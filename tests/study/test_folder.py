@@ -1,0 +1,159 @@
+"""One run in its folder: what is written when, what is refused."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tldr.config import SFT
+from tldr.errors import CheckpointError, LabError, UsageError
+from tldr.stages.context import RunContext
+from tldr.study import folder as folders
+from tldr.study.folder import Busy, ParentRun, RunFile, execute, is_busy, last_error, locked
+from tldr.study.registry import STAGES, Stage
+
+Refusal = Callable[[Callable[[], object]], str]
+Act = Callable[[RunContext[Any]], None]
+
+
+@pytest.fixture
+def act(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Act]]:
+    """What the SFT stage does: the last function in the list. DONE is written by the real writer."""
+    acts: list[Act] = [lambda ctx: (ctx.folder / "out.txt").write_text("made") and None]
+    monkeypatch.setattr(Stage, "load", lambda self: lambda ctx: acts[-1](ctx))
+    yield acts
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "sft-s-s0-0123456789"
+    described(seed_offset=2).write(folder)
+    return folder
+
+
+def described(**settings: object) -> RunFile:
+    return RunFile(
+        stage="sft",
+        settings=SFT(**settings).model_dump(mode="json"),
+        study="tiny",
+        run="sft-s-s0-0123456789",
+        seed=3,
+        draw=3,
+        inputs={"policy": "org/name", "data": "some/data"},
+        tags={"size": "s"},
+    )
+
+
+def test_the_stage_is_given_what_run_json_says(run: Path) -> None:
+    ctx = RunFile.read(run).context(run)
+    assert ctx.settings == SFT(seed_offset=2)
+    assert ctx.seed == 3 + 2
+    assert ctx.inputs == {"policy": Path("org/name"), "data": Path("some/data")}
+    assert (ctx.folder, ctx.study, ctx.run, ctx.tags) == (run, "tiny", run.name, {"size": "s"})
+
+
+def test_a_run_leaves_its_papers(run: Path, act: list[Act]) -> None:
+    seen: list[set[str]] = []
+    act.append(lambda ctx: seen.append({path.name for path in ctx.folder.iterdir()}) or act[0](ctx))
+    execute(run)
+    assert {"run.json", "config.json", "environment.json"} <= seen[0] and "DONE" not in seen[0]
+    assert list(json.loads((run / "DONE").read_text())["outputs"]) == ["out.txt"]
+    assert folders.read_outputs(run) == json.loads((run / "DONE").read_text())["outputs"]
+    environment = json.loads((run / "environment.json").read_text())
+    assert {"git", "packages", "device", "threads", "seconds", "started"} <= set(environment)
+    config = json.loads((run / "config.json").read_text())
+    assert config["settings"]["seed_offset"] == 2 and config["seed"] == 5
+
+
+def test_what_is_done_is_not_done_again(run: Path, act: list[Act]) -> None:
+    execute(run)
+    act.append(lambda ctx: pytest.fail("done again"))
+    execute(run)
+
+
+def test_a_failure_is_noted_and_forgotten_on_success(run: Path, act: list[Act]) -> None:
+    def fail(ctx: RunContext[Any]) -> None:
+        raise CheckpointError("half a file", where="there", remedy="remove it")
+
+    act.append(fail)
+    with pytest.raises(CheckpointError):
+        execute(run)
+    assert last_error(run) == "there: half a file"
+    assert not (run / "DONE").exists()
+    act.pop()
+    execute(run)
+    assert last_error(run) is None
+
+
+def test_a_fault_is_noted_with_its_line(run: Path, act: list[Act]) -> None:
+    act.append(lambda ctx: 1 / 0 and None)
+    with pytest.raises(ZeroDivisionError):
+        execute(run)
+    assert "test_folder.py" in str(last_error(run)) and "ZeroDivisionError" in str(last_error(run))
+
+
+def test_a_stage_that_writes_nothing_has_failed(run: Path, act: list[Act]) -> None:
+    act.append(lambda ctx: None)
+    with pytest.raises(LabError, match="wrote nothing"):
+        execute(run)
+    assert not (run / "DONE").exists()
+
+
+def test_half_written_files_are_no_outputs(run: Path, act: list[Act]) -> None:
+    act.append(lambda ctx: (ctx.folder / "x.partial").write_text("") or act[0](ctx))
+    execute(run)
+    assert set(folders.read_outputs(run)) == {"out.txt"}
+
+
+def test_two_processes_never_work_on_one_run(run: Path, act: list[Act]) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locked(run):
+            inside.set()
+            leave.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    inside.wait(10)
+    try:
+        assert is_busy(run)
+        with pytest.raises(Busy):
+            execute(run)
+    finally:
+        leave.set()
+        holder.join()
+    assert not is_busy(run)
+    execute(run)
+
+
+def test_a_missing_parent_run_is_refused(run: Path, act: list[Act], refusal: Refusal) -> None:
+    parent = run.parent / "pretrain-s-s0-1"
+    spec = RunFile.read(run)
+    spec = spec.model_copy(update={"parents": {"policy": ParentRun(run=parent.name, done="0" * 64)}})
+    spec.write(run)
+    assert "its policy is missing or not done" in refusal(lambda: execute(run))
+    parent.mkdir()
+    (parent / "DONE").write_text("{}")
+    assert "its policy has changed since" in refusal(lambda: execute(run))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"stage": "sft"}', '{"stage": 3, "settings": {}}'])
+def test_a_broken_run_file_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UsageError, match=r"run.json: not a run"):
+        RunFile.read(tmp_path)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run in this folder"):
+        execute(tmp_path)
+
+
+def test_inputs_of_the_table_have_a_stage_that_reads_them() -> None:
+    assert all(set(stage.optional) <= set(stage.inputs) for stage in STAGES.values())

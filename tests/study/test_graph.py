@@ -1,0 +1,251 @@
+"""Which runs a study has, what each is made from, and what changes a key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.study.conftest import TINY
+from tldr.study.graph import Run, expand, needed_for
+from tldr.study.hashes import FileHashes
+from tldr.study.load import load_study
+
+Refusal = Callable[[Callable[[], object]], str]
+
+pytestmark = pytest.mark.usefixtures("same_code")
+
+
+def runs_of(config: Path, *overrides: str) -> dict[str, Run]:
+    return {run.title: run for run in expand(load_study(config, overrides), FileHashes())}
+
+
+def parents(run: Run) -> dict[str, list[str]]:
+    return {name: [one.title for one in source.runs] for name, source in run.parents.items()}
+
+
+def changed(config: Path, *overrides: str) -> set[str]:
+    """Titles of the runs whose key the overrides change."""
+    before, after = runs_of(config), runs_of(config, *overrides)
+    assert set(before) == set(after)
+    return {title for title in before if before[title].key != after[title].key}
+
+
+def test_every_stage_of_every_size_and_seed(config: Path) -> None:
+    counts = Counter(run.stage for run in runs_of(config, "seeds=[0, 3]").values())
+    sized = 2 * 2
+    assert counts == {
+        "data": 1,
+        "pretrain": sized,
+        "sft": sized,
+        "labels": 2,
+        "reward": sized,
+        "ppo": sized,
+        "best_of_n": sized,
+        "sample": 3 * sized,
+        "score": 4 * sized,
+    }
+
+
+def test_what_each_run_is_made_from(config: Path) -> None:
+    runs = runs_of(config)
+    assert parents(runs["data"]) == {}
+    assert parents(runs["pretrain-s-s0"]) == {"data": ["data"]}
+    assert parents(runs["sft-s-s0"]) == {"policy": ["pretrain-s-s0"], "data": ["data"]}
+    assert parents(runs["labels-s0"]) == {
+        "data": ["data"],
+        "policy-s": ["sft-s-s0"],
+        "policy-m": ["sft-m-s0"],
+    }
+    assert parents(runs["reward-m-s0"]) == {"policy": ["sft-m-s0"], "labels": ["labels-s0"], "data": ["data"]}
+    assert parents(runs["ppo-m-s0"]) == {
+        "policy": ["sft-m-s0"],
+        "reference": ["sft-m-s0"],
+        "reward": ["reward-m-s0"],
+        "data": ["data"],
+    }
+    assert parents(runs["best_of_n-s-s0"]) == {
+        "policy": ["sft-s-s0"],
+        "reward": ["reward-s-s0"],
+        "data": ["data"],
+    }
+    assert parents(runs["sample-s-s0-pretrained"]) == {"policy": ["pretrain-s-s0"], "data": ["data"]}
+    assert parents(runs["score-s-s0-ppo"]) == {
+        "samples": ["sample-s-s0-ppo"],
+        "policy": ["ppo-s-s0"],
+        "sft": ["sft-s-s0"],
+        "reward": ["reward-s-s0"],
+        "data": ["data"],
+    }
+    assert parents(runs["score-s-s0-best_of_n"])["samples"] == ["best_of_n-s-s0"]
+    assert parents(runs["score-s-s0-best_of_n"])["policy"] == ["sft-s-s0"]
+
+
+def test_parents_come_first_and_names_are_folders(config: Path) -> None:
+    seen: set[str] = set()
+    for run in runs_of(config, "ppo.rounds=2", "reward.seeds=2", "seeds=[0, 1]").values():
+        assert all(parent.name in seen for parent in run.parent_runs())
+        assert run.name == f"{run.title}-{run.key[:10]}"
+        assert run.name not in seen
+        seen.add(run.name)
+
+
+def test_rounds_of_fresh_labels(config: Path) -> None:
+    runs = runs_of(config, "ppo.rounds=3")
+    assert parents(runs["labels-s0-r2"]) == {
+        "data": ["data"],
+        "policy-s": ["ppo-s-s0"],
+        "policy-m": ["ppo-m-s0"],
+    }
+    assert parents(runs["reward-s-s0-r3"]) == {
+        "policy": ["sft-s-s0"],
+        "labels": ["labels-s0"],
+        "labels-2": ["labels-s0-r2"],
+        "labels-3": ["labels-s0-r3"],
+        "data": ["data"],
+    }
+    assert parents(runs["ppo-s-s0-r3"]) == {
+        "policy": ["ppo-s-s0-r2"],
+        "reference": ["sft-s-s0"],
+        "reward": ["reward-s-s0-r3"],
+        "data": ["data"],
+    }
+    assert parents(runs["sample-s-s0-ppo"])["policy"] == ["ppo-s-s0-r3"]
+    assert parents(runs["score-s-s0-sft"])["reward"] == ["reward-s-s0-r3"]
+    draws = [runs[name].offset for name in ("ppo-s-s0", "ppo-s-s0-r2", "ppo-s-s0-r3")]
+    assert len(set(draws)) == 3, "every round draws anew"
+
+
+def test_a_further_round_leaves_the_first_as_it_was(config: Path) -> None:
+    one, two = runs_of(config), runs_of(config, "ppo.rounds=2")
+    assert one["ppo-s-s0"].key == two["ppo-s-s0"].key
+
+
+def test_several_reward_models(config: Path) -> None:
+    one, three = runs_of(config), runs_of(config, "reward.seeds=3")
+    names = ["reward-s-s0", "reward-s-s0-rm1", "reward-s-s0-rm2"]
+    assert parents(three["ppo-s-s0"])["reward"] == names
+    assert parents(three["score-s-s0-sft"])["reward"] == names
+    assert one["reward-s-s0"].key == three["reward-s-s0"].key, "more seeds leave the first as it was"
+    assert len({three[name].offset for name in names}) == 3
+    assert one["ppo-s-s0"].key != three["ppo-s-s0"].key
+
+
+def test_settings_of_a_size(config: Path) -> None:
+    runs = runs_of(config)
+    assert runs["pretrain-s-s0"].settings.model_dump()["steps"] == 3
+    assert runs["pretrain-m-s0"].settings.model_dump()["steps"] == 2
+    model = runs["pretrain-m-s0"].model
+    assert model is not None and model.d_model == 32
+    assert runs["score-s-s0-ppo"].tags == {"size": "s", "method": "ppo"}
+
+
+PPO_AND_BELOW = {
+    f"{stage}-{size}-s0{method}"
+    for size in ("s", "m")
+    for stage, method in (("ppo", ""), ("sample", "-ppo"), ("score", "-ppo"))
+}
+MEASURES = {
+    f"{stage}-{size}-s0-{method}"
+    for size in ("s", "m")
+    for stage in ("sample", "score")
+    for method in ("pretrained", "sft", "ppo", "best_of_n")
+    if (stage, method) != ("sample", "best_of_n")
+}
+
+
+def test_beta_changes_ppo_and_below_only(config: Path) -> None:
+    assert changed(config, "ppo.beta=0.1") == PPO_AND_BELOW
+
+
+def test_one_size_changes_its_own_runs_only(config: Path) -> None:
+    assert changed(config, "ppo.optimizer.lr={s: 9e-9, m: 5e-4}") == {t for t in PPO_AND_BELOW if "-s-" in t}
+
+
+def test_a_size_of_pretraining_changes_all_that_saw_its_samples(config: Path) -> None:
+    touched = changed(config, "ladder.s.layers=3")
+    assert {"pretrain-s-s0", "sft-s-s0", "labels-s0", "reward-m-s0", "ppo-m-s0"} <= touched
+    assert not touched & {"data", "pretrain-m-s0", "sft-m-s0", "sample-m-s0-sft"}
+
+
+def test_evaluation_changes_samples_and_scores_only(config: Path) -> None:
+    assert changed(config, "evaluation.posts=3") == MEASURES
+
+
+def test_data_changes_everything(config: Path) -> None:
+    assert changed(config, "data.seed=2") == set(runs_of(config))
+    assert changed(config, "lengths.query=30") == set(runs_of(config))
+
+
+@pytest.mark.parametrize("override", ["description=other words", "evaluation.bootstrap=5", "name=other"])
+def test_what_no_run_depends_on(config: Path, override: str) -> None:
+    assert changed(config, override) == set()
+
+
+def test_code_of_a_stage_changes_it_and_below_only(config: Path, same_code: dict[str, str]) -> None:
+    before = runs_of(config)
+    same_code["tldr.stages.ppo"] = "edited"
+    after = runs_of(config)
+    assert {title for title in before if before[title].key != after[title].key} == PPO_AND_BELOW
+
+
+def test_a_ladder_from_paths_is_not_pretrained(config: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    overrides = [f"ladder.s={{path: {model}}}", "ladder.m={path: org/name}", "pretrain=null"]
+    runs = runs_of(config, *overrides)
+    assert not any(run.stage == "pretrain" for run in runs.values())
+    assert runs["sft-s-s0"].parents["policy"].external == str(model)
+    assert runs["sample-m-s0-pretrained"].parents["policy"].identity == "org/name"
+    (model / "config.json").write_text("{ }")
+    again = runs_of(config, *overrides)
+    assert again["sft-s-s0"].key != runs["sft-s-s0"].key
+    assert again["sft-m-s0"].key == runs["sft-m-s0"].key
+
+
+def file_study(config: Path) -> list[str]:
+    names = ("sft", "valid1", "valid2", "comparisons")
+    for name in names:
+        (config.parent / f"{name}.jsonl").write_text(f"{name}\n")
+    paths = ", ".join(f"{name}: {config.parent / name}.jsonl" for name in names)
+    return [f"data={{kind: files, {paths}}}"]
+
+
+def test_a_study_of_files_has_one_labels_run(config: Path) -> None:
+    runs = runs_of(config, *file_study(config), "seeds=[0, 1]")
+    assert [title for title in runs if title.startswith("labels")] == ["labels"]
+    assert parents(runs["labels"]) == {"data": ["data"]}
+    assert parents(runs["reward-s-s1"])["labels"] == ["labels"]
+
+
+def test_a_file_counts_by_its_content_not_its_place(config: Path) -> None:
+    overrides = file_study(config)
+    before = runs_of(config, *overrides)
+    (config.parent / "sft.jsonl").rename(config.parent / "moved.jsonl")
+    moved = runs_of(config, overrides[0].replace("sft.jsonl", "moved.jsonl"))
+    assert moved["data"].key == before["data"].key
+    (config.parent / "moved.jsonl").write_text("sft!\n")
+    assert runs_of(config, overrides[0].replace("sft.jsonl", "moved.jsonl"))["data"].key != before["data"].key
+
+
+def test_missing_files_are_refused(config: Path, refusal: Refusal) -> None:
+    overrides = file_study(config)
+    (config.parent / "valid2.jsonl").unlink()
+    assert "valid2.jsonl: No such file" in refusal(lambda: runs_of(config, *overrides))
+    assert "./gone" in refusal(lambda: runs_of(config, "ladder.s.path=./gone"))
+
+
+def test_only_a_stage_and_what_it_needs(config: Path, refusal: Refusal) -> None:
+    runs = list(runs_of(config, "ppo.rounds=2").values())
+    assert {run.stage for run in needed_for(runs, "sft")} == {"data", "pretrain", "sft"}
+    assert Counter(run.stage for run in needed_for(runs, "best_of_n"))["ppo"] == 2
+    assert needed_for(runs, None) == runs
+    assert "did you mean 'reward'" in refusal(lambda: needed_for(runs, "rewards"))
+
+
+def test_no_best_of_n_when_it_is_switched_off(config: Path) -> None:
+    config.write_text(TINY + "best_of_n: null\n")
+    assert not [title for title in runs_of(config) if "best_of_n" in title]

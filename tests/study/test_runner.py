@@ -1,0 +1,249 @@
+"""The runner with fake stages in real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.study.conftest import Lab
+from tldr.errors import LabError
+from tldr.study import runner as runners
+from tldr.study.folder import RunFile, locked
+from tldr.study.runner import critical_paths, default_jobs, write_run
+
+
+def wait_for(condition: object, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def test_runs_in_order_and_once(lab: Lab) -> None:
+    assert lab.run() == 0
+    events = lab.events()
+    starts = [line.split()[1] for line in events if line.startswith("start")]
+    assert sorted(starts) == sorted(
+        ["data", "pretrain-s-s0", "pretrain-m-s0", "sft-s-s0", "sft-m-s0", "labels-s0"]
+    )
+    for parent, child in (
+        ("data", "pretrain-m-s0"),
+        ("pretrain-m-s0", "sft-m-s0"),
+        ("sft-s-s0", "labels-s0"),
+    ):
+        assert events.index(f"end {parent}") < events.index(f"start {child} 0")
+    assert 'labels-s0 seed 0 {"data"' in (lab.folder("labels-s0") / "out.txt").read_text()
+    assert "done      labels-s0" in lab.screen.getvalue()
+    assert {row.state for title, row in lab.states().items() if title in starts} == {"done"}
+
+    assert lab.run() == 0
+    assert lab.events() == events, "what is done is not done again"
+    assert "6 of 6 runs are done already" in lab.screen.getvalue()
+
+
+def test_two_at_once_the_longest_way_first(lab: Lab) -> None:
+    lab.behave(**{"pretrain-s-s0": "hold", "pretrain-m-s0": "hold"})
+    runner = lab.runner(only="pretrain", jobs=2)
+
+    def release() -> None:
+        wait_for(lambda: sum(line.startswith("start pretrain") for line in lab.events()) == 2)
+        (lab.root / "go").touch()
+
+    helper = threading.Thread(target=release)
+    helper.start()
+    assert runner.run() == 0
+    helper.join()
+    urgency = {name.rsplit("-", 1)[0]: value for name, value in runner._urgency.items()}
+    assert urgency["data"] > urgency["pretrain-m-s0"] > urgency["pretrain-s-s0"]
+
+
+def test_one_job_takes_the_big_model_first(lab: Lab) -> None:
+    lab.make(only="data")
+    assert lab.run(only="pretrain", jobs=1) == 0
+    starts = [line.split()[1] for line in lab.events() if line.startswith("start")]
+    assert starts == ["data", "pretrain-m-s0", "pretrain-s-s0"]
+
+
+def test_critical_paths_add_up(lab: Lab) -> None:
+    """By hand: weight x layers x d_model^2, s = 256, m = 2048; SFT of m, then the labels of both."""
+    runner = lab.runner(only="labels")
+    paths = {run.title: critical_paths(runner.runs)[run.name] for run in runner.runs}
+    assert paths["labels-s0"] == 2 * (256 + 2048)
+    assert paths["sft-m-s0"] == 1 * 2048 + 4608
+    assert paths["pretrain-s-s0"] == 4 * 256 + 1 * 256 + 4608
+    assert paths["data"] == 2304 + 4 * 2048 + 2048 + 4608
+
+
+def test_a_failure_stops_its_dependants_only(lab: Lab) -> None:
+    lab.behave(**{"pretrain-s-s0": "fail"})
+    assert lab.run() == 1
+    done = {line.split()[1] for line in lab.events() if line.startswith("end")}
+    assert done == {"data", "pretrain-m-s0", "sft-m-s0"}
+    screen = lab.screen.getvalue()
+    assert "here: no luck" in screen and "log.txt" in screen
+    assert "not run  labels-s0" in screen and "not run  sft-s-s0" in screen
+    states = lab.states()
+    assert states["pretrain-s-s0"].state == "failed" and "no luck" in states["pretrain-s-s0"].why
+    assert states["labels-s0"].state == "waiting"
+
+    lab.behave()
+    assert lab.run(only="pretrain") == 0, "a failed run is tried again"
+
+
+@pytest.mark.parametrize(("how", "told"), [("crash", "ZeroDivisionError"), ("empty", "wrote nothing")])
+def test_a_fault_is_told_with_its_log(lab: Lab, how: str, told: str) -> None:
+    lab.behave(data=how)
+    assert lab.run(only="data") == 1
+    assert told in lab.screen.getvalue()
+    assert told in (lab.folder("data") / "log.txt").read_text()
+
+
+def test_a_process_that_cannot_start_is_told(lab: Lab) -> None:
+    runner = lab.runner(only="data")
+    runner.command = [sys.executable, "-S", "-c", "raise SystemExit('no such thing')"]
+    assert runner.run() == 1
+    assert "ended with code 1: no such thing" in lab.screen.getvalue()
+
+
+def test_a_killed_run_goes_on_where_it_was(lab: Lab) -> None:
+    lab.behave(**{"data": "die"})
+    assert lab.run(only="data") == 1
+    assert "ended with code -9" in lab.screen.getvalue()
+    assert lab.states()["data"].why == "interrupted, will go on"
+    assert lab.states()["data"].progress == 0.5
+    assert lab.run(only="data") == 0
+    assert lab.events() == ["start data 0", "start data 2", "end data"]
+
+
+def test_ctrl_c_lets_the_runs_end_and_the_next_runner_go_on(lab: Lab) -> None:
+    lab.behave(data="hold")
+    runner = lab.runner(only="data")
+
+    def interrupt() -> None:
+        wait_for(lab.events)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    helper = threading.Thread(target=interrupt)
+    helper.start()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run()
+    helper.join()
+    assert [job.process.returncode for job in runner._active] == [143]
+    assert lab.states()["data"].state == "waiting"
+    (lab.root / "go").touch()
+    assert lab.run(only="data") == 0
+
+
+def test_two_runners_share_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that another process holds is waited for, and not done twice."""
+    monkeypatch.setattr(runners, "RETRY", 0.1)
+    lab.behave(data="hold")
+    study, runs = lab.load()
+    folder = write_run(runs[0], study, lab.root)
+    other = subprocess.Popen([sys.executable, str(Path(__file__).with_name("fake_stages.py")), str(folder)])
+    wait_for(lab.events)
+    assert lab.states()["data"].state == "running"
+
+    def release() -> None:
+        time.sleep(0.5)
+        (lab.root / "go").touch()
+
+    helper = threading.Thread(target=release)
+    helper.start()
+    assert lab.run(only="data") == 0
+    helper.join()
+    assert other.wait(10) == 0
+    assert lab.events() == ["start data 0", "end data"]
+    assert "another runner is at work on it" in lab.screen.getvalue()
+
+
+def test_a_changed_output_is_not_built_upon(lab: Lab) -> None:
+    lab.make(only="data")
+    out = lab.folder("data") / "out.txt"
+    out.write_text(out.read_text().replace("data", "dada"))
+    assert lab.run(only="sft") == 1
+    assert "out.txt changed since it was done" in lab.screen.getvalue()
+    assert "study clean" in lab.screen.getvalue()
+    assert not [line for line in lab.events() if "pretrain" in line]
+
+
+def test_the_best_reward_model_is_taken(lab: Lab) -> None:
+    study, runs = lab.load("reward.seeds=2")
+    by_title = {run.title: run for run in runs}
+    for title, accuracy in (("reward-s-s0", 0.7), ("reward-s-s0-rm1", 0.9)):
+        folder = lab.root / by_title[title].name
+        folder.mkdir(parents=True)
+        (folder / "evaluation.json").write_text(f'{{"valid1_accuracy": {accuracy}}}')
+    spec = RunFile.read(write_run(by_title["ppo-s-s0"], study, lab.root))
+    assert spec.parents["reward"].run == by_title["reward-s-s0-rm1"].name
+    (lab.root / by_title["reward-s-s0"].name / "evaluation.json").write_text("{}")
+    with pytest.raises(LabError, match="valid1_accuracy"):
+        write_run(by_title["ppo-s-s0"], study, lab.root)
+
+
+def test_state_from_other_parents_is_dropped(lab: Lab) -> None:
+    lab.make(only="data")
+    study, runs = lab.load()
+    child = next(run for run in runs if run.title == "pretrain-s-s0")
+    folder = write_run(child, study, lab.root)
+    (folder / "state").mkdir()
+    write_run(child, study, lab.root)
+    assert (folder / "state").exists()
+    (lab.folder("data") / "DONE").write_text('{"outputs": {}}')
+    write_run(child, study, lab.root)
+    assert not (folder / "state").exists()
+
+
+def test_run_json_draws_anew_for_further_models(lab: Lab) -> None:
+    study, runs = lab.load("reward.seeds=2", "seeds=[4]")
+    by_title = {run.title: run for run in runs}
+    specs = [
+        RunFile.read(write_run(by_title[name], study, lab.root))
+        for name in ("reward-s-s4", "reward-s-s4-rm1")
+    ]
+    assert [spec.seed for spec in specs] == [4, 4]
+    assert [spec.draw for spec in specs] == [4, 1004]
+
+
+def test_threads_and_memory_of_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "cores", lambda: 9)
+    monkeypatch.setattr(runners, "gpus", list)
+    env = lab.runner(jobs=4)._environment(0)
+    assert env["OMP_NUM_THREADS"] == env["MKL_NUM_THREADS"] == "2"
+    assert env["MALLOC_TRIM_THRESHOLD_"] == "4294967296" and env["MALLOC_TOP_PAD_"] == "268435456"
+    assert env["MALLOC_MMAP_THRESHOLD_"] == "1073741824"
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "7")
+    assert lab.runner(jobs=12)._environment(0)["MALLOC_TOP_PAD_"] == "7"
+    assert lab.runner(jobs=12)._environment(0)["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices", "jobs"),
+    [(1, "", 1), (2, "", 2), (8, "", 2), (64, "", 64), (64, "0", 1), (64, "2,3", 2)],
+)
+def test_default_jobs(monkeypatch: pytest.MonkeyPatch, cores: int, devices: str, jobs: int) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    monkeypatch.setattr(runners, "cores", lambda: cores)
+    assert default_jobs() == jobs
+
+
+def test_every_run_has_a_gpu_of_its_own(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    runner = lab.runner(jobs=2)
+    assert [runner._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == ["4", "7"]
+    assert lab.runner(jobs=1)._environment(0)["CUDA_VISIBLE_DEVICES"] == "4,7"
+
+
+def test_a_held_folder_is_no_error_for_others(lab: Lab) -> None:
+    study, runs = lab.load()
+    folder = write_run(runs[0], study, lab.root)
+    with locked(folder):
+        assert lab.states()["data"].state == "running"
+    assert lab.states()["data"].state == "waiting"

@@ -1,0 +1,165 @@
+"""States of runs and why, cleaning up, the listing for the report, what the screen shows."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.study.conftest import Lab
+from tldr.study.display import Display, clock, headline
+from tldr.study.folder import locked
+from tldr.study.status import differences, removable, remove, run_folders, write_listing
+
+
+def test_a_changed_setting_makes_runs_stale_and_says_which(lab: Lab) -> None:
+    lab.make(only="sft")
+    assert lab.stale() == {}
+    assert lab.stale("sft.epochs=2") == {"sft-s-s0": "epochs 1.0 -> 2.0", "sft-m-s0": "epochs 1.0 -> 2.0"}
+    rows = lab.rows("sft.epochs=2")
+    assert {row.state for row in rows if row.run.startswith("pretrain")} == {"done"}
+    assert [row.state for row in rows if row.run.startswith("sft")] == [
+        "waiting",
+        "waiting",
+        "stale",
+        "stale",
+    ]
+
+
+def test_changed_code_and_parents_are_named(lab: Lab, same_code: dict[str, str]) -> None:
+    lab.make(only="sft")
+    same_code["tldr.stages.pretrain"] = "edited"
+    stale = lab.stale()
+    assert stale["pretrain-s-s0"] == "the code changed"
+    assert stale["sft-s-s0"] == "its policy changed"
+    assert "data" not in stale
+
+
+def test_a_run_no_longer_in_the_study(lab: Lab) -> None:
+    lab.make(only="pretrain")
+    assert lab.stale("seeds=[1]") == dict.fromkeys(
+        ("pretrain-s-s0", "pretrain-m-s0"), "not in the study any more"
+    )
+
+
+def test_a_data_file_that_changes_makes_its_run_stale(lab: Lab) -> None:
+    folder = lab.config.parent
+    for name in ("sft", "valid1", "valid2", "comparisons"):
+        (folder / f"{name}.jsonl").write_text(name)
+    paths = ", ".join(f"{name}: {folder / name}.jsonl" for name in ("sft", "valid1", "valid2", "comparisons"))
+    study = f"data={{kind: files, {paths}}}"
+    lab.make(study, only="sft")
+    assert lab.stale(study) == {}
+    (folder / "valid1.jsonl").write_text("valid2")
+    stale = lab.stale(study)
+    assert stale["data"] == "the file data.valid1 changed"
+    assert stale["sft-s-s0"] == "its data changed; its policy changed"
+
+
+def test_an_output_that_changes_makes_its_run_stale(lab: Lab) -> None:
+    lab.make(only="sft")
+    path = lab.folder("data") / "out.txt"
+    kept = path.read_bytes()
+    path.write_text("x")
+    assert lab.stale() == {"data": "out.txt changed since it was done"}
+    path.unlink()
+    assert lab.stale() == {"data": "out.txt is gone since it was done"}
+    path.write_bytes(kept)
+    assert lab.stale() == {}, "the same again is good again"
+
+
+def test_trap_a_parent_made_anew_is_not_the_parent(lab: Lab) -> None:
+    """A child of a parent that was removed and came out otherwise is stale; come out equal, it is not."""
+    lab.make(only="pretrain")
+    data = lab.folder("data")
+    remove([data])
+    lab.make(only="pretrain")
+    assert lab.stale() == {}
+    (data / "DONE").write_text(json.dumps({"outputs": {}}))
+    why = f"its data was made anew since ({data.name})"
+    assert lab.stale() == {"pretrain-s-s0": why, "pretrain-m-s0": why}
+
+
+def test_a_broken_mark_is_stale_not_done(lab: Lab) -> None:
+    lab.make(only="data")
+    (lab.folder("data") / "DONE").write_text("{")
+    assert "not a finished run's mark" in lab.stale()["data"]
+
+
+def test_cleaning_removes_what_is_stale_and_nothing_else(lab: Lab) -> None:
+    lab.make(only="pretrain")
+    (lab.root / "notes").mkdir()
+    _, runs = lab.load("pretrain.steps=9")
+    folders = removable(runs, lab.root, lab.files, everything=False)
+    assert sorted(folder.name.rpartition("-")[0] for folder in folders) == ["pretrain-m-s0", "pretrain-s-s0"]
+    with locked(folders[0]):
+        assert removable(runs, lab.root, lab.files, everything=False) == folders[1:], "not one at work"
+    assert len(removable(runs, lab.root, lab.files, everything=True)) == 3
+    remove(folders)
+    assert run_folders(lab.root) == [lab.folder("data")]
+    assert (lab.root / "notes").is_dir()
+
+
+def test_differences_in_words() -> None:
+    old = {
+        "code": "a",
+        "settings": {"lr": 1, "data": {"sft": "0" * 64}},
+        "parents": {"policy": "x"},
+        "seed": 0,
+    }
+    new = {
+        "code": "b",
+        "settings": {"lr": 2, "data": {"sft": "1" * 64}},
+        "parents": {"policy": "y"},
+        "seed": 0,
+    }
+    assert differences(old, old) == ""
+    assert differences(old, new) == "the code changed; lr 1 -> 2; the file data.sft changed; ..."
+    assert differences({"settings": {}}, {"settings": {"limit": 5}}) == "limit null -> 5"
+
+
+def test_the_listing_names_every_run_and_its_parents(lab: Lab) -> None:
+    study, runs = lab.load()
+    sample = next(run for run in runs if run.title == "sample-m-s0-sft")
+    (lab.root / sample.name).mkdir()
+    (lab.root / sample.name / "samples.jsonl").write_text('{"tags": {"params": 1234}}\n')
+    listing = json.loads(write_listing(study, runs, lab.root).read_text())
+    assert listing["study"]["name"] == "tiny"
+    rows = {row["run"].rpartition("-")[0]: row for row in listing["runs"]}
+    assert len(rows) == len(runs)
+    assert rows["ppo-m-s0"]["params"] == 1234 and rows["ppo-s-s0"]["params"] is None
+    assert rows["labels-s0"]["parents"]["policy-s"] == rows["sft-s-s0"]["run"]
+    assert (rows["data"]["seed"], rows["score-s-s0-ppo"]["variant"]) == (None, "")
+
+
+def test_clock() -> None:
+    assert [clock(one) for one in (None, 0, 59.6, 61, 3723)] == ["-", "0:00", "1:00", "1:01", "1:02:03"]
+
+
+def test_headlines(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"loss": 3.0}\n{"loss": 2.0, "score": 0.51234, "kl": 1.5}\n')
+    (tmp_path / "evaluation.json").write_text('{"valid1_accuracy": 0.75}')
+    assert headline(tmp_path, "pretrain") == "loss 2"
+    assert headline(tmp_path, "ppo") == "score 0.5123, kl 1.5"
+    assert headline(tmp_path, "reward") == "valid1_accuracy 0.75"
+    assert headline(tmp_path, "sft") == "" == headline(tmp_path, "data")
+
+
+def test_bars_on_a_terminal_lines_elsewhere(lab: Lab) -> None:
+    _, runs = lab.load()
+    folder = lab.root / runs[0].name
+    folder.mkdir()
+    note = {"done": 3, "total": 4, "seconds": 1.0, "eta": 65.0, "loss": 2.345678}
+    (folder / "progress.json").write_text(json.dumps(note))
+    for terminal in (True, False):
+        screen = io.StringIO()
+        with Display(Console(file=screen, force_terminal=terminal, width=120), 5) as display:
+            display.started(runs[0])
+            display.refresh(runs[0].name, folder)
+            display.counted(2)
+        shown = screen.getvalue()
+        for part in ("3/4", "1:05 left", "loss 2.346", "2/5 runs"):
+            assert (part in shown) == terminal
+        assert ("started" in shown) != terminal
