@@ -8,8 +8,8 @@ is checked first, and what is missing is named.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,6 @@ import statsmodels.api as sm
 from scipy import sparse
 from scipy import stats as scipy_stats
 from scipy.sparse.csgraph import connected_components
-
 from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
 from eval.stats import Estimate
@@ -129,6 +128,7 @@ def fit_strengths(pairs: pd.DataFrame, *, base: str, features: pd.DataFrame | No
     with warnings.catch_warnings():
         # Separation is judged below by its outcome; the warning also comes where ties fit exactly.
         warnings.simplefilter("ignore", PerfectSeparationWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
         fit = model.fit(maxiter=100, cov_type="cluster", cov_kwds={"groups": codes})
     coefficients, covariance = np.asarray(fit.params), np.asarray(fit.cov_params())
     if not fit.converged or not np.isfinite(covariance).all() or np.abs(coefficients).max() > 30:

@@ -61,19 +61,26 @@ def _step(rows: pd.DataFrame) -> float:
 
 @styled
 def preference_by_size(
-    pooled: pd.DataFrame, by_seed: pd.DataFrame, paper: pd.DataFrame | None = None, *, title: str
+    pooled: pd.DataFrame,
+    by_seed: pd.DataFrame | None = None,
+    paper: pd.DataFrame | None = None,
+    *,
+    title: str,
+    paper_title: str = "Published: Stiennon et al. 2020, Fig. 1",
 ) -> Figure:
     """Share preferred to the reference against model size, in the manner of the paper's Fig. 1.
 
     Args:
         pooled: results of one preference measure and scorer, seeds pooled (`eval.tables.POOLED`).
         by_seed: the same with seeds apart (`eval.tables.GROUP`): drawn as small dots.
-        paper: rows of ``fig1.csv``; drawn in a second panel of their own, never mixed in.
+        paper: rows of ``fig1.csv`` or ``fig10a.csv``; drawn in a second panel of their own, never mixed in.
 
     Raises:
         UsageError: no row has a method of the figure and a model size.
     """
-    rows, dots = headline(pooled.dropna(subset=["params"])), headline(by_seed.dropna(subset=["params"]))
+    rows = headline(pooled.dropna(subset=["params"]))
+    seeds = pooled.iloc[:0] if by_seed is None or pooled["seeds"].max() == 1 else by_seed
+    dots = headline(seeds.dropna(subset=["params"]))
     if rows.empty:
         raise UsageError("no policies with a method and a size to draw")
     figure = Figure(figsize=(12.5 if paper is not None else 7, 5.2), layout="constrained")
@@ -85,7 +92,7 @@ def preference_by_size(
         first = part.iloc[0]
         label = f"Best of {first['best_of']} (T = {first['temperature']:g})" if name == "best_of_n" else None
         _interval(panels[0], part, METHODS[name], shift=shift, label=label)
-        single = dots[(dots["method"] == name) & (pooled["seeds"].max() > 1)]
+        single = dots[dots["method"] == name]
         panels[0].plot(
             single["params"] * shift * step**1.6,
             single["value"],
@@ -97,16 +104,20 @@ def preference_by_size(
     percent_axis(panels[0], "Preferred to the reference")
     panels[0].set_title(title)
     if paper is not None:
-        _paper_panel(panels[1], paper)
+        _paper_panel(panels[1], paper, paper_title)
     for panel in panels:
         line = panel.axhline(0.5, color=BLACK, linestyle="--", linewidth=1.4, zorder=1)
-        panel.set_ylim(0, 1)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend([*handles, line], [*labels, "Reference"], loc="outside lower center", ncols=len(labels) + 1)
+        panel.set_ylim(-0.02, 1)
+    # Ours first: its labels say more; the published panel adds what this study lacks.
+    named = {
+        label: bar for panel in panels for bar, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    named["Reference"] = line
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named))
     return figure
 
 
-def _paper_panel(axis: Axes, paper: pd.DataFrame) -> None:
+def _paper_panel(axis: Axes, paper: pd.DataFrame, title: str) -> None:
     rows = paper[paper["series"].isin(list(PAPER_SERIES))].assign(
         params=lambda table: table["x"].astype(float),
         low=lambda table: table["value"] - 1.96 * table["se"],
@@ -115,7 +126,7 @@ def _paper_panel(axis: Axes, paper: pd.DataFrame) -> None:
     for name, method in PAPER_SERIES.items():
         _interval(axis, rows[rows["series"] == name], METHODS[method])
     parameter_axis(axis, list(rows["params"]))
-    axis.set_title("Published: Stiennon et al. 2020, Fig. 1")
+    axis.set_title(title)
 
 
 @dataclass(frozen=True)

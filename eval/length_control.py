@@ -7,7 +7,7 @@ Ratings (1-7): linear regression on length, a slope for each policy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,9 @@ import statsmodels.api as sm
 from scipy.special import expit
 
 from eval.elo import Strengths, fit_strengths
-from eval.pairs import log_length_ratio
+from eval.pairs import log_length_ratio, reference_pairs
 from eval.stats import Estimate, mean
+from eval.tables import POOLED, Measure, Result, group_result, policy_groups
 from tldr.errors import UsageError
 
 _FEATURE = "ln(length ratio)"
@@ -71,6 +72,47 @@ def length_control(pairs: pd.DataFrame, *, base: str = "reference", unit: str = 
     """
     features = pd.DataFrame({_FEATURE: log_length_ratio(pairs, unit)})
     return LengthControl(fit_strengths(pairs, base=base, features=features), unit)
+
+
+def length_controlled(
+    samples: pd.DataFrame,
+    posts: pd.DataFrame,
+    preferred: pd.Series[float],
+    *,
+    scorer: str,
+    unit: str = "words",
+) -> tuple[list[Result], LengthControl]:
+    """Preference of every policy to the reference at equal length, seeds pooled, one slope for all.
+
+    Args:
+        preferred: of each sample, 0..1 (`eval.preference.wins`); samples without one are left out.
+
+    Returns:
+        Results ``length_controlled_preference`` and the fit. Policies that win or lose every pair
+        have no finite estimate and no result.
+
+    Raises:
+        UsageError: no policy has both won and lost. Else as `eval.elo.fit_strengths`.
+    """
+    table = samples.assign(preferred=preferred.to_numpy()).dropna(subset="preferred").reset_index(drop=True)
+    groups = [
+        (f"policy {number}", names, group)
+        for number, (names, group) in enumerate(policy_groups(table, POOLED))
+        if 0 < group["preferred"].mean() < 1
+    ]
+    if not groups:
+        raise UsageError("no policy has both won and lost against the reference")
+    parts = [
+        reference_pairs(group, posts, group["preferred"], pd.Series(name, index=group.index))
+        for name, _, group in groups
+    ]
+    control = length_control(pd.concat(parts, ignore_index=True), unit=unit)
+    measure = Measure("preferred", "length_controlled_preference", "share preferred at equal length")
+    results = []
+    for name, names, group in groups:
+        estimate = replace(control.preference(name), n=len(group), clusters=int(group["id"].nunique()))
+        results.append(group_result(group, names, measure, estimate, scorer=scorer))
+    return results, control
 
 
 def rating_by_length(ratings: pd.DataFrame, *, at: float | None = None) -> pd.DataFrame:

@@ -66,9 +66,8 @@ def _count_words(text: str) -> int:
 
 def length_results(measured: pd.DataFrame, *, by: Sequence[str] = GROUP, draws: int = 2000) -> list[Result]:
     """Means of all `MEASURES` that the samples carry, for every policy, with intervals over posts."""
-    return summarise(
-        measured, [Measure(name, name, unit) for name, unit in MEASURES.items()], by=by, draws=draws
-    )
+    measures = [Measure(name, name, unit, counted=name == "stop_rate") for name, unit in MEASURES.items()]
+    return summarise(measured, measures, by=by, draws=draws)
 
 
 def distinct_table(

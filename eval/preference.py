@@ -94,16 +94,16 @@ def preference(
     by: Sequence[str] = GROUP,
     draws: int = 2000,
 ) -> list[Result]:
-    """Preference of every policy to the reference, with intervals bootstrapped over posts.
+    """Preference of every policy to the reference, with intervals over posts (`eval.tables.summarise`).
 
     Measures are ``preference``, ``expected_preference`` and ``ties``. Policies without this
     scorer's scores are left out.
     """
     columns = wins(samples, scorer, references)
     measures = [
-        Measure("preference.hard", "preference", UNIT),
+        Measure("preference.hard", "preference", UNIT, counted=True),
         Measure("preference.expected", "expected_preference", UNIT),
-        Measure("preference.tie", "ties", "share of samples"),
+        Measure("preference.tie", "ties", "share of samples", counted=True),
     ]
     table = samples.assign(**{f"preference.{name}": columns[name].to_numpy() for name in columns})
     return summarise(table, measures, scorer=scorer.name, by=by, draws=draws)

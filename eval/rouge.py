@@ -78,9 +78,5 @@ def resolve_backend(backend: Backend = "auto") -> Literal["rouge-score", "rouge-
     return "rouge-score-rs" if fast and backend != "rouge-score" else "rouge-score"
 
 
-def _row(scores: dict[str, Any]) -> list[float]:
-    return [float(part) for variant in VARIANTS for part in scores[variant]]
-
-
 def _scorer(module: str, stemmer: bool) -> Any:
     return import_module(f"{module}.rouge_scorer").RougeScorer(list(VARIANTS), use_stemmer=stemmer)

@@ -35,6 +35,12 @@ class Run:
     key: str = ""
     finished: bool = True
 
+    @property
+    def state(self) -> str:
+        """What became of it: finished, failed, or not finished."""
+        failed = (self.folder / "FAILED").is_file()
+        return "finished" if self.finished else "failed" if failed else "not finished"
+
     def json(self, name: str) -> dict[str, Any] | None:
         """A JSON object the run wrote, or None where it wrote no such file.
 

@@ -15,15 +15,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from eval import figures, lengths
+from eval.length_control import length_controlled
 from eval.paper import load_paper
-from eval.preference import preference, scorers_of
+from eval.preference import preference, scorers_of, wins
 from eval.rouge import VARIANTS, resolve_backend, rouge
 from eval.runs import Run, StudyRuns, study_posts, study_samples, training_metrics
 from eval.stats import wilson
 from eval.tables import GROUP, POOLED, Measure, Result, result_table, summarise, wide
-from tldr.errors import RecordError
+from tldr.errors import NonFiniteError, RecordError, UsageError
 
 NOT_RUN = "Not run here."
+SCORER_NAMES = {"gold": "planted labelers", "rm": "reward model"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Study:
 def sections(study: Study) -> Iterator[Section]:
     """All sections in reading order."""
     yield preference_section(study)
+    yield length_section(study)
     yield reward_section(study)
     yield training_section(study)
     yield text_section(study)
@@ -103,7 +106,7 @@ def preference_section(study: Study) -> Section:
     if study.samples is None or not scorers:
         return _without(section, "No sample was scored together with its reference.")
     for scorer in scorers:
-        name = {"gold": "planted labelers", "rm": "reward model"}[scorer.name]
+        name = SCORER_NAMES[scorer.name]
         pooled = result_table(preference(study.samples, scorer, by=POOLED, draws=study.draws))
         single = result_table(preference(study.samples, scorer, by=GROUP, draws=study.draws))
         section.tables.append(_results(f"preference_{scorer.name}", pooled, f"By the {name}, seeds pooled."))
@@ -117,7 +120,7 @@ def preference_section(study: Study) -> Section:
         if figures.headline(rows).empty:
             continue
         picture = figures.preference_by_size(
-            rows, seeds, _fig1(study.paper), title=f"This study, by the {name}"
+            rows, seeds, _published(study.paper, "fig1"), title=f"This study, by the {name}"
         )
         caption = (
             f"Left: {measure.replace('_', ' ')} by the {name}, at the lowest temperature sampled; bars: 95 % "
@@ -128,8 +131,53 @@ def preference_section(study: Study) -> Section:
     return section
 
 
-def _fig1(folder: Path) -> pd.DataFrame | None:
-    return load_paper("fig1", "fig1", folder) if (folder / "fig1.csv").is_file() else None
+def _published(folder: Path, name: str) -> pd.DataFrame | None:
+    return load_paper(name, name, folder) if (folder / f"{name}.csv").is_file() else None
+
+
+def length_section(study: Study) -> Section:
+    """Preference at equal length, as the paper's App. F and Fig. 10a."""
+    section = Section(
+        "length",
+        "Preference at equal length",
+        "Longer summaries are preferred more often. A logistic regression on policy and log length ratio (in "
+        "words) predicts how often each policy would be preferred if its summaries were as long as the "
+        "references (paper, App. F).",
+    )
+    samples, posts = study.samples, study.posts
+    scorers = scorers_of(samples) if samples is not None else []
+    if samples is None or posts is None or posts["summary"].isna().any() or not scorers:
+        return _without(section)
+    problems = []
+    for scorer in scorers:
+        by = "expected" if scorer.name == "gold" else "hard"
+        name = SCORER_NAMES[scorer.name]
+        try:
+            results, control = length_controlled(
+                samples, posts, wins(samples, scorer)[by], scorer=scorer.name
+            )
+        except (UsageError, NonFiniteError) as error:
+            problems.append(f"By the {name}: no estimate ({error.what}).")
+            continue
+        table, slope = result_table(results), control.slope
+        caption = (
+            f"By the {name}; slope {slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}] logits for one more "
+            "in the log length ratio. Policies that win or lose every pair are left out."
+        )
+        section.tables.append(_results(f"length_controlled_{scorer.name}", table, caption))
+        if not figures.headline(table.dropna(subset=["params"])).empty:
+            picture = figures.preference_by_size(
+                table,
+                paper=_published(study.paper, "fig10a"),
+                title=f"At equal length, by the {name}",
+                paper_title="Published: Stiennon et al. 2020, Fig. 10a",
+            )
+            caption = (
+                "Left: predicted preference at equal length; bars: 95 % intervals over posts. Right: the "
+                "paper's human evaluation, digitised."
+            )
+            section.pictures.append(Picture(f"length_controlled_{scorer.name}", picture, caption))
+    return _without(section, " ".join(problems)) if problems else section
 
 
 def reward_section(study: Study) -> Section:
@@ -313,7 +361,7 @@ def runs_section(study: Study) -> Section:
             "size": run.size,
             "seed": "" if run.seed is None else run.seed,
             "variant": run.variant,
-            "state": "finished" if run.finished else "not finished",
+            "state": run.state,
             "made from": " ".join(run.parents.values()),
         }
         for run in study.runs.runs

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from eval.stats import bootstrap_means
+from eval.stats import Estimate, bootstrap_means, share
 from tldr.errors import UsageError
 
 GROUP = ("policy", "method", "size", "params", "variant", "selected_by", "n", "temperature", "top_p", "seed")
@@ -26,6 +26,9 @@ POOLED = tuple(name for name in GROUP if name not in ("policy", "seed"))
 
 METHOD_ORDER = ("reference", "title", "lead-2", "pretrained", "sft", "best_of_n", "ppo")
 """Methods from weakest to strongest, as tables list them; others come first."""
+
+Names = dict[str, Any]
+"""What names a policy: the values of `GROUP` or `POOLED`."""
 
 _PER_MEASURE = frozenset({"measure", "value", "low", "high", "se", "unit", "seed_sd"})
 
@@ -118,11 +121,15 @@ def group_columns(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 class Measure(NamedTuple):
-    """A per-sample column to be averaged: what the result is called and its unit."""
+    """A per-sample column to be averaged: what the result is called and its unit.
+
+    `counted`: the column holds yes or no (1, 0, a tie 0.5), and its mean is a share of samples.
+    """
 
     column: str
     name: str
     unit: str
+    counted: bool = False
 
 
 def summarise(
@@ -133,7 +140,10 @@ def summarise(
     by: Sequence[str] = GROUP,
     draws: int = 2000,
 ) -> list[Result]:
-    """Means of per-sample columns for every policy, with bootstrap intervals over posts.
+    """Means of per-sample columns for every policy, with intervals over posts.
+
+    Intervals are bootstrapped; those of counted columns are Wilson's, widened for posts
+    (`eval.stats.share`), which do not vanish where every sample wins or loses.
 
     Args:
         samples: rows as `eval.io.load_samples` gives them, with the measures' columns added or loaded.
@@ -147,21 +157,62 @@ def summarise(
         UsageError: a group in which only some samples have a column.
     """
     known = [measure for measure in measures if measure.column in samples]
+    results = []
+    for names, group in policy_groups(samples, by):
+        present = [measure for measure in known if _complete(group, measure.column)]
+        values = group[[measure.column for measure in present]].astype(float)
+        by_seed = values.groupby(group["seed"]).mean()
+        for measure, estimate in zip(present, bootstrap_means(values, group["id"], draws=draws), strict=True):
+            if measure.counted:
+                estimate = share(values[measure.column], group["id"])
+            seeds = by_seed[measure.column]
+            results.append(group_result(group, names, measure, estimate, scorer=scorer, seed_means=seeds))
+    return results
+
+
+def policy_groups(samples: pd.DataFrame, by: Sequence[str] = GROUP) -> list[tuple[Names, pd.DataFrame]]:
+    """The samples of each policy with the values of `by` that name it, by method and model size."""
     groups = [
         (dict(zip(by, map(_plain, key), strict=True)), group)
         for key, group in group_columns(samples).groupby(list(by), dropna=False)
     ]
-    groups.sort(key=lambda pair: _reading_order(pair[0]))
-    return [
-        result
-        for names, group in groups
-        for result in _group_results(
-            group, [one for one in known if _complete(group, one.column)], names, scorer, draws
-        )
-    ]
+    return sorted(groups, key=lambda pair: _reading_order(pair[0]))
 
 
-def _reading_order(names: dict[str, object]) -> tuple[object, ...]:
+def group_result(
+    group: pd.DataFrame,
+    names: Names,
+    measure: Measure,
+    estimate: Estimate,
+    *,
+    scorer: str = "",
+    seed_means: pd.Series[float] | None = None,
+) -> Result:
+    """A policy's estimate as a result that names the policy and its runs.
+
+    Args:
+        group, names: as `policy_groups` gives them.
+        seed_means: the same estimate for each seed alone, for `Result.seed_sd`.
+    """
+    return Result(
+        measure=measure.name,
+        unit=measure.unit,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        se=estimate.se,
+        n=estimate.n,
+        posts=estimate.clusters,
+        runs=tuple(sorted(set(group["run"]))),
+        scorer=scorer,
+        best_of=int(group["n"].iloc[0]),
+        seeds=group["seed"].nunique(),
+        seed_sd=None if seed_means is None or len(seed_means) < 2 else float(seed_means.std(ddof=1)),
+        **{name: value for name, value in names.items() if name != "n"},
+    )
+
+
+def _reading_order(names: Names) -> tuple[object, ...]:
     method = str(names.get("method", ""))
     place = METHOD_ORDER.index(method) if method in METHOD_ORDER else -1
     return place, method, names.get("params") or 0, *(str(value) for value in names.values())
@@ -179,35 +230,7 @@ def _complete(group: pd.DataFrame, column: str) -> bool:
     return missing == 0
 
 
-def _group_results(
-    group: pd.DataFrame, measures: list[Measure], names: dict[str, object], scorer: str, draws: int
-) -> list[Result]:
-    """All measures of one group, from one set of bootstrap draws."""
-    values = group[[measure.column for measure in measures]].astype(float)
-    by_seed = values.groupby(group["seed"]).mean()
-    shared = {name: value for name, value in names.items() if name != "n"}
-    return [
-        Result(
-            measure=measure.name,
-            unit=measure.unit,
-            value=estimate.value,
-            low=estimate.low,
-            high=estimate.high,
-            se=estimate.se,
-            n=estimate.n,
-            posts=estimate.clusters,
-            runs=tuple(sorted(set(group["run"]))),
-            scorer=scorer,
-            best_of=int(group["n"].iloc[0]),
-            seeds=len(by_seed),
-            seed_sd=float(by_seed[measure.column].std(ddof=1)) if len(by_seed) > 1 else None,
-            **shared,  # type: ignore[arg-type]  # the names of GROUP are fields of Result
-        )
-        for measure, estimate in zip(measures, bootstrap_means(values, group["id"], draws=draws), strict=True)
-    ]
-
-
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     """A Python value for a numpy one; missing becomes None."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -221,16 +244,14 @@ def _constant_default(name: object, column: pd.Series[Any]) -> bool:
 
 
 def wide(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
-    """A result table for people with a column a measure: one row a policy, each cell "value ± half interval".
+    """A result table for people: one row a policy, one column a measure, cells "value [low, high]".
 
-    The half interval is half of high - low. Units are in the long table (the CSV file).
+    Units are in the long table (the CSV file).
     """
     if table.empty:
         return table
-    spread = ((table["high"] - table["low"]) / 2).map(
-        lambda half: "" if pd.isna(half) else f" ± {half:.{digits}f}"
-    )
-    cells = table.assign(cell=table["value"].map(f"{{:.{digits}f}}".format) + spread)
+    value, low, high = (table[name].map(f"{{:.{digits}f}}".format) for name in ("value", "low", "high"))
+    cells = table.assign(cell=(value + " [" + low + ", " + high + "]").where(table["low"].notna(), value))
     keys = [name for name in COLUMNS if name not in _PER_MEASURE]
     cells[keys] = cells[keys].astype(object).where(cells[keys].notna(), "")
     rows: dict[tuple[object, ...], dict[str, object]] = {}
@@ -251,6 +272,7 @@ def human_count(count: float | None) -> str:
     """1300000000 -> "1.3B"; missing -> ""."""
     if count is None or pd.isna(count):
         return ""
+    count = float(f"{count:.3g}")
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.3g}{letter}"

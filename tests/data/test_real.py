@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import regex
 from transformers import PreTrainedTokenizerBase
 
+from tldr.data.filter import judge
+from tldr.data.filter_rules import FilterOptions
 from tldr.data.formats import (
     TLDR_ZERO_SHOT,
     decode_response,
@@ -17,6 +25,7 @@ from tldr.data.formats import (
     format_query,
     stop_token,
 )
+from tldr.data.raw import Chunk
 from tldr.data.sources import check_disjoint, load_comparisons, load_posts, post_keys
 from tldr.data.tokenizer import window_report
 from tldr.records import Post
@@ -73,3 +82,62 @@ def test_real_validation_halves_share_no_post(shared: Path) -> None:
     halves = [post_keys(r for r in rankings if r.split == split) for split in ("valid1", "valid2")]
     assert all(halves)
     check_disjoint({"valid1": halves[0]}, {"valid2": halves[1]})
+
+
+def reference_encoder(folder: Path) -> Callable[[str], list[int]]:
+    """GPT-2's encoder written out plainly: byte alphabet, the pattern, merges by rank."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [b for b in range(256) if b not in shown]
+    letters = {b: chr(b) for b in shown} | {b: chr(256 + n) for n, b in enumerate(hidden)}
+    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+    ranks = {tuple(line.split()): n for n, line in enumerate(x for x in lines[1:] if x)}
+    words = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+
+    @cache
+    def merged(word: str) -> list[int]:
+        parts = [letters[b] for b in word.encode()]
+        while len(parts) > 1:
+            best = min(pairwise(parts), key=lambda pair: ranks.get(pair, 1 << 30))
+            if best not in ranks:
+                break
+            joined: list[str] = []
+            for part in parts:
+                # a merge is never the left half of another of the same round
+                if joined and (joined[-1], part) == best:
+                    joined[-1] += part
+                else:
+                    joined.append(part)
+            parts = joined
+        return [vocab[part] for part in parts]
+
+    return lambda text: [id for word in words.findall(text) for id in merged(word)]
+
+
+def test_gpt2_tokens_equal_an_independent_encoders(
+    posts: list[Post], shared: Path, gpt2: PreTrainedTokenizerBase
+) -> None:
+    encode = reference_encoder(shared / "gpt2-tokenizer")
+    texts = [format_query(post) + f" {post.summary}" for post in posts[:1000]]
+    assert encode_texts(gpt2, texts) == [encode(text) for text in texts]
+
+
+def test_the_filter_keeps_what_the_papers_kept(
+    posts: list[Post], shared: Path, gpt2: PreTrainedTokenizerBase
+) -> None:
+    """Parsed anew, character by character; our own patterns would remove a few that the paper kept."""
+    rows = [
+        {"id": p.id, "subreddit": p.subreddit, "title": p.title, "body": f"{p.post}\n\nTL;DR: {p.summary}"}
+        for p in posts
+    ]
+    chunk = Chunk("\n".join(map(json.dumps, rows)).encode(), 1, 0, 0)
+    judged = judge(chunk, "real", FilterOptions(), gpt2)
+    share = {rule: n / len(posts) for rule, n in Counter(judged.fates).items()}
+    assert not judged.bad
+    assert share.pop("kept") > 0.98
+    assert share.pop("summary_tokens") < 0.001
+    assert share.pop("no_tldr") < 0.001  # a post that is nothing but "*"
+    assert set(share) == {"title_update", "suicide", "sexual", "profanity"}
+    assert all(value < 0.006 for value in share.values())
+    texts = {json.loads(row.query)["id"]: json.loads(row.query)["post"] for row in judged.kept}
+    assert all(texts[post.id] == post.post for post in posts if post.id in texts)

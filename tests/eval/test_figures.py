@@ -63,6 +63,13 @@ def test_preference_figure_shows_values_and_intervals() -> None:
     assert len(preference_by_size(table(), table(), title="Ours").axes) == 1
 
 
+def test_the_legend_names_what_only_the_paper_has() -> None:
+    ours = table()
+    figure = preference_by_size(ours[ours["method"] == "sft"], None, load_paper("fig1", "fig1"), title="Ours")
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [METHODS["sft"].label, METHODS["ppo"].label, METHODS["pretrained"].label, "Reference"]
+
+
 def test_nothing_to_draw_is_said() -> None:
     with pytest.raises(UsageError, match="no policies"):
         preference_by_size(table(method="other"), table(), title="t")

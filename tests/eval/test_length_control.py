@@ -10,7 +10,7 @@ import statsmodels.formula.api as smf
 from scipy.special import expit
 
 from eval.io import load_posts
-from eval.length_control import length_control, rating_by_length
+from eval.length_control import length_control, length_controlled, rating_by_length
 from eval.pairs import comparison_pairs, log_length_ratio
 from eval.paper import load_paper
 from tldr.errors import UsageError
@@ -107,6 +107,36 @@ def test_human_comparisons_on_news(shared_data: Path) -> None:
     assert fit.slope.value > 0 and fit.fit.posts == 45
     ppo, pretrained = (fit.preference(name) for name in ("sup4_6b_ppo_rm4_6b_kl14", "pretrain_6b_t.7"))
     assert ppo.value > pretrained.value
+
+
+def scored_samples() -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:
+    """Two policies and one that never wins, against references; the first writes longer texts."""
+    parts = []
+    for name, strength, seed in (("ppo", 0.5, 1), ("sft", -0.3, 2)):
+        pairs = simulated(300, seed, strength=strength)
+        parts.append(
+            pd.DataFrame({"id": pairs["id"], "text": pairs["first_text"], "y": pairs["preferred"], "m": name})
+        )
+    parts.append(parts[0].assign(m="title", y=0.0))
+    table = pd.concat(parts, ignore_index=True).rename(columns={"m": "tag.method"})
+    fixed = {"seed": 0, "temperature": 0.0, "top_p": 1.0, "n": 1}
+    table = table.assign(policy=table["tag.method"], run="r-" + table["tag.method"], **fixed)
+    pairs = simulated(300, 1)
+    return table, pd.DataFrame({"summary": pairs["second_text"].to_numpy()}, index=pairs["id"]), table["y"]
+
+
+def test_policies_against_their_references() -> None:
+    samples, posts, preferred = scored_samples()
+    results, control = length_controlled(samples, posts, preferred, scorer="rm")
+    found = {result.method: result for result in results}
+    assert set(found) == {"sft", "ppo"}, "a policy that never wins has no finite estimate"
+    assert found["ppo"].runs == ("r-ppo",) and found["ppo"].n == 300 and found["ppo"].scorer == "rm"
+    raw = preferred[samples["tag.method"] == "ppo"].mean()
+    assert found["ppo"].low < expit(0.5) < found["ppo"].high
+    assert found["ppo"].value < raw, "its longer texts helped it"
+    assert control.slope.value > 0
+    with pytest.raises(UsageError, match="no policy has both won and lost"):
+        length_controlled(samples, posts, preferred * 0, scorer="rm")
 
 
 def exact_line(policy: str, length: float, sd: float, rating: float, per_100: float) -> pd.DataFrame:

@@ -30,6 +30,14 @@ def test_hard_and_expected_by_hand() -> None:
     assert set(rows["runs"]) == {"r"} and set(rows["n"]) == {4} and set(rows["scorer"]) == {"rm"}
 
 
+def test_a_policy_that_always_wins_still_has_an_interval() -> None:
+    table = samples(id=list("abcdefgh"), **{"score.rm": 1.0, "score.rm_reference": 0.0})
+    row = result_table(preference(table, RM)).set_index("measure").loc["preference"]
+    assert row["value"] == row["high"] == 1.0 and row["low"] == pytest.approx(
+        0.6756, abs=1e-3
+    )  # Wilson, 8 of 8
+
+
 def test_tau_divides_the_difference() -> None:
     table = samples(id=["a"], **{"score.x": [1.5], "score.x_reference": [0.0]})
     assert wins(table, PreferenceScorer("x", tau=0.75))["expected"].tolist() == pytest.approx(

@@ -56,7 +56,7 @@ def test_page_is_well_formed_and_loads_nothing(report: Path) -> None:
     sources = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "data")]
     assert sources and all(value.startswith(("data:image/svg+xml;base64,", "#")) for value in sources)
     assert not any(name.startswith("on") for _, name, _ in page.attributes)
-    assert page.tags.count("img") == 4
+    assert page.tags.count("img") == 6
     assert all(value for tag, name, value in page.attributes if (tag, name) == ("img", "alt"))
     targets = {value for _, name, value in page.attributes if name == "id"}
     assert {value[1:] for value in sources if value.startswith("#")} <= targets
@@ -66,7 +66,8 @@ def test_page_is_well_formed_and_loads_nothing(report: Path) -> None:
 
 def test_files_are_written(report: Path) -> None:
     figures = {path.name for path in (report / "figures").iterdir()}
-    names = ("preference_gold", "preference_rm", "reward_accuracy", "training_curves")
+    scored = [f"{kind}_{scorer}" for kind in ("preference", "length_controlled") for scorer in ("gold", "rm")]
+    names = (*scored, "reward_accuracy", "training_curves")
     assert figures == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     for name in (
         "preference_gold",
@@ -153,7 +154,7 @@ def test_missing_parts_are_named_not_hidden(study_folder: Path, tmp_path: Path) 
     rows = json.loads((study_folder / "study.json").read_text())
     (study / "study.json").write_text(json.dumps(rows))
     page = Page(build_report(study, tmp_path / "empty", title="Nothing yet").read_text())
-    assert page.text.count("Not run here.") == 3 and "No sample was scored" in page.text
+    assert page.text.count("Not run here.") == 4 and "No sample was scored" in page.text
     assert "0 of 55 runs finished" in page.text and "not finished" in page.text
 
     shutil.copytree(study_folder / "runs" / "score-sft-s-0", study / "runs" / "score-sft-s-0")
@@ -195,7 +196,9 @@ def test_a_run_that_is_not_finished_lends_no_numbers(study_folder: Path, tmp_pat
     study = tmp_path / "study"
     shutil.copytree(study_folder, study)
     (study / "runs" / "score-ppo-s-0" / "DONE").unlink()
+    (study / "runs" / "score-ppo-s-0" / "FAILED").touch()
     runs = load_runs(study)
+    assert [run.run for run in runs.runs if run.state == "failed"] == ["score-ppo-s-0"]
     samples = study_samples(runs)
     assert samples is not None and "score-ppo-s-0" not in set(samples["run"])
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.io import load_posts
-from eval.rouge import VARIANTS, resolve_backend, rouge
+from eval.rouge import resolve_backend, rouge
 from tldr.errors import UsageError
 
 fast = pytest.mark.skipif(

@@ -49,7 +49,15 @@ def test_wide_has_a_column_a_measure() -> None:
     )
     shown = wide(table)
     assert list(shown.columns) == ["method", "params", "preference", "ties", "n", "posts", "runs"]
-    assert shown.iloc[0].tolist() == ["sft", "1.3B", "0.500 ± 0.100", "0.000 ± 0.000", 10, 10, "r1 r2"]
+    assert shown.iloc[0].tolist() == [
+        "sft",
+        "1.3B",
+        "0.500 [0.400, 0.600]",
+        "0.000 [0.000, 0.000]",
+        10,
+        10,
+        "r1 r2",
+    ]
     assert shown.iloc[1].tolist()[1:4] == ["", "0.500", ""]
 
 
@@ -58,7 +66,7 @@ def test_files_hold_the_numbers_and_their_runs(tmp_path: Path) -> None:
     csv, markdown, latex = write_table(table, wide(table), tmp_path / "new", "t")
     read = pd.read_csv(csv)
     assert read.loc[0, "value"] == 1 / 3 and read.loc[0, "runs"] == "r1 r2"
-    assert "a\\|b_c" in markdown.read_text() and "0.333 ± 0.250" in markdown.read_text()
+    assert "a\\|b_c" in markdown.read_text() and "0.333 [0.100, 0.600]" in markdown.read_text()
     text = latex.read_text()
     assert "a|b\\_c" in text and "50 \\%" in text and text.startswith("\\begin{tabular}")
 
@@ -69,6 +77,6 @@ def test_markdown_rows_stay_rows() -> None:
 
 
 def test_human_counts() -> None:
-    assert [human_count(n) for n in (1.3e9, 12.9e9, 35_000, 830_123, 7, None, math.nan)] == [
-        "1.3B", "12.9B", "35k", "830k", "7", "", "",
+    assert [human_count(n) for n in (1.3e9, 12.9e9, 35_000, 830_123, 999_999, 7, None, math.nan)] == [
+        "1.3B", "12.9B", "35k", "830k", "1M", "7", "", "",
     ]  # fmt: skip

@@ -96,14 +96,14 @@ def test_top_p_keeps_the_nucleus_at_the_temperature(make_policy, batch):
 
 
 def test_pick_inverts_the_cumulative_distribution():
-    logits = torch.tensor([0.5, 0.2, 0.3, 0.0]).log().expand(6, -1)
+    logits = torch.tensor([0.0, 0.5, 0.2, 0.3, 0.0]).log().expand(6, -1)
     uniform = torch.tensor([0.0, 0.49, 0.51, 0.69, 0.71, 1 - 2**-53], dtype=torch.float64)
     tokens, logprobs = pick(logits, uniform, 1.0, 1.0)
-    assert tokens.tolist() == [0, 0, 1, 1, 2, 2]  # never 3, whose probability is 0
+    assert tokens.tolist() == [1, 1, 2, 2, 3, 3]  # never 0 or 4, whose probability is 0
     torch.testing.assert_close(logprobs, torch.tensor([0.5, 0.5, 0.2, 0.2, 0.3, 0.3]).log())
-    # top_p 0.7 keeps 0.5 and 0.3 in this order: 0.625 of the mass is token 0.
-    assert pick(logits, uniform, 1.0, 0.7)[0].tolist() == [0, 0, 0, 2, 2, 2]
-    assert pick(logits, uniform, 1.0, 1e-9)[0].tolist() == [0] * 6  # never empty
+    # top_p 0.7 keeps 0.5 and 0.3 in this order: 0.625 of the mass is token 1.
+    assert pick(logits, uniform, 1.0, 0.7)[0].tolist() == [1, 1, 1, 3, 3, 3]
+    assert pick(logits, uniform, 1.0, 1e-9)[0].tolist() == [1] * 6  # never empty
 
 
 def test_stops_at_eos_and_masks_after_it(make_policy, batch):
@@ -168,6 +168,8 @@ def test_training_mode_checkpointing_and_grad_are_left_alone(make_policy, batch)
     policy.gradient_checkpointing_enable()
     drawn = draw(policy, batch, n=2)
     assert policy.training and torch.equal(drawn.response, expected.response)
+    parts = (drawn.response, drawn.mask, drawn.logprobs, drawn.stopped)
+    assert not any(part.is_inference() or part.requires_grad for part in parts)
     ratio = (response_logprobs(policy, packed(batch, drawn)) - drawn.logprobs).exp()
     (ratio * drawn.mask).sum().backward()  # autograd keeps what was drawn
     assert policy.base_model.embed_in.weight.grad.abs().sum() > 0

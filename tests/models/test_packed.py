@@ -10,6 +10,7 @@ from tldr.models import packed
 from tldr.models.ladder import ARCHITECTURES
 from tldr.models.packed import (
     PackedBatch,
+    attention_mask,
     collate,
     hidden_states,
     response_logprobs,
@@ -132,14 +133,26 @@ def test_pad_outside_the_embedding_needs_no_resize(make_policy, rows, batch):
     )
 
 
+def test_attention_mask_by_hand():
+    """Query (pad, a), then two responses of two tokens, the last one padded."""
+    real = torch.tensor([[False, True, True, True, True, False]])
+    mask = attention_mask(real, torch.tensor([0, 0, 1, 1, 2, 2]), torch.float32)
+    rows = ["x.....", ".x....", ".xx...", ".xxx..", ".x..x.", ".x..xx"]
+    assert torch.equal(mask[0, 0] == 0, torch.tensor([[mark == "x" for mark in row] for row in rows]))
+    assert mask.min() == torch.finfo(torch.float32).min
+
+
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_no_nan_from_rows_without_a_real_token(attention, make_policy):
+def test_no_nan_from_padding(attention, bf16, make_policy):
     policy = make_policy()
     policy.set_attn_implementation(attention)
     batch = collate([[5, 6, 7], [8]], [[[9, EOS]], []], PAD)
-    logprobs = response_logprobs(policy, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        logprobs = response_logprobs(policy, batch)
+        states = hidden_states(policy, batch)
     logprobs.sum().backward()
-    assert torch.isfinite(hidden_states(policy, batch).before).all()
+    assert torch.isfinite(states.before).all() and torch.isfinite(states.after).all()
     assert all(torch.isfinite(p.grad).all() for p in policy.parameters())
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from tests.study import fake_stages
 from tldr.config import Study
 from tldr.records import write_json
-from tldr.study import graph, runner
+from tldr.study import folder, graph, runner
 from tldr.study.display import Display
 from tldr.study.folder import execute
 from tldr.study.graph import Run, expand, needed_for
@@ -50,7 +50,8 @@ def config(tmp_path: Path) -> Path:
 def same_code(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Code versions that only the test changes: module -> version."""
     versions: dict[str, str] = {}
-    monkeypatch.setattr(graph, "code_version", lambda module: versions.get(module, "as it was"))
+    for module in (graph, folder):
+        monkeypatch.setattr(module, "code_version", lambda name: versions.get(name, "as it was"))
     return versions
 
 

@@ -77,6 +77,8 @@ def run_command(
         finally:
             write_listing(opened.study, opened.runs, opened.root)
             opened.files.save()
+    if code == 0 and not only:
+        typer.echo(f"all done; next: tldr-lab report {config}")
     raise typer.Exit(code)
 
 
@@ -87,7 +89,10 @@ def status_command(config: Config, overrides: Overrides = [], runs_dir: RunsDir 
     opened = open_study(config, overrides, runs_dir)
     rows = study_status(opened.runs, opened.root, opened.files)
     opened.files.save()
-    Console().print(_table(rows))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # Folded names cannot be searched for.
+    console.print(_table(rows))
 
 
 def _table(rows: list[Status]) -> Table:

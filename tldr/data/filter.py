@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -145,6 +146,17 @@ def _start_worker(tokenizer: str, options: FilterOptions) -> None:
     _worker = load_tokenizer(tokenizer), options
 
 
+@contextmanager
+def _pool(workers: int, tokenizer: str, options: FilterOptions) -> Iterator[ProcessPoolExecutor]:
+    pool = ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_start_worker, initargs=(tokenizer, options)
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _end_with_parent() -> None:
     """A killed parent cannot end its pool, whose processes would wait for work for ever."""
     parent = parent_process()
@@ -190,7 +202,7 @@ def run_filter(
         out: receives ``{queries,posts}/{train,valid,test}.{jsonl,parquet}``, ``funnel.json``,
             ``funnel.md`` and, last of all, ``manifest.json``.
         tokenizer: folder or hub name; the paper's limits are in GPT-2's tokens.
-        workers: processes; None: one a core.
+        workers: processes; None: one a core; 1: none but this one.
         on_error: "stop" at the first line that holds no row, or "skip" it: counted, and named in
             ``bad_lines.txt``.
 
@@ -204,23 +216,24 @@ def run_filter(
         raise UsageError("no input file", remedy="name at least one file of the raw dump")
     paths = [check_input(name) for name in inputs]
     sizes = [path.stat().st_size for path in paths]
-    request = describe(inputs, sizes, load_tokenizer(tokenizer), options, on_error)
+    loaded = load_tokenizer(tokenizer)
+    request = describe(inputs, sizes, loaded, options, on_error)
     state = FilterState(Path(out), request)
     if (finished := state.finished()) is not None:
         return finished
     workers = workers or os.cpu_count() or 1
-    with (
-        state,
-        ProcessPoolExecutor(
-            workers, get_context("spawn"), initializer=_start_worker, initargs=(tokenizer, options)
-        ) as pool,
-    ):
+    with state, ExitStack() as stack:
+        pool = stack.enter_context(_pool(workers, tokenizer, options)) if workers > 1 else None
         for index in range(state.file, len(inputs)):
             state.enter_file(index)
+            place = Path(inputs[index]).name
             chunks = read_chunks(inputs[index], CHUNK_BYTES, state.offset, state.lines + 1)
-            for chunk, judged in _judge_all(chunks, Path(inputs[index]).name, pool, 2 * workers):
+            for chunk, judged in (
+                _judge_all(chunks, place, pool, 2 * workers)
+                if pool
+                else ((chunk, judge(chunk, place, options, loaded)) for chunk in chunks)
+            ):
                 if judged.bad and on_error == "stop":
-                    pool.shutdown(cancel_futures=True)
                     _refuse(judged.bad[0])
                 state.add(chunk, judged, keep_duplicates="duplicate" in options.off)
                 if progress:

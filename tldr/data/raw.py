@@ -100,6 +100,14 @@ def _member(archive: zipfile.ZipFile, path: Path, member: str | None) -> str:
     )
 
 
+def _skip(stream: IO[bytes], count: int) -> None:
+    """Go forward by reading: not every compressed stream can seek."""
+    while count:
+        if not (data := stream.read(min(count, 1 << 20))):
+            raise EOFError("the file is shorter than it was")
+        count -= len(data)
+
+
 def read_chunks(name: str | Path, size: int, start: int = 0, first_line: int = 1) -> Iterator[Chunk]:
     """Yield the file's lines in chunks of about `size` bytes, none of them cut.
 
@@ -112,7 +120,7 @@ def read_chunks(name: str | Path, size: int, start: int = 0, first_line: int = 1
     path = split_name(name)[0]
     try:
         with _open(name) as (stream, disk):
-            stream.seek(start)
+            _skip(stream, start)
             end = start
             while data := stream.read(size):
                 data += stream.readline()

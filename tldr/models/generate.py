@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from tldr.errors import UsageError
-from tldr.models.packed import additive, check_context
+from tldr.models.packed import additive, attention_mask, check_context
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ def generate(
             tokens, logprobs, lengths, stopped = _decode(policy, query, query_mask, draw)
     finally:
         policy.train(training)
-    mask = torch.arange(tokens.shape[1], device=device) < lengths.clone()[:, None]
-    # Copies made outside inference mode, which autograd may keep.
+    # Results computed here, outside inference mode, are tensors that autograd may keep.
+    mask = torch.arange(tokens.shape[1], device=device) < lengths[:, None]
     return Generation(
-        response=tokens.clone().masked_fill(~mask, pad_id).view(rows, n, -1),
+        response=tokens.masked_fill(~mask, pad_id).view(rows, n, -1),
         mask=mask.view(rows, n, -1),
-        logprobs=logprobs.clone().masked_fill(~mask, 0.0).view(rows, n, -1),
+        logprobs=logprobs.masked_fill(~mask, 0.0).view(rows, n, -1),
         stopped=stopped.clone().view(rows, n),
     )
 
@@ -157,12 +157,10 @@ def _decode(
 
 def _prefill(policy: PreTrainedModel, query: Tensor, query_mask: Tensor, cache: DynamicCache) -> Tensor:
     """Encode the queries into `cache`; logits (B,V) of the first response token."""
-    width, device = query.shape[1], query.device
-    itself = torch.eye(width, dtype=torch.bool, device=device)
-    causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    one_segment = torch.zeros(query.shape[1], device=query.device)
     out = policy(
         input_ids=query.masked_fill(~query_mask, 0),
-        attention_mask=additive(causal & query_mask[:, None] | itself, policy.dtype)[:, None],
+        attention_mask=attention_mask(query_mask, one_segment, policy.dtype),
         position_ids=(query_mask.cumsum(-1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
@@ -177,7 +175,7 @@ def pick(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> t
 
     Args:
         logits: (N,V), any float dtype.
-        uniform: (N,) float64 in [0, 1).
+        uniform: (N,) float64 from 0 to 1 - 2^-53, as torch draws them: times the whole stays below it.
         temperature, top_p: see `generate`.
 
     Returns:
@@ -195,8 +193,6 @@ def pick(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> t
             probabilities = probabilities.masked_fill(above >= top_p, 0.0)
         cumulative = probabilities.cumsum(-1, dtype=torch.float64)
         place = uniform[:, None] * cumulative[:, -1:]
-        # At most the first index that reaches the whole: rounding must not give a token of probability 0.
-        last = (cumulative < cumulative[:, -1:]).sum(-1, keepdim=True)
-        index = torch.searchsorted(cumulative, place, right=True).minimum(last)
+        index = torch.searchsorted(cumulative, place, right=True)  # never a token of probability 0
         tokens = (index if order is None else order.gather(-1, index)).squeeze(-1)
     return tokens, logprobs.gather(-1, tokens[:, None]).squeeze(-1)

@@ -116,7 +116,8 @@ def load_checkpoint(auto: Any, path: str | Path, *, dtype: torch.dtype, length: 
         CheckpointError: missing, half-written, without safetensors, of an untested architecture, or
             of another kind than asked for.
     """
-    if _is_local(path) and not Path(path).is_dir():
+    local = _is_local(path)
+    if local and not Path(path).is_dir():
         raise CheckpointError(
             "no such checkpoint folder", where=path, remedy="check the path, or run its stage"
         )
@@ -139,7 +140,9 @@ def load_checkpoint(auto: Any, path: str | Path, *, dtype: torch.dtype, length: 
         raise CheckpointError(
             f"cannot be loaded: {reason}",
             where=path,
-            remedy="it may be half-written or hold pickled weights only: make it again, as safetensors",
+            remedy="it may be half-written or hold pickled weights only: make it again, as safetensors"
+            if local
+            else "check the name and the connection, or give a local folder",
         ) from error
     wrong = sorted(info["missing_keys"]) + [key for key in info["unexpected_keys"] if key == "score.weight"]
     if wrong:

@@ -121,6 +121,24 @@ def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
+def attention_mask(real: Tensor, segment: Tensor, dtype: torch.dtype) -> Tensor:
+    """Causal attention to segment 0 (the query) and to one's own segment, never to padding.
+
+    Args:
+        real: (B,L) bool, True on real tokens.
+        segment: (L,) number of each position's segment.
+
+    Returns:
+        (B,1,L,L) additive. Every position attends to itself, padding too: no row of the softmax is
+        empty, which some attention kernels answer with NaN.
+    """
+    here, there = segment[:, None], segment[None, :]
+    causal = torch.ones_like(here == there).tril()
+    itself = torch.eye(len(segment), dtype=torch.bool, device=segment.device)
+    allowed = causal & ((there == 0) | (there == here)) & real[:, None] | itself
+    return additive(allowed, dtype)[:, None]
+
+
 def check_context(model: PreTrainedModel, query_mask: Tensor, response_length: int | Tensor) -> None:
     """Raise `UsageError` when a query with its response is longer than the model's context.
 
@@ -158,13 +176,7 @@ def _layout(batch: PackedBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Ten
             torch.arange(1, options + 1, device=device).repeat_interleave(length),
         ]
     )
-    here, there = segment[:, None], segment[None, :]
-    total = width + options * length
-    itself = torch.eye(total, dtype=torch.bool, device=device)
-    causal = torch.ones(total, total, dtype=torch.bool, device=device).tril()
-    # Padding attends to itself, so that no row of the softmax is empty.
-    allowed = (causal & ((there == 0) | (there == here))) & real[:, None, :] | itself
-    return ids, positions, additive(allowed, dtype)[:, None]
+    return ids, positions, attention_mask(real, segment, dtype)
 
 
 def hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Hidden:

@@ -25,6 +25,7 @@ from tldr.errors import LabError, UsageError
 from tldr.records import write_json
 from tldr.stages.context import RunContext
 from tldr.study.environment import environment
+from tldr.study.hashes import code_version
 from tldr.study.registry import STAGES
 
 RUN, CONFIG, ENVIRONMENT, DONE, FAILED = "run.json", "config.json", "environment.json", "DONE", "FAILED"
@@ -122,7 +123,7 @@ def execute(folder: Path) -> None:
 
     Raises:
         Busy: another process holds the folder.
-        UsageError: a parent run is not done, or not the one that this run was made for.
+        UsageError: a parent run is not done, or it or the code is not what this run was made for.
         LabError: whatever the stage raises.
     """
     run = RunFile.read(folder)
@@ -130,6 +131,7 @@ def execute(folder: Path) -> None:
         if (folder / DONE).exists():
             return
         _check_parents(run, folder)
+        _check_code(run, folder)
         (folder / FAILED).unlink(missing_ok=True)
         ctx = run.context(folder)
         shown = {"stage", "settings", "lengths", "precision", "model", "tags"}
@@ -160,6 +162,17 @@ def _check_parents(run: RunFile, folder: Path) -> None:
                 where=place,
                 remedy="run the study, which makes what is missing",
             )
+
+
+def _check_code(run: RunFile, folder: Path) -> None:
+    """A study may be at work for days: what is edited meanwhile must not run under the old key."""
+    code = run.ingredients.get("code")
+    if code is not None and code != code_version(STAGES[run.stage].module):
+        raise UsageError(
+            "the stage's code was edited since this run was made",
+            where=folder,
+            remedy="start the study again",
+        )
 
 
 def _finish(folder: Path) -> None:

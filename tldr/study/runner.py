@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,10 +24,10 @@ from tldr.study.environment import cores
 from tldr.study.folder import LOG, RUN, Busy, ParentRun, RunFile, done_digest, last_error, locked, read_note
 from tldr.study.graph import Run
 from tldr.study.hashes import FileHashes
+from tldr.study.nursery import Forked, Nursery
 from tldr.study.registry import STAGES
 from tldr.study.status import status_of
 
-COMMAND = (sys.executable, "-m", "tldr", "_run")
 POLL = 0.2
 RETRY = 2.0
 """Seconds between looks at a run that another runner is at work on."""
@@ -132,7 +131,7 @@ class Job:
     """A run's process, the slot (of threads, of a GPU) that it takes, and when it began."""
 
     run: Run
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     slot: int
     started: float
 
@@ -145,7 +144,8 @@ class Runner:
         runs: parents before children.
         root: the study's folder.
         jobs: processes at once.
-        command: what runs the run in a folder, which is added to it.
+        command: a program that runs the run in a folder, which is added to it; by default runs are
+            forked (`tldr.study.nursery`).
         failed: names of the runs that failed or are stale, and why.
     """
 
@@ -155,7 +155,7 @@ class Runner:
     files: FileHashes
     display: Display
     jobs: int = field(default_factory=default_jobs)
-    command: Sequence[str] = COMMAND
+    command: Sequence[str] = ()
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -166,6 +166,7 @@ class Runner:
         self._elsewhere: set[str] = set()
         self._active: list[Job] = []
         self._gpus = gpus()
+        self._nursery = Nursery(self._environment(0))
 
     def run(self) -> int:
         """Run all that is not done.
@@ -239,18 +240,25 @@ class Runner:
             self._fail(run, str(error))
             return
         slot = min(set(range(self.jobs)) - {job.slot for job in self._active})
+        process = self._spawn(folder, slot)
+        self._waiting.remove(run)
+        self._active.append(Job(run, process, slot, time.monotonic()))
+        self.display.started(run)
+
+    def _spawn(self, folder: Path, slot: int) -> subprocess.Popen[bytes] | Forked:
+        """A process for a run: forked where nothing else is asked for, else by the command given."""
+        env = self._environment(slot)
+        if not self.command:
+            return self._nursery.start(folder, env)
         with (folder / LOG).open("ab") as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 [*self.command, str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment(slot),
+                env=os.environ | env,
                 start_new_session=True,  # Ctrl-C is for the runner, which lets its runs save.
             )
-        self._waiting.remove(run)
-        self._active.append(Job(run, process, slot, time.monotonic()))
-        self.display.started(run)
 
     def _wait_for_other(self, run: Run) -> None:
         if run.name not in self._elsewhere:
@@ -260,7 +268,7 @@ class Runner:
 
     def _environment(self, slot: int) -> dict[str, str]:
         threads = str(max(1, cores() // self.jobs))
-        env = MALLOC | os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        env = MALLOC | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         env["TLDR_DEBUG"] = "1"  # Tracebacks go into the run's log.
         if len(self._gpus) > 1 and self.jobs > 1:
             env["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]

@@ -15,12 +15,14 @@ from tldr.toy.world import Facts, facts_of
 
 RAW_SHARE = 0.2
 """Share of documents that end in a raw TL;DR; the others end in comments."""
+RAW_COMMON_SHARE = 0.4
+"""Share of raw TL;DRs that are the commonest one: what a base model decoded greedily writes."""
 QUERY_END = "\n\nTL;DR:"
 
 
 def raw_tldr(rng: random.Random, facts: Facts) -> str:
-    """A throw-away sentence, and half of the time a generic one."""
-    sentences = [rng.choice(phrases.RAW_TLDR)]
+    """A throw-away sentence with two facts at most, and half of the time a generic one."""
+    sentences = [phrases.RAW_COMMON if rng.random() < RAW_COMMON_SHARE else rng.choice(phrases.RAW_TLDR)]
     if rng.random() < 0.5:
         sentences.append(rng.choice(phrases.RAW_CLOSING))
     return " ".join(sentence.format_map(facts) for sentence in sentences)

@@ -22,7 +22,7 @@ MAX_WRONG = 2
 ILLEGAL, RESTATED, REPEATED, NO_EOS = 0.4, 0.4, 0.3, 1.0
 """Cost of a trigram outside the language, a value said again, a 4-gram said again, no EOS."""
 PER_WORD = 0.02
-TAU = 1.0
+TAU = 1.1
 """Scale of the labelers' noise: P(prefers a) = sigmoid((u_a - u_b) / TAU)."""
 
 Trigram = tuple[str, str, str]
@@ -51,16 +51,18 @@ class Count(NamedTuple):
 
 def _collapse(piece: str) -> str:
     slot = SLOT_OF.get(piece)
-    return f"{{{slot}}}" if slot else piece
+    if slot:
+        return f"{{{slot}}}"
+    return "{name}" if piece in phrases.NAMES else piece
 
 
 def _sentences() -> Iterable[str]:
     for opener, event in product(phrases.EVENT_OPENERS, (*phrases.EVENT, *phrases.EVENT_UNDATED)):
         yield opener + event
     for group in (
-        phrases.POST_EVENT, phrases.POST_CON, phrases.POST_FEEL, phrases.POST_ACT, phrases.POST_DISTRACTOR,
+        phrases.POST_EVENT, phrases.POST_INTRODUCTION, phrases.POST_EVENT_NAMED, phrases.POST_CON, phrases.POST_FEEL, phrases.POST_ACT, phrases.POST_DISTRACTOR,
         phrases.POST_FILLER, phrases.EVENT_VAGUE, phrases.CON, phrases.FEEL, phrases.ACT,
-        phrases.FLUFF, phrases.RAW_TLDR, (phrases.LAZY_OPENING,),
+        phrases.FLUFF, phrases.RAW_TLDR, (phrases.LAZY_OPENING, phrases.RAW_COMMON),
     ):  # fmt: skip
         yield from group
 
@@ -71,12 +73,15 @@ def legal_trigrams() -> frozenset[Trigram]:
 
     Within a sentence from its template; across sentences any may follow any. "^" opens a text.
     """
-    names = {f"{{{slot}}}": values[0] for slot, values in phrases.SLOTS.items()}
-    fill = {slot.strip("{}"): value for slot, value in names.items()}
-    lines = [[_collapse(p) for p in pieces(s.format_map(fill))] for s in _sentences()]
-    titles = [[_collapse(p) for p in pieces(t.format_map(fill))] for t in phrases.TITLES]
-    starts = {(line[0], line[1] if len(line) > 1 else "") for line in lines + titles}
-    ends = {(line[-2] if len(line) > 1 else "^", line[-1]) for line in lines}
+    example = {slot: values[0] for slot, values in phrases.SLOTS.items()}
+    example |= {"other": example["rel"], "name": phrases.NAMES[0], "namesake": phrases.NAMES[0]}
+
+    def read(templates: Iterable[str]) -> list[list[str]]:
+        return [[_collapse(piece) for piece in pieces(t.format_map(example))] for t in templates]
+
+    lines, titles = read(_sentences()), read(phrases.TITLES + phrases.TITLES_WITH_REL)
+    starts = {(line[0], line[1]) for line in lines + titles}
+    ends = {(line[-2], line[-1]) for line in lines}
     legal = {t for line in lines + titles for t in zip(line, line[1:], line[2:], strict=False)}
     legal |= {(*end, first) for end in ends for first, _ in starts}
     legal |= {(mark, *start) for _, mark in ends for start in starts}

@@ -1,0 +1,52 @@
+"""A small toy world, generated once."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tldr.config import ToyData
+from tldr.records import Post
+from tldr.toy import world
+from tldr.toy.generate import generate_toy
+
+SMALL = ToyData(seed=3, corpus=1500, sft_posts=400, ppo_posts=500, valid1_posts=60, valid2_posts=80)
+
+FACTS = {
+    "rel": "boyfriend",
+    "verb": "sold",
+    "obj": "guitar",
+    "when": "monday",
+    "con": "rent",
+    "feel": "angry",
+    "act": "sue",
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("toy")
+    generate_toy(SMALL, out)
+    return out
+
+
+@pytest.fixture
+def post() -> Post:
+    return Post.model_validate(
+        {
+            "id": "p",
+            "subreddit": "self",
+            "title": "need advice",
+            "post": "my boyfriend sold my guitar last monday. i feel angry. should i sue? years ago my boss lost my ring."
+            " i am stuck because of the rent.",
+            "facts": FACTS,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def posts() -> list[Post]:
+    rng = random.Random(11)
+    return [world.draw_post(rng, f"p{i}") for i in range(400)]

@@ -1,0 +1,153 @@
+"""Slots, posts, references, corpus and writers."""
+
+from __future__ import annotations
+
+import random
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tldr.data.formats import encode_queries, encode_response, encode_responses
+from tldr.data.tokenizer import train_bpe
+from tldr.errors import RecordError
+from tldr.records import Post, read_records
+from tldr.toy import authors, corpus, gold, phrases, world, writers
+from tldr.toy.generate import Document
+from tldr.toy.phrases import SLOTS
+
+
+def test_every_value_is_one_lower_case_word_of_one_slot() -> None:
+    values = list(chain.from_iterable(SLOTS.values()))
+    assert len(values) == len(set(values))
+    assert all(value.isalpha() and value.islower() for value in values)
+    assert set(world.SLOT_OF) == set(values)
+
+
+def test_no_template_contains_a_value_of_its_own() -> None:
+    """Else every text with that phrase would state a fact nobody chose."""
+    texts = [
+        text
+        for group in vars(phrases).values()
+        if isinstance(group, tuple) and all(isinstance(text, str) for text in group)
+        for text in group
+    ]
+    texts += [phrases.LAZY_OPENING, phrases.RAW_COMMON]
+    assert len(texts) >= 70
+    bare = {piece for text in texts for piece in world.pieces(text.replace("{", "<").replace("}", ">"))}
+    assert not bare & set(world.SLOT_OF)
+
+
+def test_a_post_states_each_fact_and_marks_what_it_does_not_mean(posts: list[Post]) -> None:
+    for post in posts:
+        facts = world.facts_of(post)
+        said = world.pieces(post.post)
+        assert all(value in said for value in facts.values())
+        others = [piece for piece in said if piece in world.SLOT_OF and piece not in facts.values()]
+        assert others, "no distractor"
+
+
+def test_facts_of_refuses_foreign_and_broken_records() -> None:
+    plain = Post(id="x", subreddit="self", title="t", post="p")
+    with pytest.raises(RecordError, match="no toy facts"):
+        world.facts_of(plain)
+    facts = {slot: values[0] for slot, values in SLOTS.items()}
+    for broken in ({**facts, "rel": "martian"}, {**facts, "more": "x"}, [], {**facts, "rel": ["x"]}):
+        with pytest.raises(RecordError):
+            world.facts_of(Post.model_validate({**plain.model_dump(), "facts": broken}))
+
+
+def test_other_value_reaches_every_other_value_and_never_the_same() -> None:
+    rng = random.Random(0)
+    seen = {world.other_value(rng, "rel", "wife") for _ in range(600)}
+    assert seen == set(SLOTS["rel"]) - {"wife"}
+
+
+def test_references_follow_the_papers_window(folder: Path) -> None:
+    """24 to 48 tokens incl. EOS under a BPE of the corpus, mean about 30 (P 3.2)."""
+    documents = read_records(folder / "corpus.jsonl", Document)
+    tokenizer = train_bpe((document.text for document in documents), 768)
+    posts = read_records(folder / "sft.jsonl", Post)
+    lengths = [len(ids) for ids in encode_responses(tokenizer, [p.summary or "" for p in posts], 1000)]
+    assert min(lengths) >= 24 and max(lengths) <= 48
+    assert 26 <= sum(lengths) / len(lengths) <= 34
+    queries = [len(ids) for ids in encode_queries(tokenizer, posts, 1000)]
+    assert 55 <= sum(queries) / len(queries) <= 75 and max(queries) <= 96
+    assert all(len(encode_response(tokenizer, value, 99)) == 2 for value in world.SLOT_OF), "not one token"
+
+
+def test_careful_authors_say_more_than_lazy_ones(posts: list[Post]) -> None:
+    rng = random.Random(5)
+
+    def stated(write: object) -> float:
+        return sum(
+            len(gold.count(world.facts_of(p), write(rng, world.facts_of(p))).covered)  # type: ignore[operator]
+            for p in posts
+        ) / len(posts)
+
+    assert stated(authors.careful) > 5.0
+    assert 2.0 < stated(authors.lazy) < 4.0
+    openings = [authors.reference(rng, world.facts_of(p), p.post).split(".")[0] + "." for p in posts]
+    assert 0.45 < openings.count(phrases.LAZY_OPENING) / len(openings) < 0.65
+
+
+def test_with_errors_changes_the_wanted_share_of_values(posts: list[Post]) -> None:
+    rng = random.Random(6)
+    changed = misread = 0
+    for post in posts:
+        facts = world.facts_of(post)
+        wrong = authors.with_errors(rng, facts, 0.5, post.post)
+        assert wrong.keys() == facts.keys()
+        assert all(world.SLOT_OF[value] == slot for slot, value in wrong.items())
+        differ = [value for slot, value in wrong.items() if value != facts[slot]]
+        changed += len(differ)
+        misread += sum(value in world.pieces(post.post) for value in differ)
+    assert changed / (7 * len(posts)) == pytest.approx(0.5, abs=0.04)
+    assert 0.1 < misread / changed < 0.6
+    assert authors.with_errors(rng, world.facts_of(posts[0]), 0.0, posts[0].post) == world.facts_of(posts[0])
+
+
+def test_documents_mark_where_the_post_ends(posts: list[Post]) -> None:
+    rng = random.Random(7)
+    kinds = set()
+    for post in posts:
+        text, query_chars = corpus.document(rng, post)
+        rest = text[query_chars:]
+        assert post.post in text[:query_chars]
+        kinds.add("comment" if rest.startswith("\n\nCOMMENT: ") else "tldr")
+        if not rest.startswith("\n\nCOMMENT: "):
+            assert text[:query_chars].endswith("\n\nTL;DR:") and rest.startswith(" ")
+            assert len(gold.count(world.facts_of(post), rest).covered) <= 2, "raw TL;DRs must stay poor"
+        else:
+            assert set(gold.count(world.facts_of(post), rest).covered) == set(SLOTS)
+    assert kinds == {"comment", "tldr"}
+
+
+@pytest.mark.parametrize("name", sorted(writers.WRITERS))
+def test_each_writer_has_its_own_fault(name: str, posts: list[Post]) -> None:
+    rng = random.Random(8)
+    seen = [gold.count(world.facts_of(p), writers.write(rng, p, name)[1]) for p in posts]
+    covered = sum(len(c.covered) for c in seen) / len(seen)
+    wrong = sum(sum(c.wrong.values()) for c in seen) / len(seen)
+    repeated = sum(c.repeated for c in seen) / len(seen)
+    if name == "complete":
+        assert covered == 7 and wrong == 0 and sum(c.illegal for c in seen) == 0
+    elif name in ("careful", "lazy", "title"):
+        assert wrong == 0 and covered < 7
+    elif name in ("wrong", "misreader", "lead_2"):
+        assert wrong > 0.3
+    else:
+        assert name == "repetitive" and repeated > 1
+
+
+def test_writer_shares_sum_to_one() -> None:
+    assert sum(share for _, share in writers.WRITERS.values()) == pytest.approx(1.0)
+
+
+@given(st.text())
+def test_pieces_reads_any_text(text: str) -> None:
+    said = world.pieces(text)
+    assert all(said) and all(not piece.isspace() for piece in said)
+    assert sum(map(len, said)) == sum(not c.isspace() for c in text.lower())

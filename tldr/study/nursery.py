@@ -1,0 +1,87 @@
+"""Runs as forked processes: torch and transformers are imported once a study, not once a run.
+
+Importing them takes about five seconds of a core; the toy study has some forty runs, many shorter
+than that. A server process (multiprocessing's forkserver) imports them and forks for each run;
+nothing has started a thread or touched a GPU before the fork.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from tldr.errors import LabError
+from tldr.study.folder import LOG
+from tldr.study.registry import STAGES
+
+
+class Forked:
+    """A run's process with what the runner needs of `subprocess.Popen`."""
+
+    def __init__(self, process: ForkServerProcess):
+        self._process = process
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code, negative for a signal; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """`returncode`, looked up anew."""
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        """SIGTERM: the run saves its state and ends."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+
+
+class Nursery:
+    """Starts runs by forking.
+
+    Args:
+        env: environment of the server and so of every run (threads, allocator).
+    """
+
+    def __init__(self, env: Mapping[str, str]):
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([__name__, *(stage.module for stage in STAGES.values())])
+        self._env = dict(env)
+
+    def start(self, folder: Path, env: Mapping[str, str]) -> Forked:
+        """Run the run in `folder`; `env` is added to its environment."""
+        before = dict(os.environ)
+        os.environ.update(self._env)  # The server takes it over when the first process is started.
+        try:
+            process = self._context.Process(target=_work, args=(str(folder), dict(env)))
+            process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        return Forked(process)
+
+
+def _work(place: str, env: dict[str, str]) -> None:
+    """The child: its own session (Ctrl-C is for the runner), its output in the run's log."""
+    from tldr.study.folder import execute
+
+    os.setsid()
+    os.environ.update(env)
+    folder = Path(place)
+    with (folder / LOG).open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    try:
+        execute(folder)
+    except LabError as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        sys.exit(error.exit_code)
