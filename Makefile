@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
 reproduce: .venv/core.stamp
 	$(BIN)/tldr-lab study run configs/toy.yaml
-	$(BIN)/tldr-lab report configs/toy.yaml
+	$(BIN)/tldr-lab report configs/toy.yaml --out results/toy
 
 test: lint
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m "not slow" --durations=15

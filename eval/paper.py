@@ -8,7 +8,8 @@ import pandas as pd
 
 from tldr.errors import UsageError
 
-PAPER_FOLDER = Path(__file__).resolve().parent.parent / "results" / "paper"
+_INSTALLED = Path(__file__).resolve().parent / "published"  # where a wheel puts results/paper
+PAPER_FOLDER = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "results" / "paper"
 COLUMNS = ("item", "x", "series", "value", "se", "tag", "source")
 TAGS = frozenset({"seen", "dig", "calc", "2nd"})
 """Tags a number may carry; one that nobody read in a source is not published beside ours."""

@@ -246,7 +246,7 @@ def accuracy_results(evaluated: list[Evaluated]) -> list[Result]:
                     high=estimate.high,
                     se=estimate.se,
                     n=pairs,
-                    posts=pairs,
+                    posts=None,
                     unit="share of labelled pairs",
                     runs=tuple(run.run for run, _ in members),
                     method="reward",

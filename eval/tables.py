@@ -48,7 +48,7 @@ class Result:
     Attributes:
         measure: what was measured ("preference", "rouge1_f"); `scorer`: by whom, where it matters.
         value, low, high, se: estimate, interval, standard error, all in `unit`.
-        n: observations; `posts`: independent posts among them.
+        n: observations; `posts`: independent posts among them, None where that is not known.
         runs: ids of the runs the number came from; never empty.
         params: parameters of the model; `best_of`: the N of best-of-N.
         seeds: training seeds averaged over; `seed`: the one, or None where several are pooled.
@@ -65,7 +65,7 @@ class Result:
     high: float
     se: float
     n: int
-    posts: int
+    posts: int | None
     unit: str
     runs: tuple[str, ...]
     scorer: str = ""

@@ -86,67 +86,62 @@ def ppo_row(update: int, level: float, draw: random.Random) -> dict[str, float]:
     }
 
 
-def make_study(folder: Path, posts: int = 40, seeds: int = 2) -> Path:
-    """Write a whole study: data, reward, ppo, sample and score runs, best-of-N, ``study.json``."""
-    post_list = make_posts(posts)
-    runs: list[dict[str, Any]] = []
+class Fake:
+    """A study folder that grows run by run."""
 
-    def place(
-        stage: str, size: str = "", seed: int | None = None, parents: dict[str, str] | None = None
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.runs: list[dict[str, Any]] = []
+
+    def run(
+        self, stage: str, *parts: str | int, size: str = "", seed: int | None = None, **parents: str
     ) -> Path:
-        name = "-".join(str(part) for part in (stage, size, seed) if part not in ("", None))
+        """Add a finished run and give its folder."""
+        name = "-".join(map(str, (stage, *parts, *([size, seed] if size else []))))
         row = {
             "run": name,
-            "stage": stage.split("_of_")[0].split("-")[0],
+            "stage": stage,
+            "folder": f"runs/{name}",
             "size": size,
             "seed": seed,
             "variant": "",
         }
-        row["stage"] = "best_of_n" if stage == "best_of_n" else row["stage"]
-        runs.append(
-            {
-                **row,
-                "folder": f"runs/{name}",
-                "params": SIZES.get(size),
-                "key": f"key-{name}",
-                "parents": parents or {},
-            }
-        )
-        where = folder / "runs" / name
+        self.runs.append(row | {"params": SIZES.get(size), "key": f"key-{name}", "parents": parents})
+        where = self.folder / "runs" / name
         where.mkdir(parents=True)
         write_json(where / "DONE", {})
         return where
 
-    write_records(place("data") / "valid2.jsonl", post_list)
-    for size, params in SIZES.items():
+    def add_seed(self, posts: list[Post], size: str, seed: int) -> None:
+        """Reward model, PPO, samples with and without scores, best-of-N."""
+        place = list(SIZES).index(size)
+        accuracy = 0.55 + 0.02 * math.log(SIZES[size] / 1e4) + 0.01 * seed
+        evaluation = {"valid1_accuracy": accuracy + 0.01, "valid2_accuracy": accuracy, "n": 500}
+        evaluation |= {"label_agreement": 0.74, "reference_mean": 0.0}
+        write_json(self.run("reward", size=size, seed=seed) / "evaluation.json", evaluation)
+        draw = random.Random(f"{size}{seed}")
+        lines = [json.dumps(ppo_row(update, 1 + 0.3 * place, draw)) + "\n" for update in range(1, 31)]
+        (self.run("ppo", size=size, seed=seed) / "metrics.jsonl").write_text("".join(lines))
+        for method in SKILL:
+            samples = [make_sample(post, method, size, seed, heat) for post in posts for heat in (0.0, 0.7)]
+            sampled = self.run("sample", method, size=size, seed=seed)
+            unscored = [sample.model_copy(update={"scores": {}}) for sample in samples]
+            write_records(sampled / "samples.jsonl", unscored)
+            parents = {"reward": f"reward-{size}-{seed}", "samples": sampled.name}
+            scored = self.run("score", method, size=size, seed=seed, **parents)
+            write_records(scored / "samples.jsonl", samples)
+        best = [make_sample(post, "best_of_n", size, seed, 0.7, best_of=16, scorer="rm") for post in posts]
+        write_records(self.run("best_of_n", size=size, seed=seed) / "samples.jsonl", best)
+
+
+def make_study(folder: Path, posts: int = 40, seeds: int = 2) -> Path:
+    """Write a whole study: data, reward, ppo, sample and score runs, best-of-N, ``study.json``."""
+    fake, post_list = Fake(folder), make_posts(posts)
+    write_records(fake.run("data") / "valid2.jsonl", post_list)
+    for size in SIZES:
         for seed in range(seeds):
-            accuracy = 0.55 + 0.02 * math.log(params / 1e4) + 0.01 * seed
-            evaluation = {"valid1_accuracy": accuracy + 0.01, "valid2_accuracy": accuracy, "n": 500}
-            write_json(
-                place("reward", size, seed) / "evaluation.json",
-                {**evaluation, "label_agreement": 0.74, "reference_mean": 0.0},
-            )
-            draw = random.Random(f"{size}{seed}")
-            rows = [ppo_row(update, 1 + 0.3 * list(SIZES).index(size), draw) for update in range(1, 31)]
-            lines = "".join(json.dumps(row) + "\n" for row in rows)
-            (place("ppo", size, seed) / "metrics.jsonl").write_text(lines)
-            parents = {"reward": f"reward-{size}-{seed}"}
-            for method in SKILL:
-                samples = [make_sample(post, method, size, seed, t) for post in post_list for t in (0.0, 0.7)]
-                unscored = [sample.model_copy(update={"scores": {}}) for sample in samples]
-                write_records(place(f"sample-{method}", size, seed) / "samples.jsonl", unscored)
-                write_records(
-                    place(
-                        f"score-{method}", size, seed, parents | {"samples": f"sample-{method}-{size}-{seed}"}
-                    )
-                    / "samples.jsonl",
-                    samples,
-                )
-            best = [
-                make_sample(post, "best_of_n", size, seed, 0.7, best_of=16, scorer="rm") for post in post_list
-            ]
-            write_records(place("best_of_n", size, seed) / "samples.jsonl", best)
-    write_json(folder / "study.json", {"study": "fake", "runs": runs})
+            fake.add_seed(post_list, size, seed)
+    write_json(folder / "study.json", {"study": "fake", "runs": fake.runs})
     return folder
 
 

@@ -14,7 +14,7 @@ from tldr.config import SFT
 from tldr.errors import CheckpointError, LabError, UsageError
 from tldr.stages.context import RunContext
 from tldr.study import folder as folders
-from tldr.study.folder import Busy, ParentRun, RunFile, execute, is_busy, last_error, locked
+from tldr.study.folder import Busy, ParentRun, RunFile, check_code, execute, is_busy, last_error, locked
 from tldr.study.hashes import code_version
 from tldr.study.registry import STAGES, Stage
 
@@ -144,12 +144,12 @@ def test_a_missing_parent_run_is_refused(run: Path, act: list[Act], refusal: Ref
     assert "its policy has changed since" in refusal(lambda: execute(run))
 
 
-def test_trap_code_edited_while_the_study_runs(run: Path, act: list[Act], refusal: Refusal) -> None:
+def test_trap_code_edited_while_the_study_runs(run: Path, refusal: Refusal) -> None:
     spec = RunFile.read(run)
     spec.model_copy(update={"ingredients": {"code": "0" * 64}}).write(run)
-    assert "code was edited" in refusal(lambda: execute(run))
+    assert "code was edited" in refusal(lambda: check_code(run))
     spec.model_copy(update={"ingredients": {"code": code_version("tldr.stages.sft")}}).write(run)
-    execute(run)
+    check_code(run)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"stage": "sft"}', '{"stage": 3, "settings": {}}'])

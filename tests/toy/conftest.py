@@ -39,8 +39,8 @@ def post() -> Post:
             "id": "p",
             "subreddit": "self",
             "title": "need advice",
-            "post": "my boyfriend sold my guitar last monday. i feel angry. should i sue? years ago my boss lost my ring."
-            " i am stuck because of the rent.",
+            "post": "my boyfriend sold my guitar last monday. i feel angry. should i sue?"
+            " years ago my boss lost my ring. i am stuck because of the rent.",
             "facts": FACTS,
         }
     )

@@ -138,7 +138,7 @@ def test_any_text_has_a_finite_utility(text: str, stopped: bool) -> None:
     assert 0 <= u.coverage <= 6.4001 and -12.9 <= u.accuracy <= 0 and u.coherence <= 0
 
 
-@given(st.lists(st.sampled_from(sorted(world.SLOT_OF) + [".", "my", "i"])))
+@given(st.lists(st.sampled_from([*sorted(world.SLOT_OF), ".", "my", "i"])))
 def test_covered_and_wrong_are_what_a_set_says(words: list[str]) -> None:
     seen = gold.count(FACTS, " ".join(words))
     said = set(words) & set(world.SLOT_OF)

@@ -133,13 +133,13 @@ def test_rankings_of_the_world_hold_ties_and_distinct_ranks(posts: list[Post]) -
 
 def test_axis_ratings_follow_the_axes(post: Post) -> None:
     """True axes: nothing wrong 7; all covered 7; each wrong fact of weight 1 costs 2 points."""
-    full = gold.utility_of(
-        FACTS,
-        "my boyfriend sold my guitar last monday. i feel angry. i am stuck because of the rent. should i sue?",
+    everything = (
+        "my boyfriend sold my guitar last monday. i feel angry. the rent makes it hard. should i sue?"
     )
+    full = gold.utility_of(FACTS, everything)
     axes = labelers.true_axes(full)
     assert axes["accuracy"] == 7 and axes["coverage"] == pytest.approx(7) and axes["coherence"] == 7
-    assert axes["overall"] == pytest.approx(1 + 6 * 7.8 / 7.9)
+    assert axes["overall"] == pytest.approx(1 + 6 * (6.4 + 17 * 0.02 + 1) / 7.9)
     wrong = labelers.true_axes(gold.utility_of(FACTS, "my wife did a bad thing."))
     assert wrong["accuracy"] == 5 and wrong["coverage"] == 1
     rng = random.Random(9)

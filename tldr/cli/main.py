@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tldr.cli.data import add_data_commands
 from tldr.cli.stages import add_stages, data_app
 from tldr.cli.study import report, study_app
 from tldr.cli.telling import told
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(study_app, name="study")
 app.add_typer(data_app, name="data")
+add_data_commands(data_app)
 add_stages(app)
 app.command("report")(told(report))
 
@@ -27,8 +29,9 @@ app.command("report")(told(report))
 @told
 def run_folder(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Run the run that a folder's run.json describes."""
-    from tldr.study.folder import execute
+    from tldr.study.folder import check_code, execute
 
+    check_code(folder)
     execute(folder)
 
 

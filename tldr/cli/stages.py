@@ -37,7 +37,7 @@ INPUTS = {
     "sft": "SFT policy, for log-probabilities under it.",
 }
 
-data_app = typer.Typer(help="Make data folders.", no_args_is_help=True)
+data_app = typer.Typer(help="Make data: a toy world, or posts out of the raw dump.", no_args_is_help=True)
 
 Out = Annotated[Path, typer.Option("--out", help="The run's folder.", show_default=False)]
 Tags = dict[str, str | int | float | bool]

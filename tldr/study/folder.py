@@ -123,7 +123,7 @@ def execute(folder: Path) -> None:
 
     Raises:
         Busy: another process holds the folder.
-        UsageError: a parent run is not done, or it or the code is not what this run was made for.
+        UsageError: a parent run is not done, or not the one that this run was made for.
         LabError: whatever the stage raises.
     """
     run = RunFile.read(folder)
@@ -131,7 +131,6 @@ def execute(folder: Path) -> None:
         if (folder / DONE).exists():
             return
         _check_parents(run, folder)
-        _check_code(run, folder)
         (folder / FAILED).unlink(missing_ok=True)
         ctx = run.context(folder)
         shown = {"stage", "settings", "lengths", "precision", "model", "tags"}
@@ -164,15 +163,17 @@ def _check_parents(run: RunFile, folder: Path) -> None:
             )
 
 
-def _check_code(run: RunFile, folder: Path) -> None:
-    """A study may be at work for days: what is edited meanwhile must not run under the old key."""
+def check_code(folder: Path) -> None:
+    """For a fresh process: a study may be at work for days, and what is edited meanwhile has another key.
+
+    Raises:
+        UsageError: the stage's code is not what the run's key was made of.
+    """
+    run = RunFile.read(folder)
     code = run.ingredients.get("code")
     if code is not None and code != code_version(STAGES[run.stage].module):
-        raise UsageError(
-            "the stage's code was edited since this run was made",
-            where=folder,
-            remedy="start the study again",
-        )
+        remedy = "start the study again"
+        raise UsageError("the stage's code was edited since this run was made", where=folder, remedy=remedy)
 
 
 def _finish(folder: Path) -> None:

@@ -268,7 +268,8 @@ class Runner:
 
     def _environment(self, slot: int) -> dict[str, str]:
         threads = str(max(1, cores() // self.jobs))
-        env = MALLOC | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        env = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
+        env |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         env["TLDR_DEBUG"] = "1"  # Tracebacks go into the run's log.
         if len(self._gpus) > 1 and self.jobs > 1:
             env["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]

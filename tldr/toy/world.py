@@ -1,8 +1,10 @@
 """Facts and posts of the toy world.
 
 A post states its seven facts once each, in varied order and phrasing, beside distractor sentences
-that name other values of the same slots in marked contexts ("years ago my cousin ..."). In most posts the event names somebody introduced before, beside somebody else, so that who
-it was takes two look-ups. The facts travel with the post as the extra field ``facts: {slot: value}``.
+that name other values of the same slots in marked contexts ("years ago my cousin ..."). In most
+posts the event names somebody introduced before, beside somebody else, so that whose deed it was
+takes two look-ups: the step that the smallest models do not master. The facts travel with the post
+as the extra field ``facts: {slot: value}``.
 """
 
 from __future__ import annotations

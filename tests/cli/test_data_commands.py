@@ -1,0 +1,37 @@
+"""``data filter`` and ``data fake-dump`` as a user types them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from tldr.cli.main import app
+from tldr.data.fake_dump import fake_rows
+from tldr.data.tokenizer import train_bpe
+
+
+def test_a_made_up_dump_is_filtered_and_told(tmp_path: Path) -> None:
+    train_bpe([line for _, line in fake_rows(300)], 2000).save_pretrained(tmp_path / "bpe")
+    call = CliRunner().invoke
+    dump, out = str(tmp_path / "dump.jsonl"), str(tmp_path / "out")
+    made = call(app, ["data", "fake-dump", dump, "--rows", "400"])
+    assert made.exit_code == 0
+    planted = dict(line.split(": ") for line in made.stdout.splitlines())
+
+    common = ["data", "filter", dump, "--out", out, "--tokenizer", str(tmp_path / "bpe"), "--workers", "1"]
+    stopped = call(app, common)
+    assert stopped.exit_code == 1
+    assert "dump.jsonl:" in stopped.stderr and "--on-error skip" in stopped.stderr
+
+    out = common[4] = str(tmp_path / "out2")
+    done = call(app, [*common, "--on-error", "skip", "--set", "off=[profanity]"])
+    assert done.exit_code == 0, done.stderr
+    assert "123,169" in done.stdout
+    kept = len((Path(out) / "posts" / "train.jsonl").read_text().splitlines())
+    assert 0 < kept <= int(planted["kept"]) + int(planted["profanity"])
+
+    other = call(app, [*common, "--on-error", "skip"])
+    assert other.exit_code == 2
+    assert "another folder" in other.stderr
+    assert call(app, [*common, "--set", "off=[topic]"]).exit_code == 2

@@ -1,0 +1,74 @@
+"""``data filter`` and ``data fake-dump``: from the raw Reddit dump to posts and queries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from tldr.cli.study import Overrides
+from tldr.cli.telling import told
+from tldr.study.load import read_settings
+
+
+def add_data_commands(app: typer.Typer) -> None:
+    """Add the commands to ``data``."""
+    app.command("filter")(told(filter_command))
+    app.command("fake-dump")(told(fake_dump_command))
+
+
+def filter_command(
+    raw: Annotated[
+        list[str], typer.Argument(help="Raw Webis-TLDR-17 files: .json, .jsonl, .gz, .bz2, .zst, .zip[::MEMBER].")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the result.", show_default=False)],
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", help="Folder or hub name; the paper counts GPT-2's tokens.")
+    ] = "openai-community/gpt2",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes; by default one a core.")
+    ] = None,
+    on_error: Annotated[
+        Literal["stop", "skip"], typer.Option("--on-error", help="What to do at a line that holds no row.")
+    ] = "stop",
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Filter the raw dump as the paper did: PPO queries, SFT posts, and what each rule removed.
+
+    A stopped filter goes on where it was. The settings are those of tldr/data/filter_rules.py; the
+    list `off` switches rules off.
+    """
+    from tldr.data import filter as filtering
+    from tldr.data.filter_rules import FilterOptions
+
+    options = read_settings(FilterOptions, {}, overrides, where="--set")
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("filter", total=None)
+
+        def show(state: filtering.Progress) -> None:
+            funnel = state.funnel
+            text = f"{funnel.rows:,} rows, {funnel.queries:,} queries, {funnel.posts:,} posts"
+            bar.update(task, description=text, total=state.total, completed=state.read)
+
+        funnel = filtering.run_filter(
+            raw, out, tokenizer, options, workers=workers, on_error=on_error, progress=show
+        )
+    Console().print(Markdown(funnel.to_markdown().split("## Splits")[0]))
+    typer.echo(out)
+
+
+def fake_dump_command(
+    out: Annotated[Path, typer.Argument(help="The file to write.")],
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Lines.")] = 100_000,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+) -> None:
+    """Write a made-up raw dump, with rule-breakers planted, to try the filter on."""
+    from tldr.data.fake_dump import write_fake_dump
+
+    for fate, count in sorted(write_fake_dump(out, rows, seed).items()):
+        typer.echo(f"{fate}: {count:,}")
