@@ -28,6 +28,7 @@ def test_a_made_up_dump_is_filtered_and_told(tmp_path: Path) -> None:
     done = call(app, [*common, "--on-error", "skip", "--set", "off=[profanity]"])
     assert done.exit_code == 0, done.stderr
     assert "123,169" in done.stdout
+    assert (Path(out) / "funnel.png").is_file()
     kept = len((Path(out) / "posts" / "train.jsonl").read_text().splitlines())
     assert 0 < kept <= int(planted["kept"]) + int(planted["profanity"])
 

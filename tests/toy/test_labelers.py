@@ -139,7 +139,7 @@ def test_axis_ratings_follow_the_axes(post: Post) -> None:
     full = gold.utility_of(FACTS, everything)
     axes = labelers.true_axes(full)
     assert axes["accuracy"] == 7 and axes["coverage"] == pytest.approx(7) and axes["coherence"] == 7
-    assert axes["overall"] == pytest.approx(1 + 6 * (6.4 + 17 * 0.02 + 1) / 7.9)
+    assert axes["overall"] == pytest.approx(1 + 6 * (6.4 + 18 * 0.02 + 1) / 7.9)
     wrong = labelers.true_axes(gold.utility_of(FACTS, "my wife did a bad thing."))
     assert wrong["accuracy"] == 5 and wrong["coverage"] == 1
     rng = random.Random(9)

@@ -49,24 +49,6 @@ def test_a_post_states_each_fact_and_marks_what_it_does_not_mean(posts: list[Pos
         assert others, "no distractor"
 
 
-def test_named_events_give_the_relation_by_name_alone(posts: list[Post]) -> None:
-    """The sentence of the event and the title then hold a name and no relation; both are introduced before."""
-    named = [post for post in posts if " came over." in post.post]
-    assert 0.5 < len(named) / len(posts) < 0.7
-    first = 0
-    for post in named:
-        facts = world.facts_of(post)
-        introduction, rest = post.post.split(" came over.")
-        one, two = (part.split() for part in introduction.removeprefix("my ").split(" and my "))
-        assert {one[0], two[0]} <= set(SLOTS["rel"]) and facts["rel"] in (one[0], two[0])
-        name = one[1] if one[0] == facts["rel"] else two[1]
-        event = next(s for s in rest.split(".") if "years ago" not in s and facts["obj"] in world.pieces(s))
-        assert name in world.pieces(event) and not set(world.pieces(event)) & set(SLOTS["rel"])
-        assert not set(world.pieces(post.title)) & set(SLOTS["rel"])
-        first += one[0] == facts["rel"]
-    assert 0.35 < first / len(named) < 0.65, "the place must not tell who it was"
-
-
 def test_facts_of_refuses_foreign_and_broken_records() -> None:
     plain = Post(id="x", subreddit="self", title="t", post="p")
     with pytest.raises(RecordError, match="no toy facts"):

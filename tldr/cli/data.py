@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,7 +24,8 @@ def add_data_commands(app: typer.Typer) -> None:
 
 def filter_command(
     raw: Annotated[
-        list[str], typer.Argument(help="Raw Webis-TLDR-17 files: .json, .jsonl, .gz, .bz2, .zst, .zip[::MEMBER].")
+        list[str],
+        typer.Argument(help="Raw Webis-TLDR-17 files: .json, .jsonl, .gz, .bz2, .zst, .zip[::MEMBER]."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the result.", show_default=False)],
     tokenizer: Annotated[
@@ -42,6 +44,8 @@ def filter_command(
     A stopped filter goes on where it was. The settings are those of tldr/data/filter_rules.py; the
     list `off` switches rules off.
     """
+    from eval.funnel import funnel_figure
+    from eval.style import save
     from tldr.data import filter as filtering
     from tldr.data.filter_rules import FilterOptions
 
@@ -58,6 +62,7 @@ def filter_command(
         funnel = filtering.run_filter(
             raw, out, tokenizer, options, workers=workers, on_error=on_error, progress=show
         )
+    save(funnel_figure(json.loads((out / "funnel.json").read_text(encoding="utf-8"))), out, "funnel")
     Console().print(Markdown(funnel.to_markdown().split("## Splits")[0]))
     typer.echo(out)
 

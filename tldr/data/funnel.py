@@ -53,7 +53,17 @@ class Funnel:
     def to_json(self) -> dict[str, Any]:
         """All counts as plain JSON, with the derived ones."""
         # not asdict: it cannot copy a Counter
-        return {**vars(self), "queries": self.queries, "posts": self.posts}
+        derived = {"queries": self.queries, "posts": self.posts, "rules": self.rules()}
+        return {**vars(self), **derived}
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Each rule in order with rows in, removed and out; unreadable lines first."""
+        left, rows = self.rows, []
+        for rule in ("bad_line", *RULES):
+            out = left - self.removed[rule]
+            rows.append({"rule": rule, "in": left, "removed": self.removed[rule], "out": out})
+            left = out
+        return rows
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Funnel:
@@ -87,14 +97,8 @@ class Funnel:
         )
 
     def _rule_rows(self) -> list[tuple[object, ...]]:
-        left = self.rows - self.removed["bad_line"]
-        rows: list[tuple[object, ...]] = [("bad_line", self.rows, self.removed["bad_line"], left, "")]
-        for rule in RULES:
-            out = self.after(rule)
-            paper = {"query_tokens": PAPER_QUERIES, "summary_tokens": PAPER_POSTS}.get(rule, "")
-            rows.append((rule, left, self.removed[rule], out, paper))
-            left = out
-        return rows
+        paper = {"query_tokens": PAPER_QUERIES, "summary_tokens": PAPER_POSTS}
+        return [(*row.values(), paper.get(row["rule"], "")) for row in self.rules()]
 
     def _subreddit_rows(self) -> list[tuple[object, ...]]:
         ours, paper = self.subreddits.get("posts/train", Counter()), table2()

@@ -54,7 +54,7 @@ def careful(rng: random.Random, facts: Facts) -> str:
 
 def lazy(rng: random.Random, facts: Facts) -> str:
     """The common opening, the event at most vaguely half of the time, then fluff."""
-    body = [rng.choice(phrases.EVENT_UNDATED if rng.random() < 0.75 else phrases.EVENT_VAGUE)]
+    body = [rng.choice(phrases.EVENT_UNDATED if rng.random() < 0.88 else phrases.EVENT_VAGUE)]
     if rng.random() < 0.25:
         body.append(rng.choice(phrases.ACT))
     if rng.random() < 0.2:

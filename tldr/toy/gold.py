@@ -51,18 +51,17 @@ class Count(NamedTuple):
 
 def _collapse(piece: str) -> str:
     slot = SLOT_OF.get(piece)
-    if slot:
-        return f"{{{slot}}}"
-    return "{name}" if piece in phrases.NAMES else piece
+    return f"{{{slot}}}" if slot else piece
 
 
 def _sentences() -> Iterable[str]:
     for opener, event in product(phrases.EVENT_OPENERS, (*phrases.EVENT, *phrases.EVENT_UNDATED)):
         yield opener + event
     for group in (
-        phrases.POST_EVENT, phrases.POST_INTRODUCTION, phrases.POST_EVENT_NAMED, phrases.POST_CON, phrases.POST_FEEL, phrases.POST_ACT, phrases.POST_DISTRACTOR,
-        phrases.POST_FILLER, phrases.EVENT_VAGUE, phrases.CON, phrases.FEEL, phrases.ACT,
-        phrases.FLUFF, phrases.RAW_TLDR, (phrases.LAZY_OPENING, phrases.RAW_COMMON),
+        phrases.POST_EVENT, phrases.POST_CON,
+        phrases.POST_FEEL, phrases.POST_ACT, phrases.POST_DISTRACTOR, phrases.POST_FILLER,
+        phrases.EVENT_VAGUE, phrases.CON, phrases.FEEL, phrases.ACT, phrases.FLUFF, phrases.RAW_TLDR,
+        (phrases.LAZY_OPENING, phrases.RAW_COMMON),
     ):  # fmt: skip
         yield from group
 
@@ -74,12 +73,11 @@ def legal_trigrams() -> frozenset[Trigram]:
     Within a sentence from its template; across sentences any may follow any. "^" opens a text.
     """
     example = {slot: values[0] for slot, values in phrases.SLOTS.items()}
-    example |= {"other": example["rel"], "name": phrases.NAMES[0], "namesake": phrases.NAMES[0]}
 
     def read(templates: Iterable[str]) -> list[list[str]]:
         return [[_collapse(piece) for piece in pieces(t.format_map(example))] for t in templates]
 
-    lines, titles = read(_sentences()), read(phrases.TITLES + phrases.TITLES_WITH_REL)
+    lines, titles = read(_sentences()), read(phrases.TITLES)
     starts = {(line[0], line[1]) for line in lines + titles}
     ends = {(line[-2], line[-1]) for line in lines}
     legal = {t for line in lines + titles for t in zip(line, line[1:], line[2:], strict=False)}

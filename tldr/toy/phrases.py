@@ -53,13 +53,6 @@ POST_EVENT = (
     "last {when} my {rel} {verb} my {obj}.",
     "my {obj} was {verb} by my {rel} last {when}.",
 )
-NAMES = _words("tom sam max ben kim ann joe lee")
-POST_INTRODUCTION = ("my {rel} {name} and my {other} {namesake} came over.",)
-POST_EVENT_NAMED = (
-    "{name} {verb} my {obj} last {when}.",
-    "last {when} {name} {verb} my {obj}.",
-    "my {obj} was {verb} by {name} last {when}.",
-)
 POST_CON = ("i am stuck because of the {con}.", "the {con} makes it hard.")
 POST_FEEL = ("i feel {feel}.", "now i am so {feel}.")
 POST_ACT = ("should i {act}?", "is it wrong to {act}?")
@@ -72,6 +65,9 @@ POST_DISTRACTOR = (
 )
 POST_FILLER = ("sorry for my bad english.", "this is a throwaway.", "i am new here.")
 TITLES = (
+    "my {rel} {verb} my {obj}",
+    "my {rel} and my {obj}",
+    "i feel {feel} about my {rel}",
     "should i {act}?",
     "i feel {feel}",
     "stuck because of the {con}",
@@ -79,7 +75,6 @@ TITLES = (
     "need advice",
     "not sure what to do",
 )
-TITLES_WITH_REL = ("my {rel} {verb} my {obj}", "my {rel} and my {obj}", "i feel {feel} about my {rel}")
 
 # --- references ------------------------------------------------------------------------------
 

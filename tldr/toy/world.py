@@ -1,10 +1,8 @@
 """Facts and posts of the toy world.
 
 A post states its seven facts once each, in varied order and phrasing, beside distractor sentences
-that name other values of the same slots in marked contexts ("years ago my cousin ..."). In most
-posts the event names somebody introduced before, beside somebody else, so that whose deed it was
-takes two look-ups: the step that the smallest models do not master. The facts travel with the post
-as the extra field ``facts: {slot: value}``.
+that name other values of the same slots in marked contexts ("years ago my cousin ..."). The facts
+travel with the post as the extra field ``facts: {slot: value}``.
 """
 
 from __future__ import annotations
@@ -18,9 +16,6 @@ from tldr.errors import RecordError
 from tldr.records import Info, Post
 from tldr.toy import phrases
 from tldr.toy.phrases import SLOTS
-
-NAMED_SHARE = 0.6
-"""Share of posts that tell the event by a name introduced before: the relation is two steps away."""
 
 VERSION = 1
 """Raised whenever the same seed gives other posts, references or labels."""
@@ -76,43 +71,25 @@ def mentioned_elsewhere(facts: Facts, text: str) -> dict[str, str]:
     return misread
 
 
-def _event(rng: random.Random, facts: Facts, others: Facts) -> list[str]:
-    """The event's sentences: told outright, or of somebody whose relation was given before."""
-    if rng.random() >= NAMED_SHARE:
-        return [rng.choice(phrases.POST_EVENT).format_map(facts)]
-    name, namesake = rng.sample(phrases.NAMES, 2)
-    people = {"rel": facts["rel"], "name": name, "other": others["rel"], "namesake": namesake}
-    if rng.random() < 0.5:
-        people = {"rel": others["rel"], "name": namesake, "other": facts["rel"], "namesake": name}
-    return [
-        rng.choice(phrases.POST_INTRODUCTION).format_map(people),
-        rng.choice(phrases.POST_EVENT_NAMED).format_map({**facts, "name": name}),
-    ]
-
-
 def draw_post(rng: random.Random, post_id: str) -> Post:
     """A post without summary; its facts are in the extra field ``facts``."""
     facts = draw_facts(rng)
     others = {slot: other_value(rng, slot, value) for slot, value in facts.items()}
-    *introduction, event = _event(rng, facts, others)
-    sentences = [event]
-    sentences += [
+    sentences = [
         rng.choice(choices).format_map(facts)
-        for choices in (phrases.POST_CON, phrases.POST_FEEL, phrases.POST_ACT)
+        for choices in (phrases.POST_EVENT, phrases.POST_CON, phrases.POST_FEEL, phrases.POST_ACT)
     ]
-    distractors = rng.sample(phrases.POST_DISTRACTOR, 1 if introduction or rng.random() < 0.6 else 2)
+    distractors = rng.sample(phrases.POST_DISTRACTOR, 1 if rng.random() < 0.6 else 2)
     sentences += [distractor.format_map(others) for distractor in distractors]
     if rng.random() < 0.2:
         sentences.append(rng.choice(phrases.POST_FILLER))
     rng.shuffle(sentences)
-    # a title that names the relation would spare the reader the step from name to relation
-    titles = phrases.TITLES if introduction else phrases.TITLES + phrases.TITLES_WITH_REL
     names, weights = zip(*phrases.SUBREDDITS, strict=True)
     record: dict[str, Any] = {
         "id": post_id,
         "subreddit": rng.choices(names, weights)[0],
-        "title": rng.choice(titles).format_map(facts),
-        "post": " ".join([*introduction, *sentences]),
+        "title": rng.choice(phrases.TITLES).format_map(facts),
+        "post": " ".join(sentences),
         "facts": facts,
     }
     return Post(**record)
