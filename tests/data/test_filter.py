@@ -234,6 +234,7 @@ GOOD = {"id": "1", "subreddit": "dogs", "title": "My dog", "body": "It ran.\n\nT
         (b"[1]", "expected a JSON object, found list"),
         (b"[" * 100_000, "nested too deeply"),
         (json.dumps({k: v for k, v in GOOD.items() if k != "body"}).encode(), "no field 'body'"),
+        (json.dumps(GOOD | {"id": ""}).encode(), "no field 'id', or an empty one"),
         (json.dumps(GOOD | {"title": 3}).encode(), "title: expected text, found int"),
         (json.dumps(GOOD | {"body": "\ud800"}).encode(), "body: an unpaired surrogate"),
     ],
@@ -256,6 +257,17 @@ def test_rules_can_be_switched_off(dump: Path, plain: Path, tokenizer: str, tmp_
     assert not any(funnel.removed[name] for name in off)
     usual = funnel_of(plain)
     assert funnel.posts > usual.posts + usual.removed["query_tokens"]
+
+
+def test_without_no_tldr_the_dumps_own_parts_are_taken(tokenizer: str, tmp_path: Path) -> None:
+    path = tmp_path / "dump.jsonl"
+    rows = [GOOD | {"id": "a", "content": "Its own.", "summary": "own"}, GOOD | {"id": "b", "body": "x"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = FilterOptions(off=("no_tldr", "summary_tokens"), valid=0, test=0)
+    funnel = run_filter([path], tmp_path / "out", tokenizer, options, workers=1, on_error="skip")
+    assert (funnel.posts, funnel.removed["bad_line"]) == (1, 1)
+    (post,) = load_posts(tmp_path / "out" / "posts" / "train.jsonl")
+    assert (post.id, post.post, post.summary) == ("t3_a", "Its own.", "own")
 
 
 def test_a_dump_without_titles_is_refused(tokenizer: str, tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from pathlib import Path
 
 from tests.toy.conftest import SMALL
 from tldr.config import ToyData
 from tldr.records import Comparison, Post, Ranking, Rating, read_records
 from tldr.toy import world
-from tldr.toy.generate import Document, generate_toy
+from tldr.toy.generate import Document, _draw, generate_toy
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(folder: Path, tmp_path: Path) -> None:
@@ -48,6 +49,16 @@ def test_no_post_is_in_two_splits(folder: Path) -> None:
     bodies["corpus"] = [text.split("\n\nPOST: ")[1].removesuffix("\n\nTL;DR:") for text in corpus]
     everything = [body for rows in bodies.values() for body in rows]
     assert len(everything) == len(set(everything)) == 500 + 60 + 80 + 1500
+
+
+def test_a_body_drawn_again_is_passed_over() -> None:
+    """Such draws are too rare to meet by chance; here the whole first draw is already taken."""
+    seen: set[str] = set()
+    first = _draw(random.Random(1), "a", 3, seen)
+    assert seen == {post.post for post in first}
+    second = _draw(random.Random(1), "b", 3, seen)
+    assert not {post.post for post in first} & {post.post for post in second}
+    assert [post.id for post in second] == ["b-000000", "b-000001", "b-000002"]
 
 
 def test_sft_posts_are_among_the_ppo_posts_without_their_references(folder: Path) -> None:

@@ -62,6 +62,8 @@ def judge(chunk: Chunk, place: str, options: FilterOptions, tokenizer: PreTraine
             continue
         try:
             row = _parse(line)
+            if "no_tldr" in options.off and not (row.post and row.summary):
+                raise ValueError("no 'content' or 'summary', which are needed where no_tldr is off")
         except ValueError as error:
             judged.bad.append(f"{place}:{number}: {error}")
             judged.digests.append(b"")

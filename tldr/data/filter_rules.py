@@ -87,8 +87,8 @@ def read_candidate(row: dict[str, Any]) -> Candidate:
     """
     values = {name: row.get(name) for name in ("id", "subreddit", "title", "body", "content", "summary")}
     for name, value in values.items():
-        if value is None and name in ("id", "subreddit", "body"):
-            raise ValueError(f"no field '{name}'")
+        if (value is None and name in ("id", "subreddit", "body")) or (value == "" and name == "id"):
+            raise ValueError(f"no field '{name}', or an empty one")
         if value is not None:
             if not isinstance(value, str):
                 raise ValueError(f"{name}: expected text, found {type(value).__name__}")

@@ -60,7 +60,7 @@ def _config(spec: ModelSpec, vocab_size: int, eos_id: int, pad_id: int) -> PreTr
     if spec.arch == "gpt_neox":
         # Copying spans (d 64, 2 layers, mimetic init, embedding std 0.02) was learnt after 450 updates
         # with full rotation, after 750 with Pythia's quarter of it; with a sequential residual not
-        # within the 650 to 900 tried.
+        # within the 650 to 1,200 tried.
         rotary = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
         return GPTNeoXConfig(
             **common, intermediate_size=inner, use_parallel_residual=True, rope_parameters=rotary

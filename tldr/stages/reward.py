@@ -146,7 +146,7 @@ def train_reward(
     seed = derive(ctx.seed, "reward")
     settings = ctx.settings
     accelerator = make_accelerator(ctx.precision)
-    model = reward_from_policy(checkpoint_folder(ctx.inputs["policy"]), seed=seed)
+    model = reward_from_policy(checkpoint_folder(ctx.inputs["policy"]), seed=seed, pad_id=pad_id(tokenizer))
     plan = BatchPlan(
         [example.length for example in train], one(settings.batch), seed, epochs=one(settings.epochs)
     )
