@@ -53,7 +53,7 @@ def careful(rng: random.Random, facts: Facts) -> str:
 
 
 def lazy(rng: random.Random, facts: Facts) -> str:
-    """The common opening, the event at most vaguely half of the time, then fluff."""
+    """The common opening, the event told in full or vaguely, then fluff."""
     body = [rng.choice(phrases.EVENT_UNDATED if rng.random() < 0.88 else phrases.EVENT_VAGUE)]
     if rng.random() < 0.25:
         body.append(rng.choice(phrases.ACT))
