@@ -11,6 +11,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pandas.api.types import is_numeric_dtype
+from rich.console import Console
+from rich.progress import track
 
 from eval.paper import PAPER_FOLDER
 from eval.runs import load_runs
@@ -47,7 +49,11 @@ def build_report(
         UsageError: no such folder. RecordError: a file in it that is broken.
     """
     study = Study(load_runs(Path(runs_dir)), paper, draws)
-    parts = [_rendered(section, out) for section in sections(study)]
+    console = Console(stderr=True)
+    done = track(
+        sections(study), "report", total=6, console=console, transient=True, disable=not console.is_terminal
+    )
+    parts = [_rendered(section, out) for section in done]
     environment = Environment(
         loader=PackageLoader("eval", "templates"),
         autoescape=True,

@@ -188,11 +188,7 @@ def reward_section(study: Study) -> Section:
         "Share of held-out labelled pairs on which the reward model prefers what the labeler preferred. "
         "valid1 was used to select models, valid2 to report.",
     )
-    evaluated = [
-        (run, values)
-        for run in study.runs.finished("reward")
-        if (values := run.json("evaluation.json")) is not None
-    ]
+    evaluated = evaluated_rewards(study.runs)
     if not evaluated:
         return _without(section)
     table = result_table(accuracy_results(evaluated))
@@ -214,6 +210,13 @@ def reward_section(study: Study) -> Section:
 
 
 Evaluated = tuple[Run, dict[str, Any]]
+"""A reward run and what its ``evaluation.json`` says."""
+
+
+def evaluated_rewards(runs: StudyRuns) -> list[Evaluated]:
+    """The finished reward runs that were evaluated."""
+    found = [(run, run.json("evaluation.json")) for run in runs.finished("reward")]
+    return [(run, values) for run, values in found if values is not None]
 
 
 def _in_use(study: Study, evaluated: list[Evaluated]) -> list[Evaluated]:

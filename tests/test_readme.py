@@ -18,7 +18,9 @@ TINY_STUDY = (
     "labels.pairs=64 labels.valid_pairs=32 ppo.episodes=32 ppo.batch=16 ppo.optimizer.lr=0.0005 "
     "ppo.optimizer.warmup=0 best_of_n.n=4 evaluation.bootstrap=50"
 ).split()
-TINY_WORLD = "data.corpus=200 data.sft_posts=64 data.ppo_posts=64 data.valid1_posts=16 data.valid2_posts=24".split()
+TINY_WORLD = (
+    "data.corpus=200 data.sft_posts=64 data.ppo_posts=64 data.valid1_posts=16 data.valid2_posts=24"
+).split()
 MADE_BY_MAKE = {"make reproduce", "make test"}
 """`make test` is what runs this; `make reproduce` is the slow test below."""
 
@@ -33,7 +35,11 @@ def smaller(command: str) -> list[str]:
     """The command with its sizes turned down; what it asks for itself comes last and wins."""
     words = shlex.split(command)
     assert words[0] == "tldr-lab", f"a command the test does not know: {command}"
-    sizes = TINY_STUDY if "configs/toy" in command else TINY_WORLD if words[1:3] == ["data", "toy"] else []
+    sizes: list[str] = []
+    if words[1] in ("study", "report"):
+        sizes = TINY_STUDY
+    elif words[1:3] == ["data", "toy"]:
+        sizes = TINY_WORLD
     extra = [part for size in sizes for part in ("--set", size)]
     first = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
     return [sys.executable, "-m", "tldr", *words[1:first], *extra, *words[first:]]
@@ -45,7 +51,9 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     ran = [command for command in commands() if command not in MADE_BY_MAKE]
     assert len(ran) >= 8
     for command in ran:
-        done = subprocess.run(smaller(command), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400)
+        done = subprocess.run(
+            smaller(command), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert (tmp_path / "runs" / "toy" / "report" / "report.html").stat().st_size > 10_000
 

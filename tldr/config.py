@@ -284,10 +284,9 @@ class PPO(Training):
                 raise ValueError(
                     f"batch {self.batch} is not a multiple of samples_per_query {self.samples_per_query}"
                 )
-            if (self.batch // self.samples_per_query) % self.minibatches:
-                raise ValueError(
-                    f"{self.batch // self.samples_per_query} queries do not split into {self.minibatches} minibatches"
-                )
+            queries = self.batch // self.samples_per_query
+            if queries % self.minibatches:
+                raise ValueError(f"{queries} queries do not split into {self.minibatches} minibatches")
         if self.algorithm != "ppo" and self.epochs > 1:
             raise ValueError(
                 f"{self.algorithm} has no ratio to clip: set epochs to 1, each sample is used once"

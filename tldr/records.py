@@ -30,7 +30,8 @@ class Record(BaseModel):
         return json.dumps(self.model_dump(exclude_unset=True), ensure_ascii=False)
 
 
-NonEmpty = Annotated[str, Field(min_length=1)]
+NonEmpty = Annotated[str, Field(pattern=r"\S")]
+"""Text with something in it beside white space."""
 
 
 class Post(Record):

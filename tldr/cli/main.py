@@ -9,7 +9,7 @@ import typer
 
 from tldr.cli.data import add_data_commands
 from tldr.cli.stages import add_stages, data_app
-from tldr.cli.study import report, study_app
+from tldr.cli.study import compare, report, study_app
 from tldr.cli.telling import told
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(data_app, name="data")
 add_data_commands(data_app)
 add_stages(app)
 app.command("report")(told(report))
+app.command("compare")(told(compare))
 
 
 @app.command("_run", hidden=True)

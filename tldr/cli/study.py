@@ -132,6 +132,20 @@ def clean_command(
         typer.echo(f"removed {len(folders)} runs")
 
 
+def compare(
+    studies: Annotated[list[Path], typer.Argument(help="Two or more study files that were run.")],
+    out: Annotated[Path, typer.Option(help="Where to write the table.")] = Path("results"),
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Put studies side by side: one row a policy, one column a study."""
+    from eval.compare import compare as compare_studies
+    from eval.tables import to_markdown
+
+    folders = {study.name: runs_dir / study.name for study in (load_study(path, []) for path in studies)}
+    typer.echo(to_markdown(compare_studies(folders, out)))
+    typer.echo(out / "compare.csv")
+
+
 def report(
     study: Annotated[Path, typer.Argument(help="A study file, or a folder of runs or samples.")],
     overrides: Overrides = [],  # noqa: B006
