@@ -56,6 +56,15 @@ def _repetitive(rng: random.Random, post: Post) -> str:
     return " ".join([*sentences[:3], again])
 
 
+def _rambling(rng: random.Random, post: Post) -> str:
+    """Goes on and on, and is cut off: what a policy that games a reward model's liking for length writes."""
+    said = complete(rng, facts_of(post)).split()
+    while len(said) < 44:
+        start = rng.randrange(len(said) - 1)
+        said += said[start : start + rng.randint(1, 5)]
+    return " ".join(said[: rng.randint(34, 44)])
+
+
 def _title(rng: random.Random, post: Post) -> str:
     return post.title
 
@@ -65,12 +74,13 @@ def _lead_2(rng: random.Random, post: Post) -> str:
 
 
 WRITERS: dict[str, tuple[Writer, float]] = {
-    "complete": (_complete, 0.16),
-    "careful": (_careful, 0.18),
-    "lazy": (_lazy, 0.14),
-    "wrong": (_wrong, 0.26),
-    "misreader": (_misreader, 0.10),
+    "complete": (_complete, 0.14),
+    "careful": (_careful, 0.16),
+    "lazy": (_lazy, 0.12),
+    "wrong": (_wrong, 0.22),
+    "misreader": (_misreader, 0.08),
     "repetitive": (_repetitive, 0.08),
+    "rambling": (_rambling, 0.12),
     "title": (_title, 0.04),
     "lead_2": (_lead_2, 0.04),
 }
