@@ -138,6 +138,9 @@ def test_each_writer_has_its_own_fault(name: str, posts: list[Post]) -> None:
         assert wrong == 0 and covered < 7
     elif name in ("wrong", "misreader", "lead_2"):
         assert wrong > 0.3
+    elif name == "rambling":
+        assert repeated > 1 and all(c.words >= 30 for c in seen)
+        assert sum(c.illegal for c in seen) / len(seen) > 2
     else:
         assert name == "repetitive" and repeated > 1
 

@@ -74,13 +74,13 @@ def _lead_2(rng: random.Random, post: Post) -> str:
 
 
 WRITERS: dict[str, tuple[Writer, float]] = {
-    "complete": (_complete, 0.14),
-    "careful": (_careful, 0.16),
-    "lazy": (_lazy, 0.12),
-    "wrong": (_wrong, 0.22),
-    "misreader": (_misreader, 0.08),
+    "complete": (_complete, 0.15),
+    "careful": (_careful, 0.17),
+    "lazy": (_lazy, 0.13),
+    "wrong": (_wrong, 0.24),
+    "misreader": (_misreader, 0.10),
     "repetitive": (_repetitive, 0.08),
-    "rambling": (_rambling, 0.12),
+    "rambling": (_rambling, 0.05),
     "title": (_title, 0.04),
     "lead_2": (_lead_2, 0.04),
 }
