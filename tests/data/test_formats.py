@@ -188,7 +188,9 @@ def test_a_post_that_would_be_emptied_is_refused(bpe: PreTrainedTokenizerBase) -
         st.sampled_from([*"ab \n\n'1.é—\u00a0\t", "dog ", "the\n", "ab ab\n", "e\u0301", "  "]),
         min_size=1,
         max_size=60,
-    ).map("".join),
+    )
+    .map("".join)
+    .filter(str.strip),  # a blank post is no record
     limit=st.integers(12, 90),
     name=st.sampled_from(sorted(TOKENIZERS)),
     fmt=st.sampled_from([TLDR, TLDR_ZERO_SHOT]),

@@ -6,6 +6,7 @@ is made to be removed by one rule, or by none, and the shares are about the pape
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from collections import Counter
@@ -66,9 +67,15 @@ def fake_rows(count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def write_fake_dump(path: str | Path, count: int, seed: int = 0) -> Counter[str]:
-    """Write `count` lines to `path`; returns how many rows each fate was planted for."""
+    """Write `count` lines to `path`, compressed if it ends in .gz.
+
+    Returns:
+        How many rows each fate was planted for.
+    """
     planted: Counter[str] = Counter()
-    with Path(path).open("w", encoding="utf-8") as out:
+    path = Path(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt", encoding="utf-8") as out:
         for fate, line in fake_rows(count, seed):
             planted[fate] += 1
             out.write(line + "\n")
