@@ -51,7 +51,7 @@ def test_killed_study_equals_uninterrupted(tmp_path: Path) -> None:
     kills = 0
     while kills < 12:
         process = start(tmp_path / "killed")
-        time.sleep(rng.uniform(5, 14))  # importing takes five of these
+        time.sleep(rng.uniform(4.5, 7))  # importing takes some four of these
         if process.poll() is not None:
             break
         kill(process)
