@@ -218,11 +218,11 @@ def _explain(error: ValidationError) -> str:
     return f"{place}: {first['msg']}{more}"
 
 
-def _parse_line(raw: bytes, kind: Kind[R]) -> R:
-    """Parse one line.
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object of one line.
 
     Raises:
-        ValueError: with a one-line reason, for bad UTF-8, bad JSON or a wrong record.
+        ValueError: with a one-line reason, for bad UTF-8, bad JSON or another kind of value.
     """
     try:
         data = json.loads(raw.decode("utf-8"))
@@ -234,6 +234,16 @@ def _parse_line(raw: bytes, kind: Kind[R]) -> R:
         raise ValueError("broken JSON: nested too deeply") from None
     if not isinstance(data, dict):
         raise ValueError(f"expected a JSON object, found {type(data).__name__}")
+    return data
+
+
+def _parse_line(raw: bytes, kind: Kind[R]) -> R:
+    """Parse one line.
+
+    Raises:
+        ValueError: with a one-line reason, for bad UTF-8, bad JSON or a wrong record.
+    """
+    data = parse_object(raw)
     try:
         parse: Callable[[dict[str, Any]], R] = getattr(kind, "model_validate", kind)
         return parse(data)

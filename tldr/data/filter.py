@@ -9,7 +9,6 @@ there, and ends with the same bytes.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 from collections import deque
@@ -39,7 +38,7 @@ from tldr.data.funnel import Funnel
 from tldr.data.raw import Chunk, check_input, read_chunks
 from tldr.data.tokenizer import load_tokenizer
 from tldr.errors import RecordError, UsageError
-from tldr.records import Post
+from tldr.records import Post, parse_object
 
 CHUNK_BYTES = 4 << 20
 
@@ -79,17 +78,7 @@ def judge(chunk: Chunk, place: str, options: FilterOptions, tokenizer: PreTraine
 
 
 def _parse(line: bytes) -> Candidate:
-    try:
-        data = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"invalid UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"broken JSON: {error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise ValueError("broken JSON: nested too deeply") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"expected a JSON object, found {type(data).__name__}")
-    return read_candidate(data)
+    return read_candidate(parse_object(line))
 
 
 def _judge_lengths(
