@@ -9,7 +9,7 @@ import pandas as pd
 
 from eval.preference import preference, scorers_of
 from eval.runs import load_runs, study_samples
-from eval.sections import accuracy_results, evaluated_rewards
+from eval.sections.reward import accuracy_results, evaluated_rewards
 from eval.tables import POOLED, result_table, write_table
 from tldr.errors import UsageError
 

@@ -16,7 +16,8 @@ from rich.progress import track
 
 from eval.paper import PAPER_FOLDER
 from eval.runs import load_runs
-from eval.sections import Section, Study, Table, sections
+from eval.sections import SECTIONS, sections
+from eval.sections.base import Section, Study, Table
 from eval.style import data_uri, save
 from eval.tables import write_table
 
@@ -51,7 +52,12 @@ def build_report(
     study = Study(load_runs(Path(runs_dir)), paper, draws)
     console = Console(stderr=True)
     done = track(
-        sections(study), "report", total=6, console=console, transient=True, disable=not console.is_terminal
+        sections(study),
+        "report",
+        total=len(SECTIONS),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     )
     parts = [_rendered(section, out) for section in done]
     environment = Environment(

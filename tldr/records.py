@@ -72,11 +72,15 @@ class Info(Record):
 
 
 class CandidateSummary(Record):
-    """One summary as a labeler saw it. In OpenAI's files `text` begins with a space."""
+    """One summary as a labeler saw it. In OpenAI's files `text` begins with a space.
+
+    `scores` is ours: what reward models and other scorers say of it, {scorer: value}.
+    """
 
     text: str
     policy: str
     note: str | None = None
+    scores: dict[str, float] = Field(default_factory=dict)
 
 
 class Extra(Record):
@@ -186,8 +190,39 @@ class Sample(Record):
     tags: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
 
+class TokenTrace(Record):
+    """What a sampled summary's tokens earned and cost, one value a token (EOS included).
+
+    Log-probabilities in nats at temperature 1 under the policy and its SFT start; `value` is the
+    value network's estimate before the token; `reward` the KL penalty, with the score at the end.
+    """
+
+    id: NonEmpty
+    policy: NonEmpty
+    run: str = ""
+    temperature: float = 1.0
+    pieces: list[str]
+    logprob: list[float]
+    logprob_sft: list[float] | None = None
+    value: list[float] | None = None
+    reward: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _one_value_a_token(self) -> TokenTrace:
+        for name in ("logprob", "logprob_sft", "value", "reward"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.pieces):
+                raise ValueError(f"{len(self.pieces)} tokens but {len(values)} of {name}")
+        return self
+
+
 class Judgement(Record):
-    """One pairwise verdict; `order` is the order the two policies were shown in."""
+    """One pairwise verdict of a judge.
+
+    `order` holds indices into `policies`, as they were shown: the policy ``policies[order[0]]`` was
+    A. `verdict` speaks of what was shown (A or B); an answer that says neither is invalid, never a
+    guess.
+    """
 
     id: NonEmpty
     policies: Annotated[list[str], Field(min_length=2, max_length=2)]

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.figures import headline, preference_by_size, reward_accuracy, training_curves
+from eval.figures.preference import headline, preference_by_size
+from eval.figures.reward import reward_accuracy
+from eval.figures.training import training_curves
 from eval.paper import load_paper
 from eval.style import CYCLE, METHODS, data_uri, save
 from tldr.errors import UsageError

@@ -13,7 +13,9 @@ from eval.paper import PAPER_FOLDER
 from eval.preference import GOLD, preference
 from eval.report import build_report
 from eval.runs import load_runs, study_posts, study_samples, training_metrics
-from eval.sections import Study, accuracy_results, reward_section, training_section
+from eval.sections.base import Study
+from eval.sections.reward import accuracy_results, reward_section
+from eval.sections.training import training_section
 from eval.tables import POOLED, result_table
 from tldr.errors import RecordError, UsageError
 from tldr.records import Sample, read_records, write_records

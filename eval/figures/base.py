@@ -1,0 +1,32 @@
+"""Points with intervals, the same in every figure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from eval.style import Series
+
+
+def interval(
+    axis: Axes, rows: pd.DataFrame, series: Series, *, shift: float = 1.0, label: str | None = None
+) -> None:
+    """A line through the values with interval bars; `shift` (a factor) keeps bars of series apart."""
+    bars = np.vstack([rows["value"] - rows["low"], rows["high"] - rows["value"]]).clip(min=0)
+    axis.errorbar(
+        rows["params"] * shift,
+        rows["value"],
+        yerr=bars,
+        color=series.color,
+        marker=series.marker,
+        capsize=4,
+        elinewidth=1.6,
+        label=label or series.label,
+    )
+
+
+def spacing(rows: pd.DataFrame) -> float:
+    """Factor that moves a point by a hundredth of a log axis of model sizes."""
+    sizes = rows["params"]
+    return float((sizes.max() / sizes.min()) ** 0.01) if sizes.nunique() > 1 else 1.02
