@@ -249,6 +249,11 @@ class PPO(Training):
     optimizer: Optimizer = Optimizer(lr=1.5e-5, schedule="linear")
     value_lr: PerSize[Positive] | None = None
     """None: the policy's."""
+    value_network: Literal["separate", "shared"] = "separate"
+    """separate: a network of its own, started from the RM (the paper's). shared: a head on the policy,
+    started from 0 (Fig. 11's comparison)."""
+    save_value: bool = True
+    """Keep the separate value network beside the policy, for reports that show values."""
     algorithm: Literal["ppo", "reinforce", "rloo"] = "ppo"
     """reinforce and rloo are baselines to compare with: no value network, `epochs` must be 1."""
     batch: PerSize[PositiveInt] = 512
@@ -276,6 +281,8 @@ class PPO(Training):
     rounds: PositiveInt = 1
     """Fresh-label rounds: after each, sample the policy, label, retrain the RM, go on."""
     save_every: PositiveInt = 10
+    keep_rollouts: PositiveInt | None = None
+    """Keep every so-manieth iteration's episodes as samples; the last one's are kept in any case."""
 
     @model_validator(mode="after")
     def _whole_batches(self) -> PPO:
@@ -291,6 +298,8 @@ class PPO(Training):
             raise ValueError(
                 f"{self.algorithm} has no ratio to clip: set epochs to 1, each sample is used once"
             )
+        if self.value_network == "shared" and (self.algorithm != "ppo" or self.value_lr is not None):
+            raise ValueError("value_network shared is ppo's, and learns at the policy's rate: drop value_lr")
         if self.algorithm == "rloo" and self.samples_per_query < 2:
             raise ValueError("rloo needs samples_per_query >= 2")
         return self
@@ -302,6 +311,8 @@ class BestOfN(Settings):
     n: PositiveInt = 16
     temperature: Positive = 0.7
     scorers: list[Literal["rm", "gold", "rouge"]] = ["rm"]
+    posts: PositiveInt | None = None
+    """None: all of valid2."""
 
 
 class Evaluation(Settings):
@@ -309,10 +320,63 @@ class Evaluation(Settings):
 
     temperatures: Annotated[list[NonNegative], Field(min_length=1)] = [0.0]
     """0 is greedy; the first one is the headline."""
+    sft_temperatures: list[NonNegative] = []
+    """Further ones for the SFT policies alone (Fig. 8)."""
+    sft_top_ps: list[Unit] = []
+    """Nucleus sampling of the SFT policies at temperature 1 (Fig. 8)."""
     posts: PositiveInt | None = None
     """None: all of valid2."""
     batch: PositiveInt = 64
     bootstrap: PositiveInt = 2000
+
+
+class Pairs(Settings):
+    """Pairs that every reward model and SFT policy of the study scores: what agreement is measured on."""
+
+    posts: PositiveInt = 300
+    """Posts whose two samples of one policy are labelled (toy world only), and posts probed."""
+    temperature: Positive = 0.7
+    workers: Annotated[int, Field(ge=2, le=11)] = 5
+    """Labelers of each same-policy pair."""
+
+
+class Ratings(Settings):
+    """Summaries rated 1-7 on the paper's four axes by simulated labelers (toy world only)."""
+
+    posts: PositiveInt = 300
+
+
+class RewardVariant(Settings):
+    """Reward models trained otherwise: on fewer labels (Fig. 6), say."""
+
+    kind: Literal["reward"] = "reward"
+    sizes: list[Name] | None = None
+    """None: the whole ladder."""
+    set: Reward
+    """What differs from the study's `reward`; the rest is taken from there."""
+
+
+class PPOVariant(Settings):
+    """Policies trained otherwise: another KL coefficient (Fig. 5), a shared value network (Fig. 11)."""
+
+    kind: Literal["ppo"] = "ppo"
+    sizes: list[Name] | None = None
+    set: PPO
+    reward: Name | None = None
+    """The reward variant to train against; None: the study's own reward model."""
+    temperatures: Annotated[list[NonNegative], Field(min_length=1)] = [1.0]
+    """At which the policy is sampled: 1 for a KL axis."""
+
+
+class BestOfNVariant(Settings):
+    """A larger pool, scored by every reward model of the study and chosen from by N (Fig. 7)."""
+
+    kind: Literal["best_of_n"] = "best_of_n"
+    sizes: list[Name] | None = None
+    set: BestOfN
+
+
+Variant = Annotated[RewardVariant | PPOVariant | BestOfNVariant, Field(discriminator="kind")]
 
 
 class Study(Settings):
@@ -333,6 +397,11 @@ class Study(Settings):
     ppo: PPO = PPO()
     best_of_n: BestOfN | None = BestOfN()
     evaluation: Evaluation = Evaluation()
+    pairs: Pairs | None = None
+    ratings: Ratings | None = None
+    variants: dict[Name, Variant] = {}
+    """Stages run again with other settings: scaling, ablations. In a study file a variant may hold
+    ``sweep: {beta: [0.1, 0]}``; it stands for one variant a value (``kl-0.1``, ``kl-0``)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -362,6 +431,19 @@ class Study(Settings):
         return self
 
     @model_validator(mode="after")
+    def _variants(self) -> Study:
+        for name, variant in self.variants.items():
+            if odd := set(variant.sizes or ()) - set(self.ladder):
+                raise ValueError(f"variants.{name}.sizes: the ladder has no {_list(odd)}")
+            if isinstance(variant, PPOVariant) and variant.reward is not None:
+                other = self.variants.get(variant.reward)
+                if not isinstance(other, RewardVariant):
+                    raise ValueError(f"variants.{name}.reward: '{variant.reward}' is no reward variant")
+                if odd := set(variant.sizes or self.ladder) - set(other.sizes or self.ladder):
+                    raise ValueError(f"variants.{name}: {variant.reward} is not trained at size {_list(odd)}")
+        return self
+
+    @model_validator(mode="after")
     def _labelers(self) -> Study:
         """Only the toy world can label what a policy writes."""
         if isinstance(self.data, FileData):
@@ -371,6 +453,8 @@ class Study(Settings):
                 raise ValueError(f"ppo.rounds {self.ppo.rounds} needs fresh labels, which files cannot give")
             if self.best_of_n and "gold" in self.best_of_n.scorers:
                 raise ValueError("best_of_n.scorers: gold is known in the toy world only")
+            if self.ratings:
+                raise ValueError("ratings: only the toy world has labelers to rate what a policy writes")
         return self
 
 

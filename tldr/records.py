@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -133,7 +134,8 @@ class Rating(Record):
 class Ranking(Record):
     """K summaries of a post in one labeler's order: InstructGPT's K-way label.
 
-    `rank[i]` is the place of `summaries[i]`, 1 = best; equal numbers are ties.
+    `rank[i]` is the place of `summaries[i]`, 1 = best; equal numbers are ties. `extra` is a
+    comparison's, where the ranking is one.
     """
 
     info: Info
@@ -142,6 +144,7 @@ class Ranking(Record):
     worker: str
     batch: str
     split: Literal["train", "valid1", "valid2"]
+    extra: Extra = Extra()
 
     @model_validator(mode="after")
     def _one_rank_each(self) -> Ranking:
@@ -160,7 +163,22 @@ class Ranking(Record):
             worker=row.worker,
             batch=row.batch,
             split=row.split,
+            extra=row.extra,
         )
+
+    def comparisons(self) -> Iterator[Comparison]:
+        """Every two of the summaries that are not tied, as a comparison."""
+        for first, second in combinations(range(len(self.rank)), 2):
+            if self.rank[first] != self.rank[second]:
+                yield Comparison(
+                    info=self.info,
+                    summaries=[self.summaries[first], self.summaries[second]],
+                    choice=0 if self.rank[first] < self.rank[second] else 1,
+                    worker=self.worker,
+                    batch=self.batch,
+                    split=self.split,
+                    extra=self.extra,
+                )
 
 
 class Sample(Record):
@@ -221,7 +239,9 @@ class Judgement(Record):
 
     `order` holds indices into `policies`, as they were shown: the policy ``policies[order[0]]`` was
     A. `verdict` speaks of what was shown (A or B); an answer that says neither is invalid, never a
-    guess.
+    guess. `axis` is what was asked for; `texts` are the two summaries and `runs` the runs that
+    they came from, both in the order of `policies`; `probability` is P(A preferred), from judges that
+    have one; `prompt_sha` tells one prompt from another.
     """
 
     id: NonEmpty
@@ -230,6 +250,17 @@ class Judgement(Record):
     judge: str
     verdict: Literal["A", "B", "tie", "invalid"]
     raw: str | None = None
+    axis: NonEmpty = "overall"
+    texts: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+    runs: list[str] = Field(default_factory=list)
+    probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    prompt_sha: str | None = None
+
+    @model_validator(mode="after")
+    def _shows_both(self) -> Judgement:
+        if sorted(self.order) != [0, 1]:
+            raise ValueError(f"order {self.order} is neither [0, 1] nor [1, 0]")
+        return self
 
 
 R = TypeVar("R", bound=Record)

@@ -39,6 +39,8 @@ SETTINGS: dict[str, config.Settings] = {
     "best_of_n": config.BestOfN(n=4, scorers=["rm", "gold", "rouge"]),
     "sample": config.Evaluation(temperatures=[0.0, 0.7]),
     "score": config.Evaluation(),
+    "pairs": config.Pairs(posts=8, workers=3),
+    "ratings": config.Ratings(posts=8),
 }
 INPUTS: dict[str, dict[str, str]] = {
     "data": {},
@@ -49,7 +51,22 @@ INPUTS: dict[str, dict[str, str]] = {
     "ppo": {"policy": "sft", "reference": "sft", "reward": "reward", "data": "data"},
     "best_of_n": {"policy": "sft", "reward": "reward", "data": "data"},
     "sample": {"policy": "ppo", "data": "data"},
-    "score": {"samples": "sample", "policy": "ppo", "sft": "sft", "reward": "reward", "data": "data"},
+    "score": {
+        "samples": "sample",
+        "policy": "ppo",
+        "ppo": "ppo",
+        "sft": "sft",
+        "reward": "reward",
+        "data": "data",
+    },
+    "pairs": {
+        "data": "data",
+        "labels": "labels",
+        "policy-sft-s": "sft",
+        "reward-s": "reward",
+        "sft-s": "sft",
+    },
+    "ratings": {"data": "data", "samples-ppo-s": "sample"},
 }
 METHODS = {"sample": "ppo", "score": "ppo", "best_of_n": "best_of_n", "ppo": "ppo"}
 TRAINED = ("pretrain", "sft", "reward", "ppo")

@@ -75,6 +75,7 @@ def test_what_each_run_is_made_from(config: Path) -> None:
     assert parents(runs["score-s-s0-ppo"]) == {
         "samples": ["sample-s-s0-ppo"],
         "policy": ["ppo-s-s0"],
+        "ppo": ["ppo-s-s0"],
         "sft": ["sft-s-s0"],
         "reward": ["reward-s-s0"],
         "data": ["data"],
@@ -249,3 +250,65 @@ def test_only_a_stage_and_what_it_needs(config: Path, refusal: Refusal) -> None:
 def test_no_best_of_n_when_it_is_switched_off(config: Path) -> None:
     config.write_text(TINY + "best_of_n: null\n")
     assert not [title for title in runs_of(config) if "best_of_n" in title]
+
+
+SWEPT = (
+    "variants.n.kind=reward",
+    "variants.n.sweep.limit=[100, 400]",
+    "variants.kl={kind: ppo, sizes: [m], reward: n-100, sweep: {beta: [0.3, 0.0]}, set: {clip: 0.1}}",
+    "variants.pool={kind: best_of_n, sizes: [m], set: {n: 64}}",
+    "pairs={}",
+    "ratings={}",
+)
+KL_RUNS = ("ppo-m-s0", "sample-m-s0-ppo", "score-m-s0-ppo")
+
+
+def test_variants_branch_off_and_leave_the_main_runs_as_they_were(config: Path) -> None:
+    before, after = runs_of(config), runs_of(config, *SWEPT)
+    assert all(after[title].key == run.key for title, run in before.items())
+    new = set(after) - set(before)
+    assert new == {
+        *(f"reward-{size}-s0-n-{limit}" for size in "sm" for limit in (100, 400)),
+        *(
+            f"{stage}-kl-{beta}"
+            for stage in ("ppo-m-s0", "sample-m-s0-ppo", "score-m-s0-ppo")
+            for beta in ("0.3", "0")
+        ),
+        "best_of_n-m-s0-pool",
+        "pairs-s0",
+        "ratings-s0",
+    }
+    assert after["reward-s-s0-n-100"].settings.model_dump()["limit"] == 100
+    ppo = after["ppo-m-s0-kl-0"]
+    assert parents(ppo)["reward"] == ["reward-m-s0-n-100"]
+    assert ppo.settings.model_dump()["beta"] == 0.0 and ppo.settings.model_dump()["clip"] == 0.1
+    assert ppo.settings.model_dump()["optimizer"]["lr"] == 5e-4, "the rest is the study's, size by size"
+    assert parents(after["score-m-s0-ppo-kl-0"])["reward"] == ["reward-m-s0-n-100"]
+    assert after["sample-m-s0-ppo-kl-0"].settings.model_dump()["temperatures"] == [1.0]
+    assert after["score-m-s0-ppo-kl-0"].tags == {"size": "m", "method": "ppo", "variant": "kl-0"}
+
+
+def test_pools_and_pairs_see_every_reward_model(config: Path) -> None:
+    runs = runs_of(config, *SWEPT)
+    assert {name for name in parents(runs["best_of_n-m-s0-pool"]) if name.startswith("reward")} == {
+        "reward", "reward-s", "reward-m", "reward-m_n-100", "reward-m_n-400",
+    }  # fmt: skip
+    assert {name for name in parents(runs["pairs-s0"]) if name.startswith("reward")} == {
+        f"reward-{size}{more}" for size in "sm" for more in ("", "_n-100", "_n-400")
+    }
+    assert parents(runs["ratings-s0"])["samples-ppo-m"] == ["sample-m-s0-ppo"]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("variants.a={kind: ppo, set: {betta: 1.0}}", "did you mean 'beta'"),
+        ("variants.a={kind: ppo, reward: nothing}", "no reward variant"),
+        ("variants.a={kind: reward, sizes: [xl]}", "the ladder has no xl"),
+        ("variants.a={kind: ppo, sweep: {beta: 0.1}}", "expected one key with a list of values"),
+        ("variants.a={kind: sft}", "kind"),
+        ("variants.a={kind: ppo, set: {value_network: shared, algorithm: rloo, epochs: 1}}", "shared"),
+    ],
+)
+def test_wrong_variants_are_named(config: Path, refusal: Refusal, override: str, words: str) -> None:
+    assert words in refusal(lambda: runs_of(config, override))

@@ -35,6 +35,7 @@ INPUTS = {
     "labels": "Folder of rankings: train, valid1 and valid2.",
     "samples": "Samples: run folder or JSON-lines file.",
     "sft": "SFT policy, for log-probabilities under it.",
+    "ppo": "PPO run, for the values and rewards of single tokens.",
 }
 
 data_app = typer.Typer(help="Make data: a toy world, or posts out of the raw dump.", no_args_is_help=True)

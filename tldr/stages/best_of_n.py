@@ -11,7 +11,6 @@ from tldr.models.ladder import parameter_count
 from tldr.records import Post, Sample, write_records
 from tldr.stages.common import (
     Device,
-    Draw,
     Sampling,
     encode_posts,
     open_policy,
@@ -21,6 +20,7 @@ from tldr.stages.common import (
     sample_responses,
 )
 from tldr.stages.context import RunContext
+from tldr.stages.samples import policy_name, to_sample
 from tldr.stages.scoring import Scorer, gold_scores, has_gold
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
@@ -29,14 +29,16 @@ from tldr.train.rng import derive
 def run(ctx: RunContext[BestOfN]) -> None:
     """Write ``pool.jsonl`` (every sample with its scores) and ``samples.jsonl`` (the best of each post).
 
-    Inputs: ``policy`` (SFT), ``reward``, ``data``. One row of ``samples.jsonl`` a post and scorer;
+    Inputs: ``policy`` (SFT), ``reward``, ``data``, and ``reward-<name>`` for further reward models,
+    whose scores in the pool are named ``rm_<name>``. One row of ``samples.jsonl`` a post and scorer;
     with several scorers they share the pool, so they differ in their choice alone.
     """
     device = Device.open(ctx.precision)
-    progress = Progress(ctx.folder, total=3)
+    models = {name.replace("reward", "rm").replace("-", "_", 1): name for name in reward_inputs(ctx)}
+    progress = Progress(ctx.folder, total=1 + len(models))
     policy = open_policy(ctx.inputs["policy"], device)
     tokenizer = open_tokenizer(ctx.inputs["policy"])
-    posts = read_posts(ctx.inputs["data"], "valid2", references=True)
+    posts = read_posts(ctx.inputs["data"], "valid2", references=True)[: ctx.settings.posts]
     queries = encode_posts(tokenizer, posts, ctx.lengths)
     draws = sample_responses(
         policy,
@@ -49,13 +51,24 @@ def run(ctx: RunContext[BestOfN]) -> None:
     )
     progress.update(1)
     scorer = Scorer(tokenizer, queries, [[draw.ids for draw in row] for row in draws], device)
-    rewards = scorer.rewards(open_reward(ctx.inputs["reward"], device))
-    progress.update(2)
+    scores: dict[str, list[float]] = {}
+    for done, (name, place) in enumerate(models.items(), start=2):
+        rewards = scorer.rewards(open_reward(ctx.inputs[place], device))
+        scores[name] = [value for row in rewards for value in row]
+        progress.update(done)
     tags = {**ctx.tags, "params": parameter_count(policy), "best_of": ctx.settings.n}
+    drawn = [(post, draw) for post, row in zip(posts, draws, strict=True) for draw in row]
     pool = [
-        _sample(ctx, post, draw, score, tags)
-        for post, row, scores in zip(posts, draws, rewards, strict=True)
-        for draw, score in zip(row, scores, strict=True)
+        to_sample(
+            ctx,
+            post.id,
+            draw,
+            policy_name(ctx, "sft"),
+            temperature=ctx.settings.temperature,
+            scores={name: values[index] for name, values in scores.items()},
+            tags=tags,
+        )
+        for index, (post, draw) in enumerate(drawn)
     ]
     pool = _with_other_scores(pool, posts, ctx.settings)
     write_records(ctx.folder / "pool.jsonl", pool)
@@ -65,24 +78,9 @@ def run(ctx: RunContext[BestOfN]) -> None:
     )
 
 
-def _sample(
-    ctx: RunContext[BestOfN], post: Post, draw: Draw, score: float, tags: dict[str, str | int | float | bool]
-) -> Sample:
-    return Sample(
-        id=post.id,
-        policy=f"sft-{ctx.tags.get('size', '')}".rstrip("-"),
-        study=ctx.study,
-        run=ctx.run,
-        seed=ctx.seed,
-        temperature=ctx.settings.temperature,
-        n=1,
-        text=draw.text,
-        response_ids=draw.ids,
-        tokens=len(draw.ids),
-        stopped=draw.stopped,
-        scores={"rm": score},
-        tags=tags,
-    )
+def reward_inputs(ctx: RunContext[BestOfN]) -> list[str]:
+    """Names of the inputs that are reward models, the one that chooses first."""
+    return ["reward", *sorted(name for name in ctx.inputs if name.startswith("reward-"))]
 
 
 def _with_other_scores(pool: list[Sample], posts: list[Post], settings: BestOfN) -> list[Sample]:

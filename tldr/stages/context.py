@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from tldr.config import Lengths, ModelSpec, Precision, Settings
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=Settings, covariant=True)
 
 
 @dataclass(frozen=True)

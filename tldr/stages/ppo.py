@@ -7,25 +7,28 @@ SFT model. REINFORCE and RLOO use the same loop with whole-episode advantages an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.config import PPO, one
 from tldr.data.formats import decode_response
 from tldr.errors import UsageError
 from tldr.mathematics.kl import adaptive_beta
 from tldr.mathematics.ppo import policy_loss, policy_stats, value_loss, value_stats
-from tldr.models.ladder import load_policy, save_policy
+from tldr.models.ladder import save_policy
 from tldr.models.packed import response_logprobs, response_values
-from tldr.models.reward import load_reward, value_from_reward
-from tldr.records import Sample, write_records
+from tldr.models.reward import load_reward, save_reward, value_from_reward
+from tldr.records import Sample, read_records, write_records
 from tldr.stages.common import (
     Device,
+    Draw,
     as_model,
     checkpoint_folder,
     encode_posts,
@@ -42,12 +45,15 @@ from tldr.stages.context import RunContext
 from tldr.stages.data import read_corpus
 from tldr.stages.pretrain import Document, TextBatch, collate_documents, encode_documents, language_loss
 from tldr.stages.rollout import Episodes, Models, Rollout, collect, rollout_metrics
+from tldr.stages.samples import policy_name, to_sample
+from tldr.stages.scoring import gold_scores, has_gold
 from tldr.train.batching import BatchPlan, micro_batches
 from tldr.train.loop import TrainLoop
 from tldr.train.rng import derive, generator, permutation
 from tldr.train.stepper import Loss, Stepper, make_accelerator
 
 Metrics = dict[str, float]
+ROLLOUTS = "rollouts"
 
 
 @dataclass(frozen=True)
@@ -75,12 +81,12 @@ class PPOStage:
         self.tokenizer: PreTrainedTokenizerBase = open_tokenizer(ctx.inputs["policy"])
         self.posts = read_posts(ctx.inputs["data"], "ppo")
         self.queries = encode_posts(self.tokenizer, self.posts, ctx.lengths)
-        self.documents = self._documents()
-        self.stepper = self._stepper()
-        modules = {name: as_model(module) for name, module in self.stepper.modules.items()}
+        policy = open_policy(ctx.inputs["policy"], self.device)
+        self.documents = self._documents(int(policy.config.max_position_embeddings))
+        self.stepper = self._stepper(policy)
         self.models = Models(
-            policy=modules["policy"],
-            value=modules.get("value"),
+            policy=as_model(self.stepper.modules["policy"]),
+            value=self._value(self.stepper.modules),
             reference=open_policy(ctx.inputs["reference"], self.device),
             reward=open_reward(ctx.inputs["reward"], self.device),
         )
@@ -92,21 +98,27 @@ class PPOStage:
             keep_last=False,
         )
 
-    def _stepper(self) -> Stepper:
+    def _stepper(self, policy: PreTrainedModel) -> Stepper:
         """Policy from SFT, value network from the RM (separate weights), dropout off in both."""
-        modules: dict[str, nn.Module] = {"policy": open_policy(self.ctx.inputs["policy"], self.device)}
-        if self.settings.algorithm == "ppo":
+        modules: dict[str, nn.Module] = {"policy": policy}
+        if self.settings.value_network == "shared":
+            add_value_head(policy)
+        elif self.settings.algorithm == "ppo":
             reward = load_reward(checkpoint_folder(self.ctx.inputs["reward"]))
             modules["value"] = moved(value_from_reward(reward), self.device)
         value_lr = self.settings.value_lr
         lrs = {"value": one(value_lr)} if value_lr is not None and "value" in modules else {}
         return Stepper(self.accelerator, modules, self.settings.optimizer, self.seed, lrs)
 
-    def _documents(self) -> list[Document]:
+    def _value(self, modules: Mapping[str, nn.Module] | nn.ModuleDict) -> PreTrainedModel | None:
+        """What estimates values: a network of its own, or the policy with its head."""
+        if self.settings.algorithm != "ppo":
+            return None
+        return as_model(modules["policy" if self.settings.value_network == "shared" else "value"])
+
+    def _documents(self, context: int) -> list[Document]:
         if not self.settings.ptx_coef:
             return []
-        policy = load_policy(checkpoint_folder(self.ctx.inputs["policy"]))
-        context = int(policy.config.max_position_embeddings)
         return encode_documents(read_corpus(self.ctx.inputs["data"]), self.tokenizer, context)
 
     def rollout(self, iteration: int, beta: float) -> Rollout:
@@ -179,8 +191,8 @@ class PPOStage:
         stats: dict[str, Tensor | float] = {"policy_loss": total.detach(), "entropy": entropy.detach().sum()}
         names = {"ratio_mean": "ratio", "kl_k2": "approx_kl", "clip_fraction": "clip_fraction"}
         stats |= {new: policy_stats_[name] * tokens for name, new in names.items()}
-        if "value" in parts:
-            value_term, value_stats_ = self._value_loss(parts["value"], rollout)
+        if settings.algorithm == "ppo":
+            value_term, value_stats_ = self._value_loss(self._value(parts), rollout)
             total = total + settings.vf_coef * value_term
             stats |= {
                 "value_loss": value_term.detach(),
@@ -192,9 +204,12 @@ class PPOStage:
             stats["ptx_loss"] = batch.ptx_share / settings.ptx_coef * text.total.detach()
         return Loss(total, tokens, tokens=rollout.batch.tokens, stats=stats)
 
-    def _value_loss(self, value: nn.Module, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
+    def _value_loss(
+        self, value: PreTrainedModel | None, rollout: Rollout
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        assert value is not None
         mask = rollout.batch.response_mask
-        values = response_values(as_model(value), rollout.batch)
+        values = response_values(value, rollout.batch)
         old = (values, rollout.values, rollout.returns, mask)
         clip = self.settings.value_clip
         return value_loss(*old, clip=clip, count=1.0), value_stats(*old, clip=clip)
@@ -228,37 +243,67 @@ class PPOStage:
             extra["beta"] = adaptive_beta(
                 beta, row["kl"], target=control.target, horizon=control.horizon, episodes=self.batch
             )
-        if index + 1 == self.plan.total_updates:
+        every, last = self.settings.keep_rollouts, index + 1 == self.plan.total_updates
+        if last or (every is not None and index % every == 0):
             self._save_rollout(rollout, index)
         return row
 
     def _save_rollout(self, rollout: Rollout, index: int) -> None:
-        """The last iteration's episodes as samples, so that its logged KL can be computed again."""
+        """An iteration's episodes as samples, so that its logged KL can be computed again."""
         rows = []
         posts = [self.posts[i] for i in self.plan.batch(index)]
-        mask = rollout.batch.response_mask
+        mask, planted = rollout.batch.response_mask, has_gold(posts)
         for b, post in enumerate(posts):
             for k in range(self.settings.samples_per_query):
                 ids = rollout.batch.response[b, k][mask[b, k]].tolist()
+                draw = Draw(ids, decode_response(self.tokenizer, ids)[0], bool(rollout.stopped[b, k]))
+                gold = gold_scores(post, draw.text, draw.stopped) if planted else {}
                 rows.append(
-                    Sample(
-                        id=post.id,
-                        policy=f"ppo-{self.ctx.tags.get('size', '')}".rstrip("-"),
-                        study=self.ctx.study,
-                        run=self.ctx.run,
-                        seed=self.ctx.seed,
+                    to_sample(
+                        self.ctx,
+                        post.id,
+                        draw,
+                        policy_name(self.ctx, "ppo"),
                         temperature=self.settings.temperature,
-                        text=decode_response(self.tokenizer, ids)[0],
-                        response_ids=ids,
-                        tokens=len(ids),
-                        stopped=bool(rollout.stopped[b, k]),
                         logprob=float(rollout.logprobs[b, k].sum()),
                         logprob_sft=float(rollout.ref_logprobs[b, k].sum()),
-                        scores={"rm": float(rollout.scores[b, k])},
+                        scores={"rm": float(rollout.scores[b, k])} | gold,
                         tags={**self.ctx.tags, "iteration": index + 1},
                     )
                 )
-        write_records(self.ctx.folder / "rollouts.jsonl", rows)
+        write_records(self.ctx.folder / ROLLOUTS / f"{index + 1:06d}.jsonl", rows)
+
+    def save(self) -> None:
+        """Write ``checkpoint/``, ``value/`` where it is a network of its own, and ``rollouts.jsonl``."""
+        settings, folder, models = self.settings, self.ctx.folder, self.models
+        parts, joined = folder / ROLLOUTS, folder / f"{ROLLOUTS}.joined"
+        if parts.is_dir():  # if not, a run that was killed here had joined them
+            rows = [row for part in sorted(parts.glob("*.jsonl")) for row in read_records(part, Sample)]
+            write_records(folder / f"{ROLLOUTS}.jsonl", rows)
+            parts.rename(joined)
+        shutil.rmtree(joined, ignore_errors=True)
+        if settings.value_network == "shared":
+            del models.policy.score
+        elif models.value is not None and settings.save_value:
+            save_reward(
+                models.value, self.tokenizer, folder / "value", "Value network of the policy beside it."
+            )
+        save_policy(
+            models.policy,
+            self.tokenizer,
+            folder / "checkpoint",
+            f"{settings.algorithm.upper()} against a reward model, {one(settings.episodes):,} episodes, "
+            f"beta {settings.beta}.",
+        )
+
+
+def add_value_head(policy: PreTrainedModel) -> None:
+    """A scalar head on the policy's own states, under the name a value network's has; it starts at 0."""
+    model: Any = policy
+    width = model.get_output_embeddings().weight.shape[1]  # OPT-350m's states are narrower than its layers
+    head = nn.Linear(width, 1, bias=False, device=policy.device)
+    nn.init.zeros_(head.weight)
+    policy.score = head
 
 
 def summarise(steps: Sequence[Metrics]) -> Metrics:
@@ -275,7 +320,8 @@ def run(ctx: RunContext[PPO]) -> None:
     """Train ``policy`` against ``reward`` on the posts of ``data``; write ``checkpoint/``.
 
     Inputs: ``policy`` (where training starts: SFT, or the last round's policy), ``reference`` (SFT),
-    ``reward``, ``data``. Also writes ``rollouts.jsonl``, the last iteration's episodes.
+    ``reward``, ``data``. Also writes ``rollouts.jsonl``, the episodes of the last iteration (and of
+    others, `keep_rollouts`), and ``value/``.
     """
     if len(read_posts(ctx.inputs["data"], "ppo")) * ctx.settings.samples_per_query < one(ctx.settings.batch):
         raise UsageError(
@@ -286,10 +332,4 @@ def run(ctx: RunContext[PPO]) -> None:
     stage = PPOStage(ctx)
     loop = TrainLoop("ppo", ctx.folder, stage.stepper, stage.plan.total_updates, ctx.settings.save_every)
     loop.run(partial(stage.iteration, extra=loop.extra))
-    save_policy(
-        stage.models.policy,
-        stage.tokenizer,
-        ctx.folder / "checkpoint",
-        f"{ctx.settings.algorithm.upper()} against a reward model, {one(ctx.settings.episodes):,} episodes, "
-        f"beta {ctx.settings.beta}.",
-    )
+    stage.save()

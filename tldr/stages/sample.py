@@ -7,7 +7,6 @@ from tldr.models.ladder import parameter_count
 from tldr.records import Sample, write_records
 from tldr.stages.common import (
     Device,
-    Draw,
     Sampling,
     encode_posts,
     open_policy,
@@ -16,12 +15,13 @@ from tldr.stages.common import (
     sample_responses,
 )
 from tldr.stages.context import RunContext
+from tldr.stages.samples import policy_name, to_sample
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
 
 
 def run(ctx: RunContext[Evaluation]) -> None:
-    """Write ``samples.jsonl``: one `Sample` a post and temperature.
+    """Write ``samples.jsonl``: one `Sample` a post and way of sampling.
 
     Inputs: ``policy`` (checkpoint or run folder), ``data`` (folder with ``valid2.jsonl``; a
     tokenizer is taken from the checkpoint). A policy tagged ``method: pretrained`` is sampled
@@ -34,50 +34,33 @@ def run(ctx: RunContext[Evaluation]) -> None:
     queries = encode_posts(tokenizer, posts, ctx.lengths)
     tags = {**ctx.tags, "params": parameter_count(policy)}
     rows: list[Sample] = []
-    progress = Progress(ctx.folder, total=len(ctx.settings.temperatures))
-    for done, temperature in enumerate(ctx.settings.temperatures, start=1):
+    ways = plan(ctx.settings, str(ctx.tags.get("method", "")))
+    progress = Progress(ctx.folder, total=len(ways))
+    for done, way in enumerate(ways, start=1):
+        names = (str(way.temperature), *([str(way.top_p)] if way.top_p < 1 else []))
         draws = sample_responses(
             policy,
             tokenizer,
             queries,
-            Sampling(temperature=temperature, stop_newline=ctx.tags.get("method") == "pretrained"),
+            way,
             max_new_tokens=ctx.lengths.response,
-            seed=derive(ctx.seed, "sample", str(temperature)),
+            seed=derive(ctx.seed, "sample", *names),
             device=device,
         )
+        how = {"temperature": way.temperature, "top_p": way.top_p, "tags": tags}
         rows += [
-            to_sample(ctx, post.id, draw, temperature=temperature, tags=tags)
+            to_sample(ctx, post.id, draw, policy_name(ctx), **how)
             for post, (draw,) in zip(posts, draws, strict=True)
         ]
         progress.update(done)
     write_records(ctx.folder / "samples.jsonl", rows)
 
 
-def to_sample(
-    ctx: RunContext[Evaluation],
-    post_id: str,
-    draw: Draw,
-    *,
-    temperature: float,
-    tags: dict[str, str | int | float | bool],
-) -> Sample:
-    """A `Sample` record of one draw, named after the run that made it."""
-    return Sample(
-        id=post_id,
-        policy=policy_name(ctx),
-        study=ctx.study,
-        run=ctx.run,
-        seed=ctx.seed,
-        temperature=temperature,
-        text=draw.text,
-        response_ids=draw.ids,
-        tokens=len(draw.ids),
-        stopped=draw.stopped,
-        tags=tags,
-    )
-
-
-def policy_name(ctx: RunContext[Evaluation]) -> str:
-    """``method-size`` where the tags tell, else the run's name."""
-    method, size = ctx.tags.get("method"), ctx.tags.get("size")
-    return f"{method}-{size}" if method and size else str(method or ctx.run or "policy")
+def plan(settings: Evaluation, method: str) -> list[Sampling]:
+    """Every way in which a policy is sampled, each once; SFT policies have more of them (Fig. 8)."""
+    further = settings.sft_temperatures if method == "sft" else []
+    top_ps = settings.sft_top_ps if method == "sft" else []
+    newline = method == "pretrained"
+    ways = [Sampling(temperature=t, stop_newline=newline) for t in [*settings.temperatures, *further]]
+    ways += [Sampling(temperature=1.0, top_p=share, stop_newline=newline) for share in top_ps]
+    return list(dict.fromkeys(ways))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.config import Lengths
 from tldr.data.formats import encode_response
-from tldr.models.packed import PackedBatch, collate, response_logprobs, response_scores
-from tldr.records import Post, Sample
+from tldr.models.packed import PackedBatch, collate, response_logprobs, response_scores, response_values
+from tldr.records import Info, Post, Sample
 from tldr.stages.common import Device, inference_batches, pad_id
 from tldr.toy.gold import preference_probability, utility
 
@@ -32,13 +33,20 @@ class Scorer:
     responses: Sequence[Sequence[Tokens]]
     device: Device
 
-    def _map(self, function: Callable[[PackedBatch], torch.Tensor]) -> list[list[float]]:
-        """Apply `function` (batch -> (B,K)) and hand the values back in the items' order."""
+    def _tokens(self, function: Callable[[PackedBatch], torch.Tensor]) -> list[list[list[float]]]:
+        """`_map` for functions of tokens (batch -> (B,K,R)); padding is cut off."""
+        return [
+            [values[: len(tokens)] for values, tokens in zip(row, options, strict=True)]
+            for row, options in zip(self._map(function), self.responses, strict=True)
+        ]
+
+    def _map(self, function: Callable[[PackedBatch], torch.Tensor]) -> list[list[Any]]:
+        """Apply `function` (batch -> (B,K,...)) and hand the values back in the items' order."""
         widths = [
             len(query) + len(options) * max(map(len, options))
             for query, options in zip(self.queries, self.responses, strict=True)
         ]
-        values: list[list[float]] = [[] for _ in self.queries]
+        values: list[list[Any]] = [[] for _ in self.queries]
         for rows in inference_batches(widths):
             batch = collate(
                 [self.queries[i] for i in rows],
@@ -57,7 +65,15 @@ class Scorer:
 
     def logprobs(self, policy: PreTrainedModel) -> list[list[float]]:
         """Summed log-probability (nats, temperature 1) of every summary."""
-        return self._map(lambda batch: response_logprobs(policy, batch).sum(-1))
+        return [[sum(row) for row in rows] for rows in self.token_logprobs(policy)]
+
+    def token_logprobs(self, policy: PreTrainedModel) -> list[list[list[float]]]:
+        """Log-probability (nats, temperature 1) of every token of every summary."""
+        return self._tokens(lambda batch: response_logprobs(policy, batch))
+
+    def token_values(self, value: PreTrainedModel) -> list[list[list[float]]]:
+        """A value network's estimate before every token of every summary."""
+        return self._tokens(lambda batch: response_values(value, batch))
 
 
 def sample_ids(sample: Sample, tokenizer: PreTrainedTokenizerBase, lengths: Lengths) -> Tokens:
@@ -72,7 +88,7 @@ def has_gold(posts: Sequence[Post]) -> bool:
     return all("facts" in (post.model_extra or {}) for post in posts)
 
 
-def gold_scores(post: Post, text: str, stopped: bool) -> dict[str, float]:
+def gold_scores(post: Post | Info, text: str, stopped: bool) -> dict[str, float]:
     """The planted truth of a summary: utility, its axes, P(a labeler prefers it to the reference)."""
     mine = utility(post, text, stopped=stopped)
     scores = {
@@ -81,7 +97,7 @@ def gold_scores(post: Post, text: str, stopped: bool) -> dict[str, float]:
         "gold_accuracy": mine.accuracy,
         "gold_coherence": mine.coherence,
     }
-    if post.summary is not None:
+    if isinstance(post, Post) and post.summary is not None:
         reference = utility(post, post.summary, stopped=True)
         scores["gold_reference"] = reference.overall
         scores["gold_preference"] = float(preference_probability(mine.overall, reference.overall))

@@ -4,6 +4,8 @@
 
     data -> pretrain -> sft -> labels (of all sizes' samples) -> reward -> ppo -> sample -> score
                         sft -> best_of_n -> score;   pretrain, sft -> sample -> score
+    all sizes' reward models and SFT policies -> pairs;   samples of all policies -> ratings
+    variants: reward, ppo -> sample -> score, or best_of_n once more with other settings
     further rounds: ppo of all sizes -> labels -> reward (from SFT, on all labels so far) -> ppo
 
 What a rung of the ladder loads from a path is not pretrained. Parents are made before children,
@@ -18,7 +20,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tldr.config import PPO, DataStage, Evaluation, FileData, ModelSpec, Reward, Settings, Study
+from tldr.config import (
+    PPO,
+    BestOfNVariant,
+    DataStage,
+    Evaluation,
+    FileData,
+    ModelSpec,
+    PPOVariant,
+    Reward,
+    RewardVariant,
+    Settings,
+    Study,
+)
 from tldr.errors import UsageError
 from tldr.study.hashes import FileHashes, code_version, sha256
 from tldr.study.load import nearest
@@ -132,6 +146,27 @@ def needed_for(runs: list[Run], stage: str | None) -> list[Run]:
 Parents = dict[str, Source]
 
 
+@dataclass(frozen=True)
+class Made:
+    """What one seed's main runs left: `models` are size -> method -> policy."""
+
+    seed: int
+    data: Source
+    labels: Parents
+    models: dict[str, Parents]
+    reward: Parents
+    samples: Parents = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A PPO variant's name, the reward model that scores its samples, and how they are drawn."""
+
+    name: str
+    reward: Source
+    temperatures: list[float]
+
+
 class _Graph:
     """Collects runs by name; a run that is there already is not added twice."""
 
@@ -188,10 +223,19 @@ class _Graph:
                 parents = {"policy": policies[size], "reference": sft[size], "reward": reward[size]}
                 run = self._run("ppo", ppo, size, seed, parents | {"data": data})
                 policies = policies | {size: self.add(replace(run, **_round(number)))}
+        models = {
+            size: {"pretrained": start[size], "sft": sft[size], "ppo": policies[size]} for size in sizes
+        }
+        main = Made(seed, data, labels, models, reward)
         for size in sizes:
-            models = {"pretrained": start[size], "sft": sft[size], "ppo": policies[size]}
-            scorers = {"sft": sft[size], "reward": reward[size], "data": data}
-            self._measure(size, seed, models, scorers)
+            self._measure(main, size)
+        rewards = self._reward_variants(main)
+        self._policy_variants(main, rewards)
+        self._pools(main, rewards)
+        if self.study.pairs is not None:
+            self._pairs(main, rewards)
+        if self.study.ratings is not None:
+            self.add(Run("ratings", self.study.ratings, seed=seed, parents={"data": data, **main.samples}))
 
     def _run(self, stage: str, settings: Settings, size: str, seed: int, parents: Parents) -> Run:
         return Run(stage, settings.for_size(size), size, seed, model=self.study.ladder[size], parents=parents)
@@ -225,22 +269,100 @@ class _Graph:
             runs += self.add(replace(run, **changes)).runs
         return Source(runs=tuple(runs))
 
-    def _measure(self, size: str, seed: int, models: dict[str, Source], scorers: dict[str, Source]) -> None:
+    def _measure(self, made: Made, size: str) -> None:
         """Samples of every policy of a size, and their scores."""
-        draws = {"bootstrap": Evaluation.model_fields["bootstrap"].default}  # Only the report reads it.
-        settings = self.study.evaluation.model_copy(update=draws)
-        data = {"data": scorers["data"]}
-        samples: dict[str, tuple[Source, Source]] = {}
-        for method, policy in models.items():
-            run = self._run("sample", settings, size, seed, {"policy": policy} | data)
-            samples[method] = (self.add(replace(run, method=method)), policy)
+        for method, policy in made.models[size].items():
+            sampled = self._sample_and_score(made, size, method, policy)
+            made.samples[f"samples-{method}-{size}"] = sampled
         if self.study.best_of_n is not None:
-            parents = {"policy": scorers["sft"], "reward": scorers["reward"]} | data
-            run = self._run("best_of_n", self.study.best_of_n, size, seed, parents)
-            samples["best_of_n"] = (self.add(run), scorers["sft"])
-        for method, (sampled, policy) in samples.items():
-            run = self._run("score", settings, size, seed, {"samples": sampled, "policy": policy} | scorers)
-            self.add(replace(run, method=method))
+            run = self._best_of_n(made, size, self.study.best_of_n)
+            self._score(made, size, "best_of_n", self.add(run), made.models[size]["sft"])
+
+    def _evaluation(self, temperatures: list[float] | None = None) -> Evaluation:
+        """The evaluation's settings; the bootstrap's draws matter to the report only."""
+        changes: dict[str, Any] = {"bootstrap": Evaluation.model_fields["bootstrap"].default}
+        if temperatures is not None:
+            changes["temperatures"] = temperatures
+        return self.study.evaluation.model_copy(update=changes)
+
+    def _sample_and_score(
+        self, made: Made, size: str, method: str, policy: Source, sweep: Sweep | None = None
+    ) -> Source:
+        temperatures = sweep.temperatures if sweep else None
+        settings = self._evaluation(temperatures)
+        run = self._run("sample", settings, size, made.seed, {"policy": policy, "data": made.data})
+        sampled = self.add(replace(run, method=method, variant=sweep.name if sweep else ""))
+        self._score(made, size, method, sampled, policy, sweep)
+        return sampled
+
+    def _score(
+        self,
+        made: Made,
+        size: str,
+        method: str,
+        samples: Source,
+        policy: Source,
+        sweep: Sweep | None = None,
+    ) -> None:
+        parents = {"samples": samples, "policy": policy, "sft": made.models[size]["sft"], "data": made.data}
+        parents["reward"] = sweep.reward if sweep else made.reward[size]
+        if method == "ppo":
+            parents["ppo"] = policy
+        settings = self._evaluation(sweep.temperatures if sweep else None)
+        run = self._run("score", settings, size, made.seed, parents)
+        self.add(replace(run, method=method, variant=sweep.name if sweep else ""))
+
+    def _best_of_n(self, made: Made, size: str, settings: Settings, **more: Source) -> Run:
+        parents = {"policy": made.models[size]["sft"], "reward": made.reward[size], "data": made.data}
+        return self._run("best_of_n", settings, size, made.seed, parents | more)
+
+    def _reward_variants(self, made: Made) -> dict[tuple[str, str], Source]:
+        """Reward models trained otherwise, on the first round's labels: (variant, size) -> run."""
+        rewards: dict[tuple[str, str], Source] = {}
+        for name, variant in self.study.variants.items():
+            if not isinstance(variant, RewardVariant):
+                continue
+            settings = variant.set.model_copy(update={"seeds": Reward.model_fields["seeds"].default})
+            for size in variant.sizes or self.study.ladder:
+                parents = {"policy": made.models[size]["sft"], "labels": made.labels["labels"]}
+                run = self._run("reward", settings, size, made.seed, parents | {"data": made.data})
+                rewards[name, size] = self.add(replace(run, variant=name))
+        return rewards
+
+    def _policy_variants(self, made: Made, rewards: dict[tuple[str, str], Source]) -> None:
+        """Policies trained otherwise from SFT, sampled, and scored by the reward model they trained on."""
+        for name, variant in self.study.variants.items():
+            if not isinstance(variant, PPOVariant):
+                continue
+            for size in variant.sizes or self.study.ladder:
+                sft = made.models[size]["sft"]
+                reward = rewards[variant.reward, size] if variant.reward else made.reward[size]
+                parents = {"policy": sft, "reference": sft, "reward": reward, "data": made.data}
+                run = self._run("ppo", variant.set, size, made.seed, parents)
+                policy = self.add(replace(run, variant=name))
+                sweep = Sweep(name, reward, variant.temperatures)
+                self._sample_and_score(made, size, "ppo", policy, sweep)
+
+    def _pools(self, made: Made, rewards: dict[tuple[str, str], Source]) -> None:
+        """Larger pools, scored by the reward models of all sizes and by the variants of their own."""
+        for name, variant in self.study.variants.items():
+            if isinstance(variant, BestOfNVariant):
+                for size in variant.sizes or self.study.ladder:
+                    others = {f"reward-{other}": made.reward[other] for other in self.study.ladder}
+                    own = {key: source for key, source in rewards.items() if key[1] == size}
+                    others |= {f"reward-{size}_{key[0]}": source for key, source in own.items()}
+                    run = self._best_of_n(made, size, variant.set, **others)
+                    self.add(replace(run, variant=name))
+
+    def _pairs(self, made: Made, rewards: dict[tuple[str, str], Source]) -> None:
+        """Pairs scored by every reward model and SFT policy of the seed."""
+        parents = {"data": made.data, "labels": list(made.labels.values())[-1]}
+        for size, models in made.models.items():
+            parents |= {f"policy-{method}-{size}": models[method] for method in ("sft", "ppo")}
+            parents |= {f"sft-{size}": models["sft"], f"reward-{size}": made.reward[size]}
+        parents |= {f"reward-{size}_{name}": source for (name, size), source in rewards.items()}
+        assert self.study.pairs is not None
+        self.add(Run("pairs", self.study.pairs, seed=made.seed, parents=parents))
 
 
 def _round(number: int, *variant: str) -> dict[str, Any]:

@@ -32,14 +32,57 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """
     path = Path(path)
     where = f"{path} with --set" if overrides else str(path)
-    study = read_settings(Study, _with_bases(path, ()), overrides, where=where)
-    for name, stage in study:
-        for size in study.ladder if isinstance(stage, Settings) else ():
+    tree = _with_overrides(_with_bases(path, ()), overrides)
+    study = read_settings(Study, _with_variants(tree, where), where=where)
+    stages = [(name, stage) for name, stage in study if isinstance(stage, Settings)]
+    stages += [(f"variants.{name}.set", variant.set) for name, variant in study.variants.items()]
+    for name, stage in stages:
+        for size in study.ladder:
             try:
                 stage.for_size(size)
             except ValidationError as error:
                 raise _explain(error, {}, f"{where}: {name} of size {size}") from None
     return study
+
+
+def _with_variants(tree: Tree, where: str) -> Tree:
+    """Every variant's settings laid over those of its stage, and every sweep as a variant a value."""
+    variants = tree.get("variants")
+    if not isinstance(variants, dict):
+        return tree
+    whole: Tree = {}
+    for name, variant in variants.items():
+        if not isinstance(variant, dict):
+            whole[name] = variant
+            continue
+        stage = tree.get(str(variant.get("kind"))) or {}
+        for title, changes in _swept(name, variant, where):
+            settings = _merge(stage, _merge(variant.get("set") or {}, changes))
+            kept = {key: value for key, value in variant.items() if key != "sweep"}
+            whole[title] = kept | {"set": settings}
+    return tree | {"variants": whole}
+
+
+def _swept(name: str, variant: Tree, where: str) -> list[tuple[str, Tree]]:
+    """``sweep: {beta: [0.1, 0]}`` of the variant ``kl`` as ``kl-0.1`` and ``kl-0`` with that setting.
+
+    Raises:
+        UsageError: a sweep that is not one key with a list of values.
+    """
+    sweep = variant.get("sweep")
+    if sweep is None:
+        return [(name, {})]
+    if not isinstance(sweep, dict) or [type(one) for one in sweep.values()] != [list]:
+        raise UsageError(
+            f"found {json.dumps(sweep)}, expected one key with a list of values",
+            where=_place(where, ("variants", name, "sweep")),
+            remedy="write it as sweep: {beta: [0.1, 0.05]}",
+        )
+    ((key, values),) = sweep.items()
+    return [
+        (f"{name}-{value:g}" if isinstance(value, float) else f"{name}-{value}", _nested(key, value))
+        for value in values
+    ]
 
 
 def resolved(study: Study) -> Tree:
@@ -55,17 +98,26 @@ def read_settings(kind: type[S], tree: Tree, overrides: Sequence[str] = (), *, w
     Raises:
         UsageError: an unknown key, a wrong type or value, or values that do not go together.
     """
-    for override in overrides:
-        key, value = _parse_override(override)
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        tree = _merge(tree, value)
+    tree = _with_overrides(tree, overrides)
     _check_keys(kind, tree, (), where)
     try:
         # JSON mode: strict about types, yet a tuple may be written as a list.
         return kind.model_validate_json(json.dumps(tree), strict=True)
     except ValidationError as error:
         raise _explain(error, tree, where) from None
+
+
+def _with_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
+    for override in overrides:
+        tree = _merge(tree, _nested(*_parse_override(override)))
+    return tree
+
+
+def _nested(key: str, value: Any) -> Any:
+    """``a.b`` and a value as ``{a: {b: value}}``."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
 
 
 def _parse_override(text: str) -> tuple[str, Any]:

@@ -11,7 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tldr.config import PPO, SFT, BestOfN, DataStage, Evaluation, Labels, Pretrain, Reward, Settings
+from tldr.config import (
+    PPO,
+    SFT,
+    BestOfN,
+    DataStage,
+    Evaluation,
+    Labels,
+    Pairs,
+    Pretrain,
+    Ratings,
+    Reward,
+    Settings,
+)
 from tldr.stages.context import RunContext
 
 
@@ -76,9 +88,19 @@ STAGES: dict[str, Stage] = {
     "score": Stage(
         "tldr.stages.score",
         Evaluation,
-        ("samples", "sft", "reward", "policy", "data"),
+        ("samples", "sft", "reward", "policy", "ppo", "data"),
         "Score samples: reward model, log-probabilities, the planted truth.",
         0.5,
-        optional=("sft", "reward", "policy"),
+        optional=("sft", "reward", "policy", "ppo"),
+    ),
+    "pairs": Stage(
+        "tldr.stages.pairs", Pairs, ("data", "labels"), "Score labelled pairs and probes by every model.", 2
+    ),
+    "ratings": Stage(
+        "tldr.stages.ratings",
+        Ratings,
+        ("data",),
+        "Have simulated labelers rate every policy's summaries.",
+        0.1,
     ),
 }

@@ -1,0 +1,205 @@
+"""The stages that only measure: sampling plans, token traces, scored pairs, probes, ratings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.stages import lab as laboratory
+from tldr.config import BestOfN, Evaluation, Pairs
+from tldr.data.formats import encode_queries, encode_response
+from tldr.data.sources import load_comparisons, load_posts
+from tldr.models.ladder import load_policy
+from tldr.models.packed import collate, response_logprobs
+from tldr.records import Comparison, Rating, Sample, TokenTrace, read_records
+from tldr.stages.ppo import PPOStage
+from tldr.stages.sample import plan
+from tldr.train.checkpoint import hash_folder
+from tldr.train.metrics import read_metrics
+
+
+def test_sft_policies_alone_have_further_temperatures_and_nuclei() -> None:
+    settings = Evaluation(temperatures=[0.0, 0.7], sft_temperatures=[0.7, 1.0], sft_top_ps=[0.8])
+    assert [(way.temperature, way.top_p) for way in plan(settings, "ppo")] == [(0.0, 1.0), (0.7, 1.0)]
+    ways = [(way.temperature, way.top_p) for way in plan(settings, "sft")]
+    assert ways == [(0.0, 1.0), (0.7, 1.0), (1.0, 1.0), (1.0, 0.8)]
+    assert all(way.stop_newline for way in plan(settings, "pretrained"))
+
+
+def test_traces_add_up_to_the_samples_they_are_of(lab: Path) -> None:
+    greedy = {s.id: s for s in read_records(lab / "score" / "samples.jsonl", Sample) if s.temperature == 0}
+    rows = read_records(lab / "score" / "tokens.jsonl", TokenTrace)
+    assert {row.id for row in rows} == set(greedy)
+    beta = read_metrics(lab / "ppo" / "metrics.jsonl")[-1]["beta"]
+    for row in rows:
+        sample = greedy[row.id]
+        assert len(row.pieces) == sample.tokens
+        assert row.logprob_sft is not None and row.reward is not None and row.value is not None
+        assert sum(row.logprob) == pytest.approx(sample.logprob, abs=0.01)
+        kl = sum(row.logprob) - sum(row.logprob_sft)
+        assert sum(row.reward) == pytest.approx(sample.scores["rm"] - beta * kl, abs=0.01)
+        assert "".join(row.pieces).strip().startswith(sample.text.strip()[:10])
+
+
+def test_samples_of_one_post_are_scored_as_if_each_were_alone(lab: Path) -> None:
+    policy = load_policy(lab / "ppo" / "checkpoint")
+    posts = {post.id: post for post in load_posts(lab / "data" / "valid2.jsonl")}
+    tokenizer = PPOStage(laboratory.context("ppo", lab, lab / "ppo")).tokenizer
+    for sample in read_records(lab / "score" / "samples.jsonl", Sample)[:6]:
+        query = encode_queries(tokenizer, [posts[sample.id]], 96)
+        with torch.inference_mode():
+            alone = response_logprobs(policy, collate(query, [[sample.response_ids or []]], 0)).sum()
+        assert sample.logprob == pytest.approx(float(alone), abs=1e-4)
+
+
+def test_pool_is_scored_by_every_reward_model(lab: Path, tmp_path: Path) -> None:
+    ctx = laboratory.context("best_of_n", lab, tmp_path, settings=BestOfN(n=3, posts=5))
+    inputs = ctx.inputs | {"reward-m_n-9": lab / "reward"}
+    laboratory.run(
+        laboratory.context("best_of_n", lab, tmp_path, settings=ctx.settings, inputs=inputs), "best_of_n"
+    )
+    pool = read_records(tmp_path / "pool.jsonl", Sample)
+    assert Counter(sample.id for sample in pool) == dict.fromkeys({sample.id for sample in pool}, 3)
+    assert len(pool) == 15
+    assert all(sample.scores["rm"] == sample.scores["rm_m_n-9"] for sample in pool)
+
+
+def scored_pairs(lab: Path, name: str) -> list[Comparison]:
+    return read_records(lab / "pairs" / f"{name}.jsonl", Comparison)
+
+
+def test_pairs_carry_every_scorers_value(lab: Path) -> None:
+    for name in ("valid2", "probes", "same_policy"):
+        for pair in scored_pairs(lab, name):
+            for summary in pair.summaries:
+                assert set(summary.scores) == {"rm_s", "logprob_s", "tokens", "gold"}
+    labels = load_comparisons(lab / "labels" / "valid2.jsonl")
+    assert len(scored_pairs(lab, "valid2")) == len(labels)
+    assert {pair.split for pair in scored_pairs(lab, "valid2")} == {"valid2"}
+    # What the reward stage says of its own accuracy is what these scores say.
+    right = [
+        (pair.summaries[0].scores["rm_s"] > pair.summaries[1].scores["rm_s"]) == (pair.choice == 0)
+        for pair in scored_pairs(lab, "valid2")
+        if pair.summaries[0].text != pair.summaries[1].text
+    ]
+    said = json.loads((lab / "reward" / "evaluation.json").read_text())["valid2_accuracy"]
+    assert mean(right) == pytest.approx(said, abs=0.03)
+    # ... and confidence has come through: signed, never 5.
+    assert {pair.extra.confidence for pair in scored_pairs(lab, "valid2")} <= {1, 2, 3, 4, 6, 7, 8, 9}
+
+
+def test_scores_of_pairs_are_those_of_the_text_alone(lab: Path) -> None:
+    policy = AutoModelForCausalLM.from_pretrained(lab / "sft" / "checkpoint")
+    tokenizer = PPOStage(laboratory.context("ppo", lab, lab / "ppo")).tokenizer
+    for pair in scored_pairs(lab, "same_policy")[:4]:
+        query = encode_queries(tokenizer, [pair.info], 96)[0]
+        response = encode_response(tokenizer, pair.summaries[1].text, 64)
+        with torch.inference_mode():
+            logits = policy(torch.tensor([query + response])).logits[0].log_softmax(-1)
+        own = sum(float(logits[len(query) - 1 + i, token]) for i, token in enumerate(response))
+        assert pair.summaries[1].scores["logprob_s"] == pytest.approx(own, abs=1e-3)
+        assert pair.summaries[1].scores["tokens"] == len(response)
+
+
+def test_same_policy_pairs_have_several_workers_and_one_policy(lab: Path) -> None:
+    pairs = scored_pairs(lab, "same_policy")
+    assert {summary.policy for pair in pairs for summary in pair.summaries} == {"sft-s-t0.7"}
+    workers: dict[str, set[str]] = {}
+    for pair in pairs:
+        workers.setdefault(pair.info.id or "", set()).add(pair.worker)
+    assert workers and all(len(names) == 3 for names in workers.values())
+
+
+def test_probes_name_themselves_and_their_better_side_is_better_in_truth(lab: Path) -> None:
+    gaps: dict[str, list[float]] = {}
+    for pair in scored_pairs(lab, "probes"):
+        assert pair.choice == 0 and pair.worker == "probe"
+        better, worse = (summary.scores["gold"] for summary in pair.summaries)
+        gaps.setdefault(pair.batch, []).append(better - worse)
+    for edit in ("human-improved edit", "improving edits that shorten"):
+        assert min(gaps[edit]) > 0, "a planted edit always improves"
+    assert {"lead-3 vs shuffled lead-3", "title vs title twice", "reference vs lead-2"} <= set(gaps)
+
+
+def test_files_without_labelers_are_scored_all_the_same(lab: Path, tmp_path: Path) -> None:
+    """Real posts have no planted facts: held-out labels and probes, no simulated workers."""
+    data, labels = tmp_path / "data", tmp_path / "labels"
+    shutil.copytree(lab / "data", data)
+    labels.mkdir()
+    for source, target in ((lab / "data" / "valid2.jsonl", data), (lab / "labels" / "valid2.jsonl", labels)):
+        lines = []
+        for line in source.read_text().splitlines():
+            row: dict[str, Any] = json.loads(line)
+            row.pop("facts", None)
+            row.get("info", {}).pop("facts", None)
+            lines.append(json.dumps(row))
+        (target / "valid2.jsonl").write_text("\n".join(lines) + "\n")
+    inputs = {"data": data, "labels": labels, "reward-s": lab / "reward", "sft-s": lab / "sft"}
+    ctx = laboratory.context("pairs", lab, tmp_path / "out", settings=Pairs(posts=4), inputs=inputs)
+    laboratory.run(ctx, "pairs")
+    assert sorted(path.name for path in ctx.folder.glob("*.jsonl")) == ["probes.jsonl", "valid2.jsonl"]
+
+
+def test_ratings_of_the_greedy_samples_and_of_plain_baselines(lab: Path) -> None:
+    rows = read_records(lab / "ratings" / "ratings.jsonl", Rating)
+    assert Counter(row.summary.policy for row in rows) == {
+        "reference": 8,
+        "title": 8,
+        "lead-2": 8,
+        "ppo-s": 8,
+    }
+    greedy = {
+        s.id: s.text for s in read_records(lab / "sample" / "samples.jsonl", Sample) if s.temperature == 0
+    }
+    for row in rows:
+        if row.summary.policy == "ppo-s":
+            assert row.summary.text.strip() == greedy[row.info.id or ""].strip()
+        assert all(
+            1 <= value <= 7 for value in (row.summary.axes.overall or 0, row.summary.axes.accuracy or 0)
+        )
+
+
+def test_kept_rollouts_survive_a_kill_and_show_the_way(lab: Path, tmp_path: Path) -> None:
+    """Rollouts that were written before a kill are neither lost nor doubled."""
+    settings = laboratory.PPO.model_copy(update={"keep_rollouts": 2})
+    whole = laboratory.run(laboratory.context("ppo", lab, tmp_path / "whole", settings=settings), "ppo")
+    rows = read_records(whole / "rollouts.jsonl", Sample)
+    assert Counter(row.tags["iteration"] for row in rows) == {1: 16, 3: 16, 4: 16}
+    assert {"rm", "gold"} <= set(rows[0].scores) and not (whole / "rollouts").exists()
+    first = [(row.logprob or 0) - (row.logprob_sft or 0) for row in rows if row.tags["iteration"] == 1]
+    assert mean(first) == pytest.approx(0, abs=1e-5)
+
+    stage = PPOStage(laboratory.context("ppo", lab, tmp_path / "again", settings=settings))
+    stage._save_rollout(stage.rollout(0, 0.05), 0)  # a kill after the first iteration leaves this
+    again = laboratory.run(laboratory.context("ppo", lab, tmp_path / "again", settings=settings), "ppo")
+    assert (again / "rollouts.jsonl").read_bytes().replace(b"again", b"whole") == (
+        whole / "rollouts.jsonl"
+    ).read_bytes()
+    stage = PPOStage(laboratory.context("ppo", lab, again, settings=settings))
+    before = (again / "rollouts.jsonl").read_bytes()
+    stage.save()  # ... and so does one after they were joined
+    assert (again / "rollouts.jsonl").read_bytes() == before
+
+
+def test_shared_value_network_is_a_head_on_the_policy(lab: Path, tmp_path: Path) -> None:
+    settings = laboratory.PPO.model_copy(update={"value_network": "shared"})
+    stage = PPOStage(laboratory.context("ppo", lab, tmp_path / "stage", settings=settings))
+    assert stage.models.value is stage.models.policy and list(stage.stepper.modules) == ["policy"]
+    assert float(stage.rollout(0, 0.05).values.abs().max()) == 0.0, "its head starts at 0"
+    folder = laboratory.run(laboratory.context("ppo", lab, tmp_path / "run", settings=settings), "ppo")
+    assert not (folder / "value").exists() and (lab / "ppo" / "value").is_dir()
+    names = set(dict(load_policy(folder / "checkpoint").named_parameters()))
+    assert names == set(dict(load_policy(lab / "ppo" / "checkpoint").named_parameters())), (
+        "the head is not saved"
+    )
+    assert hash_folder(folder / "checkpoint") != hash_folder(lab / "ppo" / "checkpoint")
+    rows = read_metrics(folder / "metrics.jsonl")
+    assert rows[-1]["value_loss"] < rows[0]["value_loss"]

@@ -1,0 +1,35 @@
+"""Edits that improve a summary of a toy post, as the paper's labelers made them (P 4.3, Table 17)."""
+
+from __future__ import annotations
+
+import random
+
+from tldr.records import Post
+from tldr.toy import authors, phrases
+from tldr.toy.world import facts_of, other_value
+
+
+def corrected(rng: random.Random, post: Post) -> tuple[str, str]:
+    """A careful summary, and the same with one stated fact wrong."""
+    facts = facts_of(post)
+    state = rng.getstate()
+    better = authors.careful(rng, facts)
+    slot = rng.choice([name for name, value in facts.items() if value in better.replace(".", " ").split()])
+    wrong = {**facts, slot: other_value(rng, slot, facts[slot])}
+    rng.setstate(state)
+    worse = authors.careful(rng, wrong)
+    rng.random()  # so that the next draw does not repeat this one
+    return better, worse
+
+
+def shortened(rng: random.Random, post: Post) -> tuple[str, str]:
+    """A careful summary, and the same with a sentence more that says something false."""
+    facts = facts_of(post)
+    better = authors.careful(rng, facts)
+    slot, choices = rng.choice((("con", phrases.CON), ("feel", phrases.FEEL)))
+    false = {**facts, slot: other_value(rng, slot, facts[slot])}
+    return better, f"{better} {rng.choice(choices).format_map(false)}"
+
+
+EDITS = {"human-improved edit": corrected, "improving edits that shorten": shortened}
+"""Probe -> how its pair (better, worse) is made; the names are the published probes'."""
