@@ -274,6 +274,7 @@ def test_variants_branch_off_and_leave_the_main_runs_as_they_were(config: Path) 
             for stage in ("ppo-m-s0", "sample-m-s0-ppo", "score-m-s0-ppo")
             for beta in ("0.3", "0")
         ),
+        "score-m-s0-sft-n-100",
         "best_of_n-m-s0-pool",
         "pairs-s0",
         "ratings-s0",
@@ -285,6 +286,8 @@ def test_variants_branch_off_and_leave_the_main_runs_as_they_were(config: Path) 
     assert ppo.settings.model_dump()["optimizer"]["lr"] == 5e-4, "the rest is the study's, size by size"
     assert parents(after["score-m-s0-ppo-kl-0"])["reward"] == ["reward-m-s0-n-100"]
     assert after["sample-m-s0-ppo-kl-0"].settings.model_dump()["temperatures"] == [1.0]
+    assert parents(after["score-m-s0-sft-n-100"])["reward"] == ["reward-m-s0-n-100"], "the sweep's start"
+    assert parents(after["score-m-s0-sft-n-100"])["samples"] == ["sample-m-s0-sft"]
     assert after["score-m-s0-ppo-kl-0"].tags == {"size": "m", "method": "ppo", "variant": "kl-0"}
 
 

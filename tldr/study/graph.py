@@ -160,11 +160,12 @@ class Made:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A PPO variant's name, the reward model that scores its samples, and how they are drawn."""
+    """A variant's name, the reward model that scores its samples, and how they are drawn (None: as the
+    study's own policies)."""
 
     name: str
     reward: Source
-    temperatures: list[float]
+    temperatures: list[float] | None = None
 
 
 class _Graph:
@@ -342,6 +343,9 @@ class _Graph:
                 policy = self.add(replace(run, variant=name))
                 sweep = Sweep(name, reward, variant.temperatures)
                 self._sample_and_score(made, size, "ppo", policy, sweep)
+                if variant.reward:  # what that reward model makes of the policy that all of them start from
+                    start = Sweep(variant.reward, reward)
+                    self._score(made, size, "sft", made.samples[f"samples-sft-{size}"], sft, start)
 
     def _pools(self, made: Made, rewards: dict[tuple[str, str], Source]) -> None:
         """Larger pools, scored by the reward models of all sizes and by the variants of their own."""
