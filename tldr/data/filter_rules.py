@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import PositiveInt, field_validator
 
-from tldr.config import NonNegative, Settings, Unit
+from tldr.config.base import NonNegative, Settings, Unit
 
 RULES_FOLDER = Path(__file__).parent / "rules"
 

@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tldr.config import Lengths, Precision
-from tldr.data.formats import encode_responses
+from tldr.data.formats import encode_queries, encode_responses
 from tldr.errors import UsageError
-from tldr.records import Post
-from tldr.stages.common import Device, encode_posts, open_reward, open_tokenizer
+from tldr.records import Article, Post
+from tldr.stages.common import Device, open_reward, open_tokenizer
 from tldr.stages.scoring import Scorer
 
 UNCUT = 1_000_000
 """Tokens that no summary has."""
 
-Scores = Callable[[Sequence[Post], Sequence[str]], list[float]]
+Scores = Callable[[Sequence[Post | Article], Sequence[str]], list[float]]
 """Scores of (n,) summaries of (n,) posts, higher is better."""
 
 
@@ -32,7 +32,7 @@ def reward_scores(checkpoint: Path, lengths: Lengths, precision: Precision = "au
     tokenizer = open_tokenizer(checkpoint)
     reward = open_reward(checkpoint, device)
 
-    def scores(posts: Sequence[Post], texts: Sequence[str]) -> list[float]:
+    def scores(posts: Sequence[Post | Article], texts: Sequence[str]) -> list[float]:
         ids = encode_responses(tokenizer, texts, UNCUT)
         if (longest := max(map(len, ids))) > lengths.rm_response:
             raise UsageError(
@@ -42,7 +42,7 @@ def reward_scores(checkpoint: Path, lengths: Lengths, precision: Precision = "au
         places: dict[str, list[int]] = {}  # a post is read once for all its summaries
         for place, post in enumerate(posts):
             places.setdefault(post.id, []).append(place)
-        queries = encode_posts(tokenizer, [posts[same[0]] for same in places.values()], lengths)
+        queries = encode_queries(tokenizer, [posts[same[0]] for same in places.values()], lengths.query)
         responses = [[ids[place] for place in same] for same in places.values()]
         rows = Scorer(tokenizer, queries, responses, device).rewards(reward)
         found = {
@@ -72,8 +72,8 @@ def embedding_scores(model: str) -> Scores:
         ) from None
     encoder = SentenceTransformer(model, model_kwargs={"use_safetensors": True})
 
-    def scores(posts: Sequence[Post], texts: Sequence[str]) -> list[float]:
-        bodies = {post.id: post.post for post in posts}
+    def scores(posts: Sequence[Post | Article], texts: Sequence[str]) -> list[float]:
+        bodies = {post.id: post.post if isinstance(post, Post) else post.article for post in posts}
         vectors = encoder.encode(
             [*bodies.values(), *texts], normalize_embeddings=True, show_progress_bar=False
         )

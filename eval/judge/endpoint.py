@@ -1,0 +1,191 @@
+"""One request to an OpenAI-compatible endpoint: what came back, or what to do about it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, ValidationError
+
+from eval.judge.cache import Answer, Question
+from tldr.errors import LabError, UsageError
+
+OPENAI_URL = "https://api.openai.com/v1"
+KEY_VARIABLE = "OPENAI_API_KEY"
+_PASSING = {408, 409, 425, 429}
+"""Statuses below 500 that a later attempt may not meet."""
+_REFUSALS = {401, 403, 404}
+"""Statuses that every other question would meet as well."""
+
+
+class RefusedError(LabError):
+    """The endpoint will answer no question: wrong key, wrong model, no money left."""
+
+
+class UnansweredError(Exception):
+    """This question gets no answer."""
+
+
+class AgainError(Exception):
+    """This attempt failed and another one may not.
+
+    Attributes:
+        wait: seconds the endpoint wants to be left alone, None if it did not say.
+        billed: the attempt may have been paid for all the same.
+    """
+
+    def __init__(self, reason: str, *, wait: float | None = None, billed: bool = False):
+        super().__init__(reason)
+        self.wait = wait
+        self.billed = billed
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+
+
+class _Completion(BaseModel):
+    """What is read of a chat completion; the rest may be anything."""
+
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+    usage: Any = None
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where a model answers.
+
+    Attributes:
+        timeout: seconds for one attempt.
+    """
+
+    model: str
+    url: str = OPENAI_URL
+    timeout: float = 60.0
+
+    def question(self, prompt: str, answer_tokens: int) -> Question:
+        """The question a prompt makes: temperature 0, so many tokens of answer."""
+        parameters = {"temperature": 0.0, "max_tokens": answer_tokens}
+        return Question(self.model, self.url.rstrip("/"), prompt, parameters)
+
+
+class Endpoint:
+    """Asks a model. The key comes from the environment alone; it is in no message and no answer.
+
+    Raises:
+        UsageError: openai is not installed, no key where one is needed, or a URL that holds one.
+    """
+
+    def __init__(self, connection: Connection):
+        try:
+            import openai
+        except ImportError:
+            raise UsageError(
+                "asking an endpoint needs the openai package", remedy="pip install 'tldr-feedback[judge]'"
+            ) from None
+        url = urlsplit(connection.url)
+        if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query:
+            raise UsageError(
+                "not an endpoint's address: http(s)://HOST/PATH, with no key in it",
+                where="--base-url",
+                remedy=f"put the key into {KEY_VARIABLE}",
+            )
+        self._key = os.environ.get(KEY_VARIABLE, "").strip()
+        if not self._key and connection.url == OPENAI_URL:
+            raise UsageError(f"no key for {OPENAI_URL}", remedy=f"put it into {KEY_VARIABLE}")
+        self.connection = connection
+        self._openai = openai
+        self._client = openai.OpenAI(
+            api_key=self._key or "none",
+            base_url=connection.url,
+            timeout=connection.timeout,
+            max_retries=0,  # retried by the judge, which sees to the budget before every attempt
+        )
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
+
+    def ask(self, question: Question) -> Answer:
+        """One attempt.
+
+        Raises:
+            AgainError, UnansweredError, RefusedError: as they say.
+        """
+        try:
+            response = self._client.chat.completions.with_raw_response.create(
+                model=question.model,
+                messages=[{"role": "user", "content": question.prompt}],
+                temperature=question.parameters["temperature"],
+                max_tokens=int(question.parameters["max_tokens"]),
+            )
+            content = response.content
+        except self._openai.APIStatusError as error:
+            raise self._of_status(error) from None
+        except self._openai.APIError as error:
+            # A connection that never came about was not billed; one that broke or timed out may be.
+            never = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
+            reason = f"{error.message} {error.__cause__ or ''}".strip()
+            raise AgainError(self._reason(reason), billed=not never) from None
+        try:
+            completion = _Completion.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            reason = f"not a chat completion: {place}{': ' if place else ''}{first['msg']}"
+            raise AgainError(self._reason(reason), billed=True) from None
+        message = completion.choices[0].message
+        text = message.content or message.refusal or ""
+        return Answer(
+            self._without_key(text),
+            _count(completion.usage, "prompt_tokens"),
+            _count(completion.usage, "completion_tokens"),
+        )
+
+    def _of_status(self, error: Any) -> Exception:
+        status = int(error.status_code)
+        reason = self._reason(f"{status}: {error.message}")
+        out_of_money = error.code == "insufficient_quota"
+        if status in _REFUSALS or out_of_money:
+            remedy = f"check the model's name, --base-url and {KEY_VARIABLE}"
+            return RefusedError(f"the endpoint answers {reason}", where=self.connection.url, remedy=remedy)
+        if status in _PASSING or status >= 500:
+            return AgainError(reason, wait=_retry_after(error.response.headers.get("retry-after")))
+        return UnansweredError(reason)
+
+    def _without_key(self, text: str) -> str:
+        """`text` with the key taken out, in case the endpoint sends it back."""
+        return text.replace(self._key, "[key]") if self._key else text
+
+    def _reason(self, text: str) -> str:
+        """An error on one line of bearable length; some endpoints send whole pages."""
+        return " ".join(self._without_key(text).split())[:300]
+
+
+def _count(usage: Any, name: str) -> int | None:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if type(value) is int and value >= 0 else None
+
+
+def _retry_after(header: str | None) -> float | None:
+    """Seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3)."""
+    if not header:
+        return None
+    try:
+        return max(float(header), 0.0)
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(header)
+        return max((when - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,236 @@
+"""A language model as a judge: any OpenAI-compatible endpoint.
+
+Every pair is asked about in both orders, each axis by itself, at temperature 0. An answer is kept the
+moment it arrives (`eval.judge.cache`), so no verdict is paid twice and a run that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from eval.judge.budget import Budget, Estimate, Price, estimated_tokens
+from eval.judge.cache import Answer, Cache, Question
+from eval.judge.endpoint import AgainError, Endpoint, RefusedError, UnansweredError
+from eval.judge.pairs import ORDERS, Pair
+from eval.judge.prompt import Axis, build_prompt, parse_verdict
+from tldr.errors import LabError
+from tldr.records import Judgement
+
+_LONGEST_WAIT = 600.0
+"""Seconds; an endpoint that wants to be left alone for longer leaves its question unanswered."""
+_FAILURES_IN_A_ROW = 10
+"""Questions without an answer after which the rest are not tried."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How a judge goes about its work.
+
+    Attributes:
+        max_cost: dollars that the questions may cost, those that are paid already included.
+        concurrency: requests at once. attempts: for one question.
+        backoff: seconds before the second attempt; doubled for each further one up to a minute.
+        answer_tokens: at most this many tokens of answer; a longer answer is cut, and invalid.
+    """
+
+    max_cost: float | None = None
+    concurrency: int = 8
+    attempts: int = 8
+    backoff: float = 0.5
+    answer_tokens: int = 200
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question about a pair."""
+
+    pair: Pair
+    axis: Axis
+    order: tuple[int, int]
+    question: Question
+
+
+class LLMJudge:
+    """Judges by asking a model; see `eval.judge.prompt` for what it asks and how it reads."""
+
+    def __init__(self, endpoint: Endpoint, cache: Cache, price: Price, limits: Limits = Limits()):
+        self.endpoint, self.cache, self.price, self.limits = endpoint, cache, price, limits
+        self.retries = 0
+        self._stop = threading.Event()
+        self._failures = 0
+        self._tokens_per_estimate = 1.0
+
+    @property
+    def name(self) -> str:
+        """``openai:MODEL``."""
+        return f"openai:{self.endpoint.connection.model}"
+
+    def estimate(self, pairs: Sequence[Pair], axes: Sequence[Axis]) -> Estimate:
+        """What judging these would cost, answers in the cache left out."""
+        questions = {asked.question.key: asked.question for asked in self._questions(pairs, axes)}
+        known = self.cache.known(questions.values())
+        paid = sum(self._cost(questions[key], answer) for key, answer in known.items())
+        open_ones = [question for key, question in questions.items() if key not in known]
+        return Estimate(
+            questions=len(questions),
+            answered=len(known),
+            prompt_tokens=sum(map(self._prompt_tokens, open_ones)),
+            answer_tokens=self.limits.answer_tokens * len(open_ones),
+            cost=sum(map(self._at_most, open_ones)),
+            paid=paid,
+        )
+
+    def judge(self, pairs: Sequence[Pair], axes: Sequence[Axis]) -> Iterator[Judgement]:
+        """As `eval.judge.pairs.Judge`: what the cache knows first, the rest as it is answered.
+
+        Raises:
+            RefusedError: the endpoint answers nobody.
+            LabError: the money is spent, or questions got no answer; what was answered is kept.
+        """
+        asked: dict[str, list[_Asked]] = {}
+        for one in self._questions(pairs, axes):
+            asked.setdefault(one.question.key, []).append(one)
+        questions = {key: same[0].question for key, same in asked.items()}
+        known = self.cache.known(questions.values())
+        for key, answer in known.items():
+            yield from self._judgements(asked[key], answer)
+        self._stop.clear()
+        self._failures = 0
+        spent = sum(self._cost(questions[key], answer) for key, answer in known.items())
+        budget = Budget(self.limits.max_cost, spent)
+        lost: list[str] = []
+        refused: RefusedError | None = None
+        unasked = 0
+        pool = ThreadPoolExecutor(self.limits.concurrency)
+        try:
+            futures: dict[Future[Answer | None], str] = {
+                pool.submit(self._answer, question, budget): key
+                for key, question in questions.items()
+                if key not in known
+            }
+            for future in as_completed(futures):
+                try:
+                    reply = future.result()
+                except UnansweredError as error:
+                    lost.append(str(error))
+                    continue
+                except RefusedError as error:
+                    refused = error
+                    continue
+                if reply is None:
+                    unasked += 1
+                else:
+                    yield from self._judgements(asked[futures[future]], reply)
+        finally:
+            self._stop.set()
+            pool.shutdown(cancel_futures=True)  # what is under way is waited for, and kept
+        if refused is not None:
+            raise refused
+        self._tell(lost, unasked, len(questions), budget)
+
+    def _questions(self, pairs: Sequence[Pair], axes: Sequence[Axis]) -> Iterator[_Asked]:
+        for pair in pairs:
+            for axis in axes:
+                for order in ORDERS:
+                    a, b = (pair.texts[side] for side in order)
+                    prompt = build_prompt(pair.post, a, b, axis)
+                    question = self.endpoint.connection.question(prompt, self.limits.answer_tokens)
+                    yield _Asked(pair, axis, order, question)
+
+    def _judgements(self, asked: Sequence[_Asked], answer: Answer) -> Iterator[Judgement]:
+        verdict = parse_verdict(answer.text)
+        for one in asked:
+            sha = one.question.prompt_sha
+            yield one.pair.judgement(self.name, one.order, verdict, one.axis, raw=answer.text, prompt_sha=sha)
+
+    def _answer(self, question: Question, budget: Budget) -> Answer | None:
+        """The answer, asked for until it comes; None if the run stops before.
+
+        Raises:
+            UnansweredError: every attempt failed. RefusedError: as `Endpoint.ask`.
+        """
+        if self._stop.is_set():
+            return None
+        with self.cache.claim(question):
+            answer = self.cache.get(question)  # another process may have asked meanwhile
+            if answer is not None:
+                return answer
+            try:
+                answer = self._ask(question, budget)
+            except UnansweredError:
+                self._failures += 1
+                if self._failures >= _FAILURES_IN_A_ROW:
+                    self._stop.set()
+                raise
+            except BaseException:
+                self._stop.set()
+                raise
+        self._failures = 0
+        return answer
+
+    def _ask(self, question: Question, budget: Budget) -> Answer | None:
+        reserved = self._at_most(question)
+        for attempt in range(1, self.limits.attempts + 1):
+            if not budget.reserve(reserved):
+                self._stop.set()
+                return None
+            cost = 0.0
+            try:
+                answer = self.endpoint.ask(question)
+                self.cache.put(question, answer)
+                cost = self._cost(question, answer)
+                return answer
+            except AgainError as error:
+                cost = reserved if error.billed else 0.0
+                pause, reason = self._pause(error, attempt), str(error)
+            finally:
+                budget.settle(reserved, cost)
+            if attempt == self.limits.attempts or pause > _LONGEST_WAIT:
+                raise UnansweredError(f"{reason} (attempt {attempt})")
+            self.retries += 1
+            if self._stop.wait(pause):
+                return None
+        return None
+
+    def _pause(self, error: AgainError, attempt: int) -> float:
+        """Seconds to the next attempt: what the endpoint asks for, at least the doubled backoff."""
+        backoff = min(self.limits.backoff * 2.0 ** (attempt - 1), 60.0)
+        return max(backoff * random.uniform(0.5, 1.0), error.wait or 0.0)
+
+    def _prompt_tokens(self, question: Question) -> int:
+        """From the prompt's length, and more where the endpoint has counted more than that before."""
+        return math.ceil(estimated_tokens(question.prompt) * self._tokens_per_estimate)
+
+    def _at_most(self, question: Question) -> float:
+        return self.price.of(self._prompt_tokens(question), self.limits.answer_tokens)
+
+    def _cost(self, question: Question, answer: Answer) -> float:
+        """Dollars an answer cost; where the endpoint counted no tokens, at most."""
+        prompt, written = answer.prompt_tokens, answer.answer_tokens
+        if prompt is not None:
+            ratio = prompt / estimated_tokens(question.prompt)
+            self._tokens_per_estimate = max(self._tokens_per_estimate, ratio)
+        return self.price.of(
+            self._prompt_tokens(question) if prompt is None else prompt,
+            self.limits.answer_tokens if written is None else written,
+        )
+
+    def _tell(self, lost: Sequence[str], unasked: int, questions: int, budget: Budget) -> None:
+        """Raise if questions are open."""
+        kept = f"what was answered is kept in {self.cache.path}"
+        if lost:
+            raise LabError(
+                f"{len(lost) + unasked} of {questions} questions got no answer; the last: {lost[-1]}",
+                where=self.endpoint.connection.url,
+                remedy=f"run it again: {kept}",
+            )
+        if unasked:
+            raise LabError(
+                f"--max-cost reached: ${budget.spent:.4f} spent, {unasked} of {questions} questions open",
+                remedy=f"raise --max-cost and run it again: {kept}",
+            )

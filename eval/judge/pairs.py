@@ -1,0 +1,138 @@
+"""What is judged, and what a judge is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pandas as pd
+
+from eval.io import join_by_post
+from eval.judge.prompt import Axis, Source, Verdict
+from eval.pairs import REFERENCE
+from tldr.errors import UsageError
+from tldr.records import Article, Judgement, Post
+
+ORDERS = ((0, 1), (1, 0))
+"""Which summary is shown as A; every pair is judged in both."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two summaries of a post or article; `runs` are those that either came from."""
+
+    post: Source
+    policies: tuple[str, str]
+    texts: tuple[str, str]
+    runs: tuple[str, ...] = ()
+
+    def judgement(
+        self,
+        judge: str,
+        order: tuple[int, int],
+        verdict: Verdict,
+        axis: Axis,
+        **more: str | float,
+    ) -> Judgement:
+        """The record of a verdict on this pair; `more` as `Judgement`."""
+        fields = {
+            "id": self.post.id,
+            "policies": list(self.policies),
+            "order": list(order),
+            "judge": judge,
+            "verdict": verdict,
+            "axis": axis,
+            "texts": list(self.texts),
+            "runs": list(self.runs),
+        }
+        return Judgement.model_validate(fields | more)
+
+
+class Judge(Protocol):
+    """Whoever can say which of two summaries is better."""
+
+    @property
+    def name(self) -> str:
+        """The judge, as judgements name it."""
+
+    def judge(self, pairs: Sequence[Pair], axes: Sequence[Axis]) -> Iterator[Judgement]:
+        """Two judgements for every pair and axis, one in each order, in any sequence.
+
+        Raises:
+            LabError: the judge cannot go on; all that it found out before was yielded.
+        """
+
+
+def pairs_to_judge(
+    samples: pd.DataFrame, posts: pd.DataFrame, *, against: str = REFERENCE, limit: int | None = None
+) -> list[Pair]:
+    """Every policy's samples against the post's reference, or another policy's sample of it.
+
+    A policy sampled in several ways gives one policy each, named like ``sft-m-t0.7``.
+
+    Args:
+        samples, posts: as `eval.io.load_samples` and `eval.io.load_posts` give them.
+        against: "reference", or one of the policies.
+        limit: judge this many posts, the same for every policy, chosen by a hash of their ids;
+            a higher limit only adds posts.
+
+    Raises:
+        UsageError: posts, references or samples of `against` are missing or ambiguous.
+    """
+    named = samples.assign(policy=_names(samples)).drop_duplicates(["id", "policy", "seed", "text"])
+    if limit is not None:
+        ids = sorted(named["id"].unique(), key=lambda one: hashlib.sha256(one.encode()).digest())[:limit]
+        named = named[named["id"].isin(ids)]
+    others = _others(named, posts, against)
+    rows = join_by_post(named[named["policy"] != against], posts, what="posts")
+    rows = join_by_post(rows, others, what=f"samples of {against}" if against != REFERENCE else "references")
+    if rows.empty:
+        raise UsageError(f"no samples to set against {against}")
+    return [
+        Pair(
+            _source(row),
+            (row["policy"], against),
+            (row["text"], row["other_text"]),
+            tuple(dict.fromkeys(run for run in (row["run"], row["other_run"]) if run)),
+        )
+        for row in rows.to_dict("records")
+    ]
+
+
+def _source(row: Mapping[Hashable, Any]) -> Source:
+    """The post, or the article: that has no subreddit (`eval.io.load_posts`)."""
+    if pd.isna(row["subreddit"]):
+        return Article(id=row["id"], article=row["post"])
+    return Post(id=row["id"], subreddit=row["subreddit"], title=row["title"], post=row["post"])
+
+
+def _others(samples: pd.DataFrame, posts: pd.DataFrame, against: str) -> pd.DataFrame:
+    """By post id: ``other_text`` and ``other_run`` of what everything is set against."""
+    if against == REFERENCE:
+        references = posts["summary"].dropna()
+        return pd.DataFrame({"other_text": references, "other_run": ""})
+    chosen = samples[samples["policy"] == against]
+    if chosen.empty:
+        names = ", ".join(sorted(samples["policy"].unique()))
+        raise UsageError(f"no samples of {against!r}", where="--against", remedy=f"choose from {names}")
+    if chosen["id"].duplicated().any():
+        raise UsageError(
+            f"{against} has several samples of one post, from {', '.join(sorted(set(chosen['run'])))}",
+            where="--against",
+            remedy="give the samples of one of its runs",
+        )
+    return chosen.set_index("id")[["text", "run"]].add_prefix("other_")
+
+
+def _names(samples: pd.DataFrame) -> pd.Series[str]:
+    """The policies' names, with what tells several ways of sampling apart."""
+    names = samples["policy"].copy()
+    for column, letter in (("temperature", "t"), ("top_p", "p")):
+        several = samples.groupby("policy")[column].transform("nunique") > 1
+        names = names.where(
+            ~several,
+            names + "-" + letter + samples[column].map("{:g}".format, na_action="ignore").fillna("?"),
+        )
+    return names

@@ -1,0 +1,128 @@
+"""A study: data, ladder, seeds, stages, their variants, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tldr.config.base import Name, NonNegative, Precision, Settings
+from tldr.config.data import FileData, Lengths, ModelSpec, TokenizerSpec, ToyData
+from tldr.config.stages import PPO, SFT, BestOfN, Evaluation, Labels, Pairs, Pretrain, Ratings, Reward
+
+
+class RewardVariant(Settings):
+    """Reward models trained otherwise: on fewer labels (Fig. 6), say."""
+
+    kind: Literal["reward"] = "reward"
+    sizes: list[Name] | None = None
+    """None: the whole ladder."""
+    set: Reward
+    """What differs from the study's `reward`; the rest is taken from there."""
+
+
+class PPOVariant(Settings):
+    """Policies trained otherwise: another KL coefficient (Fig. 5), a shared value network (Fig. 11)."""
+
+    kind: Literal["ppo"] = "ppo"
+    sizes: list[Name] | None = None
+    set: PPO
+    reward: Name | None = None
+    """The reward variant to train against; None: the study's own reward model."""
+    temperatures: Annotated[list[NonNegative], Field(min_length=1)] = [1.0]
+    """At which the policy is sampled: 1 for a KL axis."""
+
+
+class BestOfNVariant(Settings):
+    """A larger pool, scored by every reward model of the study and chosen from by N (Fig. 7)."""
+
+    kind: Literal["best_of_n"] = "best_of_n"
+    sizes: list[Name] | None = None
+    set: BestOfN
+
+
+Variant = Annotated[RewardVariant | PPOVariant | BestOfNVariant, Field(discriminator="kind")]
+
+
+class Study(Settings):
+    """One experiment: data, ladder, seeds, stages, evaluation."""
+
+    name: Name
+    description: str = ""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    precision: Precision = "auto"
+    data: Annotated[ToyData | FileData, Field(discriminator="kind")]
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    lengths: Lengths = Lengths()
+    ladder: Annotated[dict[Name, ModelSpec], Field(min_length=1)]
+    pretrain: Pretrain | None = None
+    sft: SFT = SFT()
+    labels: Labels = Labels()
+    reward: Reward = Reward()
+    ppo: PPO = PPO()
+    best_of_n: BestOfN | None = BestOfN()
+    evaluation: Evaluation = Evaluation()
+    pairs: Pairs | None = None
+    ratings: Ratings | None = None
+    variants: dict[Name, Variant] = {}
+    """Stages run again with other settings: scaling, ablations. In a study file a variant may hold
+    ``sweep: {beta: [0.1, 0]}``; it stands for one variant a value (``kl-0.1``, ``kl-0``)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        for size, model in self.ladder.items():
+            if model.path is None and self.pretrain is None:
+                raise ValueError(
+                    f"ladder.{size} starts from a random init but the study has no pretrain stage"
+                )
+            room = self.lengths.query + self.lengths.response
+            if model.path is None and model.context < room:
+                raise ValueError(
+                    f"ladder.{size}.context {model.context} is shorter than query + response = {room}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _names(self) -> Study:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds}: one is named twice")
+        for stage, settings in self:
+            for key, sizes in settings.size_maps() if isinstance(settings, Settings) else ():
+                if odd := sizes ^ set(self.ladder):
+                    raise ValueError(
+                        f"{stage}.{key} names {_list(sizes)}, the ladder {_list(self.ladder)}: "
+                        f"they differ in {_list(odd)}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _variants(self) -> Study:
+        for name, variant in self.variants.items():
+            if odd := set(variant.sizes or ()) - set(self.ladder):
+                raise ValueError(f"variants.{name}.sizes: the ladder has no {_list(odd)}")
+            if isinstance(variant, PPOVariant) and variant.reward is not None:
+                other = self.variants.get(variant.reward)
+                if not isinstance(other, RewardVariant):
+                    raise ValueError(f"variants.{name}.reward: '{variant.reward}' is no reward variant")
+                if odd := set(variant.sizes or self.ladder) - set(other.sizes or self.ladder):
+                    raise ValueError(f"variants.{name}: {variant.reward} is not trained at size {_list(odd)}")
+        return self
+
+    @model_validator(mode="after")
+    def _labelers(self) -> Study:
+        """Only the toy world can label what a policy writes."""
+        if isinstance(self.data, FileData):
+            if self.data.comparisons is None:
+                raise ValueError("data.comparisons is missing: files bring no labelers, so give their labels")
+            if self.ppo.rounds > 1:
+                raise ValueError(f"ppo.rounds {self.ppo.rounds} needs fresh labels, which files cannot give")
+            if self.best_of_n and "gold" in self.best_of_n.scorers:
+                raise ValueError("best_of_n.scorers: gold is known in the toy world only")
+            if self.ratings:
+                raise ValueError("ratings: only the toy world has labelers to rate what a policy writes")
+        return self
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
