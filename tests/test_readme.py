@@ -16,7 +16,8 @@ TINY_STUDY = (
     "data.corpus=400 data.sft_posts=96 data.ppo_posts=128 data.valid1_posts=24 data.valid2_posts=24 "
     "pretrain.steps=8 pretrain.optimizer.lr=0.005 sft.optimizer.lr=0.004 reward.optimizer.lr=0.002 "
     "labels.pairs=64 labels.valid_pairs=32 ppo.episodes=32 ppo.batch=16 ppo.optimizer.lr=0.0005 "
-    "ppo.optimizer.warmup=0 best_of_n.n=4 evaluation.bootstrap=50"
+    "ppo.optimizer.warmup=0 best_of_n.n=4 evaluation.bootstrap=50 pairs.posts=8 ratings.posts=8 "
+    "evaluation.sft_temperatures=[] evaluation.sft_top_ps=[]"
 ).split()
 TINY_WORLD = (
     "data.corpus=200 data.sft_posts=64 data.ppo_posts=64 data.valid1_posts=16 data.valid2_posts=24"

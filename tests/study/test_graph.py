@@ -291,6 +291,12 @@ def test_variants_branch_off_and_leave_the_main_runs_as_they_were(config: Path) 
     assert after["score-m-s0-ppo-kl-0"].tags == {"size": "m", "method": "ppo", "variant": "kl-0"}
 
 
+def test_a_variant_set_to_null_is_taken_away(config: Path) -> None:
+    assert set(runs_of(config, *SWEPT, "variants.kl=null")) == {
+        title for title in runs_of(config, *SWEPT) if "-kl-" not in title and title != "score-m-s0-sft-n-100"
+    }
+
+
 def test_pools_and_pairs_see_every_reward_model(config: Path) -> None:
     runs = runs_of(config, *SWEPT)
     assert {name for name in parents(runs["best_of_n-m-s0-pool"]) if name.startswith("reward")} == {

@@ -46,14 +46,17 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def _with_variants(tree: Tree, where: str) -> Tree:
-    """Every variant's settings laid over those of its stage, and every sweep as a variant a value."""
+    """Every variant's settings laid over those of its stage, and every sweep as a variant a value.
+
+    A variant that is set to null (in a study that has a base, or by an override) is taken away.
+    """
     variants = tree.get("variants")
     if not isinstance(variants, dict):
         return tree
     whole: Tree = {}
     for name, variant in variants.items():
         if not isinstance(variant, dict):
-            whole[name] = variant
+            whole |= {} if variant is None else {name: variant}
             continue
         stage = tree.get(str(variant.get("kind"))) or {}
         for title, changes in _swept(name, variant, where):
