@@ -3,4 +3,34 @@
 Nothing here imports torch, and of `tldr` only the records and the errors, so anybody's samples can
 be measured. Per-sample measures are columns of one table (`eval.io.load_samples`); a number with
 its interval and the runs it came from is a `eval.tables.Result`.
+
+The loaders are at hand here, and so is every module: ``import eval``, then ``eval.load_samples(...)``
+and ``eval.rouge.rouge(...)``. Each is imported when it is first asked for.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eval.io import load_posts, load_samples
+    from eval.pairs import load_comparisons, load_judgements
+
+__all__ = ["load_comparisons", "load_judgements", "load_posts", "load_samples"]
+
+_HOMES = {
+    "load_comparisons": "eval.pairs",
+    "load_judgements": "eval.pairs",
+    "load_posts": "eval.io",
+    "load_samples": "eval.io",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if not name.startswith("_") and find_spec(f"eval.{name}"):
+        return import_module(f"eval.{name}")
+    raise AttributeError(f"module 'eval' has no attribute {name!r}")

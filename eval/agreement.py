@@ -12,8 +12,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from eval.pairs import in_one_order, pair_key
+from eval.pairs import REFERENCE, in_one_order, pair_key
 from eval.stats import bootstrap_totals, from_draws
+from eval.text_judges import text_judges
 from tldr.errors import UsageError
 
 
@@ -71,7 +72,7 @@ def agreement(
 def agreement_matrix(table: pd.DataFrame, value: str = "value") -> pd.DataFrame:
     """`agreement`'s rows as a symmetric matrix in the judges' order; nothing on the diagonal."""
     names = list(dict.fromkeys([*table["first"], *table["second"]]))
-    matrix = pd.DataFrame(np.nan, index=names, columns=names)
+    matrix = pd.DataFrame(index=names, columns=names, dtype=table[value].dtype)
     for row in table.itertuples():
         matrix.loc[row.first, row.second] = matrix.loc[row.second, row.first] = getattr(row, value)
     return matrix
@@ -120,10 +121,58 @@ def labeler_agreement(labels: pd.DataFrame, *, draws: int = 2000, seed: int = 0)
     turned = labeler_columns(labels)
     rows = [
         {"id": one["id"], "labeler": one["labeler"], "another labeler": other["labeler"]}
-        for _, group in turned.groupby(pair_key(turned))
+        for _, group in turned[["id", "labeler"]].groupby(pair_key(turned))
         for one, other in combinations(group.to_dict("records"), 2)
     ]
     if not rows:
         raise UsageError("no pair was labelled by two workers")
     table = pd.DataFrame(rows)
     return agreement(table[["labeler", "another labeler"]], table["id"], draws=draws, seed=seed)
+
+
+def comparison_agreement(
+    labels: pd.DataFrame,
+    posts: pd.DataFrame | None = None,
+    *,
+    same_policy: bool = False,
+    ensemble_of: int = 3,
+    unit: str = "words",
+    stemmer: bool = False,
+    draws: int = 2000,
+) -> pd.DataFrame:
+    """Every two judges of labelled pairs: people, ensembles of them, texts and scorers (Tables 20-23).
+
+    Judges are ``labeler``, ``labeler ensemble``, ``another labeler``, and those of
+    `eval.text_judges.text_judges`. People count once a label; two judges that are not people count
+    a pair once, however often it was labelled.
+
+    Args:
+        labels: human comparisons (`eval.pairs.comparison_pairs`). posts: for the references.
+        same_policy: only two samples of one policy at one temperature, as in the paper: two summaries
+            of equal `policy` name, references left out.
+        ensemble_of, unit, stemmer: as `labeler_columns` and `text_judges`.
+
+    Returns:
+        Rows as `agreement`, people first.
+
+    Raises:
+        UsageError: no such pair, or as `labeler_columns` and `text_judges`.
+    """
+    if same_policy:
+        labels = labels[(labels["first"] == labels["second"]) & (labels["first"] != REFERENCE)]
+        if labels.empty:
+            raise UsageError(
+                "no comparison is between two samples of one policy", remedy="leave out --same-policy"
+            )
+    turned = labeler_columns(labels.reset_index(drop=True), ensemble_of=ensemble_of)
+    texts = text_judges(turned, posts, unit=unit, stemmer=stemmer)
+    people = turned[["labeler", "labeler ensemble"]].dropna(axis="columns", how="all")
+    with_people = agreement(pd.concat([people, texts], axis=1), turned["id"], draws=draws)
+    parts = [with_people[with_people["first"].isin(people.columns)]]
+    key = pair_key(turned)
+    if key.duplicated().any():
+        parts.insert(0, labeler_agreement(labels, draws=draws))
+    once = ~key.duplicated()
+    if texts.shape[1] > 1:
+        parts.append(agreement(texts[once], turned.loc[once, "id"], draws=draws))
+    return pd.concat(parts, ignore_index=True)

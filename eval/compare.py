@@ -33,7 +33,9 @@ def study_results(name: str, folder: Path, draws: int = 2000) -> pd.DataFrame:
     table = result_table(results)
     if table.empty:
         raise UsageError("nothing was scored in this study", where=folder, remedy="tldr-lab study run")
-    return table[table["measure"].isin(MEASURES)].assign(study=name)
+    # A study's sweeps are its own affair: what is compared is its main runs, sampled in the same way.
+    main = table["measure"].isin(MEASURES) & (table["variant"] == "") & table["top_p"].fillna(1.0).eq(1.0)
+    return table[main].assign(study=name)
 
 
 def compare(folders: Mapping[str, Path], out: Path, *, draws: int = 2000) -> pd.DataFrame:

@@ -6,22 +6,27 @@ Scores and tags become columns ``score.<name>`` and ``tag.<name>``; absent value
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from tldr.errors import RecordError, UsageError
-from tldr.records import Post, ReadReport, Sample, iter_records
+from tldr.records import Article, Post, ReadReport, Record, Sample, iter_records
 
 SAMPLES_FILE = "samples.jsonl"
 _COLUMNS = [name for name in Sample.model_fields if name not in ("response_ids", "scores", "tags")]
 Places = str | Path | Iterable[str | Path]
 
 
-def _files(places: Places, name: str) -> list[Path]:
-    """The files meant by `places`: a file is itself, a folder every ``name`` below it, sorted."""
+def files_of(places: Places, name: str) -> list[Path]:
+    """The files meant by `places`: a file is itself, a folder every ``name`` below it, sorted.
+
+    Raises:
+        UsageError: a folder without such a file.
+    """
     found: dict[Path, Path] = {}
     for place in [places] if isinstance(places, str | Path) else places:
         path = Path(place)
@@ -30,7 +35,7 @@ def _files(places: Places, name: str) -> list[Path]:
             raise UsageError(
                 f"no {name} in this folder",
                 where=path,
-                remedy="run the sample stage, or name the file itself",
+                remedy="run the stage that makes it, or name the file itself",
             )
         found.update((file.resolve(), file) for file in inside)
     return list(found.values())
@@ -48,12 +53,19 @@ def _sample_row(sample: Sample, file: Path) -> dict[str, object]:
 def load_samples(
     places: Places,
     *,
+    policy: str | None = None,
     on_error: Literal["stop", "skip"] = "stop",
     reports: list[ReadReport] | None = None,
 ) -> pd.DataFrame:
     """Read samples from files and folders (every ``samples.jsonl`` below a folder).
 
+    Rows as the N+ authors published them (``id``, ``text``, ``judge_preferred``) are read too once
+    `policy` names whose they are. Their verdict, "ours" or "reference", becomes the scores 1 and 0
+    of a scorer ``judge``; null means not judged. Each pair was judged in one order only, which the
+    rows do not give, so position bias can be neither measured nor taken out.
+
     Args:
+        policy: the policy of rows that name none.
         on_error: "skip" counts bad lines in `reports` (one report a file) instead of stopping.
 
     Returns:
@@ -64,11 +76,22 @@ def load_samples(
         RecordError: a bad line, named ``file:line``.
     """
     rows: list[dict[str, object]] = []
-    for file in _files(places, SAMPLES_FILE):
-        report = ReadReport(file)
-        if reports is not None:
-            reports.append(report)
-        rows += [_sample_row(s, file) for s in iter_records(file, Sample, on_error=on_error, report=report)]
+
+    def sample(data: dict[str, Any]) -> Sample:
+        return Sample.model_validate(_with_policy(data, policy))
+
+    for file in files_of(places, SAMPLES_FILE):
+        report = _reported(file, reports)
+        try:
+            rows += [
+                _sample_row(one, file) for one in iter_records(file, sample, on_error=on_error, report=report)
+            ]
+        except RecordError as error:
+            if "policy: Field required" not in error.what:
+                raise
+            raise RecordError(
+                error.what, where=error.where, remedy="name the policy that wrote these texts (--policy)"
+            ) from None
     if not rows:
         raise UsageError(
             "no samples found", where=str(places), remedy="check the path, or run the sample stage"
@@ -76,19 +99,58 @@ def load_samples(
     return pd.DataFrame(rows)
 
 
-def load_posts(places: Places, *, on_error: Literal["stop", "skip"] = "stop") -> pd.DataFrame:
-    """Read posts; index = post id, columns subreddit, title, post, summary (None without one).
+_VERDICTS = {
+    "ours": {"judge": 1.0, "judge_reference": 0.0},
+    "reference": {"judge": 0.0, "judge_reference": 1.0},
+}
+
+
+def _with_policy(data: dict[str, Any], policy: str | None) -> dict[str, Any]:
+    """A row of a file that names no policy, completed; other rows as they are."""
+    if policy is None or "policy" in data:
+        return data
+    verdict = data.get("judge_preferred")
+    if verdict not in (None, *_VERDICTS):
+        raise ValueError(f"judge_preferred: {verdict!r} is neither 'ours' nor 'reference' nor null")
+    # Nothing says how such texts were sampled; the record's defaults would be claims.
+    unknown = {"temperature": math.nan, "top_p": math.nan}
+    return {"policy": policy, "scores": _VERDICTS[verdict] if verdict else {}, **unknown, **data}
+
+
+def _reported(file: Path, reports: list[ReadReport] | None) -> ReadReport:
+    report = ReadReport(file)
+    if reports is not None:
+        reports.append(report)
+    return report
+
+
+def post_or_article(data: dict[str, Any]) -> Record:
+    kind: type[Record] = Article if "article" in data and "post" not in data else Post
+    return kind.model_validate(data)
+
+
+def load_posts(
+    places: Places,
+    *,
+    on_error: Literal["stop", "skip"] = "stop",
+    reports: list[ReadReport] | None = None,
+) -> pd.DataFrame:
+    """Read posts or articles; index = id, columns subreddit, title, post, summary (None without one).
+
+    An article's text is its ``post``; it has no subreddit.
 
     Raises:
         RecordError: a bad line, or two posts with one id.
     """
-    files = _files(places, "*.jsonl")
-    rows = [
-        {name: getattr(post, name) for name in Post.model_fields}
-        for file in files
-        for post in iter_records(file, Post, on_error=on_error)
-    ]
-    posts = pd.DataFrame(rows, columns=list(Post.model_fields)).set_index("id")
+    files = files_of(places, "*.jsonl")
+    columns = list(Post.model_fields)
+    rows = []
+    for file in files:
+        report = _reported(file, reports)
+        for record in iter_records(file, post_or_article, on_error=on_error, report=report):
+            text = {"post": record.article} if isinstance(record, Article) else {}
+            rows.append({name: getattr(record, name, None) for name in columns} | text)
+    posts = pd.DataFrame(rows, columns=columns).set_index("id")
     twice = posts.index[posts.index.duplicated()].unique()
     if len(twice):
         raise RecordError(

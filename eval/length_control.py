@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from eval.elo import Strengths, fit_strengths
 from eval.pairs import log_length_ratio, reference_pairs
-from eval.stats import Estimate, mean
+from eval.stats import Estimate, mean, share
 from eval.tables import POOLED, Measure, Result, group_result, policy_groups
 from tldr.errors import UsageError
 
@@ -113,6 +113,27 @@ def length_controlled(
         estimate = replace(control.preference(name), n=len(group), clusters=int(group["id"].nunique()))
         results.append(group_result(group, names, measure, estimate, scorer=scorer))
     return results, control
+
+
+def preference_bins(
+    compared: pd.DataFrame, *, bins: int = 10, counted: bool = True
+) -> list[tuple[float, Estimate]]:
+    """Preference of one policy by how long its summaries are: the points of the paper's Fig. 10b.
+
+    Args:
+        compared: columns ``id`` (post), ``log_ratio`` (ln of length / length of the other text) and
+            ``preferred`` (0..1).
+        bins: of about equally many pairs; equal ratios stay together, so there may be fewer.
+        counted: `preferred` are choices (Wilson's interval, widened for posts) or probabilities (t interval).
+
+    Returns:
+        Of each bin the mean ``log_ratio`` and the estimate.
+    """
+    place = pd.qcut(compared["log_ratio"], bins, duplicates="drop")
+    return [
+        (float(part["log_ratio"].mean()), (share if counted else mean)(part["preferred"], part["id"]))
+        for _, part in compared.groupby(place, observed=True)
+    ]
 
 
 def rating_by_length(ratings: pd.DataFrame, *, at: float | None = None) -> pd.DataFrame:

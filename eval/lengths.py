@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from eval.io import join_by_post
-from eval.overlap import copying, distinct_ngrams, lead, repeated_ngrams
-from eval.tables import GROUP, Measure, Result, group_columns, summarise
+from eval.overlap import copying, distinct_ngrams, lead, ngrams, repeated_ngrams, words
+from eval.stats import Estimate, jackknife
+from eval.tables import GROUP, Measure, Result, group_columns, group_result, policy_groups, summarise
 
 MEASURES: dict[str, str] = {
     "tokens": "tokens, EOS included",
@@ -70,6 +71,43 @@ def length_results(measured: pd.DataFrame, *, by: Sequence[str] = GROUP, draws: 
     return summarise(measured, measures, by=by, draws=draws)
 
 
+def distinct_results(
+    samples: pd.DataFrame, *, by: Sequence[str] = GROUP, sizes: Sequence[int] = (1, 2)
+) -> list[Result]:
+    """distinct-n of every policy's texts, with jackknife intervals over posts.
+
+    It falls with the size of the set: compare policies with equal `n` only. Policies whose texts
+    are shorter than n words have none.
+    """
+    results = []
+    for names, group in policy_groups(samples, by):
+        for size in sizes:
+            measure = Measure("text", f"distinct_{size}", f"share of {size}-grams, of the whole set")
+            estimate = distinct_estimate(group["text"], group["id"], size)
+            if estimate is not None:
+                results.append(group_result(group, names, measure, estimate))
+    return results
+
+
+def distinct_estimate(texts: pd.Series[str], posts: pd.Series[str], n: int) -> Estimate | None:
+    """distinct-n of a set of texts as `eval.overlap.distinct_ngrams`; None without a single n-gram."""
+    codes, names = pd.factorize(posts)
+    all_of = np.zeros(len(names))
+    owner: dict[tuple[str, ...], int] = {}
+    for post, text in zip(codes.tolist(), texts, strict=True):
+        grams = ngrams(words(text), n)
+        all_of[post] += len(grams)
+        for gram in grams:
+            if owner.setdefault(gram, post) != post:
+                owner[gram] = -1  # in several posts: it stays when any one is left out
+    if not owner:
+        return None
+    only_in = np.bincount([post for post in owner.values() if post >= 0], minlength=len(names))
+    with np.errstate(invalid="ignore"):
+        without = (len(owner) - only_in) / (all_of.sum() - all_of)
+    return jackknife(len(owner) / float(all_of.sum()), without, len(texts))
+
+
 def distinct_table(
     samples: pd.DataFrame, *, by: Sequence[str] = GROUP, n: Sequence[int] = (1, 2)
 ) -> pd.DataFrame:
@@ -83,14 +121,17 @@ def distinct_table(
 
 
 def baselines(posts: pd.DataFrame) -> pd.DataFrame:
-    """The paper's extractive baselines and the reference as samples: lead-2, title, reference.
+    """The paper's extractive baselines and the reference as samples.
+
+    They are ``lead-2`` and ``title`` (TL;DR), ``lead-3`` (news) and ``reference``.
 
     Returns:
         Rows like `eval.io.load_samples`' (id, policy, run, text, ``tag.method``, ...), with run
-        ``posts``; the reference only where the post has one.
+        ``posts``; title and reference only where the post has one.
     """
     texts = {
         "lead-2": posts["post"].map(lead),
+        "lead-3": posts["post"].map(lambda post: lead(post, 3)),
         "title": posts["title"].str.strip(),
         "reference": posts["summary"],
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 
 WORD = re.compile(r"[a-z0-9]+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"'])\s+|\n+")
@@ -51,7 +52,13 @@ def copying(post: str, summary: str) -> float:
     in the summary. A summary of fewer than two words copies 0.
     """
     of_summary = ngrams(words(summary), 2)
-    return lcs_length(ngrams(words(post), 2), of_summary) / len(of_summary) if of_summary else 0.0
+    return lcs_length(_bigrams(post), of_summary) / len(of_summary) if of_summary else 0.0
+
+
+@lru_cache(maxsize=4096)
+def _bigrams(post: str) -> list[tuple[str, ...]]:
+    """Kept, for a post is compared with dozens of summaries."""
+    return ngrams(words(post), 2)
 
 
 def repeated_ngrams(text: str, n: int = 4) -> float:

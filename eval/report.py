@@ -7,21 +7,28 @@ synthetic study for what it is. All text that came from posts, models or files i
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from pandas.api.types import is_numeric_dtype
 from rich.console import Console
 from rich.progress import track
 
+from eval.page import write_page
 from eval.paper import PAPER_FOLDER
 from eval.runs import load_runs
 from eval.sections import SECTIONS, sections
-from eval.sections.base import Section, Study, Table
+from eval.sections.base import Picture, Section, Study, Table
 from eval.style import data_uri, save
 from eval.tables import write_table
+from eval.viewer import build_viewer
 
 SYNTHETIC_NOTE = "Toy world: shapes, not numbers."
+VERDICTS = {"reproduced": "good", "not reproduced": "bad", "not run here": "open"}
+"""How a claim's verdict is marked, beside being said."""
+_NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?[kMB]?( ?%)?( \[.*\])?")
+_LONG, _LONGER = 28, 120
+"""Characters from which on a cell may take several lines, and wants room for it."""
 
 
 def build_report(
@@ -33,15 +40,18 @@ def build_report(
     synthetic: bool = False,
     draws: int = 2000,
     paper: Path = PAPER_FOLDER,
+    judgements: Sequence[Path] = (),
 ) -> Path:
-    """Write ``report.html``, ``figures/*.{png,svg}`` and ``tables/*.{csv,md,tex}`` under `out`.
+    """Write ``report.html``, ``samples.html``, ``figures/*.{png,svg}`` and ``tables/*.{csv,md,tex}``.
 
     Args:
+        out: the folder to write to.
         runs_dir: a study's folder (`eval.runs.load_runs`).
         synthetic: mark the study as synthetic; one whose samples carry planted (gold) scores is
             marked in any case.
         draws: bootstrap draws of each interval.
         paper: folder of the published numbers.
+        judgements: files of verdicts for the sample viewer, beside ``judgements*.jsonl`` in `runs_dir`.
 
     Returns:
         The path of ``report.html``.
@@ -60,34 +70,25 @@ def build_report(
         disable=not console.is_terminal,
     )
     parts = [_rendered(section, out) for section in done]
-    environment = Environment(
-        loader=PackageLoader("eval", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
+    note = SYNTHETIC_NOTE if synthetic or study.planted else ""
+    viewer = build_viewer(study, out, title=title, note=note, judgements=judgements)
+    return write_page(
+        out / "report.html",
+        "report",
+        ("report.js",),
         title=title,
         description=description,
-        note=SYNTHETIC_NOTE if synthetic or study.planted else "",
+        note=note,
+        viewer=viewer.name if viewer else "",
         sections=parts,
         finished=sum(run.finished for run in study.runs.runs),
         total=len(study.runs.runs),
         posts=0 if study.samples is None else int(study.samples["id"].nunique()),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def _rendered(section: Section, out: Path) -> dict[str, object]:
     """A section as the template takes it, its files written."""
-    pictures = []
-    for picture in section.pictures:
-        _, svg = save(picture.figure, out / "figures", picture.name)
-        pictures.append({"name": picture.name, "uri": data_uri(svg), "caption": picture.caption})
     for table in section.tables:
         write_table(table.frame, table.shown, out / "tables", table.name)
     return {
@@ -95,22 +96,41 @@ def _rendered(section: Section, out: Path) -> dict[str, object]:
         "title": section.title,
         "intro": section.intro,
         "missing": section.missing,
-        "pictures": pictures,
+        "empty": not (section.pictures or section.tables),
+        "pictures": [_picture(picture, out / "figures") for picture in section.pictures],
         "tables": [_table(table) for table in section.tables],
     }
 
 
+def _picture(picture: Picture, folder: Path) -> dict[str, object]:
+    """A figure, its files written; its size in CSS pixels keeps its place while it loads."""
+    _, svg = save(picture.figure, folder, picture.name)
+    width, height = (round(96 * inches) for inches in picture.figure.get_size_inches())
+    shown = {"name": picture.name, "caption": picture.caption, "uri": data_uri(svg)}
+    return shown | {"width": width, "height": height}
+
+
 def _table(table: Table) -> dict[str, object]:
-    return {
-        "name": table.name,
-        "caption": table.caption,
-        "columns": [str(name).replace("_", " ") for name in table.shown.columns],
-        "numeric": [bool(is_numeric_dtype(column)) for _, column in table.shown.items()],
-        "rows": [[_cell(value) for value in row] for row in table.shown.itertuples(index=False)],
-    }
+    texts = [[_text(value) for value in row] for row in table.shown.itertuples(index=False)]
+    numeric = [
+        any(column) and all(_NUMBER.fullmatch(text) for text in column if text)
+        for column in zip(*texts, strict=True)
+    ] or [False] * table.shown.shape[1]
+    columns = [
+        {"name": str(name).replace("_", " "), "numeric": number}
+        for name, number in zip(table.shown.columns, numeric, strict=True)
+    ]
+    rows = [[_cell(text, number) for text, number in zip(row, numeric, strict=True)] for row in texts]
+    return {"name": table.name, "caption": table.caption, "columns": columns, "rows": rows}
 
 
-def _cell(value: object) -> str:
+def _cell(text: str, number: bool) -> dict[str, str]:
+    size = len(text)
+    kind = "number" if number else "longer" if size > _LONGER else "long" if size > _LONG else ""
+    return {"text": text, "kind": kind, "verdict": VERDICTS.get(text, "")}
+
+
+def _text(value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -15,7 +15,7 @@ from scipy import stats as scipy_stats
 from scipy.special import expit
 
 from eval.pairs import log_length_ratio
-from eval.stats import Estimate, share
+from eval.stats import Estimate, bootstrap_means, bootstrap_totals, from_draws, share
 from tldr.errors import NonFiniteError, UsageError
 
 BREAKDOWNS = ("batch", "policies", "strength", "confidence", "split", "subreddit")
@@ -80,7 +80,7 @@ class Calibration:
 
     Attributes:
         curve: bins of equal size by claimed probability: ``claimed`` (mean), ``observed`` with
-            ``low`` and ``high``, ``n``.
+            ``low``, ``high`` and ``se``, ``n``, ``posts``.
         ece: expected calibration error, mean |claimed - observed| over pairs, 0..1.
         log_loss: mean -ln P(the labeler's choice), nats; ln 2 is a coin. brier: mean squared error.
     """
@@ -97,13 +97,9 @@ def calibration(pairs: pd.DataFrame, *, bins: int = 10) -> Calibration:
     Raises:
         UsageError: fewer pairs than bins.
     """
-    judged = hits(pairs)
-    if len(judged) < bins:
-        raise UsageError(f"{len(judged)} pairs do not fill {bins} bins")
-    claimed = pd.Series(expit(judged["margin"].abs()), index=judged.index)
-    place = np.minimum(claimed.rank(method="first").sub(1) * bins // len(judged), bins - 1)
+    judged = _claims(pairs, bins)
     rows = []
-    for _, part in judged.assign(claimed=claimed).groupby(place):
+    for _, part in judged.groupby("bin"):
         estimate = share(part["hit"], part["id"])
         rows.append(
             {
@@ -111,17 +107,59 @@ def calibration(pairs: pd.DataFrame, *, bins: int = 10) -> Calibration:
                 "observed": estimate.value,
                 "low": estimate.low,
                 "high": estimate.high,
+                "se": estimate.se,
                 "n": estimate.n,
+                "posts": estimate.clusters,
             }
         )
     curve = pd.DataFrame(rows)
-    chosen = np.where(judged["preferred"] > 0.5, judged["margin"], -judged["margin"])
     return Calibration(
         curve=curve,
         ece=float(((curve["claimed"] - curve["observed"]).abs() * curve["n"]).sum() / len(judged)),
-        log_loss=float(np.logaddexp(0, -chosen).mean()),
-        brier=float(np.square(1 - expit(chosen)).mean()),
+        log_loss=float(judged["log_loss"].mean()),
+        brier=float(judged["brier"].mean()),
     )
+
+
+def _claims(pairs: pd.DataFrame, bins: int) -> pd.DataFrame:
+    """`hits` with ``claimed``, its ``bin`` (0..bins-1, equal sizes), ``log_loss`` and ``brier`` a pair."""
+    judged = hits(pairs)
+    if len(judged) < bins:
+        raise UsageError(f"{len(judged)} pairs do not fill {bins} bins")
+    claimed = pd.Series(expit(judged["margin"].abs()), index=judged.index)
+    place = np.minimum(claimed.rank(method="first").sub(1) * bins // len(judged), bins - 1)
+    chosen = np.where(judged["preferred"] > 0.5, judged["margin"], -judged["margin"])
+    return judged.assign(
+        claimed=claimed,
+        bin=place.astype(int),
+        log_loss=np.logaddexp(0, -chosen),
+        brier=np.square(1 - expit(chosen)),
+    )
+
+
+def calibration_estimates(pairs: pd.DataFrame, *, bins: int = 10, draws: int = 2000) -> dict[str, Estimate]:
+    """``ece``, ``overconfidence`` (mean claimed - observed), ``log_loss``, ``brier``, intervals over posts.
+
+    Noise in the bins makes every resample's calibration error larger than the estimate, by about as
+    much as the estimate exceeds the truth; its interval is therefore moved back by the mean excess.
+
+    Raises:
+        UsageError: fewer pairs than bins.
+    """
+    judged = _claims(pairs, bins)
+    gap = (judged["claimed"] - judged["hit"]).to_numpy()
+    by_bin = gap[:, None] * (judged["bin"].to_numpy()[:, None] == np.arange(bins))
+    totals = bootstrap_totals(np.column_stack([by_bin, np.ones(len(gap))]), judged["id"], draws=draws)
+    errors = np.abs(totals[:, :-1]).sum(axis=1) / totals[:, -1]
+    ece = float(np.abs(by_bin.sum(axis=0)).sum() / len(gap))
+    moved = np.maximum(errors - (errors.mean() - ece), 0)
+    columns = np.column_stack([gap, judged["log_loss"], judged["brier"]])
+    rest = bootstrap_means(columns, judged["id"], draws=draws)
+    posts = judged["id"].nunique()
+    return {
+        "ece": from_draws(ece, moved, len(gap), posts),
+        **dict(zip(("overconfidence", "log_loss", "brier"), rest, strict=True)),
+    }
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ GROUP = ("policy", "method", "size", "params", "variant", "selected_by", "n", "t
 POOLED = tuple(name for name in GROUP if name not in ("policy", "seed"))
 """The same with all seeds of a policy in one group."""
 
-METHOD_ORDER = ("reference", "title", "lead-2", "pretrained", "sft", "best_of_n", "ppo")
+METHOD_ORDER = ("reference", "title", "lead-2", "lead-3", "pretrained", "sft", "best_of_n", "ppo")
 """Methods from weakest to strongest, as tables list them; others come first."""
 
 Names = dict[str, Any]
@@ -112,10 +112,9 @@ def group_columns(samples: pd.DataFrame) -> pd.DataFrame:
         values = (
             samples[column] if column in samples else pd.Series([None] * len(samples), index=samples.index)
         )
+        texts = {value: str(value) for value in values.dropna().unique()}
         named[name] = (
-            pd.to_numeric(values)
-            if name == "params"
-            else values.map(lambda one: "" if pd.isna(one) else str(one))
+            pd.to_numeric(values) if name == "params" else values.map(texts).astype(object).fillna("")
         )
     return named
 

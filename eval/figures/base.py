@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -30,3 +32,25 @@ def spacing(rows: pd.DataFrame) -> float:
     """Factor that moves a point by a hundredth of a log axis of model sizes."""
     sizes = rows["params"]
     return float((sizes.max() / sizes.min()) ** 0.01) if sizes.nunique() > 1 else 1.02
+
+
+def dots(axis: Axes, row: pd.Series[Any], place: float, series: Series, *, hollow: bool = False) -> None:
+    """A row's value and interval on a horizontal line of a dot plot; hollow: a published one."""
+    bars = np.array([[row["value"] - row["low"]], [row["high"] - row["value"]]], dtype=float)
+    axis.errorbar(
+        [row["value"]],
+        [place],
+        xerr=bars.clip(min=0),
+        color=series.color,
+        marker=series.marker,
+        markerfacecolor="white" if hollow else series.color,
+        linestyle="none",
+        markersize=6.5,
+        capsize=4.5,
+        elinewidth=1.6,
+    )
+
+
+def published_bounds(paper: pd.DataFrame) -> pd.DataFrame:
+    """Published rows with ``low`` and ``high``: 1.96 standard errors where one was published, else none."""
+    return paper.assign(low=paper["value"] - 1.96 * paper["se"], high=paper["value"] + 1.96 * paper["se"])

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.figures.base import interval, spacing
+from eval.figures.base import interval, published_bounds, spacing
 from eval.style import BLACK, METHODS, parameter_axis, percent_axis, styled
 from tldr.errors import UsageError
 
@@ -14,15 +14,16 @@ PAPER_SERIES = {"human_feedback": "ppo", "supervised": "sft", "pretrained": "pre
 
 
 def headline(table: pd.DataFrame, temperature: float | None = None) -> pd.DataFrame:
-    """The rows of the main figure: one a method and size.
+    """The rows of the main figure: one a method and size, without variants and nucleus sampling.
 
     Policies at `temperature` (default: the lowest there is, as in the paper, T = 0); of best-of-N
     the largest N chosen by the reward model, at the temperature its pool was drawn at.
     """
-    pool = table["method"] == "best_of_n"
-    chosen = table[pool & table["selected_by"].isin(["", "rm"])]
+    plain = table[(table["variant"] == "") & ~(table["top_p"] < 1)]
+    pool = plain["method"] == "best_of_n"
+    chosen = plain[pool & plain["selected_by"].isin(["", "rm"])]
     chosen = chosen[chosen["best_of"] == chosen["best_of"].max()]
-    single = table[~pool & table["method"].isin(list(METHODS)) & (table["variant"] == "")]
+    single = plain[~pool & plain["method"].isin(list(METHODS))]
     wanted = single["temperature"].min() if temperature is None else temperature
     rows: pd.DataFrame = pd.concat([single[single["temperature"] == wanted], chosen])
     return rows.sort_values(["method", "params"])
@@ -87,11 +88,8 @@ def preference_by_size(
 
 
 def _paper_panel(axis: Axes, paper: pd.DataFrame, title: str) -> None:
-    rows = paper[paper["series"].isin(list(PAPER_SERIES))].assign(
-        params=lambda table: table["x"].astype(float),
-        low=lambda table: table["value"] - 1.96 * table["se"],
-        high=lambda table: table["value"] + 1.96 * table["se"],
-    )
+    rows = published_bounds(paper[paper["series"].isin(list(PAPER_SERIES))])
+    rows = rows.assign(params=rows["x"].astype(float))
     for name, method in PAPER_SERIES.items():
         interval(axis, rows[rows["series"] == name], METHODS[method])
     parameter_axis(axis, list(rows["params"]))

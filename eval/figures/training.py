@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from eval.style import CYCLE, styled
+from eval.style import BLUE, CYCLE, VERMILLION, styled
 from eval.tables import human_count
 from tldr.errors import UsageError
 
@@ -33,12 +35,15 @@ CURVES = (
 
 
 @styled
-def training_curves(metrics: pd.DataFrame, curves: Sequence[Curve] = CURVES) -> Figure:
-    """PPO's course against episodes, one panel a quantity, one colour a size, one line a run.
+def training_curves(
+    metrics: pd.DataFrame, curves: Sequence[Curve] = CURVES, *, by: str = "size", order: str = "params"
+) -> Figure:
+    """PPO's course against episodes, one panel a quantity, one colour a `by`, one line a run.
 
     Args:
-        metrics: rows of all runs' ``metrics.jsonl`` with columns ``size``, ``params``, ``run``,
-            ``episodes`` and any of the curves' keys; a key nobody logged gets no panel.
+        metrics: rows of all runs' ``metrics.jsonl`` with columns ``run``, ``episodes``, `by`, `order`
+            and any of the curves' keys; a key nobody logged gets no panel.
+        by: the column that a colour stands for, its values being the legend; `order`: sorts them.
 
     Raises:
         UsageError: none of the keys was logged.
@@ -50,21 +55,77 @@ def training_curves(metrics: pd.DataFrame, curves: Sequence[Curve] = CURVES) -> 
     lines = -(-len(shown) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.5 * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True)
-    sizes = metrics.drop_duplicates("size").sort_values("params")["size"]
+    colors = _colors(metrics, by, order)
     for place, (panel, curve) in enumerate(zip(panels.flat, shown, strict=False)):
-        for number, size in enumerate(sizes):
-            for _, run in metrics[metrics["size"] == size].groupby("run"):
-                run = run.dropna(subset=[curve.key]).sort_values("episodes")
-                panel.plot(run["episodes"], run[curve.key], color=CYCLE[number % len(CYCLE)], linewidth=1.8)
+        _runs(panel, metrics.dropna(subset=[curve.key]), curve.key, by, colors)
         panel.set_title(curve.title, fontsize=12.5)
         panel.set_ylabel(curve.unit)
-        panel.xaxis.set_major_formatter(lambda value, _: human_count(value) or "0")
-        panel.xaxis.get_major_locator().set_params(nbins=5)
-        if place + columns >= len(shown):
-            panel.set_xlabel("Episodes")
-            panel.tick_params(labelbottom=True)
+        _episode_axis(panel, named=place + columns >= len(shown))
     for panel in list(panels.flat)[len(shown) :]:
         panel.remove()
-    handles = [panels.flat[0].plot([], [], color=CYCLE[n % len(CYCLE)])[0] for n in range(len(sizes))]
-    figure.legend(handles, [f"Size {size}" for size in sizes], loc="outside lower center", ncols=len(sizes))
+    _legend(
+        figure, panels.flat[0], {f"Size {name}" if by == "size" else name: c for name, c in colors.items()}
+    )
+    return figure
+
+
+def _colors(metrics: pd.DataFrame, by: str, order: str) -> dict[str, str]:
+    names = metrics.drop_duplicates(by).sort_values(order)[by]
+    return {name: CYCLE[place % len(CYCLE)] for place, name in enumerate(names)}
+
+
+def _runs(axis: Axes, metrics: pd.DataFrame, key: str, by: str, colors: Mapping[str, str]) -> None:
+    for name, color in colors.items():
+        for _, run in metrics[metrics[by] == name].groupby("run"):
+            run = run.sort_values("episodes")
+            axis.plot(run["episodes"], run[key], color=color, linewidth=1.8)
+
+
+def _episode_axis(axis: Axes, *, named: bool = True) -> None:
+    axis.xaxis.set_major_formatter(lambda value, _: human_count(value) or "0")
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    if named:
+        axis.set_xlabel("Episodes")
+        axis.tick_params(labelbottom=True)
+
+
+def _legend(figure: Figure, axis: Axes, colors: Mapping[str, str]) -> None:
+    handles = [axis.plot([], [], color=color)[0] for color in colors.values()]
+    figure.legend(handles, list(colors), loc="outside lower center", ncols=min(4, len(colors)))
+
+
+NETWORKS = {"separate": VERMILLION, "shared": BLUE}
+
+
+@styled
+def value_networks(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame | None = None) -> Figure:
+    """Reward-model score against episodes with a separate and a shared value network (the paper's Fig. 11).
+
+    Args:
+        panels: title -> rows of ``metrics.jsonl`` with ``run``, ``episodes``, ``score`` and
+            ``value_network``; a panel each, one line a run.
+        paper: rows of ``fig11.csv``, in a panel of their own.
+
+    Raises:
+        UsageError: nothing to draw.
+    """
+    count = len(panels) + (paper is not None)
+    if not count:
+        raise UsageError("no value networks to compare")
+    figure = Figure(figsize=(5.6 * count + 0.6, 4.8), layout="constrained")
+    axes = list(figure.subplots(1, count, squeeze=False)[0])
+    for axis, (title, metrics) in zip(axes, panels.items(), strict=False):
+        _runs(axis, metrics, "score", "value_network", NETWORKS)
+        axis.set_title(title)
+    if paper is not None:
+        curves = paper.astype({"x": float})
+        for name, color in NETWORKS.items():
+            part = curves[curves["series"] == name].sort_values("x")
+            axes[-1].plot(part["x"], part["value"], color=color, marker="o", ls="--")
+        axes[-1].set_title("Published: Stiennon et al. 2020, Fig. 11")
+    for axis in axes:
+        axis.set_ylabel("Reward model score")
+        _episode_axis(axis)
+    names = {"Separate value network": NETWORKS["separate"], "Shared with the policy": NETWORKS["shared"]}
+    _legend(figure, axes[0], names)
     return figure

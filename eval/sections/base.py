@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from eval.paper import load_paper
 from eval.runs import StudyRuns, study_posts, study_samples
-from eval.tables import wide
+from eval.tables import METHOD_ORDER, Names, wide
 
 NOT_RUN = "Not run here."
 SCORER_NAMES = {"gold": "planted labelers", "rm": "reward model"}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Study:
     runs: StudyRuns
     paper: Path
     draws: int
+    made: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What `once` keeps."""
 
     @cached_property
     def samples(self) -> pd.DataFrame | None:
@@ -67,15 +74,54 @@ class Study:
     def posts(self) -> pd.DataFrame | None:
         return study_posts(self.runs)
 
+    @cached_property
+    def sizes(self) -> dict[str, float]:
+        """Parameters of each model size."""
+        return {run.size: run.params for run in self.runs.runs if run.size and run.params is not None}
+
     @property
     def planted(self) -> bool:
         """Whether the samples carry a planted truth: then the study is synthetic, whoever says what."""
         return self.samples is not None and "score.gold" in self.samples
 
 
-def published(folder: Path, name: str) -> pd.DataFrame | None:
-    """Rows of ``results/paper/<name>.csv``, or None where the folder lacks the file."""
-    return load_paper(name, name, folder) if (folder / f"{name}.csv").is_file() else None
+def once(make: Callable[[Study], T]) -> Callable[[Study], T]:
+    """`make(study)`, computed once a study: tables that several sections and the claims share.
+
+    What it returns belongs to all of them: copy before changing.
+    """
+
+    @wraps(make)
+    def kept(study: Study) -> T:
+        name = f"{make.__module__}.{make.__qualname__}"
+        if name not in study.made:
+            study.made[name] = make(study)
+        found: T = study.made[name]
+        return found
+
+    return kept
+
+
+def policy_names(study: Study, policy: str) -> Names:
+    """What a policy's name in the records says: ``ppo-m-kl-0.3-t0.7`` is a method, size, variant and
+    temperature; a name of another make is its own method, like ``reference``.
+    """
+    methods, sizes = ("|".join(map(re.escape, names)) for names in (METHOD_ORDER, study.sizes or [""]))
+    match = re.fullmatch(rf"({methods})-({sizes})(?:-(.+?))?(?:-t(\d[\d.]*))?", policy)
+    method, size, variant, temperature = match.groups() if match else (policy, "", None, None)
+    return {
+        "policy": policy,
+        "method": method,
+        "size": size,
+        "params": study.sizes.get(size),
+        "variant": variant or "",
+        "temperature": float(temperature) if temperature else None,
+    }
+
+
+def published(folder: Path, name: str, item: str | None = None) -> pd.DataFrame | None:
+    """Rows of ``results/paper/<name>.csv`` (of one item, by default named like the file); None without it."""
+    return load_paper(name, item or name, folder) if (folder / f"{name}.csv").is_file() else None
 
 
 def results_table(name: str, table: pd.DataFrame, caption: str) -> Table:

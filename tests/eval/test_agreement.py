@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.agreement import agreement, agreement_matrix, labeler_agreement, labeler_columns
+from eval.agreement import (
+    agreement,
+    agreement_matrix,
+    comparison_agreement,
+    labeler_agreement,
+    labeler_columns,
+)
 from eval.pairs import comparison_pairs, log_length_ratio
 from eval.stats import bootstrap_mean
 from tldr.errors import UsageError
@@ -73,6 +79,52 @@ def test_trap_the_ensemble_leaves_out_the_worker_it_is_compared_with() -> None:
     assert labeler_columns(table.head(3))["labeler ensemble"].isna().all(), "three others are needed"
     split = labeler_columns(table.head(3), ensemble_of=2)["labeler ensemble"]
     assert split.tolist() == [0, 0, 1], "an even split is indifferent"
+
+
+def labelled() -> pd.DataFrame:
+    """Two posts labelled by four workers each, one by one; summaries of one policy but on post r."""
+    choices = {"p": [1, 1, 1, 0], "q": [0, 0, 0, 0], "r": [1]}
+    rows = [
+        (post, f"w{number}", f"{post} long text", f"{post} x", float(choice))
+        for post, made in choices.items()
+        for number, choice in enumerate(made)
+    ]
+    table = labels(*rows).assign(post="long text", first="sft T=0.7", second="sft T=0.7")
+    table.loc[table["id"] == "r", "second"] = "ppo"
+    return table.assign(
+        **{"first_score.rm": 1.0, "second_score.rm": table["id"].map({"p": 0.0, "q": 2.0, "r": 1.0})}
+    )
+
+
+def test_the_matrix_by_hand() -> None:
+    table = comparison_agreement(labelled()).set_index(["first", "second"])
+    # p: 3 of 6 pairs of labels agree, q: 6 of 6
+    assert table.loc[("labeler", "another labeler"), ["value", "n", "posts"]].tolist() == [0.75, 12, 2]
+    # p: 3 of 4 agree with the other three's majority (of two to one the fourth's); q: all
+    assert table.loc[("labeler", "labeler ensemble"), ["value", "n"]].tolist() == [7 / 8, 8]
+    assert table.loc[("labeler", "length (words)"), ["value", "n"]].tolist() == [4 / 9, 9]
+    # rm is indifferent on r; p: 3 of 4, q: 4 of 4
+    assert table.loc[("labeler", "rm"), ["value", "n", "left_out"]].tolist() == [7 / 8, 8, 1]
+    assert ("labeler", "ROUGE") not in table.index, "nobody knows a reference"
+
+
+def test_pairs_labelled_often_count_once_between_texts() -> None:
+    row = comparison_agreement(labelled()).set_index(["first", "second"]).loc[("length (words)", "rm")]
+    assert (row["value"], row["n"], row["left_out"]) == (0.5, 2, 1)
+
+
+def test_only_pairs_of_one_policy_when_asked_for() -> None:
+    table = comparison_agreement(labelled(), same_policy=True).set_index(["first", "second"])
+    assert table.loc[("labeler", "length (words)"), "n"] == 8 and table["posts"].max() == 2
+    alone = labelled().assign(first="reference", second="reference")
+    with pytest.raises(UsageError, match="no comparison is between two samples of one policy"):
+        comparison_agreement(alone, same_policy=True)
+
+
+def test_cells_may_be_texts() -> None:
+    table = agreement(pd.DataFrame({"a": [1, -1], "b": [1, 1]}), pd.Series(["p", "q"]))
+    matrix = agreement_matrix(table.assign(cell="50 %"), "cell")
+    assert matrix.loc["b", "a"] == "50 %" and pd.isna(matrix.loc["a", "a"])
 
 
 def test_real_labels(shared_data: Path) -> None:

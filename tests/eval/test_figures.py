@@ -19,7 +19,7 @@ def table(**changes: object) -> pd.DataFrame:
     rows = [
         {
             "method": method, "params": params, "value": 0.2 + 0.1 * place, "temperature": temperature,
-            "selected_by": "", "variant": "", "best_of": 1, "seeds": 1, "seed": 0,
+            "selected_by": "", "variant": "", "best_of": 1, "top_p": 1.0, "seeds": 1, "seed": 0,
         }
         for place, method in enumerate(("pretrained", "sft", "ppo"))
         for params in (1e6, 1e5)
@@ -40,7 +40,8 @@ def test_headline_is_the_coldest_sampling_and_the_largest_pool_by_rm() -> None:
     best = rows[rows["method"] == "best_of_n"]
     assert best[["best_of", "selected_by"]].to_numpy().tolist() == [[16, "rm"]]
     assert list(rows[rows["method"] == "ppo"]["params"]) == [1e5, 1e6]
-    assert len(headline(table(variant="beta0"))) == len(best), "variants are no part of the main figure"
+    assert headline(table(variant="beta0")).empty, "variants are no part of the main figure"
+    assert headline(table(top_p=0.9)).empty, "nor is nucleus sampling"
     assert set(headline(table(), 0.7)["temperature"]) == {0.7}
 
 

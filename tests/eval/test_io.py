@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pytest
 
 from eval.io import join_by_post, load_posts, load_samples
 from tldr.errors import RecordError, UsageError
-from tldr.records import Post, ReadReport, Sample, write_records
+from tldr.records import Article, Post, ReadReport, Sample, write_records
 
 
 def sample(post: str, **more: object) -> Sample:
@@ -80,3 +81,39 @@ def test_join_keeps_rows_and_their_order(tmp_path: Path) -> None:
     samples = pd.DataFrame({"id": ["p2", "p1", "p2"]}, index=[5, 3, 9])
     joined = join_by_post(samples, table, what="posts")
     assert list(joined.index) == [5, 3, 9] and list(joined["id"]) == ["p2", "p1", "p2"]
+
+
+def test_rows_that_name_no_policy_need_one(tmp_path: Path) -> None:
+    file = tmp_path / "theirs.jsonl"
+    rows = [
+        {"id": f"p{n}", "text": "t", "judge_preferred": v} for n, v in enumerate(["ours", "reference", None])
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RecordError, match=r"theirs\.jsonl:1: .*policy: Field required(.|\n)*--policy"):
+        load_samples(file)
+    table = load_samples(file, policy="ppo")
+    assert set(table["policy"]) == {"ppo"} and set(table["run"]) == {"theirs"}
+    assert table["temperature"].isna().all(), "nothing says how these were sampled"
+    assert table["score.judge"].fillna(-1).tolist() == [1, 0, -1]
+    assert table["score.judge_reference"].fillna(-1).tolist() == [0, 1, -1]
+    file.write_text(json.dumps({"id": "p", "text": "t", "judge_preferred": "mine"}))
+    with pytest.raises(RecordError, match="judge_preferred: 'mine' is neither"):
+        load_samples(file, policy="ppo")
+    named = write_records(tmp_path / "named.jsonl", [sample("p1")])
+    assert load_samples(named, policy="ppo")["policy"].tolist() == ["sft"], "a row's own name is kept"
+
+
+def test_articles_are_posts_without_a_subreddit(tmp_path: Path) -> None:
+    rows = [Article(id="n1", title="News", article="One. Two.", summary="S"), *posts("p1")]
+    table = load_posts(write_records(tmp_path / "both.jsonl", rows))
+    assert table.loc["n1", ["title", "post", "summary"]].tolist() == ["News", "One. Two.", "S"]
+    assert pd.isna(table.loc["n1", "subreddit"]) and table.loc["p1", "subreddit"] == "r"
+
+
+def test_bad_posts_are_counted(tmp_path: Path) -> None:
+    file = write_records(tmp_path / "posts.jsonl", posts("p1"))
+    file.write_text(file.read_text() + "{}\n")
+    with pytest.raises(RecordError, match=r"posts\.jsonl:2: not a post or article"):
+        load_posts(file)
+    reports: list[ReadReport] = []
+    assert len(load_posts(file, on_error="skip", reports=reports)) == 1 and len(reports[0].bad) == 1

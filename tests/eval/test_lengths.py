@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.lengths import MEASURES, add_measures, baselines, distinct_table, length_results
+from eval.lengths import (
+    MEASURES,
+    add_measures,
+    baselines,
+    distinct_estimate,
+    distinct_results,
+    distinct_table,
+    length_results,
+)
+from eval.overlap import distinct_ngrams
 from eval.tables import result_table
 
 POSTS = pd.DataFrame(
@@ -24,7 +33,7 @@ def samples(**columns: object) -> pd.DataFrame:
         "policy": "p", "run": "r", "seed": 0, "temperature": 1.0, "top_p": 1.0, "n": 1,
         "tokens": 4, "stopped": True, "logprob": -3.0, "logprob_sft": -5.0,
     }  # fmt: skip
-    return pd.DataFrame({"id": ["a", "a"], "text": [" one two ", ""], **columns}).assign(
+    return pd.DataFrame({"id": ["a", "a"], "text": [" one two ", ""]} | columns).assign(
         **{name: value for name, value in base.items() if name not in columns}
     )
 
@@ -57,6 +66,7 @@ def test_baselines_are_samples_of_their_own() -> None:
     table = baselines(POSTS)
     texts = {(row["policy"], row["id"]): row["text"] for _, row in table.iterrows()}
     assert texts["lead-2", "a"] == "One two three. Four."
+    assert texts["lead-3", "a"] == "One two three. Four. Five."
     assert texts["title", "a"] == "A title"
     assert ("reference", "a") in texts and ("reference", "b") not in texts
     assert set(table["run"]) == {"posts"}
@@ -69,3 +79,16 @@ def test_distinct_is_by_policy_and_names_its_runs() -> None:
     table = distinct_table(both).set_index("policy")
     assert table.loc["p", "distinct_1"] == 0.75 and table.loc["q", "distinct_1"] == 0.5
     assert table.loc["q", "runs"] == "r2"
+
+
+def test_distinct_has_an_interval_from_leaving_posts_out() -> None:
+    texts, posts = pd.Series(["a b", "a c", "c d", "a a a"]), pd.Series(["p", "p", "q", "r"])
+    estimate = distinct_estimate(texts, posts, 1)
+    assert estimate is not None
+    assert estimate.value == distinct_ngrams(list(texts), 1) == pytest.approx(4 / 9)
+    left = [distinct_ngrams(list(texts[posts != post]), 1) for post in "pqr"]  # 3/5, 3/7, 4/6
+    assert estimate.se == pytest.approx(np.sqrt(2 / 3 * np.square(left - np.mean(left)).sum()))
+    assert (estimate.n, estimate.clusters) == (4, 3)
+    assert distinct_estimate(pd.Series(["a"]), pd.Series(["p"]), 2) is None
+    rows = result_table(distinct_results(samples(text=["a b", "a c"], id=["a", "b"]))).set_index("measure")
+    assert rows["value"].to_dict() == {"distinct_1": 0.75, "distinct_2": 1.0} and set(rows["runs"]) == {"r"}

@@ -6,9 +6,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eval.pairs import comparison_pairs, in_one_order, log_length_ratio, pair_key, reference_pairs
-from tldr.errors import UsageError
-from tldr.records import Comparison, read_records
+from eval.pairs import (
+    comparison_pairs,
+    in_one_order,
+    judgement_pairs,
+    load_comparisons,
+    load_judgements,
+    log_length_ratio,
+    pair_key,
+    read_judgements,
+    reference_pairs,
+    score_pairs,
+    scorers_of_pairs,
+)
+from tldr.errors import RecordError, UsageError
+from tldr.records import Comparison, Judgement, ReadReport, read_records, write_records
 
 
 def comparison(texts: tuple[str, str] = (" long one", " b"), **changes: object) -> Comparison:
@@ -86,3 +98,70 @@ def test_samples_against_their_references() -> None:
 def test_no_comparisons_is_an_error() -> None:
     with pytest.raises(UsageError):
         comparison_pairs([])
+
+
+def scored(first: dict[str, float], second: dict[str, float]) -> Comparison:
+    sides = [{"text": " b", "policy": "x", "scores": first}, {"text": " a", "policy": "y", "scores": second}]
+    return comparison(summaries=sides)
+
+
+def test_scores_of_the_summaries_become_columns_and_turn_with_them() -> None:
+    pairs = comparison_pairs([scored({"rm_s": 1.0, "gold": 3.0}, {"rm_s": 2.0}), comparison((" a", " b"))])
+    assert pairs["first_score.rm_s"].tolist()[0] == 1.0 and math.isnan(pairs.loc[1, "first_score.rm_s"])
+    assert scorers_of_pairs(pairs) == ["rm_s"], "gold scored one side only"
+    turned = in_one_order(pairs.drop(columns="first_score.gold"))
+    assert turned.loc[0, ["first", "first_score.rm_s", "second_score.rm_s"]].tolist() == ["y", 2.0, 1.0]
+
+
+def judgement(verdict: str, order: list[int], **more: object) -> Judgement:
+    row = {"id": "p", "policies": ["ref", "ppo"], "order": order, "judge": "j", "verdict": verdict}
+    return Judgement.model_validate(row | more)
+
+
+def test_verdicts_speak_of_what_was_shown() -> None:
+    rows = [judgement(verdict, order) for verdict in ("A", "tie", "invalid") for order in ([0, 1], [1, 0])]
+    pairs = judgement_pairs([*rows, judgement("B", [1, 0], texts=["one", "two"], runs=["r1", "r2"])])
+    assert pairs["preferred"].tolist()[:4] == [1.0, 0.0, 0.5, 0.5] and pairs["preferred"][4:6].isna().all()
+    assert pairs["shown_first"].tolist()[:2] == ["reference", "ppo"]
+    assert pairs.iloc[6][["first", "first_text", "preferred", "runs"]].tolist() == [
+        "reference",
+        "one",
+        1.0,
+        "r1 r2",
+    ]
+    assert pairs["first_text"][:6].isna().all()
+    with pytest.raises(UsageError, match="no judgements"):
+        judgement_pairs([])
+
+
+def test_files_become_pairs(tmp_path: Path) -> None:
+    file = write_records(tmp_path / "batch.jsonl", [comparison(), comparison(choice=1)])
+    file.write_text(file.read_text() + "{broken\n")
+    with pytest.raises(RecordError, match=r"batch\.jsonl:3"):
+        load_comparisons(file)
+    reports: list[ReadReport] = []
+    assert len(load_comparisons(tmp_path, on_error="skip", reports=reports)) == 2
+    assert [len(report.bad) for report in reports] == [1]
+    verdicts = write_records(tmp_path / "by" / "judge.jsonl", [judgement("A", [0, 1])])
+    assert load_judgements(verdicts)["preferred"].tolist() == [1.0]
+    assert read_judgements(verdicts)[0].runs == ["judge"], "what names no run is filed under its file"
+    with pytest.raises(UsageError, match="no such file"):
+        load_comparisons(tmp_path / "absent.jsonl")
+
+
+def test_policies_are_set_against_each_other_by_their_scores() -> None:
+    table = pd.DataFrame(
+        {
+            "id": ["p", "p", "p", "q", "q"],
+            "score.rm": [1.0, 2.0, 1.5, 0.0, None],
+            "score.rm_reference": [1.0, 1.0, 1.0, 4.0, 4.0],
+        }
+    )
+    names = pd.Series(["a", "a", "b", "a", "b"])
+    pairs = score_pairs(table, "rm", names).set_index(["id", "first", "second"])["preferred"]
+    assert pairs.to_dict() == {
+        ("p", "a", "b"): 0.5,  # one of a's two samples is better than b's
+        ("p", "a", "reference"): 0.75,  # a tie and a win
+        ("p", "b", "reference"): 1.0,
+        ("q", "a", "reference"): 0.0,
+    }

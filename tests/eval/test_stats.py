@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from eval.stats import bootstrap_mean, bootstrap_means, bootstrap_totals, mean, paired_difference, wilson
+from eval.stats import (
+    bootstrap_mean,
+    bootstrap_means,
+    bootstrap_totals,
+    from_draws,
+    jackknife,
+    mcnemar_p,
+    mean,
+    paired_difference,
+    sign_flip,
+    wilson,
+)
 from tldr.errors import NonFiniteError, UsageError
 
 
@@ -60,13 +71,13 @@ def test_trap_judgements_of_one_post_are_not_independent() -> None:
     assert honest.se == pytest.approx(mean(values, codes).se, rel=0.06)
 
 
-def test_interval_covers_the_truth_as_often_as_it_says() -> None:
-    hits = 0
-    for seed in range(300):
-        values, codes = clustered(seed, groups=50)
-        estimate = bootstrap_mean(values, codes, draws=500, seed=seed)
-        hits += estimate.low <= 0 <= estimate.high
-    assert 0.90 <= hits / 300 <= 0.98  # 95 % +- three binomial standard errors, a little low at 50 clusters
+def test_few_clusters_widen_the_interval_to_the_t_interval() -> None:
+    """Hesterberg 2015: expanded percentiles of normal draws are the t interval with s / sqrt(n)."""
+    groups, se = 6, 0.5
+    draws = np.sqrt((groups - 1) / groups) * se * scipy_stats.norm.ppf((np.arange(200_000) + 0.5) / 200_000)
+    estimate = from_draws(0.0, draws, 6, groups)
+    assert estimate.high == pytest.approx(scipy_stats.t.ppf(0.975, groups - 1) * se, rel=1e-3)
+    assert estimate.low == pytest.approx(-estimate.high)
 
 
 def test_seeded_and_independent_of_row_order() -> None:
@@ -93,10 +104,11 @@ def test_totals_resample_whole_clusters(codes: list[int], draws: int) -> None:
     assert (times.sum(axis=1) == len(set(codes))).all()
 
 
-def test_ten_thousand_draws_on_twenty_thousand_judgements_are_quick() -> None:
+@pytest.mark.parametrize("posts", [5_000, 20_000])
+def test_ten_thousand_draws_on_twenty_thousand_judgements_are_quick(posts: int) -> None:
     draw = np.random.default_rng(0)
     started = time.process_time()
-    bootstrap_mean(draw.random(20_000), draw.integers(0, 5_000, 20_000), draws=10_000)
+    bootstrap_mean(draw.random(20_000), draw.permutation(20_000) % posts, draws=10_000)
     assert time.process_time() - started < 10
 
 
@@ -155,3 +167,40 @@ def test_wilson_by_hand() -> None:
     assert wilson(0.5, 1).value == 0.5
     with pytest.raises(UsageError):
         wilson(3, 2)
+
+
+def test_sign_flips_equal_scipy() -> None:
+    draw = np.random.default_rng(4)
+    differences = np.column_stack([draw.choice([-1, -0.5, 0, 0.5, 1], 80), draw.normal(0.25, 1, 80)])
+    ours = sign_flip(differences, draws=40_000)
+    for column, p_value in zip(differences.T, ours, strict=True):
+        theirs = scipy_stats.permutation_test(
+            (column,), np.mean, permutation_type="samples", n_resamples=40_000, rng=np.random.default_rng(5)
+        )
+        assert p_value == pytest.approx(theirs.pvalue, abs=0.01)
+
+
+def test_sign_flips_by_hand() -> None:
+    # of the 8 sign patterns of 1, 2, 4 only two have a sum as far from 0 as 7
+    assert sign_flip(np.array([[1.0], [2.0], [4.0]]), draws=40_000)[0] == pytest.approx(2 / 8, abs=0.01)
+    assert sign_flip(np.zeros((5, 1)), draws=10).tolist() == [1.0]
+    assert sign_flip(np.full((60, 1), 0.1), draws=999).tolist() == [1 / 1000], "never zero"
+
+
+def test_sign_flips_reject_as_often_as_they_say() -> None:
+    nothing = np.random.default_rng(6).normal(size=(40, 2000))
+    assert np.mean(sign_flip(nothing, draws=2000) <= 0.05) == pytest.approx(0.05, abs=0.015)
+
+
+def test_mcnemar_by_hand() -> None:
+    # 1 post that only the first wins and 7 that only the second does: binomial, two-sided
+    first, second = [1] + [0] * 7 + [1] * 5 + [0.5], [0] + [1] * 7 + [1] * 5 + [1]
+    assert mcnemar_p(first, second) == pytest.approx(scipy_stats.binomtest(1, 8).pvalue)
+    assert mcnemar_p([0.3, 1], [0, 1]) is None, "shares are no outcomes"
+
+
+def test_jackknife_of_a_mean_is_its_t_interval() -> None:
+    values = np.array([1.0, 2.0, 3.0, 6.0])
+    ours, plain = jackknife(3.0, (values.sum() - values) / 3, 4), mean(values)
+    assert (ours.low, ours.high, ours.se) == pytest.approx((plain.low, plain.high, plain.se))
+    assert np.isnan(jackknife(3.0, [np.nan], 1).low)

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from tldr.cli.data import add_data_commands
+from tldr.cli.evaluate import agreement, evaluate
+from tldr.cli.judge import judge
 from tldr.cli.stages import add_stages, data_app
 from tldr.cli.study import compare, report, study_app
 from tldr.cli.telling import told
@@ -24,6 +26,9 @@ add_data_commands(data_app)
 add_stages(app)
 app.command("report")(told(report))
 app.command("compare")(told(compare))
+app.command("evaluate")(told(evaluate))
+app.command("agreement")(told(agreement))
+app.command("judge")(told(judge))
 
 
 @app.command("_run", hidden=True)

@@ -150,13 +150,16 @@ def report(
     study: Annotated[Path, typer.Argument(help="A study file, or a folder of runs or samples.")],
     overrides: Overrides = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="Where to write it.", show_default="STUDY/report")] = None,
+    judgements: Annotated[
+        list[Path], typer.Option(help="Verdicts for the sample viewer, beside the study's own.")
+    ] = [],  # noqa: B006
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Make the report: figures, tables and claims of a study."""
+    """Make the report: figures, tables and claims of a study, and its samples to read."""
     from eval.report import build_report
 
     if study.is_dir():
-        path = build_report(study, out or study / "report", title=study.resolve().name)
+        path = build_report(study, out or study / "report", title=study.resolve().name, judgements=judgements)
     else:
         opened = open_study(study, overrides, runs_dir)
         if not opened.root.is_dir():
@@ -169,5 +172,6 @@ def report(
             description=opened.study.description,
             synthetic=opened.study.data.kind == "toy",
             draws=opened.study.evaluation.bootstrap,
+            judgements=judgements,
         )
     typer.echo(path)

@@ -1,0 +1,110 @@
+"""The study's results that published numbers are set beside: result tables under the names claims use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from eval.claims.contrast import Missing, runs_of
+from eval.claims.judges import same_policy_rows
+from eval.judge.measures import judge_results, load_judgements
+from eval.sections.base import Study, once, policy_names
+from eval.sections.best_of_n import best_of_n_table
+from eval.sections.length import length_controlled_table
+from eval.sections.overoptimisation import kl_sweep_table
+from eval.sections.probes import probe_table
+from eval.sections.ratings import article_length_table, article_rating_table, rating_table
+from eval.sections.reward import reward_accuracy_table, reward_breakdown_table, reward_slope_table
+from eval.sections.scored_pairs import reward_models
+from eval.sections.texts import rouge_table, text_table
+from eval.sections.training import value_network_table
+from eval.stats import mean
+
+JUDGEMENTS = "judgements*.jsonl"
+"""At the top of a study's folder: what people or a judge said of its samples."""
+
+
+@once
+def judged_preference(study: Study) -> pd.DataFrame:
+    """Preference to the reference by those whose judgements lie in the study's folder (P Fig. 1).
+
+    The reward model's own preference is no counterpart of people's, so it is not here.
+    """
+    paths = sorted(study.runs.folder.glob(JUDGEMENTS))
+    if not paths:
+        raise Missing(f"nobody was asked which summary is better (no {JUDGEMENTS} in the study)")
+    answers = [row for path in paths for row in load_judgements(path)]
+    rows = pd.DataFrame([vars(result) for result in judge_results(answers)])
+    rows = rows[rows["unit"] == "share preferred to the reference"]
+    names = pd.DataFrame([policy_names(study, policy) for policy in rows["policy"]], index=rows.index)
+    return rows.assign(**names, runs=rows["runs"].map(" ".join))
+
+
+@once
+def chosen(study: Study) -> pd.DataFrame:
+    """Best-of-N with the size and labels of the reward model that chose."""
+    table, models = best_of_n_table(study), reward_models(study.runs)
+    choosers = table["selected_by"].where(table["selected_by"] != "rm", "rm_" + table["size"])
+    about = {scorer: (model.params, model.rankings) for scorer, model in models.items()}
+    known = [about.get(str(name), (None, None)) for name in choosers]
+    columns = ["chooser_params", "chooser_rankings"]
+    return table.join(pd.DataFrame(known, index=table.index, columns=columns))
+
+
+@once
+def labeler_agreement(study: Study) -> pd.DataFrame:
+    """How often each judge of same-policy pairs agrees with a labeler; the measure is the judge."""
+    made = []
+    groups = ["judge", "method", "params", "policy_params"]
+    for names, rows in same_policy_rows(study).dropna(subset="hit").groupby(groups, dropna=False):
+        estimate = mean(rows["hit"], rows["id"])
+        about = dict(zip(["measure", *groups[1:]], names, strict=True))
+        shown = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+        made.append({**about, **shown, "unit": "share of labels", "runs": " ".join(runs_of([rows]))})
+    return pd.DataFrame(made)
+
+
+@once
+def news_length(study: Study) -> pd.DataFrame:
+    """The columns of Table 14, one row a policy and measure."""
+    table = article_length_table(study)
+    parts = []
+    for measure, column, unit in (
+        ("length_characters", "length", "characters"),
+        ("length_sd", "length_sd", "characters"),
+        ("quality", "rating", "points of 1-7"),
+        ("gain_per_100_characters", "per_100", "points of 1-7"),
+    ):
+        bounds = {end: table.get(f"{column}_{end}", pd.Series(dtype=float)) for end in ("low", "high")}
+        named = {"value": table.get(column), "measure": measure, "unit": unit}
+        parts.append(table[["policy", "n", "runs"]].assign(**named, **bounds))
+    long = pd.concat(parts, ignore_index=True)
+    names = [policy_names(study, policy) for policy in long["policy"]]
+    return long.assign(method=[n["method"] for n in names], params=[n["params"] for n in names])
+
+
+def nothing(study: Study) -> pd.DataFrame:
+    """What no study of ours makes yet: summaries of news by its own policies."""
+    return pd.DataFrame()
+
+
+TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
+    "judged preference": judged_preference,
+    "preference at equal length": length_controlled_table,
+    "ratings": rating_table,
+    "ratings of news": article_rating_table,
+    "ratings of news by length": news_length,
+    "ROUGE": rouge_table,
+    "ROUGE of news": nothing,
+    "lengths": text_table,
+    "reward-model accuracy": reward_accuracy_table,
+    "reward-model accuracy by group": reward_breakdown_table,
+    "gain by doubling": reward_slope_table,
+    "best of N": chosen,
+    "KL sweep": kl_sweep_table,
+    "value networks": value_network_table,
+    "agreement with labelers": labeler_agreement,
+    "probes": probe_table,
+}
+"""By the name that `NumberRule.table` uses."""

@@ -1,0 +1,286 @@
+"""What the claims are tested on: long tables, a row an observation, that name their posts and runs.
+
+Every source has the columns ``id`` (the post: what the bootstrap resamples), ``key`` (what is compared
+like with like: the post, or a labelled pair), ``seed`` and ``run``, selectors that tell groups apart,
+and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from eval.claims.contrast import Missing
+from eval.claims.judges import probe_rows, same_policy_rows, valid_rows
+from eval.lengths import add_measures
+from eval.overoptimisation import best_of_n_kl, best_of_n_values
+from eval.pool import POOL_FILE, load_pool
+from eval.preference import GOLD, RM, scorers_of, wins
+from eval.ratings import AXES
+from eval.rouge import rouge
+from eval.runs import Run
+from eval.sections.base import Study
+from eval.sections.ratings import ratings
+from eval.sections.rows import runs_by_name, settings_of
+from eval.sections.scored_pairs import RewardModel, reward_models, scorer_name
+from eval.sections.sweeps import BETAS, find_sweeps
+from eval.tables import group_columns
+from tldr.records import Sample, read_records
+
+Selector = dict[str, str | float | bool]
+"""Column -> the value its rows have; "lowest" and "highest" stand for the extreme one there is."""
+
+
+class Evidence:
+    """The sources of a study, each made once and only when a claim asks for it."""
+
+    def __init__(self, study: Study):
+        self.study = study
+        self._made: dict[str, pd.DataFrame | Missing] = {}
+
+    def source(self, name: str) -> pd.DataFrame:
+        """A source's whole table.
+
+        Raises:
+            Missing: the study holds no such runs.
+        """
+        if name not in self._made:
+            try:
+                self._made[name] = SOURCES[name](self)
+            except Missing as missing:
+                self._made[name] = missing
+        found = self._made[name]
+        if isinstance(found, Missing):
+            raise found
+        return found
+
+    def rows(self, source: str, selector: Selector, value: str) -> pd.DataFrame:
+        """The rows that a selector means, with `value` among their columns.
+
+        Raises:
+            Missing: no such rows, or nothing in the study gives such a value.
+        """
+        table = select(self.source(source), selector)
+        if value not in table and value in DERIVED:
+            table = DERIVED[value](self, table)
+        if value not in table:
+            raise Missing(f"{source} carry no {value.replace('_', ' ')}")
+        return table
+
+    @cached_property
+    def policies(self) -> dict[str, dict[str, Any]]:
+        """Of every run made from a PPO policy: its beta, value network and reward model."""
+        by_name = runs_by_name(self.study.runs)
+        found = {}
+        for run in self.study.runs.runs:
+            policy = run if run.stage == "ppo" else by_name.get(run.parents.get("policy", ""))
+            if policy is None or policy.stage != "ppo":
+                continue
+            settings, reward = settings_of(policy), by_name.get(policy.parents.get("reward", ""))
+            found[run.run] = {
+                "beta": settings.get("beta"),
+                "value_network": settings.get("value_network", "separate"),
+                "optimised": scorer_name(reward.size, reward.variant) if reward else "",
+            }
+        return found
+
+
+def select(table: pd.DataFrame, selector: Selector) -> pd.DataFrame:
+    """Rows of `table` that a selector means; exact values first, then the extremes of what is left.
+
+    Raises:
+        Missing: no such rows.
+    """
+    extremes = {name: value for name, value in selector.items() if value in ("lowest", "highest")}
+    for name, value in selector.items():
+        if name not in extremes:
+            table = table[table[name] == value] if name in table else table.iloc[:0]
+    for name, end in extremes.items():
+        numbers = pd.to_numeric(table[name]) if name in table else pd.Series(dtype=float)
+        table = table[numbers == (numbers.min() if end == "lowest" else numbers.max())]
+    if table.empty:
+        named = ", ".join(f"{name} {value}".strip() for name, value in selector.items() if value != "")
+        raise Missing(f"nothing with {named}")
+    return table
+
+
+def _samples(evidence: Evidence) -> pd.DataFrame:
+    """Every scored sample; ``preference`` is the planted labelers' probability of preferring it."""
+    samples = evidence.study.samples
+    if samples is None:
+        raise Missing("no samples")
+    table = group_columns(samples)
+    table = table.assign(key=table["id"])
+    about = pd.DataFrame.from_dict(
+        evidence.policies, orient="index", columns=["beta", "value_network", "optimised"]
+    )
+    table = table.join(about, on="run")
+    known = {scorer.name for scorer in scorers_of(table)}
+    if GOLD.name in known:
+        table["preference"] = wins(table, GOLD)["expected"]
+    if RM.name in known:
+        table["rm_preference"] = wins(table, RM)["expected"]
+    return table.rename(columns=lambda name: name.removeprefix("score."))
+
+
+def _sweep(evidence: Evidence) -> pd.DataFrame:
+    """Policies trained with different KL coefficients against one reward model, sampled at T = 1.
+
+    ``kl``: nats from the SFT policy, mean over the samples of a coefficient (P Fig. 5); the SFT policy
+    is the point at 0. ``rm_preference`` is by the reward model that was optimised.
+    """
+    parts = []
+    for sweep in find_sweeps(evidence.study):
+        rows = sweep.samples
+        beta = rows["beta"].fillna(np.inf)  # the start is what a boundless penalty leaves
+        drift = (rows["logprob"] - rows["logprob_sft"]).groupby(beta).mean()
+        table = rows.assign(
+            key=rows["id"],
+            sweep=sweep.name,
+            optimised=rows["run"].map({run: about["optimised"] for run, about in evidence.policies.items()}),
+            beta=beta,
+            kl=beta.map(drift).where(np.isfinite(beta), 0.0),
+            rm_preference=expit(rows["score.proxy"] - rows["score.proxy_reference"]),
+        )
+        if {"score.gold", "score.gold_reference"} <= set(table):
+            table["preference"] = wins(table, GOLD)["expected"]
+        parts.append(table.rename(columns=lambda name: str(name).removeprefix("score.")))
+    if not parts:
+        raise Missing("no PPO policies of one size that differ in beta alone, sampled at T = 1")
+    return pd.concat(parts, ignore_index=True)
+
+
+def _rollouts(evidence: Evidence) -> pd.DataFrame:
+    """What a PPO run sampled along its training: ``rm`` (the proxy), ``gold``, by iteration.
+
+    Runs of one seed draw the same prompts, so the key is post and iteration. ``swept``: the run is one
+    of a sweep of KL coefficients.
+    """
+    rows = []
+    for run in evidence.study.runs.finished("ppo"):
+        path = run.folder / "rollouts.jsonl"
+        about = evidence.policies[run.run] | {"size": run.size, "params": run.params, "variant": run.variant}
+        for sample in read_records(path, Sample) if path.is_file() else []:
+            iteration = sample.tags.get("iteration")
+            named = {"id": sample.id, "key": f"{sample.id} {iteration}", "run": run.run, "seed": run.seed}
+            rows.append({**named, **about, "iteration": iteration, **sample.scores})
+    if not rows:
+        raise Missing("no rollouts")
+    table = pd.DataFrame(rows)
+    betas = table.groupby(["size", "optimised"])["beta"].transform("nunique")
+    return table.assign(swept=betas >= BETAS)
+
+
+def _pool(evidence: Evidence) -> pd.DataFrame:
+    """Best of n by every chooser, for n = 1, 2, 4, ..: what each post can expect (unbiased estimator)."""
+    models = reward_models(evidence.study.runs)
+    runs = evidence.study.runs.finished("best_of_n")
+    parts = [_best_of(run, models) for run in runs if (run.folder / POOL_FILE).is_file()]
+    if not parts:
+        raise Missing("no pools of best-of-N samples")
+    return pd.concat(parts, ignore_index=True)
+
+
+def _best_of(run: Run, models: dict[str, RewardModel]) -> pd.DataFrame:
+    pool = load_pool(run.folder / POOL_FILE)
+    total = int(pool.groupby("id", observed=True).size().max())
+    counts = [2**power for power in range(total.bit_length()) if 2**power <= total]
+    values = {"gold_preference": "preference", "gold": "gold", "rm": "rm"}
+    choosers = [name for name in map(str, pool) if name in ("rouge", "rm") or name.startswith("rm_")]
+    parts = []
+    for chooser in choosers:
+        worth = {
+            name: best_of_n_values(pool, chooser, old, counts) for old, name in values.items() if old in pool
+        }
+        worth["choice"] = best_of_n_values(pool, chooser, chooser, counts)
+        posts = worth["choice"][1]
+        model = models.get(scorer_name(run.size, "") if chooser == "rm" else chooser)
+        about = {"chooser_params": model and model.params, "chooser_rankings": model and model.rankings}
+        for place, n in enumerate(counts):
+            columns = {name: matrix[:, place] for name, (matrix, _) in worth.items()}
+            parts.append(pd.DataFrame({"id": posts, "n": n, "chooser": chooser, **about, **columns}))
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(
+        key=table["id"],
+        kl=best_of_n_kl(table["n"]),
+        pool=total,
+        from_4=table["n"] >= 4,
+        run=run.run,
+        seed=run.seed,
+        size=run.size,
+        params=run.params,
+    )
+
+
+def _ratings(evidence: Evidence) -> pd.DataFrame:
+    """1-7 ratings of summaries of posts, a row a rating and axis."""
+    table = ratings(evidence.study)
+    if table.empty or table["article"].all():
+        raise Missing("no ratings")
+    table = table[~table["article"].astype(bool)].rename(columns=lambda name: str(name).removeprefix("tag."))
+    return table.assign(key=table["id"]).melt(
+        ["id", "key", "policy", "method", "size", "params", "variant", "run", "seed"],
+        list(AXES),
+        var_name="axis",
+        value_name="rating",
+    )
+
+
+def _measured(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
+    return add_measures(rows, evidence.study.posts)
+
+
+def _with_rouge(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
+    posts = evidence.study.posts
+    if posts is None or posts["summary"].isna().any():
+        raise Missing("no references to compare with")
+    references = list(posts.loc[rows["id"], "summary"])
+    return rows.assign(rouge_mean=rouge(references, list(rows["text"]))["rouge_mean"].to_numpy())
+
+
+SOURCES: dict[str, Callable[[Evidence], pd.DataFrame]] = {
+    "samples": _samples,
+    "sweep": _sweep,
+    "rollouts": _rollouts,
+    "pool": _pool,
+    "ratings": _ratings,
+    "valid pairs": lambda evidence: valid_rows(evidence.study),
+    "same-policy pairs": lambda evidence: same_policy_rows(evidence.study),
+    "probes": lambda evidence: probe_rows(evidence.study),
+}
+
+DERIVED: dict[str, Callable[[Evidence, pd.DataFrame], pd.DataFrame]] = {
+    "copying": _measured,
+    "words": _measured,
+    "log_length_ratio": _measured,
+    "rouge_mean": _with_rouge,
+}
+"""Values worked out of the texts of those rows alone that a claim compares."""
+
+UNITS = {
+    "preference": "share preferred to the reference",
+    "rm_preference": "share preferred to the reference by the reward model",
+    "gold": "planted utility",
+    "rm": "reward-model score",
+    "choice": "score of the chooser",
+    "copying": "share of summary bigrams",
+    "rouge_mean": "mean F of ROUGE-1, -2, -L",
+    "rating": "points of 1-7",
+    "hit": "share of labelled pairs",
+}
+
+
+def matched_on(source: str, varied: Sequence[str]) -> list[str]:
+    """What rows of a source are matched on, but for what a claim varies."""
+    on = (
+        ["key", "seed"]
+        if source in ("valid pairs", "same-policy pairs", "probes")
+        else ["key", "seed", "size"]
+    )
+    by_size = {"size", "params"} & set(varied)
+    return [name for name in on if name not in varied and not (by_size and name == "size")]

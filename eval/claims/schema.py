@@ -1,0 +1,191 @@
+"""The file of claims: what the papers state, where, and what in a study it is put to the test on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from eval.claims.evidence import SOURCES, Selector
+from eval.claims.predicates import Above, Alike, Beats, GainsMost, Peaks, Rises
+from eval.claims.special import LengthShrinks, SpendsLess
+from eval.paper import TAGS, load_paper
+from tldr.errors import UsageError
+
+CLAIMS_FILE = "claims.yaml"
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+Test = Annotated[
+    Beats | Alike | Rises | Peaks | Above | GainsMost | SpendsLess | LengthShrinks,
+    Field(discriminator="predicate"),
+]
+Id = Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Citation(_Strict):
+    """Where a shape is stated: rows of a file of published numbers, or a passage with its own tag."""
+
+    file: str | None = None
+    items: list[str] = []
+    tag: str | None = None
+    source: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Citation:
+        if (self.file is None) == (self.tag is None or self.source is None):
+            raise ValueError("name either a file of published numbers, or tag and source")
+        if self.tag is not None and self.tag not in TAGS:
+            raise ValueError(f"tag {self.tag}: use one of {', '.join(sorted(TAGS))}")
+        return self
+
+
+class ShapeClaim(_Strict):
+    """A shape: a sentence, the place it is stated, and the predicate that decides it.
+
+    `split` gives every step (each size, say) a line of its own besides the whole.
+    """
+
+    id: Id
+    text: str
+    where: str
+    paper: Citation
+    test: Test
+    split: bool = False
+
+    @model_validator(mode="after")
+    def _known_source(self) -> ShapeClaim:
+        if self.test.source not in SOURCES:
+            raise ValueError(f"source {self.test.source!r}: use one of {', '.join(SOURCES)}")
+        return self
+
+
+class NumberRule(_Strict):
+    """All numbers of one kind in a file of published numbers, and the study's result each is set beside.
+
+    Attributes:
+        file, items: whose rows are claims. text: a format of {x} and {series}.
+        table: of `eval.claims.numbers.TABLES`; `measure` and `among` choose its row, with `x` (the column
+            that the published x is found in, or what each x means) and `series` (what each series means).
+            params, rankings, kl and episodes match within `eval.claims.numbers.FACTOR`.
+        error: what the published value may be off by besides its standard error (reading a figure,
+            rounding); `share`: as a share of the value.
+        left_out: series, or "series x", that no study of ours can produce, with the reason.
+    """
+
+    id: Id
+    file: str
+    items: Annotated[list[str], Field(min_length=1)]
+    where: str
+    text: str
+    table: str = ""
+    measure: str = ""
+    among: Selector = {}
+    x: str | dict[str, Selector] | None = None
+    series: dict[str, Selector] = {}
+    error: float = 0.0
+    share: float = 0.0
+    left_out: dict[str, str] = {}
+
+
+class Claims(_Strict):
+    """The whole file."""
+
+    numbers: list[NumberRule]
+    shapes: list[ShapeClaim]
+
+    @model_validator(mode="after")
+    def _ids_differ(self) -> Claims:
+        ids = [rule.id for rule in self.numbers] + [claim.id for claim in self.shapes]
+        twice = sorted({one for one in ids if ids.count(one) > 1})
+        if twice:
+            raise ValueError(f"the same id twice: {', '.join(twice)}")
+        return self
+
+
+def load_claims(folder: Path) -> Claims:
+    """Read ``claims.yaml`` beside the published numbers.
+
+    Raises:
+        UsageError: no such file, broken YAML (with its line), or a claim with unknown keys or values
+            (named by the claim's id), or one that cites numbers that are not published.
+    """
+    path = folder / CLAIMS_FILE
+    if not path.is_file():
+        raise UsageError("no file of claims", where=path, remedy="run from a source checkout")
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise UsageError(f"broken YAML: {problem}", where=f"{path}{line}") from None
+    try:
+        claims = Claims.model_validate(data)
+    except ValidationError as error:
+        raise _explained(error, data, path) from None
+    for claim in claims.shapes:
+        if claim.paper.file is not None:
+            cited_rows(claim.paper.file, claim.paper.items, folder, f"{path}, claim {claim.id}")
+    return claims
+
+
+def cited_rows(file: str, items: list[str], folder: Path, where: str) -> pd.DataFrame:
+    """The rows of the published numbers that a claim names.
+
+    Raises:
+        UsageError: no such file or item.
+    """
+    rows = load_paper(file, folder=folder)
+    missing = set(items) - set(rows["item"])
+    if missing:
+        raise UsageError(f"{file}.csv has no item {', '.join(sorted(missing))}", where=where)
+    return rows[rows["item"].isin(items)] if items else rows
+
+
+def _explained(error: ValidationError, data: Any, path: Path) -> UsageError:
+    """The first problem, named by the claim's id and the key."""
+    first = error.errors()[0]
+    kind, *rest = first["loc"] or ("",)
+    place = f"{path}"
+    if rest and isinstance(rest[0], int):
+        entry = data[kind][rest[0]]
+        name = entry.get("id") if isinstance(entry, dict) else None
+        place += f", claim {name or f'{kind} {rest[0] + 1}'}"
+        rest = rest[1:]
+    elif kind:
+        rest = [kind, *rest]
+    key = ".".join(map(str, rest))
+    return UsageError(
+        f"{key}: {first['msg']}" if key else first["msg"], where=place, remedy="see eval/claims/schema.py"
+    )
+
+
+def published_numbers(rule: NumberRule, folder: Path) -> Iterator[tuple[str, str | None, Any]]:
+    """Every row of a rule: its key ("series x"), why it is no claim (None: it is one), and the row.
+
+    Raises:
+        UsageError: a series or x that the rule says nothing about.
+    """
+    for row in (
+        cited_rows(rule.file, rule.items, folder, f"claim {rule.id}")
+        .fillna({"x": ""})
+        .itertuples(index=False)
+    ):
+        x = str(row.x)
+        reason = rule.left_out.get(str(row.series)) or rule.left_out.get(f"{row.series} {x}")
+        known = row.series in rule.series and (not isinstance(rule.x, dict) or x in rule.x)
+        if reason is None and not known:
+            raise UsageError(
+                f"{rule.file}.csv: nothing said about series {row.series!r} at x {x!r}",
+                where=f"claim {rule.id}",
+                remedy="say what in a study it corresponds to, or why nothing does",
+            )
+        yield f"{row.series} {x}".strip(), reason, row

@@ -1,0 +1,143 @@
+"""Verdicts: a claim, this study's value with its interval and runs, and what follows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from eval.claims.contrast import Missing, Step
+from eval.claims.evidence import Evidence
+from eval.claims.schema import Citation, ShapeClaim, cited_rows
+from tldr.errors import UsageError
+
+Verdict = Literal["reproduced", "not reproduced", "not run here"]
+SYMBOLS: dict[str, str] = {"reproduced": "+", "not reproduced": "-", "not run here": "o"}
+"""Plain characters: they survive Markdown, LaTeX and screen readers."""
+COLUMNS = ["claim", "kind", "paper", "ours", "low", "high", "n", "runs", "verdict"]
+"""Of ``claims.csv``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim with its verdict.
+
+    Attributes:
+        paper: the published number, or for a shape the place that states it.
+        where, tag, source: the place in the paper, how sure it is, the paper.
+        ours, low, high: in `unit`; of a shape the effect at its weakest step.
+        n: observations (posts or pairs); `runs`: ids, empty only where nothing was run.
+
+    Raises:
+        UsageError: a verdict without the runs it came from.
+    """
+
+    id: str
+    claim: str
+    kind: Literal["number", "shape"]
+    paper: str
+    where: str
+    tag: str
+    source: str
+    verdict: Verdict
+    note: str
+    ours: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    unit: str = ""
+    n: int = 0
+    runs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.verdict != "not run here" and (not self.runs or not all(self.runs) or self.n < 1):
+            raise UsageError(
+                f"{self.verdict}, yet the runs it came from are not known",
+                where=f"claim {self.id}",
+                remedy="a sample must name its run; make the file anew, or leave it out of the study",
+            )
+
+
+def row_table(rows: list[Row]) -> pd.DataFrame:
+    """All fields of the rows; runs become one string, joined by spaces; n is empty where nothing was run."""
+    table = pd.DataFrame([{**asdict(row), "runs": " ".join(row.runs)} for row in rows])
+    return table.assign(n=table["n"].replace(0, pd.NA).astype("Int64"))
+
+
+def shape_rows(claim: ShapeClaim, evidence: Evidence, draws: int) -> list[Row]:
+    """A shape's verdict; one more a step where the claim is to be split."""
+    tag, source = _cited(claim.paper, evidence.study.paper)
+
+    about: dict[str, Any] = {
+        "kind": "shape",
+        "paper": claim.where,
+        "where": claim.where,
+        "tag": tag,
+        "source": source,
+    }
+
+    def made(name: str, text: str, steps: list[Step], left_out: list[str]) -> Row:
+        weakest = min(steps, key=lambda step: (step.holds, step.strength))
+        effect = weakest.effect
+        return Row(
+            id=name,
+            claim=text,
+            **about,
+            verdict="reproduced" if all(step.holds for step in steps) else "not reproduced",
+            note=_note(steps, weakest, left_out),
+            ours=effect.value,
+            low=effect.low,
+            high=effect.high,
+            unit=weakest.unit,
+            n=effect.n,
+            runs=tuple(sorted({run for step in steps for run in step.runs})),
+        )
+
+    try:
+        steps, left_out = claim.test.steps(evidence, draws)
+    except Missing as missing:
+        return [Row(claim.id, claim.text, **about, verdict="not run here", note=str(missing))]
+    rows = [made(claim.id, claim.text, steps, left_out)]
+    if claim.split and len(steps) > 1:
+        rows += [
+            made(f"{claim.id}@{step.label}", f"{claim.text} ({step.label})", [step], []) for step in steps
+        ]
+    return rows
+
+
+def _cited(paper: Citation, folder: Path) -> tuple[str, str]:
+    """Tag and source of a shape."""
+    if paper.file is None:
+        return str(paper.tag), str(paper.source)
+    rows = cited_rows(paper.file, paper.items, folder, paper.file)
+    return ", ".join(dict.fromkeys(rows["tag"])), str(rows["source"].iloc[0])
+
+
+def _note(steps: list[Step], weakest: Step, left_out: list[str]) -> str:
+    parts = []
+    failed = [step for step in steps if not step.holds]
+    if failed and len(steps) > 1:
+        parts.append(f"{len(failed)} of {len(steps)} steps fail")
+    if len(steps) > 1:
+        parts.append(f"weakest: {weakest.label}")
+    if failed:
+        parts += _why(failed, len(steps) > 1)
+    if weakest.margin:
+        parts.append(f"margin {weakest.margin:g}")
+    if weakest.seed_sd is not None:
+        parts.append(f"sd between seeds {weakest.seed_sd:.3g}")
+    if left_out:
+        parts.append(f"not run at {', '.join(left_out)}")
+    return "; ".join(parts)
+
+
+def _why(failed: list[Step], several: bool) -> list[str]:
+    """Whether the failing steps go the other way, or are merely too close to call."""
+    beyond = "beyond the margin" if failed[0].two_sided else "the other way"
+    said = {
+        beyond: [step.label for step in failed if step.refuted],
+        "not distinguishable here": [step.label for step in failed if not step.refuted],
+    }
+    return [what + (f": {', '.join(at)}" if several else "") for what, at in said.items() if at]

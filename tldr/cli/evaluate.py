@@ -1,0 +1,165 @@
+"""``evaluate`` and ``agreement``: measures on files from anywhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tldr.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tldr.records import ReadReport
+
+Posts = Annotated[
+    list[Path],
+    typer.Option("--posts", help="Posts with their references (ROUGE, copying).", show_default=False),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder for the tables as csv, md and tex.", show_default=False),
+]
+Stemmer = Annotated[bool, typer.Option("--stemmer", help="ROUGE with the Porter stemmer.")]
+OnError = Annotated[
+    Literal["stop", "skip"],
+    typer.Option("--on-error", help="What to do at a line that holds no record: skip counts it."),
+]
+_SHOWN_BAD, _SHOWN_ROWS = 3, 60
+
+
+def evaluate(
+    samples: Annotated[
+        list[Path],
+        typer.Argument(help="Files of samples, or folders of runs.", show_default=False),
+    ] = [],  # noqa: B006
+    posts: Posts = [],  # noqa: B006
+    comparisons: Annotated[
+        list[Path],
+        typer.Option(help="Human comparisons, OpenAI's schema; may be repeated.", show_default=False),
+    ] = [],  # noqa: B006
+    judgements: Annotated[
+        list[Path],
+        typer.Option(help="Judges' verdicts; may be repeated.", show_default=False),
+    ] = [],  # noqa: B006
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Whose the samples are that name no policy.", show_default=False),
+    ] = None,
+    by: Annotated[
+        Literal["subreddit", "length"] | None,
+        typer.Option(help="Break preference down, too.", show_default=False),
+    ] = None,
+    stemmer: Stemmer = False,
+    out: Out = None,
+    on_error: OnError = "stop",
+    draws: Annotated[int, typer.Option(min=1, help="Bootstrap draws.")] = 2000,
+) -> None:
+    """Measure samples, human comparisons and judgements, whoever made them.
+
+    ROUGE, lengths and copying; preference to the reference by every scorer, at equal length, as Elo
+    and between policies. A file of rows with id and text only is measured with --policy NAME; its
+    judge_preferred ("ours" or "reference"), where it has one, counts as a scorer.
+    """
+    from eval.io import load_posts, load_samples
+    from eval.overview import overview
+    from eval.pairs import load_comparisons, read_judgements
+
+    if not (samples or comparisons or judgements):
+        raise UsageError("nothing to measure", remedy="name samples, --comparisons or --judgements")
+    reports: list[ReadReport] = []
+    made = overview(
+        load_samples(samples, policy=policy, on_error=on_error, reports=reports) if samples else None,
+        load_posts(posts, on_error=on_error, reports=reports) if posts else None,
+        load_comparisons(comparisons, on_error=on_error, reports=reports) if comparisons else None,
+        read_judgements(judgements, on_error=on_error, reports=reports) if judgements else (),
+        by=by,
+        stemmer=stemmer,
+        draws=draws,
+    )
+    _tell_bad_lines(reports)
+    for sheet in made.sheets:
+        _show(sheet.shown, f"{sheet.name}: {sheet.caption}")
+        _write(out, sheet.name, sheet.table, sheet.shown)
+    for line in made.missing:
+        typer.echo(f"not measured: {line}", err=True)
+    if not made.sheets:
+        raise UsageError("none of these files allows a measure", remedy="see what each one lacks above")
+
+
+def agreement(
+    comparisons: Annotated[
+        list[Path], typer.Argument(help="Human comparisons, OpenAI's schema.", show_default=False)
+    ],
+    posts: Posts = [],  # noqa: B006
+    same_policy: Annotated[
+        bool, typer.Option("--same-policy", help="Only two samples of one policy, as in the paper.")
+    ] = False,
+    ensemble: Annotated[
+        int, typer.Option(min=2, help="Fewest other workers whose majority is an ensemble.")
+    ] = 3,
+    unit: Annotated[Literal["words", "characters"], typer.Option(help="Of length.")] = "words",
+    stemmer: Stemmer = False,
+    out: Out = None,
+    on_error: OnError = "stop",
+    draws: Annotated[int, typer.Option(min=1, help="Bootstrap draws.")] = 2000,
+) -> None:
+    """How often labelers, ensembles of them, ROUGE, length, copying and scorers agree.
+
+    Scorers are what the comparisons' summaries carry in `scores`. Who is indifferent is left out.
+    """
+    from eval.agreement import agreement_matrix, comparison_agreement
+    from eval.io import load_posts
+    from eval.pairs import load_comparisons
+
+    reports: list[ReadReport] = []
+    table = comparison_agreement(
+        load_comparisons(comparisons, on_error=on_error, reports=reports),
+        load_posts(posts, on_error=on_error, reports=reports) if posts else None,
+        same_policy=same_policy,
+        ensemble_of=ensemble,
+        unit=unit,
+        stemmer=stemmer,
+        draws=draws,
+    ).assign(runs=" ".join(sorted(path.stem for path in comparisons)))
+    _tell_bad_lines(reports)
+    cells = [f"{row.value:.1%} ± {row.se:.1%} ({row.n})" for row in table.itertuples()]
+    shown = agreement_matrix(table.assign(cell=cells), "cell").fillna("").rename_axis("").reset_index()
+    rouge = "Porter stemmer" if stemmer else "no stemming"
+    _show(shown, f"agreement ± standard error over posts (pairs); ROUGE with {rouge}")
+    _write(out, "agreement", table, shown)
+
+
+def _tell_bad_lines(reports: list[ReadReport]) -> None:
+    for report in reports:
+        if report.bad:
+            typer.echo(f"{report.path}: {len(report.bad)} bad lines set aside, {report.good} read", err=True)
+            for line in report.bad[:_SHOWN_BAD]:
+                typer.echo(f"  {line}", err=True)
+
+
+def _show(table: pd.DataFrame, title: str) -> None:
+    """Print a table; what the cells hold is text from outside, never markup."""
+    shown = Table(title=Text(title), title_justify="left")
+    for name in table.columns:
+        shown.add_column(Text(str(name)), overflow="fold")
+    rows = table.head(_SHOWN_ROWS)
+    if more := len(table) - len(rows):
+        shown.caption = Text(f"and {more} more rows: --out writes all of them")
+    for row in rows.astype(object).where(rows.notna(), "").itertuples(index=False):
+        shown.add_row(*(Text(f"{cell:.3g}" if isinstance(cell, float) else str(cell)) for cell in row))
+    # A file or a pipe has no width: nothing is folded to fit one.
+    Console(width=None if sys.stdout.isatty() else 1000).print(shown)
+
+
+def _write(out: Path | None, name: str, table: pd.DataFrame, shown: pd.DataFrame) -> None:
+    from eval.tables import write_table
+
+    if out is not None:
+        typer.echo(write_table(table, shown, out, name)[0])
