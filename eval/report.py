@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def build_report(
     paper: Path = PAPER_FOLDER,
     judgements: Sequence[Path] = (),
 ) -> Path:
-    """Write ``report.html``, ``samples.html``, ``figures/*.{png,svg}`` and ``tables/*.{csv,md,tex}``.
+    """Write ``report.html``, ``samples.html``, ``claims.csv``, ``figures/`` and ``tables/``.
+
+    Figures are PNG and SVG, tables CSV, Markdown and LaTeX.
 
     Args:
         out: the folder to write to.
@@ -70,6 +73,9 @@ def build_report(
         disable=not console.is_terminal,
     )
     parts = [_rendered(section, out) for section in done]
+    claims = out / "tables" / "claims.csv"
+    if claims.is_file():
+        shutil.copyfile(claims, out / claims.name)  # the first thing that people look for
     note = SYNTHETIC_NOTE if synthetic or study.planted else ""
     viewer = build_viewer(study, out, title=title, note=note, judgements=judgements)
     return write_page(
