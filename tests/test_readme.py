@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shlex
@@ -32,9 +33,9 @@ def commands() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def smaller(command: str) -> list[str]:
+def smaller(command: str, folder: Path) -> list[str]:
     """The command with its sizes turned down; what it asks for itself comes last and wins."""
-    words = shlex.split(command)
+    words = [word for part in shlex.split(command) for word in expanded(part, folder)]
     assert words[0] == "tldr-lab", f"a command the test does not know: {command}"
     sizes: list[str] = []
     if words[1] in ("study", "report"):
@@ -46,6 +47,13 @@ def smaller(command: str) -> list[str]:
     return [sys.executable, "-m", "tldr", *words[1:first], *extra, *words[first:]]
 
 
+def expanded(word: str, folder: Path) -> list[str]:
+    """What a shell makes of a word with a ``*``."""
+    found = sorted(glob.glob(word, root_dir=folder)) if "*" in word else [word]
+    assert found, f"{word} matches nothing"
+    return found
+
+
 def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -53,7 +61,7 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     assert len(ran) >= 8
     for command in ran:
         done = subprocess.run(
-            smaller(command), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400
+            smaller(command, tmp_path), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert (tmp_path / "runs" / "toy" / "report" / "report.html").stat().st_size > 10_000

@@ -20,8 +20,11 @@ from tldr.data.sources import load_comparisons, load_posts
 from tldr.models.ladder import load_policy
 from tldr.models.packed import collate, response_logprobs
 from tldr.records import Comparison, Rating, Sample, TokenTrace, read_records
+from tldr.stages import scoring
+from tldr.stages.common import Device, open_reward
 from tldr.stages.ppo import PPOStage
 from tldr.stages.sample import plan
+from tldr.stages.scoring import Scorer
 from tldr.train.checkpoint import hash_folder
 from tldr.train.metrics import read_metrics
 
@@ -58,6 +61,23 @@ def test_samples_of_one_post_are_scored_as_if_each_were_alone(lab: Path) -> None
         with torch.inference_mode():
             alone = response_logprobs(policy, collate(query, [[sample.response_ids or []]], 0)).sum()
         assert sample.logprob == pytest.approx(float(alone), abs=1e-4)
+
+
+def test_many_summaries_of_a_post_are_scored_as_a_few_at_a_time(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = PPOStage(laboratory.context("ppo", lab, lab / "ppo")).tokenizer
+    posts = load_posts(lab / "data" / "valid2.jsonl")[:5]
+    texts = [[f"{post.summary} {number}" for number in range(count)] for count, post in enumerate(posts, 1)]
+    responses = [[encode_response(tokenizer, text, 64) for text in row] for row in texts]
+    scorer = Scorer(tokenizer, encode_queries(tokenizer, posts, 96), responses, Device.open("fp32"))
+    reward = open_reward(lab / "reward", scorer.device)
+    together = scorer.rewards(reward)
+    monkeypatch.setattr(scoring, "TOGETHER", 2)
+    apart = scorer.rewards(reward)
+    assert [len(row) for row in apart] == [1, 2, 3, 4, 5]
+    for few, all_at_once in zip(apart, together, strict=True):
+        assert few == pytest.approx(all_at_once, abs=1e-5)
 
 
 def test_pool_is_scored_by_every_reward_model(lab: Path, tmp_path: Path) -> None:

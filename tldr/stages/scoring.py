@@ -18,6 +18,9 @@ from tldr.toy.gold import preference_probability, utility
 
 Tokens = list[int]
 
+TOGETHER = 8
+"""Summaries of a post in one forward pass: more share its encoding, but attention grows quadratically."""
+
 
 @dataclass(frozen=True)
 class Scorer:
@@ -42,22 +45,27 @@ class Scorer:
 
     def _map(self, function: Callable[[PackedBatch], torch.Tensor]) -> list[list[Any]]:
         """Apply `function` (batch -> (B,K,...)) and hand the values back in the items' order."""
-        widths = [
-            len(query) + len(options) * max(map(len, options))
-            for query, options in zip(self.queries, self.responses, strict=True)
+        parts = [
+            (item, options[start : start + TOGETHER])
+            for item, options in enumerate(self.responses)
+            for start in range(0, len(options), TOGETHER)
         ]
-        values: list[list[Any]] = [[] for _ in self.queries]
+        widths = [len(self.queries[i]) + len(options) * max(map(len, options)) for i, options in parts]
+        values: list[list[Any]] = [[] for _ in parts]
         for rows in inference_batches(widths):
             batch = collate(
-                [self.queries[i] for i in rows],
-                [list(self.responses[i]) for i in rows],
+                [self.queries[parts[row][0]] for row in rows],
+                [list(parts[row][1]) for row in rows],
                 pad_id(self.tokenizer),
             )
             with torch.inference_mode(), self.device.autocast():
                 out = function(batch.to(self.device.device)).float().cpu()
             for position, row in enumerate(rows):
-                values[row] = out[position, : len(self.responses[row])].tolist()
-        return values
+                values[row] = out[position, : len(parts[row][1])].tolist()
+        joined: list[list[Any]] = [[] for _ in self.queries]
+        for (item, _), of_part in zip(parts, values, strict=True):
+            joined[item] += of_part
+        return joined
 
     def rewards(self, reward: PreTrainedModel) -> list[list[float]]:
         """Reward-model score of every summary, read at its EOS, shift applied."""
