@@ -22,7 +22,7 @@ lint: .venv/test.stamp
 	$(BIN)/mypy
 
 .venv/core.stamp: pyproject.toml constraints.txt | .venv
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[fast-rouge]' || $(INSTALL) --editable .
 	touch $@
 
 .venv/test.stamp: pyproject.toml constraints.txt | .venv

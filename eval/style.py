@@ -103,6 +103,7 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with matplotlib.rc_context(RC):
         figure.savefig(png, dpi=200, metadata={"Software": None})
+        figure.set_layout_engine("none")  # the layout is made; making it again costs as much as drawing
         figure.savefig(svg, metadata={"Date": None})
     return png, svg
 

@@ -117,7 +117,8 @@ def agreement_section(study: Study) -> Section:
         "arrow is its upper bound for log-probabilities."
     )
     section.pictures.append(Picture("agreement_with_labelers", picture, caption))
-    for policy in policies:
+    # A map a method, of its largest size (policies stand in that order); the table has them all.
+    for policy in {methods[policy]: policy for policy in policies}.values():
         picture = agreement_heatmap(table[table["policy"] == policy], title=f"Samples of {policy}")
         caption = (
             f"Two samples of {policy}: agreement of every two judges in per cent, below it the standard "
