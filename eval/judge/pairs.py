@@ -133,6 +133,6 @@ def _names(samples: pd.DataFrame) -> pd.Series[str]:
         several = samples.groupby("policy")[column].transform("nunique") > 1
         names = names.where(
             ~several,
-            names + "-" + letter + samples[column].map("{:g}".format, na_action="ignore").fillna("?"),
+            names + "-" + letter + samples[column].map(lambda one: "?" if pd.isna(one) else f"{one:g}"),
         )
     return names
