@@ -8,7 +8,8 @@ import pandas as pd
 
 from eval.claims.contrast import Missing, runs_of
 from eval.claims.judges import same_policy_rows
-from eval.judge.measures import judge_results, load_judgements
+from eval.judge.measures import judge_results
+from eval.pairs import read_judgements
 from eval.sections.base import Study, once, policy_names
 from eval.sections.best_of_n import best_of_n_table
 from eval.sections.length import length_controlled_table
@@ -34,7 +35,7 @@ def judged_preference(study: Study) -> pd.DataFrame:
     paths = sorted(study.runs.folder.glob(JUDGEMENTS))
     if not paths:
         raise Missing(f"nobody was asked which summary is better (no {JUDGEMENTS} in the study)")
-    answers = [row for path in paths for row in load_judgements(path)]
+    answers = [row for path in paths for row in read_judgements(path)]
     rows = pd.DataFrame([vars(result) for result in judge_results(answers)])
     rows = rows[rows["unit"] == "share preferred to the reference"]
     names = pd.DataFrame([policy_names(study, policy) for policy in rows["policy"]], index=rows.index)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from eval.pairs import COLUMNS, REFERENCE, judgement_pairs, read_judgements
+from eval.pairs import COLUMNS, REFERENCE, judgement_pairs
 from eval.stats import share
 from eval.tables import Result
 from tldr.errors import UsageError
@@ -21,9 +21,6 @@ from tldr.records import Judgement
 
 _PAIR = ["judge", "axis", *COLUMNS[:-1], "runs"]
 """What makes two judgements the two orders of one pair."""
-
-
-load_judgements = read_judgements
 
 
 def answers(judgements: Iterable[Judgement]) -> pd.DataFrame:

@@ -8,10 +8,11 @@ import pytest
 
 from eval.elo import elo
 from eval.io import load_posts, load_samples
-from eval.judge.measures import answers, complete, judge_results, judged_pairs, load_judgements
+from eval.judge.measures import answers, complete, judge_results, judged_pairs
 from eval.judge.pairs import pairs_to_judge
 from eval.judge.scored import ScoreJudge
 from eval.length_control import length_control
+from eval.pairs import read_judgements
 from eval.stats import share
 from eval.tables import Result
 from tests.eval.judge_server import make_pairs
@@ -115,13 +116,13 @@ def test_provenance_comes_from_the_record_or_the_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="without the runs"):
         judge_results(bare)
     path = write_records(tmp_path / "theirs.jsonl", bare)
-    assert {row.runs for row in judge_results(load_judgements(path))} == {("theirs",)}
-    assert load_judgements(write_records(path, rows)) == rows
+    assert {row.runs for row in judge_results(read_judgements(path))} == {("theirs",)}
+    assert read_judgements(write_records(path, rows)) == rows
     with pytest.raises(UsageError, match="2 of 2 judgements hold no texts"):
         judged_pairs([row.model_copy(update={"texts": None}) for row in rows])
     path.write_text('{"id": "p", "policies": ["a", "b"], "order": [0, 0], "judge": "j", "verdict": "A"}\n')
     with pytest.raises(RecordError, match="neither"):
-        load_judgements(path)
+        read_judgements(path)
 
 
 def test_length_control_and_elo_work_on_judgements() -> None:
