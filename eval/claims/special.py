@@ -162,5 +162,10 @@ class _Shares:
         p = expit(self.x @ at)
         slope = self.x.T @ (weight * (self.y - p))
         curvature = (self.x.T * (weight * p * (1 - p))) @ self.x
-        moved: FloatArray = at + np.linalg.solve(curvature, slope)
+        try:
+            moved: FloatArray = at + np.linalg.solve(curvature, slope)
+        except np.linalg.LinAlgError:
+            moved = np.full_like(at, np.nan)
+        if not np.isfinite(moved).all():
+            raise Missing("no finite regression on length: a policy wins or loses every pair, or few posts")
         return moved

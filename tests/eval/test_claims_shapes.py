@@ -16,6 +16,7 @@ from eval.claims.contrast import Missing, contrast
 from eval.claims.evidence import SOURCES, Evidence
 from eval.claims.predicates import Peaks
 from eval.claims.schema import load_claims
+from eval.claims.special import _Shares
 from eval.claims.verdicts import Row, shape_rows
 from eval.length_control import length_controlled
 from eval.paper import PAPER_FOLDER
@@ -285,3 +286,16 @@ def test_best_of_n_spends_less_where_it_does(monkeypatch: pytest.MonkeyPatch) ->
         assert whole.ours == pytest.approx(kl - (np.log(4) - 0.75), abs=0.15)
     beyond = policy.assign(preference=2.0)
     assert verdicts(monkeypatch, "best-of-n-spends-less-kl", beyond)[0].verdict == "not run here"
+
+
+def test_lengths_that_never_vary_make_the_length_claim_missing_not_a_crash() -> None:
+    rows = pd.DataFrame(
+        {
+            "id": ["p0", "p1", "p0", "p1"],
+            "policy": ["a", "a", "b", "b"],
+            "log_length_ratio": 0.5,
+            "preference": [0.2, 0.6, 0.7, 0.4],
+        }
+    )
+    with pytest.raises(Missing, match="no finite regression"):
+        _Shares(rows, "preference", draws=10)

@@ -56,7 +56,11 @@ def test_a_biased_worker_likes_the_longer(post: Post) -> None:
 
 
 def test_two_labelers_agree_as_the_papers_do() -> None:
-    """72-77 % (P C.2), on scripted writers with references and on references alone, as SFT samples them."""
+    """72-77 % (P C.2) on scripted writers with references.
+
+    Two references of one post are alike, as two samples of one policy are: the paper's range over kinds
+    of pairs goes down to 65 % there (P C.2).
+    """
     rng = random.Random(4)
     posts = [generate._with_reference(rng, world.draw_post(rng, f"p{i}")) for i in range(4000)]
     mixed = [(p, *generate.mixed_pair(rng, p)) for p in posts]
@@ -69,7 +73,7 @@ def test_two_labelers_agree_as_the_papers_do() -> None:
         )
         for p in posts
     ]
-    assert 0.69 <= labelers.agreement(sft_like, rng) <= 0.77
+    assert 0.65 <= labelers.agreement(sft_like, rng) <= 0.77
 
 
 @given(st.integers(0, 10_000))
