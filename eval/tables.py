@@ -193,21 +193,32 @@ def group_result(
         group, names: as `policy_groups` gives them.
         seed_means: the same estimate for each seed alone, for `Result.seed_sd`.
     """
+    return named(
+        measure.name,
+        measure.unit,
+        estimate,
+        group["run"],
+        scorer=scorer,
+        best_of=int(group["n"].iloc[0]),
+        seeds=group["seed"].nunique(),
+        seed_sd=None if seed_means is None or len(seed_means) < 2 else float(seed_means.std(ddof=1)),
+        **{name: value for name, value in names.items() if name != "n"},
+    )
+
+
+def named(measure: str, unit: str, estimate: Estimate, runs: Iterable[str], **names: Any) -> Result:
+    """An estimate as a `Result`; `names` as the result's fields."""
     return Result(
-        measure=measure.name,
-        unit=measure.unit,
+        measure=measure,
+        unit=unit,
         value=estimate.value,
         low=estimate.low,
         high=estimate.high,
         se=estimate.se,
         n=estimate.n,
         posts=estimate.clusters,
-        runs=tuple(sorted(set(group["run"]))),
-        scorer=scorer,
-        best_of=int(group["n"].iloc[0]),
-        seeds=group["seed"].nunique(),
-        seed_sd=None if seed_means is None or len(seed_means) < 2 else float(seed_means.std(ddof=1)),
-        **{name: value for name, value in names.items() if name != "n"},
+        runs=tuple(sorted(set(runs))),
+        **names,
     )
 
 

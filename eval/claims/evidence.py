@@ -17,18 +17,18 @@ from scipy.special import expit
 
 from eval.claims.contrast import Missing
 from eval.claims.judges import probe_rows, same_policy_rows, valid_rows
-from eval.lengths import add_measures
+from eval.lengths import MEASURES
 from eval.overoptimisation import best_of_n_kl, best_of_n_values
 from eval.pool import POOL_FILE, load_pool
 from eval.preference import GOLD, RM, scorers_of, wins
 from eval.ratings import AXES
-from eval.rouge import rouge
 from eval.runs import Run
 from eval.sections.base import Study
 from eval.sections.ratings import ratings
 from eval.sections.rows import runs_by_name, settings_of
 from eval.sections.scored_pairs import RewardModel, reward_models, scorer_name
 from eval.sections.sweeps import BETAS, find_sweeps
+from eval.sections.texts import measured_samples, rouge_scores
 from eval.tables import group_columns
 from tldr.records import Sample, read_records
 
@@ -232,15 +232,15 @@ def _ratings(evidence: Evidence) -> pd.DataFrame:
 
 
 def _measured(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
-    return add_measures(rows, evidence.study.posts)
+    measured = measured_samples(evidence.study)
+    return rows.assign(**{name: measured.loc[rows.index, name] for name in MEASURES if name in measured})
 
 
 def _with_rouge(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
-    posts = evidence.study.posts
-    if posts is None or posts["summary"].isna().any():
+    scores = rouge_scores(evidence.study)
+    if scores.empty:
         raise Missing("no references to compare with")
-    references = list(posts.loc[rows["id"], "summary"])
-    return rows.assign(rouge_mean=rouge(references, list(rows["text"]))["rouge_mean"].to_numpy())
+    return rows.assign(rouge_mean=scores.loc[rows.index, "rouge_mean"])
 
 
 SOURCES: dict[str, Callable[[Evidence], pd.DataFrame]] = {

@@ -28,12 +28,10 @@ PLAIN = ("size", "method", "probe", "policy_size", "judge", "variant", "sweep")
 
 
 class Predicate(BaseModel):
-    """What every predicate names: the rows it looks at, the value it compares, and where it repeats.
+    """What every predicate names: the rows it looks at and the value it compares.
 
     Attributes:
         source, value: of `eval.claims.evidence`. among: the rows that take part.
-        each: columns within whose every combination the claim must hold; a combination that lacks a
-            side (a size without PPO) is left out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,14 +39,28 @@ class Predicate(BaseModel):
     source: Text
     value: Text
     among: Selector = {}
-    each: list[Text] = []
 
+    @abstractmethod
     def steps(self, evidence: Evidence, draws: int) -> Steps:
         """All steps the claim requires, smaller models first, and the combinations left out.
 
         Raises:
             Missing: the study lacks the runs.
         """
+
+
+class Grouped(Predicate):
+    """A predicate of one group of rows, which may have to hold within several.
+
+    Attributes:
+        each: columns within whose every combination the claim must hold; a combination that lacks a
+            side (a size without PPO) is left out.
+    """
+
+    each: list[Text] = []
+
+    def steps(self, evidence: Evidence, draws: int) -> Steps:
+        """The steps of every combination of `each`."""
         rows = evidence.rows(self.source, self.among, self.value)
         groups = [("", rows)] if not self.each else []
         if self.each:
@@ -90,7 +102,7 @@ def two_sides(rows: pd.DataFrame, better: Selector, worse: Selector) -> list[Par
     return [(1.0, first), (-1.0, second)]
 
 
-class Beats(Predicate):
+class Beats(Grouped):
     """The mean of `better` is above that of `worse` on the same posts.
 
     `margin`: not below it by more than this, instead (non-inferiority).
@@ -106,7 +118,7 @@ class Beats(Predicate):
         return [replace(self.step(parts, name, [*self.better, *self.worse], draws), margin=self.margin)]
 
 
-class Alike(Predicate):
+class Alike(Grouped):
     """The means of the two differ by less than `margin`, either way (equivalence)."""
 
     predicate: Literal["alike"]
@@ -120,7 +132,7 @@ class Alike(Predicate):
         return [replace(step, margin=self.margin, two_sided=True)]
 
 
-class Along(Predicate):
+class Along(Grouped):
     """A predicate about the places along a column.
 
     `same`: they hold the same posts or pairs (paired); else they are compared as they are.
@@ -191,7 +203,7 @@ class Peaks(Along):
         return max(tried, key=lambda pair: min(step.strength for step in pair))
 
 
-class Above(Predicate):
+class Above(Grouped):
     """The mean lies above a number, such as one half; `below`: under it.
 
     `margin`: not on the other side by more than this, instead.
@@ -208,7 +220,7 @@ class Above(Predicate):
         return [replace(step, margin=self.margin)]
 
 
-class GainsMost(Predicate):
+class GainsMost(Grouped):
     """From `worse` to `better` the mean gains more where `column` is `most` than at each of `others`."""
 
     predicate: Literal["gains most"]

@@ -50,9 +50,6 @@ class SpendsLess(Predicate):
             raise Missing("no PPO policy of a KL sweep within the reach of a pool of its size")
         return steps, []
 
-    def within(self, rows: pd.DataFrame, name: str, draws: int) -> list[Step]:
-        raise NotImplementedError
-
 
 def _kl_saved(rows: pd.DataFrame, curve: pd.DataFrame, value: str, label: str, draws: int) -> Step | None:
     """KL of the policy minus that of best-of-N at equal value; None outside the curve."""
@@ -113,9 +110,6 @@ class LengthShrinks(Predicate):
         if not steps:
             raise Missing("no size with both policies")
         return steps, []
-
-    def within(self, rows: pd.DataFrame, name: str, draws: int) -> list[Step]:
-        raise NotImplementedError
 
 
 class _Shares:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from eval.style import Series
 
@@ -26,6 +28,30 @@ def interval(
         elinewidth=1.6,
         label=label or series.label,
     )
+
+
+def grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, two in a line, that share their y axis.
+
+    Args:
+        width: inches of a panel. height: inches of everything beside the panels' 4.4 a line.
+    """
+    columns = min(2, count)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(width * columns, 4.4 * lines + height), layout="constrained")
+    axes = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
+
+
+def legend_of(axes: Iterable[Axes]) -> dict[str, Any]:
+    """Label -> handle of everything that the axes name, each label once."""
+    return {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
 
 
 def spacing(rows: pd.DataFrame) -> float:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from eval.figures.base import grid, legend_of
 from eval.style import (
     BLACK,
     BLUE,
@@ -53,10 +54,7 @@ def best_of_n_by_chooser(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame
     count = len(panels) + (paper is not None)
     if not count:
         raise UsageError("no pool of samples to draw")
-    columns = min(2, count)
-    lines = -(-count // columns)
-    figure = Figure(figsize=(6.3 * columns, 4.4 * lines + 1.2), layout="constrained")
-    axes = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
+    figure, axes = grid(count, 6.3, 1.2)
     others = sorted({name for rows in panels.values() for name in rows["selected_by"]} - set(NAMED))
     series = NAMED | {
         name: Series(
@@ -80,13 +78,7 @@ def best_of_n_by_chooser(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame
             )
         _finish(axes[len(panels)], "Published: Stiennon et al. 2020, Fig. 7", paper["x"].astype(float))
         axes[len(panels)].legend(loc="upper left", fontsize=11)
-    for axis in axes[count:]:
-        axis.remove()
-    named = {
-        label: handle
-        for axis in axes[: len(panels)]
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
+    named = legend_of(axes[: len(panels)])
     if named:
         figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=3)
     return figure

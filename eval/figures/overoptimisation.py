@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from eval.figures.base import grid, legend_of
 from eval.overoptimisation import OveroptimisationFit
 from eval.style import (
     BLACK,
@@ -86,10 +87,7 @@ def kl_sweep(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame | None = No
     count = len(panels) + (paper is not None)
     if not count:
         raise UsageError("no KL sweep to draw")
-    columns = min(2, count)
-    lines = -(-count // columns)
-    figure = Figure(figsize=(6.6 * columns, 4.4 * lines + 1.3), layout="constrained")
-    axes = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
+    figure, axes = grid(count, 6.6, 1.3)
     for axis, (title, rows) in zip(axes, panels.items(), strict=False):
         for measure, series in (PREDICTED | ACTUAL).items():
             part = rows[rows["measure"] == measure]
@@ -105,13 +103,7 @@ def kl_sweep(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame | None = No
             )
         _finish(axes[len(panels)], "Published: Stiennon et al. 2020, Fig. 5", float(curves["x"].max()))
         axes[len(panels)].legend(loc="upper left", fontsize=11, borderaxespad=0.1)
-    for axis in axes[count:]:
-        axis.remove()
-    named = {
-        label: handle
-        for axis in axes[: len(panels)]
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
+    named = legend_of(axes[: len(panels)])
     if named:
         figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=2)
     return figure

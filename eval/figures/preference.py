@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.figures.base import interval, published_bounds, spacing
+from eval.figures.base import interval, legend_of, published_bounds, spacing
 from eval.style import BLACK, METHODS, parameter_axis, percent_axis, styled
 from tldr.errors import UsageError
 
@@ -79,9 +79,7 @@ def preference_by_size(
         line = panel.axhline(0.5, color=BLACK, linestyle="--", linewidth=1.4, zorder=1)
         panel.set_ylim(-0.02, 1)
     # Ours first: its labels say more; the published panel adds what this study lacks.
-    named = {
-        label: bar for panel in panels for bar, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
+    named = legend_of(panels)
     named["Reference"] = line
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named))
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eval.figures.base import interval, published_bounds, spacing
+from eval.figures.base import interval, legend_of, published_bounds, spacing
 from eval.figures.preference import PAPER_SERIES, headline
 from eval.style import BLACK, METHODS, parameter_axis, styled
 from tldr.errors import UsageError
@@ -48,8 +48,6 @@ def rouge_by_size(table: pd.DataFrame, paper: pd.DataFrame | None = None) -> Fig
         parameter_axis(panels[1], list(known["params"]))
         panels[1].set_title("Published: Stiennon et al. 2020, Fig. 14a")
     panels[0].set_ylim(bottom=0)
-    named = {
-        label: bar for panel in panels for bar, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
+    named = legend_of(panels)
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named))
     return figure

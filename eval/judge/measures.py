@@ -15,7 +15,7 @@ import pandas as pd
 
 from eval.pairs import COLUMNS, REFERENCE, judgement_pairs
 from eval.stats import share
-from eval.tables import Result
+from eval.tables import Result, named
 from tldr.errors import UsageError
 from tldr.records import Judgement
 
@@ -116,21 +116,9 @@ def judge_results(judgements: Iterable[Judgement]) -> list[Result]:
         judge, axis, first, second = map(str, key)
         for name, unit, values in _outcomes(group, second):
             estimate = share(values, group.loc[values.index, "id"])
-            results.append(
-                Result(
-                    measure=name if axis == "overall" else f"{name}_{axis}",
-                    value=estimate.value,
-                    low=estimate.low,
-                    high=estimate.high,
-                    se=estimate.se,
-                    n=estimate.n,
-                    posts=estimate.clusters,
-                    unit=unit,
-                    runs=tuple(sorted(set(" ".join(group["runs"]).split()))),
-                    scorer=judge,
-                    policy=first,
-                )
-            )
+            measure = name if axis == "overall" else f"{name}_{axis}"
+            runs = " ".join(group["runs"]).split()
+            results.append(named(measure, unit, estimate, runs, scorer=judge, policy=first))
     return results
 
 

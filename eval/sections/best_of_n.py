@@ -11,8 +11,9 @@ from eval.overoptimisation import best_of_n_curve
 from eval.pool import POOL_FILE, load_pool
 from eval.runs import Run
 from eval.sections.base import Picture, Section, Study, Table, once, published, without
-from eval.sections.rows import Row, crossed, further_table, named, row_estimate, settings_of
+from eval.sections.rows import Row, crossed, further_table, row_estimate, settings_of
 from eval.sections.scored_pairs import reward_models
+from eval.tables import named
 
 CHOOSERS = ("rm", "rouge", "length", "gold")
 """Further ones are other reward models, ``rm_<name>``."""

@@ -23,9 +23,9 @@ from eval.sections.base import (
     without,
 )
 from eval.sections.preference import headline_samples, scorers
-from eval.sections.rows import further_table, named
+from eval.sections.rows import further_table
 from eval.sections.texts import has_references
-from eval.tables import POOLED, Measure, group_result, policy_groups, result_table
+from eval.tables import POOLED, Measure, group_result, named, policy_groups, result_table
 from tldr.errors import NonFiniteError, UsageError
 
 BIN = Measure("preferred", "preference_in_bin", "share preferred to the reference")

@@ -14,10 +14,10 @@ from eval.preference import UNIT, PreferenceScorer, wins
 from eval.runs import Run
 from eval.sections.base import Picture, Section, Study, Table, once, published, without
 from eval.sections.best_of_n import curve_rows, largest_pools
-from eval.sections.rows import Row, crossed, further_table, named, settings_of
+from eval.sections.rows import Row, crossed, further_table, settings_of
 from eval.sections.sweeps import Sweep, actual_scorers, find_sweeps
 from eval.stats import Estimate, bootstrap_means
-from eval.tables import POOLED, Measure, Result, summarise
+from eval.tables import POOLED, Measure, Result, named, summarise
 from tldr.errors import LabError
 
 PROXY = PreferenceScorer("proxy", tau=1.0)

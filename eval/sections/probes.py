@@ -8,9 +8,9 @@ from eval.figures.reward import probe_shares
 from eval.paper import load_paper
 from eval.reward_eval import accuracy
 from eval.sections.base import Picture, Section, Study, once, results_table, without
-from eval.sections.rows import named, row_estimate
+from eval.sections.rows import row_estimate
 from eval.sections.scored_pairs import RewardModel, model_pairs, scored_pairs
-from eval.tables import result_table
+from eval.tables import named, result_table
 
 PROBES_FILE = "probes.jsonl"
 UNIT = "share of pairs preferred as they should be"

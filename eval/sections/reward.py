@@ -15,10 +15,10 @@ from eval.paper import load_paper
 from eval.reward_eval import accuracy, calibration, calibration_estimates, hits, length_bias
 from eval.runs import Run, StudyRuns
 from eval.sections.base import Picture, Section, Study, Table, once, results_table, without
-from eval.sections.rows import Row, crossed, further_table, listed, named, row_estimate
+from eval.sections.rows import Row, crossed, further_table, listed, row_estimate
 from eval.sections.scored_pairs import RewardModel, model_pairs, reward_models, scorer_name
 from eval.stats import Estimate, bootstrap_means, wilson
-from eval.tables import Result, result_table
+from eval.tables import Result, named, result_table
 from tldr.errors import RecordError
 
 SHARE = "share of labelled pairs"

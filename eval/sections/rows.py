@@ -22,22 +22,6 @@ def further_table(rows: Iterable[Row], *further: str) -> pd.DataFrame:
     return pd.concat([result_table(result for result, _ in known), more], axis=1)
 
 
-def named(measure: str, unit: str, estimate: Estimate, runs: Iterable[str], **names: Any) -> Result:
-    """An estimate as a `Result`; `names` as the result's fields."""
-    return Result(
-        measure=measure,
-        unit=unit,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        se=estimate.se,
-        n=estimate.n,
-        posts=estimate.clusters,
-        runs=tuple(sorted(set(runs))),
-        **names,
-    )
-
-
 def row_estimate(row: pd.Series[Any]) -> Estimate:
     """The estimate in a row with ``value``, ``low``, ``high``, ``se``, ``n`` and ``posts``."""
     value, low, high, se = (float(row[name]) for name in ("value", "low", "high", "se"))

@@ -53,17 +53,26 @@ def text_table(study: Study) -> pd.DataFrame:
 
 
 @once
+def rouge_scores(study: Study) -> pd.DataFrame:
+    """`eval.rouge.rouge` of every row of `measured_samples` but the references; empty without references."""
+    measured = measured_samples(study)
+    if measured.empty or study.posts is None or not has_references(study):
+        return pd.DataFrame()
+    samples = measured[measured["policy"] != "reference"]
+    scores = rouge(study.posts.loc[samples["id"], "summary"].tolist(), samples["text"].tolist())
+    return scores.set_index(samples.index)
+
+
+@once
 def rouge_table(study: Study) -> pd.DataFrame:
     """Result table of ROUGE against the reference, of every policy and of title and lead-2.
 
     Measures are `ROUGE_MEASURES`, 0-1, without stemming; seeds pooled. Empty without references.
     """
-    if study.samples is None or study.posts is None or not has_references(study):
+    scores = rouge_scores(study)
+    if scores.empty:
         return result_table([])
-    measured = measured_samples(study)
-    samples = measured[measured["policy"] != "reference"]
-    scores = rouge(study.posts.loc[samples["id"], "summary"].tolist(), samples["text"].tolist())
-    scored = pd.concat([samples, scores.set_index(samples.index)], axis=1)
+    scored = pd.concat([measured_samples(study).loc[scores.index], scores], axis=1)
     measures = [Measure(name, name, "0-1") for name in ROUGE_MEASURES]
     return result_table(summarise(scored, measures, by=POOLED, draws=study.draws))
 

@@ -10,9 +10,10 @@ from eval.figures.training import CURVES, training_curves, value_networks
 from eval.io import load_samples
 from eval.runs import Run, training_metrics
 from eval.sections.base import Picture, Section, Study, once, plain_table, published, results_table, without
-from eval.sections.rows import Row, further_table, named, runs_by_name, settings_of
+from eval.sections.rows import Row, further_table, runs_by_name, settings_of
 from eval.sections.sweeps import find_sweeps
 from eval.stats import bootstrap_means
+from eval.tables import named
 
 ROLLOUTS_FILE = "rollouts.jsonl"
 LEGIBLE = 7
