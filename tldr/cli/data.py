@@ -20,6 +20,7 @@ def add_data_commands(app: typer.Typer) -> None:
     """Add the commands to ``data``."""
     app.command("filter")(told(filter_command))
     app.command("fake-dump")(told(fake_dump_command))
+    app.command("split")(told(split_command))
 
 
 def filter_command(
@@ -77,3 +78,22 @@ def fake_dump_command(
 
     for fate, count in sorted(write_fake_dump(out, rows, seed).items()):
         typer.echo(f"{fate}: {count:,}")
+
+
+def split_command(
+    posts: Annotated[Path, typer.Argument(help="Posts with references, as JSON lines.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the three files.", show_default=False)],
+    valid1: Annotated[float, typer.Option(help="Share to select models on.")] = 0.05,
+    valid2: Annotated[float, typer.Option(help="Share to report on.")] = 0.05,
+    apart: Annotated[
+        list[Path] | None, typer.Option("--apart", help="Comparisons whose posts are left out of all three.")
+    ] = None,
+) -> None:
+    """Split posts into sft, valid1 and valid2 by a hash of their ids: more posts move none of them."""
+    from tldr.data.sources import load_comparisons, load_posts, post_keys
+    from tldr.data.split import split_posts
+    from tldr.records import write_records
+
+    keys = post_keys(row.info for path in apart or () for row in load_comparisons(path))
+    for name, rows in split_posts(load_posts(posts), valid1=valid1, valid2=valid2, apart=keys).items():
+        typer.echo(f"{write_records(out / f'{name}.jsonl', rows)}: {len(rows):,} posts")

@@ -10,6 +10,7 @@ import typer
 from tldr.cli.data import add_data_commands
 from tldr.cli.evaluate import agreement, evaluate
 from tldr.cli.judge import judge
+from tldr.cli.model import import_gguf
 from tldr.cli.stages import add_stages, data_app
 from tldr.cli.study import compare, report, study_app
 from tldr.cli.telling import told
@@ -24,6 +25,7 @@ app.add_typer(study_app, name="study")
 app.add_typer(data_app, name="data")
 add_data_commands(data_app)
 add_stages(app)
+app.command("import-gguf")(told(import_gguf))
 app.command("report")(told(report))
 app.command("compare")(told(compare))
 app.command("evaluate")(told(evaluate))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from tldr.config.base import NonNegative, PerSize, Positive, Settings, Unit
 
@@ -77,6 +77,9 @@ class Labels(Settings):
     """Share of shown summaries that are the author's reference."""
     writer_share: Unit = 0.25
     """Share that comes from the toy world's scripted writers (planted errors)."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """Cross-validation of given labels: all are pooled, whatever their split, and each post is held
+    out once; for labels too few to hold a part out. A reward model names its `fold`."""
 
     @model_validator(mode="after")
     def _at_least_two(self) -> Labels:
@@ -95,6 +98,10 @@ class Reward(Training):
     """RMs trained a size, best on valid1 kept (the paper: 3-10)."""
     limit: PositiveInt | None = None
     """Use only the first so many training rankings (data scaling)."""
+    shift_posts: PositiveInt | None = None
+    """Training references whose mean score becomes 0; None: all of them, as in the paper."""
+    fold: NonNegativeInt | None = None
+    """Train on the labels without this fold of `labels.folds`, and report on it."""
 
 
 class EOSRule(Settings):

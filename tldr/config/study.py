@@ -110,6 +110,25 @@ class Study(Settings):
         return self
 
     @model_validator(mode="after")
+    def _folds(self) -> Study:
+        """Reward models are trained without a fold exactly where the labels come in folds."""
+        rewards = {"reward": self.reward} | {
+            f"variants.{name}.set": variant.set
+            for name, variant in self.variants.items()
+            if isinstance(variant, RewardVariant)
+        }
+        for key, settings in rewards.items():
+            if self.labels.folds is None and settings.fold is not None:
+                raise ValueError(f"{key}.fold {settings.fold}: the labels have no folds (labels.folds)")
+            if self.labels.folds is not None and (
+                settings.fold is None or settings.fold >= self.labels.folds
+            ):
+                raise ValueError(f"{key}.fold {settings.fold} is not among labels.folds {self.labels.folds}")
+        if self.labels.folds is not None and isinstance(self.data, ToyData):
+            raise ValueError("labels.folds is for given labels: the toy world holds posts out by itself")
+        return self
+
+    @model_validator(mode="after")
     def _labelers(self) -> Study:
         """Only the toy world can label what a policy writes."""
         if isinstance(self.data, FileData):

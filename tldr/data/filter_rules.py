@@ -9,7 +9,6 @@ for one of 1,514), and posts hold no URL, no "tl;dr", no HTML entity and no para
 
 from __future__ import annotations
 
-import hashlib
 import html
 import re
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import Any, Literal
 from pydantic import PositiveInt, field_validator
 
 from tldr.config.base import NonNegative, Settings, Unit
+from tldr.data.split import place_of
 
 RULES_FOLDER = Path(__file__).parent / "rules"
 
@@ -241,7 +241,7 @@ def full_id(id: str) -> str:
 
 def split_of(id: str, options: FilterOptions) -> Split:
     """Where a post belongs, by a hash of its id: more data never moves a post to another split."""
-    place = int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") / 2**64
+    place = place_of(id)
     if place < options.valid:
         return "valid"
     return "test" if place < options.valid + options.test else "train"

@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any
+from typing import Any, Literal
 
 from tldr.config import Labels
-from tldr.data.sources import check_disjoint, load_comparisons, post_keys
+from tldr.data.sources import body_hash, check_disjoint, load_comparisons, post_keys
 from tldr.errors import UsageError
 from tldr.records import Post, Ranking, write_json, write_records
 from tldr.stages.common import (
@@ -195,6 +195,11 @@ def agreement(a: Ranking, b: Ranking) -> tuple[int, int]:
 def _split_given(ctx: RunContext[Labels]) -> None:
     """The user's labels by their own splits; a study that would train on validation posts is refused."""
     rows = load_comparisons(ctx.inputs["data"] / "rankings.jsonl")
+    if ctx.settings.folds is not None:
+        for number, fold in enumerate(split_folds(rows, ctx.settings.folds)):
+            for split, rankings in fold.items():
+                write_records(ctx.folder / f"fold-{number}" / f"{split}.jsonl", rankings)
+        return
     splits: dict[str, list[Ranking]] = {split: [row for row in rows if row.split == split] for split in POSTS}
     empty = [split for split, rankings in splits.items() if not rankings]
     if empty:
@@ -207,3 +212,42 @@ def _split_given(ctx: RunContext[Labels]) -> None:
     check_disjoint({"train": keys["train"]}, {split: keys[split] for split in ("valid1", "valid2")})
     for split, rankings in splits.items():
         write_records(ctx.folder / f"{split}.jsonl", rankings)
+
+
+SELECTION = 10
+"""One in so many of a fold's training posts is for selection (valid1)."""
+
+
+def split_folds(rows: list[Ranking], folds: int) -> list[dict[str, list[Ranking]]]:
+    """Cross-validation by post: fold k reports (valid2) on its own posts and trains on the others'.
+
+    A post's fold comes from its place in the order of the bodies' hashes, so folds are of equal size,
+    no post is in two of them (whatever its id), and equal labels give equal folds. The rows' own splits
+    are replaced.
+
+    Raises:
+        UsageError: fewer posts than leave every split of every fold some.
+    """
+    bodies = [body_hash(row.info) for row in rows]
+    places = {body: place for place, body in enumerate(sorted(set(bodies)))}
+    if len(places) < folds * SELECTION:
+        raise UsageError(
+            f"{len(places)} posts are too few for {folds} folds",
+            where="labels.folds",
+            remedy=f"give at least {folds * SELECTION} posts, or use fewer folds",
+        )
+
+    def split(body: str, held_out: int) -> Literal["train", "valid1", "valid2"]:
+        turn, fold = divmod(places[body], folds)
+        if fold == held_out:
+            return "valid2"
+        return "valid1" if turn % SELECTION == 0 else "train"
+
+    result: list[dict[str, list[Ranking]]] = []
+    for number in range(folds):
+        parts: dict[str, list[Ranking]] = {name: [] for name in POSTS}
+        for row, body in zip(rows, bodies, strict=True):
+            name = split(body, number)
+            parts[name].append(row.model_copy(update={"split": name}))
+        result.append(parts)
+    return result

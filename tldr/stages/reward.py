@@ -8,7 +8,9 @@ shift is stored in the checkpoint.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -23,13 +25,12 @@ from tldr.errors import UsageError
 from tldr.mathematics.losses import kway_loss, ordered_pairs, pair_accuracy
 from tldr.models.packed import PackedBatch, collate, response_scores
 from tldr.models.reward import apply_shift, reward_from_policy, save_reward
-from tldr.records import Ranking, write_json
+from tldr.records import Comparison, Ranking, write_json, write_records
 from tldr.stages.common import (
     Device,
     as_model,
     checkpoint_folder,
     encode_posts,
-    inference_batches,
     moved,
     open_reward,
     open_tokenizer,
@@ -43,6 +44,9 @@ from tldr.train.batching import BatchPlan
 from tldr.train.loop import TrainLoop
 from tldr.train.rng import derive
 from tldr.train.stepper import Loss, Stepper, make_accelerator
+
+RECHECKED = 64
+"""References that the saved model scores once more, which shows that it carries the shift."""
 
 
 @dataclass(frozen=True)
@@ -76,40 +80,54 @@ def run(ctx: RunContext[Reward]) -> None:
     """Train one reward model, shift it, evaluate it; who uses several takes the best on valid1.
 
     Inputs: ``policy`` (SFT), ``labels`` (``train``, ``valid1``, ``valid2`` rankings; further rounds'
-    labels are ``labels-2``, ...), ``data``. Writes ``checkpoint/`` and ``evaluation.json``.
+    labels are ``labels-2``, ...), ``data``. Writes ``checkpoint/`` and ``evaluation.json``; of a fold
+    also ``predictions.jsonl``, its held-out comparisons with the scores of both summaries.
     """
     tokenizer = open_tokenizer(ctx.inputs["policy"])
     labels = [place for name, place in sorted(ctx.inputs.items()) if name.split("-")[0] == "labels"]
-    splits = {
-        name: encode_rankings(
-            ctx, tokenizer, [row for place in labels for row in load_comparisons(place / f"{name}.jsonl")]
-        )
-        for name in ("train", "valid1", "valid2")
-    }
+    if ctx.settings.fold is not None:
+        labels = [place / f"fold-{ctx.settings.fold}" for place in labels]
+    rankings = {name: read_rankings(labels, name) for name in ("train", "valid1", "valid2")}
+    splits = {name: encode_rankings(ctx, tokenizer, rows) for name, rows in rankings.items()}
     train = splits["train"][: ctx.settings.limit]
     model = train_reward(ctx, train, tokenizer)
-    evaluation = finish(ctx, model, tokenizer, splits)
+    evaluation, scores = finish(ctx, model, tokenizer, splits)
+    if ctx.settings.fold is not None:
+        write_records(ctx.folder / "predictions.jsonl", predictions(rankings["valid2"], scores))
     agreement = labels[-1] / "agreement.json"
     if agreement.exists():
         evaluation["label_agreement"] = json.loads(agreement.read_text(encoding="utf-8"))["agreement"]
     write_json(ctx.folder / "evaluation.json", evaluation | {"train_rankings": len(train)})
 
 
+def read_rankings(labels: list[Path], name: str) -> list[Ranking]:
+    """The rankings of a split with a winner; those whose summaries all tie teach nothing.
+
+    Raises:
+        UsageError: there is none.
+    """
+    rows = [row for place in labels for row in load_comparisons(place / f"{name}.jsonl")]
+    useful = [row for row in rows if len(set(row.rank)) > 1]
+    if not useful:
+        raise UsageError(
+            f"no ranking of {name} has a winner",
+            where=labels[0],
+            remedy="give comparisons whose summaries do not all tie",
+        )
+    return useful
+
+
 def encode_rankings(
     ctx: RunContext[Reward], tokenizer: PreTrainedTokenizerBase, rankings: list[Ranking]
 ) -> list[Example]:
-    """Rankings in tokens, within the RM's windows; those whose summaries all tie are dropped."""
+    """Rankings in tokens, within the RM's windows."""
     queries = encode_posts(tokenizer, [ranking.info for ranking in rankings], ctx.lengths)
     texts = [summary.text for ranking in rankings for summary in ranking.summaries]
     responses = iter(encode_responses(tokenizer, texts, ctx.lengths.rm_response))
-    examples = [
+    return [
         Example(query, [next(responses) for _ in ranking.summaries], ranking.rank)
         for query, ranking in zip(queries, rankings, strict=True)
     ]
-    useful = [example for example in examples if len(set(example.rank)) > 1]
-    if not useful:
-        raise UsageError("no ranking has a winner", remedy="give comparisons whose summaries do not all tie")
-    return useful
 
 
 def collate_examples(examples: list[Example], pad: int) -> RankedBatch:
@@ -162,16 +180,13 @@ def train_reward(
     return moved(as_model(stepper.modules["reward"]), Device.open(ctx.precision))
 
 
-def evaluate(
-    model: PreTrainedModel, examples: list[Example], tokenizer: PreTrainedTokenizerBase, device: Device
-) -> float:
+def accuracy(scores: list[list[float]], examples: list[Example]) -> float:
     """Share of the labelers' pairs that the scores order alike; ties in score count half."""
     correct = pairs = 0.0
-    for rows in inference_batches([example.length for example in examples]):
-        batch = collate_examples([examples[i] for i in rows], pad_id(tokenizer)).to(device.device)
-        with torch.inference_mode(), device.autocast():
-            right, counted = pair_accuracy(response_scores(model, batch.packed), batch.ranks, batch.present)
-        correct, pairs = correct + float(right.sum()), pairs + float(counted.sum())
+    for row, example in zip(scores, examples, strict=True):
+        ranks = torch.tensor([example.rank])
+        right, counted = pair_accuracy(torch.tensor([row]), ranks, torch.ones_like(ranks, dtype=torch.bool))
+        correct, pairs = correct + float(right), pairs + float(counted)
     return correct / pairs
 
 
@@ -180,35 +195,57 @@ def finish(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     splits: dict[str, list[Example]],
-) -> dict[str, Any]:
-    """Shift to reference mean 0, save, reload, and measure what was saved."""
+) -> tuple[dict[str, Any], list[list[float]]]:
+    """Shift to reference mean 0, save, reload, and measure what was saved.
+
+    Returns:
+        the figures, and the saved model's scores of valid2.
+    """
     device = Device.open(ctx.precision)
-    before = mean(reference_scores(ctx, model, tokenizer, device))
-    way = apply_shift(model, before)
-    save_reward(model, tokenizer, ctx.folder / "checkpoint", _card(ctx, before, way))
+
+    def scored(model: PreTrainedModel, examples: list[Example]) -> list[list[float]]:
+        queries, responses = [e.query for e in examples], [e.responses for e in examples]
+        return Scorer(tokenizer, queries, responses, device).rewards(model)
+
+    references = encode_references(ctx, tokenizer)
+    before = [row[0] for row in scored(model, references)]
+    shift = mean(before)
+    way = apply_shift(model, shift)
+    save_reward(model, tokenizer, ctx.folder / "checkpoint", _card(ctx, shift, way))
     reloaded = open_reward(ctx.folder, device)
+    valid1, valid2 = (scored(reloaded, splits[name]) for name in ("valid1", "valid2"))
+    again = [row[0] for row in scored(reloaded, references[:RECHECKED])]
     pairs = [sum(len(e.rank) * (len(e.rank) - 1) // 2 for e in splits[name]) for name in ("valid1", "valid2")]
     return {
-        "valid1_accuracy": evaluate(reloaded, splits["valid1"], tokenizer, device),
-        "valid2_accuracy": evaluate(reloaded, splits["valid2"], tokenizer, device),
+        "valid1_accuracy": accuracy(valid1, splits["valid1"]),
+        "valid2_accuracy": accuracy(valid2, splits["valid2"]),
         "valid1_pairs": pairs[0],
         "valid2_pairs": pairs[1],
         "n": pairs[1],
-        "shift": before,
+        "shift": shift,
         "shift_in": way,
-        "reference_mean": mean(reference_scores(ctx, reloaded, tokenizer, device)),
-    }
+        "shift_posts": len(references),
+        # of all references, as the saved model scores them: what it changed is read off the first ones
+        "reference_mean": shift + mean(b - a for a, b in zip(before, again, strict=False)),
+    }, valid2
 
 
-def reference_scores(
-    ctx: RunContext[Reward], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: Device
-) -> list[float]:
-    """Scores of the training references: what the shift makes average 0."""
-    posts = read_posts(ctx.inputs["data"], "sft", references=True)
+def encode_references(ctx: RunContext[Reward], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """The training references whose mean score the shift makes 0."""
+    posts = read_posts(ctx.inputs["data"], "sft", references=True)[: ctx.settings.shift_posts]
     queries = encode_posts(tokenizer, posts, ctx.lengths)
     responses = encode_responses(tokenizer, [post.summary or "" for post in posts], ctx.lengths.rm_response)
-    scorer = Scorer(tokenizer, queries, [[response] for response in responses], device)
-    return [row[0] for row in scorer.rewards(model)]
+    return [Example(query, [tokens], [1]) for query, tokens in zip(queries, responses, strict=True)]
+
+
+def predictions(rankings: list[Ranking], scores: list[list[float]]) -> Iterator[Comparison]:
+    """Each ranking's comparisons, every summary with its score as ``rm``."""
+    for ranking, row in zip(rankings, scores, strict=True):
+        summaries = [
+            summary.model_copy(update={"scores": {"rm": score}})
+            for summary, score in zip(ranking.summaries, row, strict=True)
+        ]
+        yield from ranking.model_copy(update={"summaries": summaries}).comparisons()
 
 
 def _card(ctx: RunContext[Reward], shift: float, way: str) -> str:

