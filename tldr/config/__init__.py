@@ -23,6 +23,7 @@ from tldr.config.stages import (
     Ratings,
     Reward,
     Training,
+    ZeroShot,
 )
 from tldr.config.study import BestOfNVariant, PPOVariant, RewardVariant, Study, Variant
 
@@ -55,5 +56,6 @@ __all__ = [
     "ToyData",
     "Training",
     "Variant",
+    "ZeroShot",
     "one",
 ]

@@ -98,6 +98,9 @@ class Reward(Training):
     """RMs trained a size, best on valid1 kept (the paper: 3-10)."""
     limit: PositiveInt | None = None
     """Use only the first so many training rankings (data scaling)."""
+    frozen_layers: Unit = 0.0
+    """Share of the layers, the lowest ones with the embeddings, that stay as SFT left them. Not the
+    paper's: trlx freezes 0.7 (examples/summarize_rlhf), which halves a step and its memory."""
     shift_posts: PositiveInt | None = None
     """Training references whose mean score becomes 0; None: all of them, as in the paper."""
     fold: NonNegativeInt | None = None
@@ -194,6 +197,16 @@ class BestOfN(Settings):
     """None: all of valid2."""
 
 
+class ZeroShot(Settings):
+    """In-context examples for the pretrained policies (P 3.2; OAI experiment_helpers.py)."""
+
+    examples: PositiveInt = 13
+    """SFT posts with their references, drawn by a hash of their ids; the released code has 13. What does
+    not fit into the window is cut from the left."""
+    query_tokens: PositiveInt = 1999
+    """The whole window, examples and post; `lengths.response` comes on top."""
+
+
 class Evaluation(Settings):
     """Which policies are sampled how, on valid2."""
 
@@ -203,6 +216,8 @@ class Evaluation(Settings):
     """Further ones for the SFT policies alone (Fig. 8)."""
     sft_top_ps: list[Unit] = []
     """Nucleus sampling of the SFT policies at temperature 1 (Fig. 8)."""
+    zero_shot: ZeroShot | None = None
+    """How pretrained policies are asked; None: in the TL;DR format, without examples."""
     posts: PositiveInt | None = None
     """None: all of valid2."""
     batch: PositiveInt = 64

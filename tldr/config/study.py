@@ -81,6 +81,14 @@ class Study(Settings):
                 raise ValueError(
                     f"ladder.{size}.context {model.context} is shorter than query + response = {room}"
                 )
+            zero_shot = self.evaluation.zero_shot
+            if zero_shot and model.path is None:
+                room = zero_shot.query_tokens + self.lengths.response
+                if model.context < room:
+                    raise ValueError(
+                        f"ladder.{size}.context {model.context} is shorter than "
+                        f"evaluation.zero_shot.query_tokens + lengths.response = {room}"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -26,6 +26,9 @@ from tldr.train.rng import generator
 
 INFERENCE_TOKENS = 16384
 """Tokens of one forward pass without gradients: keeps peak memory flat whatever the lengths are."""
+ATTENTION_PAIRS = 2**26
+"""Positions times positions of one such pass: its attention mask (4 bytes each) outgrows the rest from
+about a thousand tokens on."""
 
 
 def checkpoint_folder(place: Path) -> Path:
@@ -142,11 +145,13 @@ def left_pad(queries: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, 
 
 
 def inference_batches(lengths: Sequence[int], budget: int = INFERENCE_TOKENS) -> Iterator[list[int]]:
-    """Indices in batches of like length, each at most `budget` padded tokens (at least one row)."""
+    """Indices in batches of like length, each at most `budget` padded tokens and `ATTENTION_PAIRS` (at
+    least one row)."""
     order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
     batch: list[int] = []
     for index in order:
-        if batch and (len(batch) + 1) * lengths[index] > budget:
+        rows, length = len(batch) + 1, lengths[index]
+        if batch and (rows * length > budget or rows * length**2 > ATTENTION_PAIRS):
             yield batch
             batch = []
         batch.append(index)

@@ -165,6 +165,7 @@ def train_reward(
     settings = ctx.settings
     accelerator = make_accelerator(ctx.precision)
     model = reward_from_policy(checkpoint_folder(ctx.inputs["policy"]), seed=seed, pad_id=pad_id(tokenizer))
+    freeze_lowest(model, settings.frozen_layers)
     plan = BatchPlan(
         [example.length for example in train], one(settings.batch), seed, epochs=one(settings.epochs)
     )
@@ -178,6 +179,21 @@ def train_reward(
 
     loop.run(update)
     return moved(as_model(stepper.modules["reward"]), Device.open(ctx.precision))
+
+
+def freeze_lowest(model: PreTrainedModel, share: float) -> int:
+    """Keep the embeddings and the lowest `share` of the layers from being trained; 0 freezes nothing.
+
+    Returns:
+        how many layers were frozen.
+    """
+    layers = next(part for part in model.base_model.modules() if isinstance(part, nn.ModuleList))
+    count = round(share * len(layers))
+    if count:
+        embeddings = [part for part in model.base_model.modules() if isinstance(part, nn.Embedding)]
+        for part in [*embeddings, *layers[:count]]:
+            part.requires_grad_(False)
+    return count
 
 
 def accuracy(scores: list[list[float]], examples: list[Example]) -> float:

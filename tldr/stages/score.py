@@ -11,8 +11,18 @@ from tldr.config import Evaluation
 from tldr.data.formats import encode_response
 from tldr.errors import RecordError, UsageError
 from tldr.records import Post, Sample, TokenTrace, read_records, write_records
-from tldr.stages.common import Device, encode_posts, open_policy, open_reward, open_tokenizer, read_posts
+from tldr.stages.common import (
+    Device,
+    encode_posts,
+    eos_id,
+    newline_ids,
+    open_policy,
+    open_reward,
+    open_tokenizer,
+    read_posts,
+)
 from tldr.stages.context import RunContext
+from tldr.stages.queries import is_pretrained, policy_queries
 from tldr.stages.scoring import Scorer, Tokens, gold_scores, has_gold, sample_ids
 from tldr.train.metrics import Progress
 
@@ -74,6 +84,10 @@ class Samples:
         responses = [
             [sample_ids(self.samples[index], tokenizer, lengths) for index in group] for group in self.groups
         ]
+        if name == "policy":
+            return Scorer(tokenizer, policy_queries(self.ctx, tokenizer, first), responses, self.device)
+        if is_pretrained(self.ctx):
+            _end_with_eos(tokenizer, responses)
         if references:
             if any(len(ids) > lengths.rm_response for row in responses for ids in row):
                 raise UsageError(
@@ -155,6 +169,13 @@ def traces(
             )
         )
     return rows
+
+
+def _end_with_eos(tokenizer: PreTrainedTokenizerBase, responses: list[list[Tokens]]) -> None:
+    """Put EOS for the newline that ended a zero-shot summary: other models know no other end."""
+    newlines = newline_ids(tokenizer)
+    for row in responses:
+        row[:] = [[*ids[:-1], eos_id(tokenizer)] if ids[-1] in newlines else ids for ids in row]
 
 
 def _value_folder(ctx: RunContext[Evaluation]) -> Path | None:

@@ -279,9 +279,12 @@ class _Graph:
             run = self._best_of_n(made, size, self.study.best_of_n)
             self._score(made, size, "best_of_n", self.add(run), made.models[size]["sft"])
 
-    def _evaluation(self, temperatures: list[float] | None = None) -> Evaluation:
-        """The evaluation's settings; the bootstrap's draws matter to the report only."""
+    def _evaluation(self, method: str, temperatures: list[float] | None = None) -> Evaluation:
+        """What of the evaluation's settings matters to a run: the bootstrap's draws do to the report only,
+        zero-shot examples to the pretrained policies."""
         changes: dict[str, Any] = {"bootstrap": Evaluation.model_fields["bootstrap"].default}
+        if method != "pretrained":
+            changes["zero_shot"] = None
         if temperatures is not None:
             changes["temperatures"] = temperatures
         return self.study.evaluation.model_copy(update=changes)
@@ -290,7 +293,7 @@ class _Graph:
         self, made: Made, size: str, method: str, policy: Source, sweep: Sweep | None = None
     ) -> Source:
         temperatures = sweep.temperatures if sweep else None
-        settings = self._evaluation(temperatures)
+        settings = self._evaluation(method, temperatures)
         run = self._run("sample", settings, size, made.seed, {"policy": policy, "data": made.data})
         sampled = self.add(replace(run, method=method, variant=sweep.name if sweep else ""))
         self._score(made, size, method, sampled, policy, sweep)
@@ -309,7 +312,7 @@ class _Graph:
         parents["reward"] = sweep.reward if sweep else made.reward[size]
         if method == "ppo":
             parents["ppo"] = policy
-        settings = self._evaluation(sweep.temperatures if sweep else None)
+        settings = self._evaluation(method, sweep.temperatures if sweep else None)
         run = self._run("score", settings, size, made.seed, parents)
         self.add(replace(run, method=method, variant=sweep.name if sweep else ""))
 
