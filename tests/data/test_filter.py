@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -148,6 +149,24 @@ def test_an_interrupted_filter_ends_with_the_same_bytes(
     bad = tmp_path / "out" / "bad_lines.txt"
     bad.write_text(bad.read_text().replace("dump.jsonl.gz:", "dump.jsonl:"))
     assert hashes(tmp_path / "out") == hashes(plain)
+
+
+def test_digests_are_remembered_as_a_set_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filter_state, "LATEST", 50)  # merged into the sorted array many times over
+    rng = random.Random(2)
+    seen, expected = filter_state.Seen(), set[bytes]()
+    written = b""
+    for _ in range(200):
+        digests = [rng.randrange(2000).to_bytes(8, "big") for _ in range(rng.randrange(12))]
+        fresh = []
+        for digest in digests:
+            fresh.append(digest not in expected)
+            expected.add(digest)
+        assert seen.new(b"".join(digests)) == fresh
+        written += b"".join(d for d, new in zip(digests, fresh, strict=True) if new)
+        if rng.random() < 0.1:  # killed, and going on from what was written
+            seen = filter_state.Seen(written)
+    assert len(written) == 8 * len(expected)
 
 
 def test_a_finished_filter_is_not_done_again(plain: Path, dump: Path, tokenizer: str) -> None:

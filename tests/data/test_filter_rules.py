@@ -75,6 +75,10 @@ def test_no_tldr_removes_what_has_no_certain_summary(body: str) -> None:
     assert rules.no_tldr(row(body=body), DEFAULTS)
 
 
+def test_clean_drops_links_and_blank_lines() -> None:
+    assert clean("a HTTPS://b.c/d?e&amp;f g\n\n\n\nh http&#58;//i\r\n\r\n\r\nj") == "a  g\n\nh \n\nj"
+
+
 def test_clean_leaves_other_text_alone() -> None:
     text = "A  b \n c.\n\n* d (e) 50% https: http"
     assert clean(f"  {text}\n") == text

@@ -38,7 +38,8 @@ from tldr.data.funnel import Funnel
 from tldr.data.raw import Chunk, check_input, read_chunks
 from tldr.data.tokenizer import load_tokenizer
 from tldr.errors import RecordError, UsageError
-from tldr.records import Post, parse_object
+from tldr.records import Post
+from tldr.strict_json import parse_object
 
 CHUNK_BYTES = 4 << 20
 

@@ -10,9 +10,9 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from tldr.data.sentences import sentences
 from tldr.records import CandidateSummary, Comparison, Info, Post
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 QUESTION = "What should I do?"
 _ROLES = (
     "husband wife", "boyfriend girlfriend", "mother father", "mom dad", "brother sister", "son daughter",
@@ -21,11 +21,6 @@ _ROLES = (
 )  # fmt: skip
 SWAP = {a: b for pair in _ROLES for a, b in (pair.split(), pair.split()[::-1])}
 _WORD = re.compile(r"[A-Za-z]+")
-
-
-def sentences(text: str) -> list[str]:
-    """Sentences by a plain rule: they end at . ! ? before space, and at line ends."""
-    return [part.strip() for part in SENTENCE_END.split(text) if part.strip()]
 
 
 def swap_roles(text: str) -> str:

@@ -9,25 +9,48 @@ from pathlib import Path
 from typing import Any
 
 from tldr.errors import UsageError
-from tldr.records import Article, Comparison, Info, Post, Ranking, Record, iter_records, read_records
+from tldr.records import (
+    Article,
+    Comparison,
+    Info,
+    OnError,
+    Post,
+    Ranking,
+    ReadReport,
+    Record,
+    iter_records,
+    read_records,
+)
 
 log = logging.getLogger(__name__)
 
 
-def load_posts(path: str | Path) -> list[Post]:
-    """All posts of a JSON-lines file.
+def load_posts(
+    path: str | Path, *, on_error: OnError = "stop", report: ReadReport | None = None
+) -> list[Post]:
+    """All posts of a JSON-lines file; `on_error` and `report` as of `records.iter_records`.
 
     Raises:
         UsageError: no file, no post in it, or two different posts under one id.
         RecordError: a bad line, named ``file:line``.
     """
-    posts = read_records(path, Post)
+    posts = read_records(path, Post, on_error=on_error, report=report)
     _refuse_empty(path, posts, "post")
-    by_id: dict[str, str] = {}
+    return check_posts(posts, path)
+
+
+def check_posts(posts: list[Post], where: str | Path) -> list[Post]:
+    """The posts, if every id means one body (up to white space, as ids made from the body's hash do).
+
+    Raises:
+        UsageError: two different posts under one id.
+    """
+    by_id: dict[str, Post] = {}
     for post in posts:
-        if by_id.setdefault(post.id, post.post) != post.post:
+        first = by_id.setdefault(post.id, post)
+        if first.post != post.post and body_hash(first) != body_hash(post):
             raise UsageError(
-                f"two different posts have the id '{post.id}'", where=path, remedy="make ids unique"
+                f"two different posts have the id '{post.id}'", where=where, remedy="make ids unique"
             )
     return posts
 
@@ -39,8 +62,10 @@ def comparison_or_ranking(data: dict[str, Any]) -> Ranking:
     return Ranking.model_validate(data)
 
 
-def load_comparisons(path: str | Path) -> list[Ranking]:
-    """All labels of a file of Comparisons, Rankings or both, as rankings.
+def load_comparisons(
+    path: str | Path, *, on_error: OnError = "stop", report: ReadReport | None = None
+) -> list[Ranking]:
+    """All labels of a file of Comparisons, Rankings or both, as rankings; `on_error` as of `load_posts`.
 
     Rows without `info.id` (OpenAI's edit batch) get ``h_`` and the body's hash, and that is logged.
 
@@ -50,7 +75,7 @@ def load_comparisons(path: str | Path) -> list[Ranking]:
     """
     rankings = []
     unnamed = 0
-    for ranking in iter_records(path, comparison_or_ranking):
+    for ranking in iter_records(path, comparison_or_ranking, on_error=on_error, report=report):
         if ranking.info.id is None:
             unnamed += 1
             named = ranking.info.model_copy(update={"id": f"h_{body_hash(ranking.info)[:16]}"})

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tldr.data.formats import (
     TLDR_ZERO_SHOT,
+    Source,
     encode_queries,
     encode_texts,
     example_context,
@@ -52,7 +53,7 @@ def choose_examples(tokenizer: PreTrainedTokenizerBase, posts: Sequence[Post], c
 
 
 def zero_shot_queries(
-    tokenizer: PreTrainedTokenizerBase, posts: Sequence[Post], examples: Sequence[Post], max_tokens: int
+    tokenizer: PreTrainedTokenizerBase, posts: Sequence[Source], examples: Sequence[Post], max_tokens: int
 ) -> list[list[int]]:
     """Queries in the paper's zero-shot format with the examples' tail before them.
 

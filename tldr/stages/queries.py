@@ -1,4 +1,4 @@
-"""The query that a policy is given: the TL;DR format, or zero-shot with examples for a base model."""
+"""What a policy summarizes, and the query it is given: TL;DR, zero-shot with examples, or news."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tldr.config import Evaluation
+from tldr.config import Evaluation, ZeroShot
+from tldr.data.cnndm import load_articles
 from tldr.data.sources import check_disjoint, post_keys
 from tldr.data.zero_shot import choose_examples, zero_shot_queries
 from tldr.errors import UsageError
-from tldr.records import Post
+from tldr.records import Article, Post
 from tldr.stages.common import encode_posts, read_posts
 from tldr.stages.context import RunContext
+
+NEWS = "cnndm"
+"""Tag ``dataset`` of runs whose policy summarizes news articles."""
 
 
 def is_pretrained(ctx: RunContext[Evaluation]) -> bool:
@@ -20,30 +24,43 @@ def is_pretrained(ctx: RunContext[Evaluation]) -> bool:
     return ctx.tags.get("method") == "pretrained"
 
 
+def reporting_set(ctx: RunContext[Evaluation]) -> Sequence[Post | Article]:
+    """What the run reports on: ``valid2.jsonl``, or ``cnndm.jsonl`` with the tag ``dataset: cnndm``."""
+    if ctx.tags.get("dataset") == NEWS:
+        return load_articles(ctx.inputs["data"] / f"{NEWS}.jsonl")
+    return read_posts(ctx.inputs["data"], "valid2")
+
+
 def policy_queries(
-    ctx: RunContext[Evaluation], tokenizer: PreTrainedTokenizerBase, posts: Sequence[Post]
+    ctx: RunContext[Evaluation], tokenizer: PreTrainedTokenizerBase, sources: Sequence[Post | Article]
 ) -> list[list[int]]:
     """The tokens after which the run's policy writes its summaries, the same for sampling and scoring.
 
     A pretrained policy reads the paper's zero-shot format behind in-context examples from
-    ``sft.jsonl``, if `Evaluation.zero_shot` asks for it; every other one the TL;DR format.
+    ``sft.jsonl``, if `Evaluation.zero_shot` asks for it; every other one the TL;DR format. Articles are
+    in the format of the TL;DR policies' transfer (``{article}\\n\\nTL;DR:``) for all policies.
 
     Raises:
-        UsageError: too few SFT posts can be examples, or one of them is among `posts`.
+        UsageError: too few SFT posts can be examples, or one of them is among `sources`.
     """
-    zero_shot = ctx.settings.zero_shot
-    if zero_shot is None or not is_pretrained(ctx):
-        return encode_posts(tokenizer, posts, ctx.lengths)
-    source = read_posts(ctx.inputs["data"], "sft")
-    examples = choose_examples(tokenizer, source, zero_shot.examples)
-    check_disjoint({"zero-shot examples": post_keys(examples)}, {"evaluation posts": post_keys(posts)})
-    return zero_shot_queries(tokenizer, posts, examples, zero_shot.query_tokens)
+    zero_shot = _zero_shot(ctx)
+    if zero_shot is None:
+        return encode_posts(tokenizer, sources, ctx.lengths)
+    examples = choose_examples(tokenizer, read_posts(ctx.inputs["data"], "sft"), zero_shot.examples)
+    check_disjoint({"zero-shot examples": post_keys(examples)}, {"evaluation posts": post_keys(sources)})
+    return zero_shot_queries(tokenizer, sources, examples, zero_shot.query_tokens)
+
+
+def _zero_shot(ctx: RunContext[Evaluation]) -> ZeroShot | None:
+    """The in-context examples' settings, where the run uses them."""
+    on_posts = ctx.tags.get("dataset") != NEWS
+    return ctx.settings.zero_shot if is_pretrained(ctx) and on_posts else None
 
 
 def check_window(ctx: RunContext[Evaluation], policy: PreTrainedModel) -> None:
     """Refuse a zero-shot window longer than the policy's positions, before anything is sampled."""
-    zero_shot = ctx.settings.zero_shot
-    if zero_shot is None or not is_pretrained(ctx):
+    zero_shot = _zero_shot(ctx)
+    if zero_shot is None:
         return
     context = int(policy.config.max_position_embeddings)
     if zero_shot.query_tokens + ctx.lengths.response > context:
