@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import pandas as pd
@@ -25,10 +26,11 @@ from eval.preference import (
     reference_scorers,
     wins,
 )
+from eval.ratings import rating_lengths, rating_results, rating_rows
 from eval.rouge import resolve_backend, rouge_results
 from eval.tables import GROUP, Result, policy_groups, result_table, wide
 from tldr.errors import NonFiniteError, UsageError
-from tldr.records import Judgement
+from tldr.records import Judgement, Rating
 
 BY = tuple(name for name in GROUP if name != "seed")
 """Policies are told apart by name, tags and sampling; the seeds of one are pooled."""
@@ -69,6 +71,7 @@ def overview(
     posts: pd.DataFrame | None = None,
     comparisons: pd.DataFrame | None = None,
     judgements: Sequence[Judgement] = (),
+    ratings: Sequence[Rating] = (),
     *,
     by: Literal["subreddit", "length"] | None = None,
     stemmer: bool = False,
@@ -78,12 +81,12 @@ def overview(
 
     Args:
         samples, posts, comparisons: as the loaders of `eval` give them. judgements: as
-            `eval.pairs.read_judgements`.
+            `eval.pairs.read_judgements`. ratings: OpenAI's axis evaluations.
         by: break preference down by subreddit (needs posts) or by length of the sample in words.
 
     Returns:
         Tables of ROUGE and texts; of every scorer's preference, also at equal length, by
-        policy pairs and as Elo; of human comparisons; of judges. All intervals are 95 % over posts.
+        policy pairs and as Elo; of human comparisons, judges and ratings. All intervals are 95 % over posts.
 
     Raises:
         UsageError: samples of posts that are not in `posts`.
@@ -103,7 +106,27 @@ def overview(
         made.add("judges", "Judges, both orders of each pair together", lambda: judge_results(judgements))
         for (judge, axis), pairs in judgement_pairs(judgements).groupby(["judge", "axis"]):
             _compared(made, f"judge_{judge}_{axis}", f"By {judge}, {axis}", pairs)
+    if ratings:
+        _rated(made, rating_rows(ratings), draws)
     return made
+
+
+def _rated(made: Overview, rows: pd.DataFrame, draws: int) -> None:
+    """Axis ratings of summaries of posts and of articles, and what length has to do with the overall one."""
+    rows = rows.assign(run=rows["batch"], seed=0)
+    for article, name, what in ((False, "ratings", "posts"), (True, "ratings_articles", "news articles")):
+        part = rows[rows["article"] == article]
+        if part.empty:
+            continue
+        caption = f"Ratings of summaries of {what}: means of 1-7, and the share of 7 overall"
+        made.add(name, caption, partial(rating_results, part, draws=draws))
+        caption = (
+            f"Overall rating of summaries of {what} by length in characters: means, what 100 more gain, and "
+            f"value: the rating predicted at {part['characters'].mean():.0f} characters, the mean of all"
+        )
+        lengths = rating_lengths(part).rename(columns={"at_length": "value"})
+        if len(lengths):
+            made.add(f"{name}_by_length", caption, lengths.copy)
 
 
 def _texts(

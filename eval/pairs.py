@@ -20,7 +20,7 @@ import pandas as pd
 
 from eval.io import Places, files_of, join_by_post
 from tldr.errors import UsageError
-from tldr.records import Comparison, Info, Judgement, ReadReport, iter_records
+from tldr.records import Comparison, Info, Judgement, Rating, ReadReport, iter_records
 
 REFERENCE = "reference"
 COLUMNS = ("id", "first", "second", "first_text", "second_text", "preferred")
@@ -117,7 +117,17 @@ def read_judgements(
     ]
 
 
-R = TypeVar("R", Comparison, Judgement)
+def read_ratings(
+    places: Places,
+    *,
+    on_error: Literal["stop", "skip"] = "stop",
+    reports: list[ReadReport] | None = None,
+) -> list[Rating]:
+    """Axis ratings, OpenAI's schema, for `eval.ratings`; errors as `load_comparisons`."""
+    return list(_records(places, Rating, on_error, reports))
+
+
+R = TypeVar("R", Comparison, Judgement, Rating)
 
 
 def _records(

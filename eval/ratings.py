@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from eval.length_control import rating_by_length
 from eval.pairs import LENGTHS, REFERENCE, post_id
 from eval.stats import mean
 from eval.tables import Measure, Result, summarise
@@ -74,6 +75,30 @@ def rating_results(rows: pd.DataFrame, *, draws: int = 2000) -> list[Result]:
         if made[measure.column].notna().any()
         for result in summarise(made.dropna(subset=[measure.column]), [measure], by=by, draws=draws)
     ]
+
+
+def with_slope(rows: pd.DataFrame) -> pd.DataFrame:
+    """The overall ratings of policies that allow a slope: at least ten, of texts that differ in length."""
+    rated = rows.dropna(subset=["overall"])
+    fit = rated.groupby("policy")["characters"].agg(["size", "nunique"])
+    return rated[rated["policy"].isin(fit.index[(fit["size"] >= 10) & (fit["nunique"] > 1)])]
+
+
+def rating_lengths(rows: pd.DataFrame) -> pd.DataFrame:
+    """Overall rating by length in characters, as the paper's Table 14.
+
+    Args:
+        rows: as `rating_rows`, with ``run``.
+
+    Returns:
+        Columns of `eval.length_control.rating_by_length` and ``runs``, a row a policy of `with_slope`.
+    """
+    rows = with_slope(rows) if len(rows) else rows
+    if rows.empty:
+        return pd.DataFrame(columns=["policy", "n", "runs"])
+    table = rating_by_length(rows.rename(columns={"characters": "length", "overall": "rating"}))
+    runs = rows.groupby("policy")["run"].agg(lambda names: " ".join(sorted(set(names))))
+    return table.assign(runs=table["policy"].map(runs))
 
 
 def length_bins(rows: pd.DataFrame, *, bins: int = 6) -> pd.DataFrame:

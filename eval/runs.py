@@ -18,6 +18,8 @@ from tldr.errors import RecordError, UsageError
 
 STUDY_FILE = "study.json"
 POSTS_FILE = "valid2.jsonl"
+NEWS = "cnndm"
+"""`dataset` of runs on news articles, which are in ``cnndm.jsonl``; that of runs on posts is ""."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Run:
     size: str = ""
     seed: int | None = None
     variant: str = ""
+    dataset: str = ""
     params: float | None = None
     parents: dict[str, str] = field(default_factory=dict)
     key: str = ""
@@ -60,12 +63,13 @@ class StudyRuns:
     """Whether a ``study.json`` named them."""
 
     def finished(self, stage: str) -> list[Run]:
-        """The finished runs of a stage, in the study's order."""
-        return [run for run in self.runs if run.stage == stage and run.finished]
+        """The finished runs of a stage, in the study's order; those on news are left out."""
+        return [run for run in self.runs if run.stage == stage and run.finished and not run.dataset]
 
     def sampled(self) -> list[Run]:
         """Finished runs with samples; unscored samples give way to the score run made from them."""
-        scored = {parent for run in self.finished("score") for parent in run.parents.values()}
+        done = [run for run in self.runs if run.stage == "score" and run.finished]
+        scored = {parent for run in done for parent in run.parents.values()}
         return [
             run
             for run in self.runs
@@ -112,6 +116,7 @@ def _run(folder: Path, row: dict[str, Any], listing: Path) -> Run:
             size=row.get("size") or "",
             seed=row.get("seed"),
             variant=row.get("variant") or "",
+            dataset=row.get("dataset") or "",
             params=row.get("params"),
             parents=row.get("parents") or {},
             key=row.get("key") or "",
@@ -121,24 +126,34 @@ def _run(folder: Path, row: dict[str, Any], listing: Path) -> Run:
         raise RecordError(f"a run without its fields: {error!r}", where=listing) from None
 
 
-def study_samples(study: StudyRuns) -> pd.DataFrame | None:
+def study_samples(study: StudyRuns, dataset: str = "") -> pd.DataFrame | None:
     """All samples of the finished runs, named after them; None if nothing was sampled.
 
     What the samples' tags leave open (variant, params) is filled from ``study.json``.
+
+    Args:
+        dataset: what they summarize: "" posts, `NEWS` articles. The two are never in one table.
     """
     tables = []
     for run in study.sampled():
+        if run.dataset not in ("", dataset):
+            continue
         table = load_samples(run.folder / SAMPLES_FILE).assign(run=run.run)
+        if "tag.dataset" in table:
+            table = table[table["tag.dataset"].fillna("") == dataset].drop(columns="tag.dataset")
+        elif dataset:
+            continue
         for tag, value in (("tag.variant", run.variant or None), ("tag.params", run.params)):
             if tag not in table and value is not None:
                 table[tag] = value
         tables.append(table)
+    tables = [table for table in tables if len(table)]
     return pd.concat(tables, ignore_index=True) if tables else None
 
 
-def study_posts(study: StudyRuns) -> pd.DataFrame | None:
-    """The reporting posts (``valid2.jsonl``) of the study's data run, or beside its samples."""
-    places = [run.folder / POSTS_FILE for run in study.finished("data")] + [study.folder / POSTS_FILE]
+def study_posts(study: StudyRuns, name: str = POSTS_FILE) -> pd.DataFrame | None:
+    """The reporting posts (or articles) of the study's data run, or beside its samples."""
+    places = [run.folder / name for run in study.finished("data")] + [study.folder / name]
     present = [place for place in places if place.is_file()]
     return load_posts(present[0]) if present else None
 

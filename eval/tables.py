@@ -116,6 +116,9 @@ def group_columns(samples: pd.DataFrame) -> pd.DataFrame:
         named[name] = (
             pd.to_numeric(values) if name == "params" else values.map(texts).astype(object).fillna("")
         )
+    if "tag.dataset" in samples:  # summaries of news and of posts are averaged apart
+        parts = zip(named["variant"], samples["tag.dataset"].fillna(""), strict=True)
+        named["variant"] = ["-".join(filter(None, part)) for part in parts]
     return named
 
 

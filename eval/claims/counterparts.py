@@ -13,6 +13,7 @@ from eval.pairs import read_judgements
 from eval.sections.base import Study, once, policy_names
 from eval.sections.best_of_n import best_of_n_table
 from eval.sections.length import length_controlled_table
+from eval.sections.news import news_rouge_table
 from eval.sections.overoptimisation import kl_sweep_table
 from eval.sections.probes import probe_table
 from eval.sections.ratings import article_length_table, article_rating_table, rating_table
@@ -85,11 +86,6 @@ def news_length(study: Study) -> pd.DataFrame:
     return long.assign(method=[n["method"] for n in names], params=[n["params"] for n in names])
 
 
-def nothing(study: Study) -> pd.DataFrame:
-    """What no study of ours makes yet: summaries of news by its own policies."""
-    return pd.DataFrame()
-
-
 TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "judged preference": judged_preference,
     "preference at equal length": length_controlled_table,
@@ -97,7 +93,7 @@ TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
     "ratings of news": article_rating_table,
     "ratings of news by length": news_length,
     "ROUGE": rouge_table,
-    "ROUGE of news": nothing,
+    "ROUGE of news": news_rouge_table,
     "lengths": text_table,
     "reward-model accuracy": reward_accuracy_table,
     "reward-model accuracy by group": reward_breakdown_table,

@@ -13,6 +13,7 @@ from eval.sections.best_of_n import best_of_n_section
 from eval.sections.claims import claims_section
 from eval.sections.elo import elo_section
 from eval.sections.length import length_section
+from eval.sections.news import news_section
 from eval.sections.overoptimisation import overoptimisation_section
 from eval.sections.preference import preference_section
 from eval.sections.probes import probes_section
@@ -37,6 +38,7 @@ SECTIONS = (
     overoptimisation_section,
     training_section,
     text_section,
+    news_section,
     runs_section,
 )
 """In reading order."""

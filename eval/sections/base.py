@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from eval.paper import load_paper
-from eval.runs import StudyRuns, study_posts, study_samples
+from eval.runs import NEWS, StudyRuns, study_posts, study_samples
 from eval.tables import METHOD_ORDER, Names, wide
 
 NOT_RUN = "Not run here."
@@ -73,6 +73,15 @@ class Study:
     @cached_property
     def posts(self) -> pd.DataFrame | None:
         return study_posts(self.runs)
+
+    @cached_property
+    def news(self) -> pd.DataFrame | None:
+        """Summaries of news articles, which are in no other table."""
+        return study_samples(self.runs, NEWS)
+
+    @cached_property
+    def articles(self) -> pd.DataFrame | None:
+        return study_posts(self.runs, f"{NEWS}.jsonl")
 
     @cached_property
     def sizes(self) -> dict[str, float]:

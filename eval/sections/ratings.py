@@ -7,7 +7,7 @@ import pandas as pd
 
 from eval.figures.ratings import axis_ratings, overall_by_length, overall_by_size, paper_policy
 from eval.length_control import rating_by_length
-from eval.ratings import AXES, length_bins, rating_results, rating_rows
+from eval.ratings import AXES, length_bins, rating_lengths, rating_results, rating_rows, with_slope
 from eval.sections.base import (
     Picture,
     Section,
@@ -67,12 +67,7 @@ def article_length_table(study: Study) -> pd.DataFrame:
     Columns of `eval.length_control.rating_by_length` and ``runs``; policies with fewer than ten
     ratings, or texts of one length, are left out.
     """
-    rows = _by_length(study)
-    if rows.empty:
-        return pd.DataFrame(columns=["policy", "n", "runs"])
-    table = rating_by_length(rows.rename(columns={"characters": "length", "overall": "rating"}))
-    runs = rows.groupby("policy")["run"].agg(lambda names: " ".join(sorted(set(names))))
-    return table.assign(runs=table["policy"].map(runs))
+    return rating_lengths(_of_articles(study))
 
 
 def _results(study: Study, article: bool) -> pd.DataFrame:
@@ -81,14 +76,15 @@ def _results(study: Study, article: bool) -> pd.DataFrame:
     return result_table(rating_results(kept, draws=study.draws) if len(kept) else [])
 
 
+def _of_articles(study: Study) -> pd.DataFrame:
+    rows = ratings(study)
+    return rows[rows["article"]] if len(rows) else rows
+
+
 def _by_length(study: Study) -> pd.DataFrame:
     """Overall ratings of articles of the policies that allow a slope."""
-    rows = ratings(study)
-    if rows.empty:
-        return rows
-    rated = rows[rows["article"]].dropna(subset=["overall"])
-    fit = rated.groupby("policy")["characters"].agg(["size", "nunique"])
-    return rated[rated["policy"].isin(fit.index[(fit["size"] >= 10) & (fit["nunique"] > 1)])]
+    rows = _of_articles(study)
+    return with_slope(rows) if len(rows) else rows
 
 
 def rating_section(study: Study) -> Section:

@@ -15,14 +15,21 @@ from eval.paper import load_paper
 from eval.reward_eval import accuracy, calibration, calibration_estimates, hits, length_bias
 from eval.runs import Run, StudyRuns
 from eval.sections.base import Picture, Section, Study, Table, once, results_table, without
+from eval.sections.floors import floor_section_tables
 from eval.sections.rows import Row, crossed, further_table, listed, row_estimate
-from eval.sections.scored_pairs import RewardModel, model_pairs, reward_models, scorer_name
+from eval.sections.scored_pairs import (
+    LABELS_FILE,
+    RewardModel,
+    model_pairs,
+    reward_models,
+    reward_runs,
+    scorer_name,
+)
 from eval.stats import Estimate, bootstrap_means, wilson
 from eval.tables import Result, named, result_table
 from tldr.errors import RecordError
 
 SHARE = "share of labelled pairs"
-LABELS_FILE = "valid2.jsonl"
 BINS = 10
 FURTHER = re.compile(r"rm\d+")
 """Variants that are the main reward model trained with another seed."""
@@ -76,7 +83,7 @@ def _paired_accuracy(model: RewardModel, pairs: Pairs) -> Result:
 
 def evaluated_rewards(runs: StudyRuns) -> list[Evaluated]:
     """The finished reward runs that were evaluated."""
-    found = [(run, run.json("evaluation.json")) for run in runs.finished("reward")]
+    found = [(run, run.json("evaluation.json")) for run in reward_runs(runs)]
     return [(run, values) for run, values in found if values is not None]
 
 
@@ -92,13 +99,18 @@ def accuracy_results(evaluated: list[Evaluated]) -> list[Result]:
             if values.get(measure) is not None:
                 groups.setdefault((run.size, run.variant, run.params), []).append((run, values))
         for (size, variant, params), members in groups.items():
-            shares = pd.Series([values[measure] for _, values in members])
-            pairs = min(_pairs(run, values, measure.split("_")[0]) for run, values in members)
+            judged = [_pairs(run, values, measure.split("_")[0]) for run, values in members]
+            right = [values[measure] * pairs for (_, values), pairs in zip(members, judged, strict=True)]
+            by_seed = pd.DataFrame({"seed": [run.seed for run, _ in members], "right": right, "n": judged})
+            by_seed = by_seed.groupby(
+                "seed", dropna=False
+            ).sum()  # the folds of a seed judge pairs of their own
+            shares, pairs = by_seed["right"] / by_seed["n"], int(by_seed["n"].min())
             estimate = wilson(float(shares.mean()) * pairs, pairs)
             names = _names(RewardModel(scorer_name(size, variant), size, variant, params))
             names |= {
-                "seeds": len(members),
-                "seed_sd": float(shares.std(ddof=1)) if len(members) > 1 else None,
+                "seeds": len(shares),
+                "seed_sd": float(shares.std(ddof=1)) if len(shares) > 1 else None,
             }
             result = named(measure, SHARE, estimate, [run.run for run, _ in members], **names)
             results.append(replace(result, posts=None))
@@ -272,6 +284,7 @@ def reward_section(study: Study) -> Section:
     drawn = _drawn(study, table).dropna(subset=["params"])
     if len(drawn):
         section.pictures.append(_accuracy_picture(study, drawn))
+    section.tables.extend(floor_section_tables(study))
     section.tables.extend(_comparison_tables(study))
     section.pictures.extend(_calibration_pictures(study))
     return section

@@ -1,15 +1,21 @@
-"""Labelled pairs with every reward model's scores, as the ``pairs`` runs leave them."""
+"""Labelled pairs with every reward model's scores, as the ``pairs`` runs leave them, or, of reward
+models that were each trained without one fold of the labels, as those leave them of their own fold."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from eval.pairs import comparison_pairs, scorers_of_pairs
 from eval.runs import Run, StudyRuns
+from eval.sections.rows import settings_of
 from tldr.records import Comparison, read_records
+
+LABELS_FILE = "valid2.jsonl"
+PREDICTIONS = "predictions.jsonl"
+"""A reward run's held-out comparisons with its scores, where it was trained without one fold."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,21 @@ def scorer_name(size: str, variant: str) -> str:
     return "_".join(filter(None, ("rm", size, variant)))
 
 
+def fold_of(run: Run) -> int | None:
+    """The fold that a reward run was trained without, and reports on; None: labels without folds."""
+    fold: int | None = settings_of(run).get("fold")
+    return fold
+
+
+def reward_runs(runs: StudyRuns) -> list[Run]:
+    """The finished reward runs; those of folds together are one model, the main one."""
+    return [run if fold_of(run) is None else replace(run, variant="") for run in runs.finished("reward")]
+
+
 def reward_models(runs: StudyRuns) -> dict[str, RewardModel]:
     """The study's finished reward models by scorer name, smallest first, then most labels first."""
     groups: dict[str, list[Run]] = {}
-    for run in runs.finished("reward"):
+    for run in reward_runs(runs):
         groups.setdefault(scorer_name(run.size, run.variant), []).append(run)
     models = [_model(scorer, members) for scorer, members in groups.items()]
     return {
@@ -61,7 +78,8 @@ def _model(scorer: str, members: list[Run]) -> RewardModel:
 
 
 def scored_pairs(runs: StudyRuns, name: str) -> dict[str, pd.DataFrame]:
-    """Every scorer's pairs from the file `name` of all ``pairs`` runs.
+    """Every scorer's pairs from the file `name` of all ``pairs`` runs, and the held-out pairs of folds
+    where `name` is `LABELS_FILE`.
 
     Returns:
         Scorer -> pairs (`eval.pairs.comparison_pairs`) with ``first_score``, ``second_score``,
@@ -74,6 +92,19 @@ def scored_pairs(runs: StudyRuns, name: str) -> dict[str, pd.DataFrame]:
     """
     parts: dict[str, list[pd.DataFrame]] = {}
     start = 0
+    for run in reward_runs(runs) if name == LABELS_FILE else ():
+        rows = read_records(run.folder / PREDICTIONS, Comparison) if fold_of(run) is not None else []
+        if not rows:
+            continue
+        pairs = comparison_pairs(rows).assign(seed=run.seed, pair=np.arange(start, start + len(rows)))
+        start += len(rows)
+        own = pairs.assign(
+            run=run.run,
+            fold=fold_of(run),
+            first_score=pairs["first_score.rm"],
+            second_score=pairs["second_score.rm"],
+        )
+        parts.setdefault(scorer_name(run.size, ""), []).append(own)
     for run in runs.finished("pairs"):
         rows = read_records(run.folder / name, Comparison) if (run.folder / name).is_file() else []
         if not rows:
