@@ -1,0 +1,92 @@
+"""Train a few steps in this process and print how many bytes its memory grew to at the peak.
+
+``python measure.py '{"kind": "ppo", "spec": {...}, ...}'``: run by the tests in a process of its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tldr.config import SFT, ModelSpec
+from tldr.models.ladder import build_policy
+from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
+from tldr.models.reward import reward_from_policy, value_from_reward
+from tldr.stages.common import as_model
+from tldr.stages.sft import response_loss
+from tldr.train.processes import make_accelerator
+from tldr.train.stepper import Loss, Stepper
+
+VOCAB = 8192
+
+
+def status(key: str) -> int:
+    """Bytes of a line of /proc/self/status."""
+    found = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def loss_of(kind: str):  # type: ignore[no-untyped-def]
+    """The stage's loss over the same forward passes."""
+
+    def reward(parts: nn.ModuleDict, batch: PackedBatch) -> Loss:
+        scores = response_scores(as_model(parts["reward"]), batch)
+        difference = scores[:, 0] - scores[:, 1]
+        return Loss(-nn.functional.logsigmoid(difference).sum(), len(batch), tokens=batch.tokens)
+
+    def ppo(parts: nn.ModuleDict, batch: PackedBatch) -> Loss:
+        logprobs, entropy = response_logprobs(as_model(parts["policy"]), batch, 0.7, entropy=True)
+        values = response_values(as_model(parts["value"]), batch)
+        total = (logprobs - logprobs.detach()).exp().sum() + values.square().sum()
+        return Loss(total, batch.response_mask.sum(), batch.tokens, {"entropy": entropy.detach().sum()})
+
+    return {"response": response_loss, "reward": reward, "ppo": ppo}[kind]
+
+
+def train(case: dict) -> None:  # type: ignore[type-arg]
+    """A few optimizer steps of a stage's models on a batch of the case's shape."""
+    policy = build_policy(ModelSpec(**case["spec"]), vocab_size=VOCAB, eos_id=0, pad_id=1, seed=0)
+    modules: dict[str, nn.Module] = {"policy": policy}
+    if case["kind"] != "response":
+        value = value_from_reward(reward_from_policy(policy, seed=0, pad_id=1))
+        modules = {"reward": value} if case["kind"] == "reward" else {"policy": policy, "value": value}
+    del policy
+    for module in modules.values():
+        module.train(False)
+    shape = (case["rows"], case["options"], case["response"])
+    batch = PackedBatch(
+        torch.randint(2, VOCAB, (case["rows"], case["query"])),
+        torch.ones(case["rows"], case["query"], dtype=torch.bool),
+        torch.randint(2, VOCAB, shape),
+        torch.ones(shape, dtype=torch.bool),
+    )
+    stepper = Stepper(make_accelerator("fp32"), modules, SFT(), seed=0)
+    for _ in range(3):
+        stepper.step(loss_of(case["kind"]), [batch] * case["micro_batches"])
+
+
+def main(case: dict) -> int:  # type: ignore[type-arg]
+    """Bytes above what a process holds that has trained a tiny model: code loaded, threads started."""
+    tiny = {
+        "spec": case["spec"] | {"d_model": 16, "heads": 2, "layers": 1},
+        "rows": 1,
+        "query": 8,
+        "response": 4,
+    }
+    train(case | tiny)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = status("VmRSS")
+    train(case)
+    return status("VmHWM") - before
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]))))

@@ -1,0 +1,175 @@
+"""Plans of studies: what fits where, what to change, what a run took beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tldr.cli.main import app
+from tldr.config import Study
+from tldr.errors import UsageError
+from tldr.plan.actual import actual
+from tldr.plan.hardware import GIB, Assumed, Device, device_named, hardware
+from tldr.plan.memory import Options, Training, standing
+from tldr.plan.models import model_config
+from tldr.plan.steps import Shape
+from tldr.plan.study import Machine, Planner, RunPlan
+from tldr.study.load import load_study
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TABLE = hardware()
+TINY = """
+name: tiny
+data: {kind: files, sft: a, valid1: b, valid2: c, comparisons: d}
+lengths: {query: 24, response: 8, rm_response: 12}
+ladder: {s: {d_model: 32, layers: 2, heads: 2, context: 64}}
+pretrain: {steps: 10, batch: 4}
+sft: {batch: 8}
+reward: {batch: 8, seeds: 2}
+ppo: {batch: 16, episodes: 64}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Study:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return load_study(path)
+
+
+def planned(study: Study, memory: float, gpus: int = 1, stage: str | None = None) -> list[RunPlan]:
+    device = Device(memory=memory, bf16=None, fp32=1.0, bandwidth=10.0, note="made up")
+    assumed = TABLE.assumed.model_copy(update={"reserve": 0.0})
+    return Planner(study, Machine(device, "made-up", gpus, rate=2.0), assumed).plan(stage)
+
+
+def test_every_trained_run_has_a_plan_and_seeds_share_one(tiny: Study) -> None:
+    plans = {plan.title: plan for plan in planned(tiny, 1.0)}
+    assert set(plans) == {"pretrain-s", "sft-s", "reward-s", "ppo-s"}
+    assert len(plans["reward-s"].runs) == 2 and all(plan.fits for plan in plans.values())
+    sft = plans["sft-s"]
+    assert sft.micro_batch == sft.largest == 8
+    assert sft.price == pytest.approx(2.0 * sft.hours)
+    # 116,722 posts of 24 + 8 tokens, no file being there
+    assert sft.cost.tokens == 116_722 * 32
+    ppo = plans["ppo-s"]
+    assert ppo.cost.tokens == 4 * 64 * 32  # four epochs over 64 episodes
+    assert ppo.work.trained == ppo.work.shape.policy + ppo.work.shape.reward
+
+
+def test_posts_are_counted_where_the_file_is(tiny: Study, tmp_path: Path) -> None:
+    path = tmp_path / "posts.jsonl"
+    path.write_text("{}\n" * 7)
+    data = tiny.data.model_copy(update={"sft": str(path)})
+    (plan,) = planned(tiny.model_copy(update={"data": data}), 1.0, stage="sft")
+    assert plan.cost.tokens == 7 * 32
+
+
+def test_hours_by_hand(tiny: Study) -> None:
+    (plan,) = planned(tiny, 1.0, stage="sft")
+    shape = plan.work.shape
+    flops = (
+        116_722
+        * 3
+        * (
+            32 * (2 * shape.matrices + 4 * 2 * 32 * 32)  # the body, its attention among it
+            + 8 * 2 * shape.head  # the output head, at response tokens alone
+        )
+    )
+    assert plan.cost.flops == pytest.approx(flops)
+    assert plan.hours == pytest.approx(flops / (1e12 * TABLE.assumed.training) / 3600)
+
+
+def test_what_does_not_fit_comes_with_settings_that_do(tiny: Study) -> None:
+    (whole,) = planned(tiny, 1.0, stage="ppo")
+    room = 0.75 * whole.memory.total / GIB
+    (plan,) = planned(tiny, room, stage="ppo")
+    assert not plan.fits and plan.suggestion == (f"ppo.micro_batch={plan.largest}",)
+    smaller = tiny.model_copy(update={"ppo": tiny.ppo.model_copy(update={"micro_batch": plan.largest})})
+    (again,) = planned(smaller, room, stage="ppo")
+    assert again.fits and again.memory.total <= room * GIB
+
+
+def test_suggestions_go_on_to_more_devices(tiny: Study) -> None:
+    (whole,) = planned(tiny, 1.0, stage="ppo")
+    states = (whole.memory.parts["weights"] + whole.memory.parts["optimizer"]) / GIB
+    (plan,) = planned(tiny, 0.6 * states, stage="ppo")
+    assert plan.largest == 0 and plan.suggestion[0] == "ppo.gradient_checkpointing=true"
+    assert plan.suggestion[-1].startswith(("ppo.micro_batch=", "a smaller model"))
+    assert "ppo.frozen_place=cpu" in plan.suggestion
+
+
+def test_sharding_divides_what_ddp_repeats() -> None:
+    shape = Shape(model_config(load_study(CONFIGS / "opt-6.7b.yaml").ladder["6.7b"], 0))
+    work = Training("ppo", shape, 512, 1, 48, 256, frozen=(shape.policy, shape.reward), rollout=True)
+    ddp = standing(work, Options(processes=8, placement="ddp"))
+    fsdp = standing(work, Options(processes=8, placement="fsdp2", frozen_bf16=True, frozen_place="shard"))
+    assert ddp["weights"] == 4 * work.trained and ddp["optimizer"] == 8 * work.trained
+    assert fsdp["optimizer"] == work.trained  # 8 bytes over 8 processes
+    assert work.trained / 2 < fsdp["weights"] < 0.75 * work.trained  # its share, and what is gathered
+    assert fsdp["frozen"] < ddp["frozen"] / 8
+    assert fsdp["rollout copy"] == 2 * shape.policy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "gpus"), [("opt-1.3b", 1), ("opt-6.7b", 8), ("pythia-1b", 1)])
+def test_presets_fit_on_80_gb(name: str, gpus: int) -> None:
+    machine = Machine(device_named("h100-80gb", TABLE), "h100-80gb", gpus)
+    for plan in Planner(load_study(CONFIGS / f"{name}.yaml"), machine, TABLE.assumed).plan():
+        assert plan.fits, (plan.title, plan.memory)
+
+
+def test_a_finished_run_stands_beside_its_plan(tiny: Study, tmp_path: Path) -> None:
+    (plan,) = planned(tiny, 1.0, stage="sft")
+    assert actual(plan, tmp_path) == []
+    folder = tmp_path / plan.runs[0].name
+    folder.mkdir()
+    rows = [
+        {"update": 1, "tokens": 100, "tokens_per_s": 50.0},
+        {"update": 2, "tokens": 300, "tokens_per_s": 75.0},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "environment.json").write_text(json.dumps({"seconds": 7.2, "device": "made up"}))
+    (folder / "DONE").write_text("{}")
+    (took,) = actual(plan, tmp_path)
+    assert took.tokens_per_s == pytest.approx(400 / 6) and took.hours == pytest.approx(0.002)
+    assert took.device == "made up" and took.peak_bytes is None
+
+
+def test_the_command_prints_tables_or_json(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    arguments = ["plan", str(path), "--gpu", "cpu", "--only", "sft", "--rate", "1", "--runs", str(tmp_path)]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    for word in ("sft-s", "gradients", "activations", "micro-batch", "tokens/s", "hours", "in price"):
+        assert word in shown.output
+    made = CliRunner().invoke(app, [*arguments, "--json", "--utilisation", "0.2"])
+    (row,) = json.loads(made.output)["runs"]
+    assert row["peak"] == pytest.approx(sum(row["memory"].values())) and row["fits"] is True
+
+
+def test_unknown_devices_and_placements_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    for wrong, word in (("--gpu h200", "h200-141gb"), ("--placement fsdp", "fsdp2")):
+        shown = CliRunner().invoke(app, ["plan", str(path), *wrong.split()])
+        assert shown.exit_code == 2 and f"did you mean '{word}'" in shown.output
+    with pytest.raises(UsageError, match=r"devices\.cpu"):
+        hardware(_table(tmp_path, "devices: {cpu: {memory: 0}}\nassumed: {}\n"))
+
+
+def _table(folder: Path, text: str) -> Path:
+    path = folder / "table.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_table_is_whole() -> None:
+    assert isinstance(TABLE.assumed, Assumed)
+    wanted = "a100-40gb a100-80gb h100-80gb h100-pcie-80gb h200-141gb b200-180gb l40s-48gb a10-24gb"
+    assert set(wanted.split()) < set(TABLE.devices)
+    assert all(device.note for device in TABLE.devices.values())

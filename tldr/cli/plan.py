@@ -1,0 +1,146 @@
+"""``plan``: what a study will take on a machine, and beside it what its runs took."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tldr.cli.study import RUNS, Config, Overrides, RunsDir
+from tldr.study.load import load_study
+
+if TYPE_CHECKING:
+    from tldr.plan.actual import Actual
+    from tldr.plan.study import Machine, RunPlan
+
+GIB = 2**30
+
+
+def plan(
+    config: Config,
+    overrides: Overrides = [],  # noqa: B006
+    gpu: Annotated[str, typer.Option(help="Device, as in the table of devices.")] = "h100-80gb",
+    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    rate: Annotated[float | None, typer.Option(help="Price of one device for an hour.")] = None,
+    utilisation: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1.0, help="Share of the device's speed that training and scoring reach."),
+    ] = None,
+    placement: Annotated[
+        str, typer.Option(help="ddp, fsdp2 or zero2.", show_default="the first that fits")
+    ] = "",
+    only: Annotated[str, typer.Option("--only", metavar="STAGE", help="This stage.")] = "",
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Your own table of devices and assumptions.", show_default="built in"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Tell what a study will take: parameters, memory by part, micro-batch, hours, price.
+
+    Where a run is done already, what it took stands beside its plan.
+    """
+    from tldr.plan.actual import actual
+    from tldr.plan.hardware import device_named, hardware
+    from tldr.plan.study import Machine, Planner, placement_named
+
+    found = hardware(table) if table else hardware()
+    assumed = found.assumed
+    if utilisation is not None:
+        assumed = assumed.model_copy(update={"training": utilisation, "scoring": utilisation})
+    study = load_study(config, overrides)
+    machine = Machine(device_named(gpu, found), gpu, gpus, placement_named(placement), rate)
+    plans = Planner(study, machine, assumed).plan(only or None)
+    took = {one.title: actual(one, runs_dir / study.name) for one in plans}
+    if as_json:
+        rows = [one.row() | {"actual": [vars(run) for run in took[one.title]]} for one in plans]
+        typer.echo(json.dumps({"study": study.name, "gpu": gpu, "gpus": gpus, "runs": rows}, indent=2))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    console.print(_memory_table(plans, machine))
+    console.print(_hours_table(plans, machine))
+    for one in plans:
+        if not one.fits:
+            console.print(f"{one.title} does not fit; set, in this order: {', '.join(one.suggestion)}")
+    if any(took.values()):
+        console.print(_actual_table(plans, took))
+
+
+def _memory_table(plans: list[RunPlan], machine: Machine) -> Table:
+    parts = list(dict.fromkeys(part for one in plans for part in one.memory.parts))
+    columns = ["run", "parameters", "placement", "micro-batch", "largest", *parts, "peak", "fits"]
+    table = Table(*columns, box=None, pad_edge=False, title_justify="left")
+    table.title = f"GiB a device at the peak, of {machine.device.memory:g} ({machine.gpus} x {machine.name})"
+    for one in plans:
+        sizes = [f"{one.memory.parts.get(part, 0) / GIB:.1f}" for part in parts]
+        table.add_row(
+            one.title,
+            f"{one.work.trained:,}",
+            one.options.placement + (", checkpointing" if one.options.checkpointing else ""),
+            str(one.micro_batch),
+            str(one.largest or "none"),
+            *sizes,
+            f"{one.memory.total / GIB:.1f} ({one.memory.phase})",
+            "[green]yes[/]" if one.fits else "[red]no[/]",
+        )
+    return table
+
+
+def _hours_table(plans: list[RunPlan], machine: Machine) -> Table:
+    priced = machine.rate is not None
+    table = Table("run", "runs", "FLOPs", "tokens/s", "hours", "all hours", *(["price"] if priced else []))
+    table.box, table.pad_edge, table.title_justify = None, False, "left"
+    table.title = "Time, one run after the other"
+    for one in plans:
+        count = len(one.runs)
+        price = [f"{one.price * count:,.0f}"] if one.price is not None else []
+        speed = f"{one.tokens_per_s:,.0f}"
+        table.add_row(
+            one.title,
+            str(count),
+            f"{one.cost.flops:.2e}",
+            speed,
+            f"{one.hours:.2f}",
+            f"{one.hours * count:.2f}",
+            *price,
+        )
+    hours = sum(one.hours * len(one.runs) for one in plans)
+    total = f"{hours:.1f} hours, {hours * machine.gpus / 24:.1f} device-days"
+    if priced:
+        total += f", {sum((one.price or 0) * len(one.runs) for one in plans):,.0f} in price"
+    table.caption, table.caption_justify = total, "left"
+    return table
+
+
+def _actual_table(plans: list[RunPlan], took: dict[str, list[Actual]]) -> Table:
+    names = [
+        "run",
+        "planned hours",
+        "took",
+        "planned tokens/s",
+        "reached",
+        "planned GiB",
+        "peak GiB",
+        "device",
+    ]
+    table = Table(*names, box=None, pad_edge=False, title="Plan and runs that are done", title_justify="left")
+    for one in plans:
+        for run in took[one.title]:
+            table.add_row(
+                run.run,
+                f"{one.hours:.3f}",
+                f"{run.hours:.3f}",
+                f"{one.tokens_per_s:,.0f}",
+                f"{run.tokens_per_s:,.0f}",
+                f"{one.memory.total / GIB:.2f}",
+                "-" if run.peak_bytes is None else f"{run.peak_bytes / GIB:.2f}",
+                run.device,
+            )
+    return table

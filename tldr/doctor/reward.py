@@ -1,0 +1,198 @@
+"""Reward models: better than chance and than length, scores that do not follow length, the shift kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from statistics import fmean, pstdev
+
+from scipy.stats import binomtest, spearmanr
+
+from tldr.doctor.data import label_files, rankings
+from tldr.doctor.findings import Sight, check
+from tldr.doctor.folders import Examined
+from tldr.doctor.limits import (
+    CONFIDENCE,
+    LENGTH_CORRELATION,
+    NEAR_CHANCE,
+    RANDOM_INIT_ROWS,
+    REFERENCE_MEAN,
+    REFERENCE_MEAN_ELSEWHERE,
+)
+from tldr.doctor.samples import drawn
+from tldr.records import Comparison, Ranking, Sample, iter_records
+
+
+def interval(share: float, n: int) -> tuple[float, float]:
+    """Wilson's interval of a share of `n` independent answers."""
+    found = binomtest(round(share * n), n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def longer_wins(rows: Sequence[Ranking]) -> float:
+    """Share of the labelers' pairs whose longer summary, in words, is the preferred one; ties count half."""
+    pairs = [pair for row in rows for pair in row.comparisons()]
+    words = [[len(one.text.split()) for one in pair.summaries] for pair in pairs]
+    return fmean(
+        0.5 if a == b else float((a > b) == (pair.choice == 0))
+        for pair, (a, b) in zip(pairs, words, strict=True)
+    )
+
+
+@cache
+def length_floor(folder: Path) -> tuple[float, int] | None:
+    """Accuracy on valid1 of the rule "longer" or "shorter", whichever holds in train; and valid1's posts."""
+    train, valid = (label_files(folder, split) for split in ("train", "valid1"))
+    if not train or not valid:
+        return None
+    held_out = rankings(valid[0])
+    accuracy = longer_wins(held_out)
+    posts = {row.info.id or row.info.post for row in held_out}
+    return accuracy if longer_wins(rankings(train[0])) >= 0.5 else 1 - accuracy, len(posts)
+
+
+def _labels(run: Examined) -> Path | None:
+    """The folder of the splits that a reward model was trained and validated on."""
+    labels = next((run.parents[name] for name in sorted(run.parents) if name.startswith("labels")), None)
+    fold = run.settings.get("fold")
+    return None if labels is None else labels.folder if fold is None else labels.folder / f"fold-{fold}"
+
+
+def _floor(run: Examined) -> tuple[float, int] | None:
+    labels = _labels(run)
+    return None if labels is None else length_floor(labels)
+
+
+def _accuracy(run: Examined) -> tuple[float, float, float] | None:
+    """Accuracy on valid1 with its interval: as many answers as posts, since pairs of a post are alike."""
+    found, floor = run.json("evaluation.json"), _floor(run)
+    if "valid1_accuracy" not in found:
+        return None
+    n = floor[1] if floor else int(found["valid1_pairs"])
+    return (found["valid1_accuracy"], *interval(found["valid1_accuracy"], n))
+
+
+@check(
+    "reward",
+    why="A reward model that guesses gives PPO noise to follow.",
+    remedy="See that labels are not swapped, that it starts from SFT and reads its score at the EOS; give it "
+    "more labels or another learning rate.",
+)
+def chance(run: Examined) -> Iterator[Sight]:
+    """The accuracy on valid1 is above one half, with its interval."""
+    if (found := _accuracy(run)) is None:
+        return
+    accuracy, low, high = found
+    if low <= 0.5:
+        seen = f"{accuracy:.3f} on valid1 [{low:.3f}, {high:.3f}]"
+        yield Sight(run, "fault" if high < NEAR_CHANCE else "warning", seen, "above 0.5")
+
+
+@check(
+    "reward",
+    why="A rule without any learning does as well: the model may have learnt length alone.",
+    remedy="Give it more labels or another learning rate; see its correlation with length in the report.",
+)
+def length_rule(run: Examined) -> Iterator[Sight]:
+    """The accuracy on valid1 is not below that of preferring the longer (or the shorter) summary."""
+    floor, found = _floor(run), _accuracy(run)
+    if floor is None or found is None:
+        return
+    accuracy, low, high = found
+    if low <= floor[0] and high >= NEAR_CHANCE:  # else it is `chance` that speaks
+        seen = f"{accuracy:.3f} on valid1 [{low:.3f}, {high:.3f}], the rule by length {floor[0]:.3f}"
+        yield Sight(run, "fault" if high < floor[0] else "warning", seen, "above the rule by length")
+
+
+@check(
+    "reward",
+    why="SFT under a head of random numbers orders the summaries as well: training taught nothing.",
+    remedy="See that the loss falls and gradients reach the body; see the labels and the learning rate.",
+    models=True,
+)
+def random_init(run: Examined) -> Iterator[Sight]:
+    """The accuracy on valid1 is above that before training, whichever way round a random head orders."""
+    from tldr.models.reward import reward_from_policy
+    from tldr.stages.common import Device, checkpoint_folder, moved, open_tokenizer, pad_id
+    from tldr.stages.reward import accuracy, encode_rankings
+    from tldr.stages.scoring import Scorer
+
+    labels, found = _labels(run), _accuracy(run)
+    if labels is None or found is None:
+        return
+    rows = [row for row in rankings(labels / "valid1.jsonl") if len(set(row.rank)) > 1][:RANDOM_INIT_ROWS]
+    ctx = run.file.context(run.folder)
+    tokenizer, device = open_tokenizer(ctx.inputs["policy"]), Device.open(ctx.precision)
+    examples = encode_rankings(tokenizer, rows, ctx.lengths)
+    policy = checkpoint_folder(ctx.inputs["policy"])
+    model = moved(reward_from_policy(policy, seed=ctx.seed, pad_id=pad_id(tokenizer)), device)
+    scorer = Scorer(tokenizer, [one.query for one in examples], [one.responses for one in examples], device)
+    share = accuracy(scorer.rewards(model), examples)
+    floor, (value, low, high) = max(share, 1 - share), found
+    if low <= floor:
+        seen = f"{value:.3f} on valid1 [{low:.3f}, {high:.3f}], before training {floor:.3f}"
+        yield Sight(run, "fault" if high < floor else "warning", seen, "above that before training")
+
+
+@check(
+    "reward",
+    "score",
+    why="Scores of different reward models, penalties for a missing EOS, and the start of a value network "
+    "all count from the references' mean (P App. B.1).",
+    remedy="Save and load with `tldr.models.reward`, which keeps the shift in the checkpoint; train again if "
+    "the shift was taken of other posts.",
+)
+def reference_mean(run: Examined) -> Iterator[Sight]:
+    """Shifted, the training references average 0; those of the reporting posts about 0."""
+    if run.stage == "reward":
+        mean = run.json("evaluation.json").get("reference_mean")
+        if mean is not None and (severity := REFERENCE_MEAN.above(abs(mean))):
+            yield Sight(run, severity, f"the training references average {mean:.3g}", "0")
+        return
+    reward, ways = run.parents.get("reward"), list(drawn(run).values())
+    scores = ways[0].scores.get("rm_reference", {}) if ways else {}
+    if reward is None or len(scores) < 2 or (spread := pstdev(scores.values())) == 0:
+        return
+    mean = fmean(scores.values())
+    if severity := REFERENCE_MEAN_ELSEWHERE.above(abs(mean) / spread):
+        seen = f"the references of valid2 average {mean:.3g} in {run.name}, their deviation is {spread:.3g}"
+        yield Sight(reward, severity, seen, "about 0")
+
+
+@check(
+    "pairs",
+    "reward",
+    "ppo",
+    why="Optimising it makes summaries longer (or shorter), not better.",
+    remedy="Look at length-controlled results before believing a preference; label pairs of like length.",
+)
+def length_correlation(run: Examined) -> Iterator[Sight]:
+    """A reward model's scores are not a function of length."""
+    for reward, place, pairs in _scored(run):
+        if len(pairs) < 30 or min(len(set(column)) for column in zip(*pairs, strict=True)) < 2:
+            continue
+        rho = float(spearmanr([length for length, _ in pairs], [score for _, score in pairs]).statistic)
+        if severity := LENGTH_CORRELATION.above(abs(rho)):
+            seen = f"rank correlation of score and length {rho:+.2f} in {place}"
+            yield Sight(reward, severity, seen, "somewhere about 0")
+
+
+def _scored(run: Examined) -> Iterator[tuple[Examined, str, list[tuple[float, float]]]]:
+    """Lengths and scores by reward model, wherever a run left them."""
+    if run.stage == "ppo":
+        path, reward = run.folder / "rollouts.jsonl", run.parents.get("reward")
+        if reward is not None and path.is_file():
+            rows = [
+                row for row in iter_records(path, Sample) if row.tokens is not None and "rm" in row.scores
+            ]
+            yield reward, run.name, [(float(row.tokens or 0), row.scores["rm"]) for row in rows]
+        return
+    path = run.folder / ("valid2.jsonl" if run.stage == "pairs" else "predictions.jsonl")
+    if not path.is_file():
+        return
+    texts = [one for pair in iter_records(path, Comparison) for one in pair.summaries]
+    named = {f"rm_{name[7:]}": one for name, one in run.parents.items() if name.startswith("reward-")}
+    for column, reward in (named if run.stage == "pairs" else {"rm": run}).items():
+        rows_ = [(len(one.text.split()), one.scores[column]) for one in texts if column in one.scores]
+        yield reward, run.name, [(float(length), score) for length, score in rows_]

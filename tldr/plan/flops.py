@@ -1,0 +1,114 @@
+"""FLOPs of the stages and the hours they take, from what the packed forward pass computes.
+
+A token goes through every matrix of the body once (2 FLOPs an entry), the attention multiplies it with
+all positions of its row (4 x width x positions a layer), and only response tokens reach the output
+head. A backward pass is two forward passes; with gradient checkpointing the body's is made once more.
+A query is encoded once for all its responses (`tldr.models.packed`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tldr.plan.hardware import Assumed, Device
+from tldr.plan.memory import Options, Training
+from tldr.plan.steps import Shape
+
+
+@dataclass(frozen=True)
+class Row:
+    """Mean tokens of a query, and its responses."""
+
+    query: float
+    options: int
+    response: float
+
+    @property
+    def length(self) -> float:
+        """Positions of the packed row."""
+        return self.query + self.options * self.response
+
+
+def body(shape: Shape, row: Row) -> float:
+    """FLOPs of one row through a model without its output head."""
+    return row.length * (2 * shape.matrices + 4 * shape.layers * shape.width * row.length)
+
+
+def head(shape: Shape, row: Row) -> float:
+    """FLOPs of the output head at a row's response tokens."""
+    return 2 * shape.head * row.options * row.response
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage computes.
+
+    Attributes:
+        training, scoring: FLOPs with and without a backward pass.
+        decoded: steps of the decode loop times the bytes that each reads.
+        tokens: real tokens trained on.
+    """
+
+    training: float = 0.0
+    scoring: float = 0.0
+    decoded: float = 0.0
+    tokens: float = 0.0
+
+    @property
+    def flops(self) -> float:
+        """All FLOPs."""
+        return self.training + self.scoring
+
+    def seconds(self, device: Device, options: Options, assumed: Assumed) -> float:
+        """Wall time on all devices of the plan."""
+        speed = device.flops(options.bf16)
+        one = self.training / (speed * assumed.training) + self.scoring / (speed * assumed.scoring)
+        one += self.decoded / (1e9 * device.bandwidth * assumed.decoding)
+        processes = options.processes
+        return one / (processes * (assumed.several if processes > 1 else 1.0))
+
+
+def step_cost(work: Training, options: Options, row: Row) -> Cost:
+    """One query's share of a training step."""
+    shape = work.shape
+    passes = 4 if options.checkpointing else 3
+    networks = 2 if work.kind == "ppo" else 1
+    flops = networks * passes * body(shape, row)
+    if work.kind == "text":
+        flops += 3 * head(shape, Row(0, 1, row.length))
+    elif work.kind != "reward":
+        flops += 3 * head(shape, row)
+    return Cost(training=flops, tokens=row.length)
+
+
+def decode_cost(shape: Shape, row: Row, rows: int, options: Options) -> Cost:
+    """Sampling one query's responses in batches of `rows` queries.
+
+    Every step reads the weights once for the whole batch, and each query's cache.
+    """
+    width = 2 if options.bf16 else 4
+    cache = shape.layers * shape.cache * width * (row.query + row.options * row.response / 2)
+    read = row.response * (width * shape.policy / rows + cache)
+    prefill = body(shape, Row(row.query, 0, 0))
+    tokens = row.options * row.response
+    steps = tokens * (2 * shape.matrices + 2 * shape.head)
+    return Cost(scoring=prefill + steps, decoded=read)
+
+
+def rollout_cost(work: Training, row: Row, rows: int, options: Options) -> Cost:
+    """Sampling one query's responses, and scoring them by policy, reference, value network and RM."""
+    shape = work.shape
+    drawn = decode_cost(shape, row, rows, options)
+    networks = len(work.frozen) + (2 if work.kind == "ppo" else 1)
+    scored = networks * body(shape, row) + 2 * head(shape, row)
+    return Cost(scoring=drawn.scoring + scored, decoded=drawn.decoded)
+
+
+def times(cost: Cost, factor: float) -> Cost:
+    """So many of the same."""
+    return Cost(*(factor * part for part in (cost.training, cost.scoring, cost.decoded, cost.tokens)))
+
+
+def plus(a: Cost, b: Cost) -> Cost:
+    """Both."""
+    return Cost(a.training + b.training, a.scoring + b.scoring, a.decoded + b.decoded, a.tokens + b.tokens)

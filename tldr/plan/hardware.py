@@ -1,0 +1,86 @@
+"""Devices, and what is assumed of work on them: data in ``hardware.yaml``."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from tldr.config import Settings
+from tldr.config.base import Positive, Unit
+from tldr.errors import UsageError
+from tldr.study.load import nearest, read_settings
+from tldr.study.strict_yaml import read_yaml
+
+GIB = 2**30
+BUILT_IN = Path(__file__).with_name("hardware.yaml")
+
+
+class Device(Settings):
+    """One device: memory in GiB, dense products in TFLOP/s, bandwidth in GB/s, where it is from."""
+
+    memory: Positive
+    bf16: Positive | None
+    fp32: Positive
+    bandwidth: Positive
+    note: str
+
+    def flops(self, bf16: bool) -> float:
+        """FLOP/s of large products."""
+        return 1e12 * (self.bf16 if bf16 and self.bf16 is not None else self.fp32)
+
+
+class Posts(Settings):
+    """Rows of the post and comparison files, where these are not there to be counted."""
+
+    sft: int
+    ppo: int
+    valid1: int
+    valid2: int
+    comparisons: int
+
+
+class Assumed(Settings):
+    """What the hours and the reserve are computed with; each is explained in ``hardware.yaml``."""
+
+    training: Unit
+    scoring: Unit
+    decoding: Unit
+    several: Unit
+    reserve: float
+    fragmentation: Unit
+    query: Positive
+    response: Positive
+    posts: Posts
+    vocabulary: int
+
+
+class Hardware(Settings):
+    """The whole table."""
+
+    devices: dict[str, Device]
+    assumed: Assumed
+
+
+@cache
+def hardware(path: Path = BUILT_IN) -> Hardware:
+    """The table of a file.
+
+    Raises:
+        UsageError: it cannot be read or holds something else.
+    """
+    return read_settings(Hardware, read_yaml(path), where=str(path))
+
+
+def device_named(name: str, table: Hardware) -> Device:
+    """A device of the table.
+
+    Raises:
+        UsageError: it is not in it, with those that are.
+    """
+    if name not in table.devices:
+        raise UsageError(
+            f"no device '{name}'{nearest(name, table.devices)}",
+            where="--gpu",
+            remedy=f"choose from {', '.join(table.devices)}, or add it to a table of your own (--table)",
+        )
+    return table.devices[name]

@@ -1,0 +1,187 @@
+"""Memory of a training step, counted: the real forward and backward pass on tensors without storage.
+
+`FakeTensorMode` runs a model of any size with shapes alone; a dispatch mode beside it adds up the
+bytes of every tensor that is born and takes them off when it dies, as an allocator would see them.
+Nothing here is a formula for some architecture: what the code keeps is what is counted.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_INDEXING = frozenset(
+    getattr(torch.ops.aten, name)
+    for name in ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put")
+)
+
+
+_LAYER = re.compile(r"^(\w+)\..*?\.(\d+)\.")
+"""Module and number of the layer in a parameter's name."""
+
+Part = tuple[str, str]
+"""A part of the step: the module and the layer whose gradients come out."""
+FORWARD, BACKWARD = ("", "forward"), ("", "backward")
+"""The parts before the first layer's gradients."""
+
+
+class Peak(NamedTuple):
+    """The highest number of bytes alive at once, beyond the model's own parameters.
+
+    Attributes:
+        total: of all tensors, the gradients that are there at that moment among them.
+        working: of all but gradients.
+        logits: in `working`, of tensors whose last dimension is the vocabulary.
+    """
+
+    total: float = 0
+    working: float = 0
+    logits: float = 0
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes alive among tensors that are born inside it.
+
+    Args:
+        modules: their parameters are not counted, and their gradients counted apart.
+        layers: of each module.
+        vocab: width of the logits.
+
+    Masks are taken to be True everywhere: the count is that of a batch without padding.
+    """
+
+    def __init__(self, modules: nn.ModuleDict, layers: int, vocab: int):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._layers, self._vocab = layers, vocab
+        self._now = self._logits = self._gradients = 0
+        self._alive: dict[int, Any] = {}
+        self._part = FORWARD
+        self.parts: dict[Part, Peak] = {}
+        for name, parameter in modules.named_parameters():
+            self._known(parameter)
+            if parameter.requires_grad:
+                hook: Any = parameter.register_post_accumulate_grad_hook
+                hook(partial(self._got_gradient, name))
+        for buffer in modules.buffers():
+            self._known(buffer)
+
+    def backward(self, loss: Tensor) -> None:
+        """The backward pass, as a part of its own: what only autocast kept is gone by then."""
+        self._part = BACKWARD
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def _known(self, tensor: Tensor) -> None:
+        self._alive[id(tensor.untyped_storage())] = tensor.untyped_storage()
+
+    def _got_gradient(self, name: str, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        self._gradients += parameter.grad.untyped_storage().nbytes()
+        if layer := _LAYER.match(name):
+            number = int(layer[2])
+            place = "top" if number == self._layers - 1 else "bottom" if number == 0 else "middle"
+            self._part = (layer[1], place)
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function.overloadpacket in _INDEXING:
+            args = (args[0], _all_true(args[1]), *args[2:])
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._born(tensor)
+        return out
+
+    def _born(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = id(storage), storage.nbytes()
+        if key in self._alive:
+            return
+        logits = size if tensor.ndim and tensor.shape[-1] == self._vocab else 0
+
+        def died(_: object) -> None:
+            self._now, self._logits = self._now - size, self._logits - logits
+            del self._alive[key]
+
+        self._alive[key] = weakref.ref(storage, died)
+        self._now, self._logits = self._now + size, self._logits + logits
+        was, working = self.parts.get(self._part, Peak()), self._now - self._gradients
+        self.parts[self._part] = Peak(
+            max(was.total, self._now),
+            max(was.working, working),
+            self._logits if working > was.working else was.logits,
+        )
+
+
+def _all_true(indices: list[Tensor | None]) -> list[Tensor | None]:
+    """Boolean masks as the positions of all their elements: how many are True no shape can tell."""
+    out: list[Tensor | None] = []
+    for index in indices:
+        if index is None or index.dtype != torch.bool:
+            out.append(index)
+        else:
+            out += [torch.zeros(index.numel(), dtype=torch.int64) for _ in range(index.ndim)]
+    return out
+
+
+SHALLOW = (2, 3)
+"""Layers of the models that are run."""
+
+Step = tuple[nn.ModuleDict, Callable[[], Tensor]]
+"""Modules, and a function that computes the loss of one micro-batch."""
+
+
+def peaks_of_step(build: Callable[[int], Step], layers: int, vocab: int, *, bf16: bool) -> dict[Part, Peak]:
+    """The peak in each part of a micro-batch's forward and backward pass (without gradients: forward).
+
+    Args:
+        build: makes the modules, with so many layers each, and their loss.
+        bf16: under autocast (the CPU's: its rules and the GPU's differ in no large tensor here).
+    """
+    with FakeTensorMode():
+        modules, loss = build(layers)
+        train = any(parameter.requires_grad for parameter in modules.parameters())
+        counter = LiveBytes(modules, layers, vocab)
+        with counter, nullcontext() if train else torch.no_grad():
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+                value = loss()
+            if train:
+                counter.backward(value)
+    return counter.parts
+
+
+def peaks_of_depth(build: Callable[[int], Step], layers: int, vocab: int, *, bf16: bool) -> dict[Part, Peak]:
+    """`peaks_of_step` of a model of many layers, from those of two shallow ones.
+
+    Between the top layer's gradients and the bottom layer's, memory rises or falls steadily, so the
+    peak lies at an end; and there it grows by the same amount with every layer.
+    """
+    low, high = SHALLOW
+    if layers <= high:
+        return peaks_of_step(build, layers, vocab, bf16=bf16)
+    few, more = (peaks_of_step(build, depth, vocab, bf16=bf16) for depth in SHALLOW)
+    return along(few, more, (layers - low) / (high - low))
+
+
+def along(first: dict[Part, Peak], second: dict[Part, Peak], way: float) -> dict[Part, Peak]:
+    """The peaks on the straight line through two others: `way` 0 is the first, 1 the second."""
+    return {
+        part: Peak(*(a + way * (b - a) for a, b in zip(first[part], second[part], strict=True)))
+        for part in first
+    }
+
+
+def highest(parts: Mapping[Part, Peak]) -> Peak:
+    """The peak over all parts of a step."""
+    working = max(parts.values(), key=lambda part: part.working)
+    return Peak(max(part.total for part in parts.values()), working.working, working.logits)

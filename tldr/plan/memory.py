@@ -1,0 +1,201 @@
+"""Memory a process needs for a stage, by part: weights, gradients, optimizer, activations, cache, logits.
+
+Rules (the training code's): trained weights, their gradients and AdamW's two moments are fp32; bf16 is
+autocast, under FSDP2 weights are gathered in bf16 layer by layer. Activations and logits are counted by
+`tldr.plan.live` on the stage's own step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from tldr.plan.hardware import GIB, Assumed
+from tldr.plan.steps import Forward, Growth, Kind, Shape, growth
+
+Placement = Literal["single", "ddp", "fsdp2", "zero2"]
+SHARDED = ("fsdp2", "zero2")
+"""Weights, gradients and optimizer spread over the processes; under zero2 the weights stay gathered
+from the forward to the end of the backward pass (FSDP2 with `reshard_after_forward: false`)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides how much memory a stage takes, beside its model and windows.
+
+    Attributes:
+        processes: one a device.
+        cuda: on a GPU; a CPU keeps no bf16 copy to sample from.
+        frozen_bf16, frozen_place: PPO's reference and reward model: in bf16; on the device, in host
+            memory ("cpu"), or sharded ("shard").
+    """
+
+    processes: int = 1
+    placement: Placement = "single"
+    bf16: bool = True
+    cuda: bool = True
+    checkpointing: bool = False
+    frozen_bf16: bool = False
+    frozen_place: Literal["device", "cpu", "shard"] = "device"
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the weights are spread over the processes."""
+        return self.processes > 1 and self.placement in SHARDED
+
+
+@dataclass(frozen=True)
+class Training:
+    """A stage that trains: its step, models and batch.
+
+    Attributes:
+        kind: the step.
+        frozen: parameters of the models beside the trained ones.
+        query, options, response: windows in tokens, and responses a query.
+        batch: queries an optimizer step, over all processes.
+        rollout: whether it samples (PPO).
+        keeps_best: one more copy of the weights (SFT's `select: valid_loss`).
+        counted: the micro-batch whose step is counted exactly; others are on a line through it.
+    """
+
+    kind: Kind
+    shape: Shape
+    query: int
+    options: int
+    response: int
+    batch: int
+    frozen: tuple[int, ...] = ()
+    rollout: bool = False
+    keeps_best: bool = False
+    counted: int = 4
+
+    @property
+    def trained(self) -> int:
+        """Parameters that are trained."""
+        shape = self.shape
+        return {"reward": shape.reward, "ppo": shape.policy + shape.reward}.get(self.kind, shape.policy)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by part at the moment that needs most of them."""
+
+    parts: dict[str, float] = field(default_factory=dict)
+    phase: str = "update"
+
+    @property
+    def total(self) -> float:
+        """All parts."""
+        return sum(self.parts.values())
+
+
+def forward(work: Training, options: Options) -> Forward:
+    """How a micro-batch at its longest goes through the models."""
+    return Forward(
+        work.query,
+        work.options,
+        work.response,
+        bf16=options.bf16,
+        sharded=options.sharded,
+        eager=not options.cuda,  # as models are loaded: `tldr.models.ladder.choose_attention`
+        checkpointing=options.checkpointing,
+    )
+
+
+def step_growth(work: Training, options: Options) -> Growth:
+    """The training step's peaks by micro-batch."""
+    return growth(work.kind, work.shape, forward(work, options), work.counted)
+
+
+def standing(work: Training, options: Options) -> dict[str, float]:
+    """What lies in memory all through a stage, for one process."""
+    n = options.processes
+    spread = n if options.sharded else 1
+    width = 2 if options.bf16 else 4
+    gathered = 0.0
+    if options.placement == "zero2" and spread > 1:
+        gathered = float(width * work.trained)
+    elif spread > 1:  # the layer at work and the next; embeddings, last norm and head all the time
+        shape, networks = work.shape, 2 if work.kind == "ppo" else 1
+        gathered = width * networks * (2 * shape.layer + shape.policy - shape.matrices)
+    weights = 4 * work.trained / spread
+    frozen = [(2 if options.frozen_bf16 else 4) * count for count in work.frozen]
+    if options.frozen_place == "shard" and n > 1:
+        place = sum(frozen) / n + (2 if options.frozen_bf16 else 4) * 2 * work.shape.layer
+    else:
+        place = sum(frozen) if options.frozen_place != "cpu" else 0.0
+    copy = 0.0
+    if work.rollout and (spread > 1 or (options.cuda and options.bf16)):
+        copy = float(width * work.shape.policy)
+    best = weights if work.keeps_best else 0.0
+    return {
+        "weights": weights + gathered + best,
+        "optimizer": 8 * work.trained / spread,
+        "frozen": place,
+        "rollout copy": copy,
+    }
+
+
+def update_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
+    """The peak of an optimizer step with micro-batches of `rows` queries."""
+    peak = step_growth(work, options).at(rows)
+    per_process = -(-work.batch // options.processes)
+    gradients = float(4 * work.trained)
+    # In one micro-batch gradients come as activations go; shards of them are there all the time.
+    at_once = not options.sharded and rows >= per_process
+    working = max(peak.total - gradients, 0.0) if at_once else peak.working
+    if options.sharded:
+        gradients /= options.processes
+    logits = min(peak.logits, working)
+    parts = standing(work, options) | {
+        "gradients": gradients,
+        "activations": working - logits,
+        "logits": logits,
+    }
+    return Memory(parts | _reserve(working, options, assumed), "update")
+
+
+def rollout_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
+    """The peak while `rows` queries' responses are sampled and scored: no gradients, but a cache."""
+    shape, width = work.shape, 2 if options.bf16 else 4
+    tokens = work.query + work.options * work.response
+    cache = float(rows * tokens * shape.layers * shape.cache * width)
+    how = replace(forward(work, options), sharded=False, checkpointing=False)
+    working = growth("score", shape, how, work.counted).at(rows)
+    # Autocast keeps bf16 casts of trained weights while the networks score one rollout.
+    casts = 2.0 * work.trained if options.bf16 and not options.sharded else 0.0
+    loaded = (2 if options.frozen_bf16 else 4) * max(work.frozen, default=0)
+    parts = standing(work, options) | {
+        "gradients": 0.0,
+        "cache": cache,
+        "activations": working.working - working.logits + casts,
+        "logits": working.logits,
+    }
+    if options.frozen_place == "cpu":
+        parts["frozen"] += loaded
+    return Memory(parts | _reserve(working.working + cache, options, assumed), "rollout")
+
+
+def _reserve(moving: float, options: Options, assumed: Assumed) -> dict[str, float]:
+    base = assumed.reserve * GIB if options.cuda else 0.0
+    return {"reserve": base + assumed.fragmentation * moving}
+
+
+def training_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
+    """The larger of a stage's peaks for one process, in bytes."""
+    peaks = [update_memory(work, options, rows, assumed)]
+    if work.rollout:
+        peaks.append(rollout_memory(work, options, rows, assumed))
+    return max(peaks, key=lambda peak: peak.total)
+
+
+def largest_micro_batch(work: Training, options: Options, room: float, assumed: Assumed) -> int:
+    """The most queries a forward pass that leave the peak within `room` bytes; 0 if none do."""
+    limit = max(1, work.batch // options.processes)
+    sizes = [2**power for power in range(limit.bit_length()) if 2**power < limit] + [limit]
+    fits = 0
+    for rows in sizes:
+        if training_memory(work, options, rows, assumed).total > room:
+            break
+        fits = rows
+    return fits

@@ -1,0 +1,61 @@
+"""Shapes of the models that a study names, without their weights and, for known ones, without the hub."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoConfig, PreTrainedConfig
+
+from tldr.config import ModelSpec
+from tldr.errors import CheckpointError
+from tldr.models.ladder import ARCHITECTURES, build_policy
+from tldr.study.strict_yaml import parse_yaml
+
+_DROPOUTS = "dropout attention_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop layerdrop".split()
+
+
+def model_config(spec: ModelSpec, vocab_size: int) -> PreTrainedConfig:
+    """The transformers config of a rung: known, read from its folder or the hub, or the ladder's own.
+
+    Args:
+        vocab_size: of a rung that is built, not loaded.
+
+    Raises:
+        CheckpointError: an unknown name that neither a folder nor the hub answers to, or an
+            architecture without a packed forward.
+    """
+    if spec.path is None:
+        plain = spec.model_copy(update={"init": "default"})
+        with FakeTensorMode():
+            config = build_policy(plain, vocab_size=vocab_size, eos_id=0, pad_id=1, seed=0).config
+    elif (shape := known_models().get(spec.path.removesuffix("-deduped"))) is not None:
+        config = AutoConfig.for_model(**shape)
+    else:
+        try:
+            config = AutoConfig.from_pretrained(spec.path)
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"its shape is not known here and cannot be read: {str(error).splitlines()[0]}",
+                where=spec.path,
+                remedy="give a local folder with config.json, or a name from tldr/plan/models.yaml",
+            ) from None
+    if config.model_type not in ARCHITECTURES:
+        raise CheckpointError(
+            f"architecture {config.model_type} is not among {', '.join(ARCHITECTURES)}", where=str(spec.path)
+        )
+    for name in _DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    config.pad_token_id = None  # as a padding index it may lie outside the embedding
+    return config
+
+
+@cache
+def known_models() -> dict[str, dict[str, Any]]:
+    """Hub name -> arguments of its config class (``models.yaml``)."""
+    path = Path(__file__).with_name("models.yaml")
+    families = parse_yaml(path.read_text(encoding="utf-8"), path)
+    return {name: family["common"] | shape for family in families for name, shape in family["models"].items()}
