@@ -1,12 +1,7 @@
-"""A laboratory small enough for tests: every stage of the toy study on tiny models, in fp32.
-
-``python -m tests.stages.lab STAGE ROOT OUT [SEED]`` runs one stage in a process of its own, so that a test
-can kill it.
-"""
+"""A laboratory small enough for tests: every stage of the toy study on tiny models, in fp32."""
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -104,6 +99,7 @@ def build(root: Path) -> Path:
     return root
 
 
-if __name__ == "__main__":
-    name, place, out, *rest = sys.argv[1:]
-    run(context(name, Path(place), Path(out), int(rest[0]) if rest else 0), name)
+def changed(stage: str, changes: dict[str, Any]) -> config.Settings:
+    """The stage's settings with others in some places."""
+    settings = SETTINGS[stage]
+    return type(settings).model_validate({**settings.model_dump(), **changes})

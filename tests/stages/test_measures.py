@@ -212,7 +212,8 @@ def test_kept_rollouts_survive_a_kill_and_show_the_way(lab: Path, tmp_path: Path
 def test_shared_value_network_is_a_head_on_the_policy(lab: Path, tmp_path: Path) -> None:
     settings = laboratory.PPO.model_copy(update={"value_network": "shared"})
     stage = PPOStage(laboratory.context("ppo", lab, tmp_path / "stage", settings=settings))
-    assert stage.models.value is stage.models.policy and list(stage.stepper.modules) == ["policy"]
+    modules = stage.stepper.modules
+    assert stage._value(modules) is modules["policy"] and list(modules) == ["policy"]
     assert float(stage.rollout(0, 0.05).values.abs().max()) == 0.0, "its head starts at 0"
     folder = laboratory.run(laboratory.context("ppo", lab, tmp_path / "run", settings=settings), "ppo")
     assert not (folder / "value").exists() and (lab / "ppo" / "value").is_dir()

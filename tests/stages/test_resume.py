@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 
+from tests.stages import forks
 from tests.stages import lab as laboratory
 from tldr.train.checkpoint import hash_folder
 from tldr.train.metrics import TIMES, read_metrics
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-def start(stage: str, lab: Path, out: Path, seed: int = 0) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.stages.lab", stage, str(lab), str(out), str(seed)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def figures(folder: Path) -> list[dict[str, float]]:
@@ -28,12 +21,12 @@ def figures(folder: Path) -> list[dict[str, float]]:
     ]
 
 
-def kill_after(process: subprocess.Popen[bytes], log: Path, updates: int) -> bool:
+def kill_after(process: ForkServerProcess, log: Path, updates: int) -> bool:
     """SIGKILL once `updates` rows are logged; False if the run ended before."""
-    while process.poll() is None:
+    while process.is_alive():
         if log.exists() and log.read_bytes().count(b"\n") >= updates:
             process.kill()
-            process.wait()
+            process.join()
             return True
         time.sleep(0.002)
     return False
@@ -42,11 +35,11 @@ def kill_after(process: subprocess.Popen[bytes], log: Path, updates: int) -> boo
 @pytest.mark.parametrize("stage", laboratory.TRAINED)
 def test_killed_and_resumed_equals_uninterrupted(lab: Path, tmp_path: Path, stage: str) -> None:
     total = len(read_metrics(lab / stage / "metrics.jsonl"))
-    assert kill_after(start(stage, lab, tmp_path), tmp_path / "metrics.jsonl", total // 2), (
-        "ended before the kill"
-    )
+    forks.prepare(stage, lab, tmp_path)
+    (process,) = forks.start(tmp_path)
+    assert kill_after(process, tmp_path / "metrics.jsonl", total // 2), "ended before the kill"
     assert not (tmp_path / "checkpoint").exists()
-    assert start(stage, lab, tmp_path).wait() == 0
+    forks.finish(tmp_path)
     assert hash_folder(tmp_path / "checkpoint") == hash_folder(lab / stage / "checkpoint")
     assert figures(tmp_path) == figures(lab / stage)
 

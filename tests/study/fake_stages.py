@@ -1,8 +1,8 @@
 """Stages that take no time, and the process that runs one: ``python fake_stages.py FOLDER``.
 
 What a run does is told by ``behaviour.json`` in the study's folder: title -> fail | crash | die
-(killed at step 2, once) | hold (until a file ``go`` appears) | empty. Every start and end is a line
-of ``events.txt``.
+(killed at step 2, once) | hold (until a file ``go`` appears) | wait (at step 2 until it is ended,
+once) | empty. Every start and end is a line of ``events.txt``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ def run(ctx: RunContext[Settings]) -> None:
         if behaviour == "die" and step == 2 and first == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         while behaviour == "hold" and not (root / "go").exists():
+            time.sleep(0.02)
+        while behaviour == "wait" and step == 2 and first == 0:
             time.sleep(0.02)
         state.parent.mkdir(exist_ok=True)
         state.write_text(str(step + 1))

@@ -70,7 +70,7 @@ def test_mistakes_are_named(config: Path, refusal: Refusal, override: str) -> No
 def test_the_file_is_named(config: Path, refusal: Refusal) -> None:
     config.write_text(TINY + "sedes: [0]\n")
     assert refusal(lambda: load_study(config)).startswith(
-        f"{config}: sedes: unknown key 'sedes'; did you mean 'seeds'?"
+        f"{config}:10: sedes: unknown key 'sedes'; did you mean 'seeds'?"
     )
 
 

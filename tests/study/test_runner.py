@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -177,10 +178,11 @@ def test_a_changed_output_is_not_built_upon(lab: Lab) -> None:
 def test_the_best_reward_model_is_taken(lab: Lab) -> None:
     study, runs = lab.load("reward.seeds=2")
     by_title = {run.title: run for run in runs}
-    for title, accuracy in (("reward-s-s0", 0.7), ("reward-s-s0-rm1", 0.9)):
+    for title, valid1, valid2 in (("reward-s-s0", 0.7, 0.99), ("reward-s-s0-rm1", 0.9, 0.5)):
         folder = lab.root / by_title[title].name
         folder.mkdir(parents=True)
-        (folder / "evaluation.json").write_text(f'{{"valid1_accuracy": {accuracy}}}')
+        evaluation = {"valid1_accuracy": valid1, "valid2_accuracy": valid2}  # only valid1 may choose
+        (folder / "evaluation.json").write_text(json.dumps(evaluation))
     spec = RunFile.read(write_run(by_title["ppo-s-s0"], study, lab.root))
     assert spec.parents["reward"].run == by_title["reward-s-s0-rm1"].name
     (lab.root / by_title["reward-s-s0"].name / "evaluation.json").write_text("{}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from torch.optim import AdamW
 from tldr.errors import CheckpointError
 from tldr.train import checkpoint
 from tldr.train.checkpoint import (
+    State,
     full_state_dict,
     hash_folder,
     hash_module,
@@ -49,7 +53,7 @@ class Trained:
             self.adamw.zero_grad()
 
     def save(self, folder: Path, step: int) -> Path:
-        return save_state(folder, step, self.modules, self.optimizers, {"step": step})
+        return save_state(folder, State(step, extra={"step": step}), self.modules, self.optimizers)
 
     def load(self, folder: Path) -> checkpoint.State | None:
         return load_state(folder, self.modules, self.optimizers)
@@ -69,7 +73,7 @@ def test_weights_and_optimizer_come_back_bit_for_bit(tmp_path: Path) -> None:
         "half": torch.tensor(1 / 3, dtype=torch.bfloat16),
     }
     extra = {"beta": 0.1 + 0.2, "names": ["a"], "none": None}
-    save_state(tmp_path, 4, saved.modules, saved.optimizers, extra, tensors)
+    save_state(tmp_path, State(4, 0, extra, tensors), saved.modules, saved.optimizers)
 
     fresh = Trained()
     assert hash_module(fresh.module) != hash_module(saved.module)
@@ -174,6 +178,70 @@ def test_a_kill_while_saving_leaves_the_state_before(tmp_path: Path, monkeypatch
     assert state is not None and state.step == 3
     run.save(tmp_path, 6)
     assert names(tmp_path) == ["step-00000003", "step-00000006"]
+
+
+STEPS = ("mkdir", "save_file", "write_json", "_sync", "rename", "rmtree")
+"""What a save does with the disk."""
+
+
+class FullDisk:
+    """Has the n-th thing that a save does with the disk fail for want of room."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: int):
+        self.done, self.fails = 0, fails
+        owners = {"mkdir": Path, "rename": Path, "rmtree": checkpoint.shutil}
+        for step in STEPS:
+            owner = owners.get(step, checkpoint)
+            monkeypatch.setattr(owner, step, self.counted(getattr(owner, step)))
+
+    def counted(self, real):
+        def step(*args, **more):
+            self.done += 1
+            if self.done == self.fails:
+                if real.__name__ == "save_file":  # half of it is there
+                    Path(args[1]).write_bytes(b"half")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*args, **more)
+
+        return step
+
+
+def test_a_full_disk_leaves_the_states_before(tmp_path: Path) -> None:
+    run = Trained(steps=1)
+    run.save(tmp_path, 3)
+    good = hash_module(run.module)
+    run.walk(1)
+    stops = 0
+    while True:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            FullDisk(monkeypatch, stops + 1)
+            try:
+                run.save(tmp_path, 6)
+            except CheckpointError as error:
+                assert os.strerror(errno.ENOSPC) in error.what and "make room" in (error.remedy or "")
+            else:
+                break
+        stops += 1
+        assert names(tmp_path)[0] == "step-00000003"
+        if names(tmp_path) == ["step-00000003"]:
+            fresh = Trained()
+            assert fresh.load(tmp_path) is not None and hash_module(fresh.module) == good
+        shutil.rmtree(tmp_path / "state" / "step-00000006", ignore_errors=True)
+    assert stops >= 8 and names(tmp_path) == ["step-00000003", "step-00000006"]
+    fresh = Trained()
+    assert fresh.load(tmp_path) is not None and hash_module(fresh.module) == hash_module(run.module)
+
+
+def test_states_inside_an_update_lie_between_those_around_it(tmp_path: Path) -> None:
+    run = Trained(steps=1)
+    for step, part in ((2, 0), (2, 1), (2, 12), (3, 0)):
+        save_state(tmp_path, State(step, part), run.modules, run.optimizers, keep=9)
+    order = ["step-00000002", "step-00000002-000001", "step-00000002-000012", "step-00000003"]
+    assert names(tmp_path) == order
+    save_state(tmp_path, State(2, 3), run.modules, run.optimizers, keep=2)
+    assert names(tmp_path) == ["step-00000002-000001", "step-00000002-000003"]
+    state = run.load(tmp_path)
+    assert state is not None and (state.step, state.part) == (2, 3)
 
 
 def test_state_of_another_model_is_refused_and_nothing_changed(tmp_path: Path) -> None:

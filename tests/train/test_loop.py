@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_run import BATCHES, next_token_loss, stepper, train
 
+from tldr.config import Training
 from tldr.errors import CheckpointError, NonFiniteError
 from tldr.mathematics.schedule import lr_multiplier
 from tldr.train.checkpoint import hash_module
@@ -119,7 +122,7 @@ def interrupt_at(update: int):
 
 def simple_loop(folder: Path, total: int = 6, **more) -> tuple[TrainLoop, Stepper]:
     step = stepper()
-    return TrainLoop("toy stage", folder, step, total, save_every=2, **more), step
+    return TrainLoop("toy stage", folder, step, total, Training(save_every=2), **more), step
 
 
 def test_nan_stops_and_leaves_the_last_good_state(tmp_path: Path) -> None:
@@ -189,6 +192,48 @@ def test_several_steps_an_update_and_what_a_stage_keeps(tmp_path: Path) -> None:
     weights, extra, mean = run(tmp_path / "b")
     assert (weights, extra) == expected[:2] and mean.equal(expected[2])
     assert log(tmp_path / "a") == log(tmp_path / "b")
+
+
+@pytest.mark.parametrize("due", [False, True], ids=["when-told-to-end", "every-step"])
+@pytest.mark.parametrize("stop", [1, 4, 5])
+def test_stopped_inside_an_update(tmp_path: Path, stop: int, due: bool) -> None:
+    """An update that draws a tensor, then steps three times on it: it goes on with the tensor it drew."""
+
+    def run(folder: Path, draws: Iterator[int], stop: int | None = None) -> tuple[str, list[Row]]:
+        loop, step = simple_loop(folder, total=4)
+
+        def update(i: int) -> Row:
+            if loop.part == 0:
+                loop.tensors["drawn"], loop.extra["rows"] = torch.tensor([next(draws), 0.5]), []
+            rows: list[Row] = loop.extra["rows"]
+            for part in range(len(rows), 3):
+                weights = loop.tensors["drawn"].sum().item()
+                rows.append(step.step(next_token_loss, BATCHES) | {"drawn": weights})
+                if step.steps == stop:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                if part < 2:
+                    loop.pause(part + 1, due=due)
+            loop.tensors.clear()
+            del loop.extra["rows"]
+            return {**rows[-1], "first": rows[0]["drawn"], "sum": sum(row["loss"] for row in rows)}
+
+        loop.run(update)
+        return hash_module(step.modules["policy"]), log(folder)
+
+    expected = run(tmp_path / "whole", count())
+    draws = count()  # drawn again, it would be another
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "stopped", draws, stop)
+    assert stopped.value.code == 143
+    assert list((tmp_path / "stopped" / "state").glob(f"step-{(stop - 1) // 3:08d}-{(stop - 1) % 3 + 1:06d}"))
+    assert run(tmp_path / "stopped", draws) == expected
+
+
+def test_keeps_as_many_states_as_asked_for(tmp_path: Path) -> None:
+    step = stepper()
+    settings = Training(save_every=1, keep_states=3)
+    TrainLoop("tiny", tmp_path, step, 5, settings).run(lambda i: step.step(next_token_loss, BATCHES))
+    assert [path.name[-1] for path in sorted((tmp_path / "state").iterdir())] == ["3", "4", "5"]
 
 
 def test_finished_run_is_not_trained_further(tmp_path: Path) -> None:

@@ -14,13 +14,17 @@ import torch
 from tiny_run import OPTIMIZER, VOCAB, Tiny, corpus, next_token_loss, stepper, train
 from torch import Tensor, nn
 
-from tldr.config import Optimizer
+from tldr.config import ModelSpec, Optimizer, Training
 from tldr.errors import NonFiniteError, UsageError
+from tldr.models.ladder import build_policy
+from tldr.stages.pretrain import Document, collate_documents, language_loss
 from tldr.train.batching import micro_batches
 from tldr.train.metrics import TIMES, read_metrics
-from tldr.train.stepper import Loss, Stepper, make_accelerator
+from tldr.train.processes import make_accelerator
+from tldr.train.stepper import Loss, Stepper
 
 BATCH = corpus(8)
+TEXT = collate_documents([Document(ids.tolist(), 0) for ids in BATCH], 1, 1.0)
 
 
 def weights(step: Stepper) -> Tensor:
@@ -95,7 +99,8 @@ def test_each_parameter_moves() -> None:
 def two_models(lr: float = 0.02) -> Stepper:
     modules = {"policy": Tiny(0.0), "value": nn.Sequential(nn.Embedding(VOCAB, 4), nn.Linear(4, 1))}
     torch.nn.init.ones_(modules["value"][1].weight)
-    return Stepper(make_accelerator("fp32"), modules, Optimizer(lr=lr, clip=1e-3), 1, {"value": 3 * lr})
+    settings = Training(optimizer=Optimizer(lr=lr, clip=1e-3))
+    return Stepper(make_accelerator("fp32"), modules, settings, 1, {"value": 3 * lr})
 
 
 def both_losses(modules: nn.ModuleDict, sequences: list[Tensor]) -> Loss:
@@ -110,7 +115,8 @@ def test_two_models_have_a_rate_and_a_limit_each() -> None:
     row = step.step(both_losses, micro_batches(BATCH, 3))
     assert row["lr_policy"] == 0.02 and row["lr_value"] == pytest.approx(0.06)
     assert {"grad_norm_policy", "grad_norm_value", "value_loss"} < row.keys() and "lr" not in row
-    alone = Stepper(make_accelerator("fp32"), {"policy": Tiny(0.0)}, Optimizer(lr=0.02, clip=1e-3), 1)
+    settings = Training(optimizer=Optimizer(lr=0.02, clip=1e-3))
+    alone = Stepper(make_accelerator("fp32"), {"policy": Tiny(0.0)}, settings, 1)
     alone.step(next_token_loss, micro_batches(BATCH, 3))
     policy = torch.cat([p.detach().flatten() for p in step.modules["policy"].parameters()])
     assert policy.equal(weights(alone))
@@ -186,6 +192,33 @@ def test_bf16_computes_in_bf16_and_keeps_float32_weights() -> None:
     assert all(p.dtype == torch.float32 for p in rough.modules["policy"].parameters())
 
 
+@pytest.mark.parametrize("arch", ["gpt_neox", "gpt2", "opt", "llama"])
+def test_recomputed_layers_give_the_same_gradients(arch: str) -> None:
+    """... and are recomputed: each layer runs twice."""
+    rows, ends, passes = [], [], []
+    for recompute in (False, True):
+        spec = ModelSpec(arch=arch, d_model=16, layers=2, heads=2, context=32)
+        policy = build_policy(spec, vocab_size=VOCAB, eos_id=0, pad_id=1, seed=1)
+        (layer,) = [m for name, m in policy.named_modules() if name.endswith(("layers.1", "h.1"))]
+        calls: list[int] = []
+        # On a part of it: what transformers 5.23 runs again is the layer's forward, without its own hooks.
+        next(layer.children()).register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        settings = Training(optimizer=Optimizer(lr=0.01, eps=1.0), gradient_checkpointing=recompute)
+        step = Stepper(make_accelerator("fp32"), {"policy": policy}, settings, 1)
+        rows.append(step.step(lambda parts, batch: language_loss(parts, batch), [TEXT, TEXT]))
+        ends.append(weights(step))
+        passes.append(len(calls))
+    assert passes == [2, 4]
+    assert rows[0] == pytest.approx(rows[1], rel=1e-6) and rows[0]["grad_norm"] > 0.01
+    assert torch.allclose(*ends, atol=1e-7, rtol=0)
+
+
+def test_a_module_without_layers_cannot_be_recomputed() -> None:
+    settings = Training(gradient_checkpointing=True)
+    with pytest.raises(UsageError, match="Tiny has no layers"):
+        Stepper(make_accelerator("fp32"), {"policy": Tiny()}, settings, 1)
+
+
 def test_flops_count_the_body() -> None:
     assert stepper().flops_per_token == 6 * 16 * 16  # not the embedding, nor the head tied to it
     assert math.isclose(two_models().flops_per_token, 6 * (16 * 16 + 4))
@@ -216,7 +249,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         for rank in ("0", "1")
     ]
     train(tmp_path / "one", dropout=0.0)
-    hashes = [process.communicate(timeout=60)[0] for process in ranks]
+    hashes = [process.communicate(timeout=600)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0] and hashes[0] == hashes[1]
     one, two = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
     assert len(one) == len(two) == 12

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tldr.config import Optimizer
+from tldr.config import Optimizer, Training
 from tldr.train.batching import BatchPlan, micro_batches
 from tldr.train.checkpoint import hash_module
 from tldr.train.loop import TrainLoop
 from tldr.train.metrics import Row
+from tldr.train.processes import make_accelerator
 from tldr.train.rng import generator
-from tldr.train.stepper import Loss, Stepper, make_accelerator
+from tldr.train.stepper import Loss, Stepper
 
 VOCAB, SEED = 31, 5
 OPTIMIZER = Optimizer(lr=0.02, warmup=2, clip=0.5, weight_decay=0.1)
@@ -68,7 +69,9 @@ def next_token_loss(modules: nn.ModuleDict, sequences: Sequence[Tensor]) -> Loss
 
 
 def stepper(dropout: float = 0.2, precision: str = "fp32", optimizer: Optimizer = OPTIMIZER) -> Stepper:
-    return Stepper(make_accelerator(precision), {"policy": Tiny(dropout)}, optimizer, SEED)
+    return Stepper(
+        make_accelerator(precision), {"policy": Tiny(dropout)}, Training(optimizer=optimizer), SEED
+    )
 
 
 def train(
@@ -90,7 +93,8 @@ def train(
         micro = micro_batches(plan.batch(i), 2, rank, processes)
         return step.step(next_token_loss, [[data[j] for j in ids] for ids in micro])
 
-    TrainLoop("tiny", folder, step, plan.total_updates, save_every, on_update=on_update).run(update)
+    settings = Training(save_every=save_every)
+    TrainLoop("tiny", folder, step, plan.total_updates, settings, on_update=on_update).run(update)
     return hash_module(step.modules["policy"])
 
 

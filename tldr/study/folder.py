@@ -7,8 +7,10 @@ sent to a cluster are the same thing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import signal
 import threading
 import time
@@ -34,6 +36,9 @@ NOT_OUTPUTS = frozenset(
     {RUN, CONFIG, ENVIRONMENT, DONE, FAILED, LOG, LOCK, "metrics.jsonl", "progress.json", "state"}
 )
 """What stands in a run's folder beside the files that others read."""
+DISK_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+TOKENS = ".tokens"
+"""Beside the runs of a study: texts that they have in common, encoded once (`tldr.data.tokenized`)."""
 
 
 class Busy(LabError):
@@ -119,7 +124,8 @@ def execute(folder: Path) -> None:
     """Run the run in `folder`, from where it stopped if it was stopped; nothing if it is done.
 
     ``config.json`` and ``environment.json`` are written before the stage, ``DONE`` after it, and
-    ``FAILED`` when it fails. SIGTERM ends it as a stage wishes, or at once.
+    ``FAILED`` when it fails. SIGTERM ends it as a stage wishes, or at once. Of several processes on one
+    run (`accelerate launch`) the first does all this, the others only take part in the stage.
 
     Raises:
         Busy: another process holds the folder.
@@ -127,8 +133,12 @@ def execute(folder: Path) -> None:
         LabError: whatever the stage raises.
     """
     run = RunFile.read(folder)
-    with locked(folder):
+    first = os.environ.get("RANK", "0") == "0"
+    with locked(folder) if first else contextlib.nullcontext():
         if (folder / DONE).exists():
+            return
+        if not first:
+            _take_part(run, folder)
             return
         _check_parents(run, folder)
         (folder / FAILED).unlink(missing_ok=True)
@@ -137,19 +147,28 @@ def execute(folder: Path) -> None:
         write_json(folder / CONFIG, run.model_dump(mode="json", include=shown) | {"seed": ctx.seed})
         started, before = time.monotonic(), read_note(folder / ENVIRONMENT).get("seconds", 0.0)
         try:
-            with _termination():
+            with _failure_noted(folder), _termination():
                 stage = STAGES[run.stage].load()
                 surroundings = environment()
                 write_json(folder / ENVIRONMENT, {**surroundings, "seconds": before})
-                stage(ctx)
+                from tldr.data.tokenized import keep_tokens  # it needs what the stage has loaded by now
+
+                with keep_tokens(folder.parent / TOKENS if run.study else None):
+                    stage(ctx)
                 _finish(folder)
-        except Exception as error:
-            _note_failure(folder, error)
-            raise
         finally:
-            if (folder / ENVIRONMENT).exists():
+            if note := read_note(folder / ENVIRONMENT):
                 seconds = round(before + time.monotonic() - started, 1)
-                write_json(folder / ENVIRONMENT, {**read_note(folder / ENVIRONMENT), "seconds": seconds})
+                with contextlib.suppress(OSError):  # on a full disk; it would hide what the matter is
+                    write_json(folder / ENVIRONMENT, {**note, "seconds": seconds})
+
+
+def _take_part(run: RunFile, folder: Path) -> None:
+    """The stage as a process that is not the first: it computes and writes nothing."""
+    from tldr.data.tokenized import keep_tokens
+
+    with _failure_noted(folder), _termination(), keep_tokens(folder.parent / TOKENS if run.study else None):
+        STAGES[run.stage].load()(run.context(folder))
 
 
 def _check_parents(run: RunFile, folder: Path) -> None:
@@ -186,6 +205,27 @@ def _finish(folder: Path) -> None:
     if not outputs:
         raise LabError("the stage wrote nothing", where=folder)
     write_done(folder, outputs)
+
+
+@contextlib.contextmanager
+def _failure_noted(folder: Path) -> Iterator[None]:
+    """Write ``FAILED`` when what is inside fails, and say clearly when that is for want of room.
+
+    Of several processes the first to fail writes it: the others fail because that one is gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = error
+        if not isinstance(error, LabError) and any(reason in str(error) for reason in DISK_FULL):
+            remedy = "make room and run again: it goes on from the last state saved"
+            told = LabError(f"cannot be written: {error}", where=folder, remedy=remedy)
+        with contextlib.suppress(OSError):
+            if not (folder / FAILED).exists():
+                _note_failure(folder, told)
+        if told is error:
+            raise
+        raise told from error
 
 
 def _note_failure(folder: Path, error: Exception) -> None:

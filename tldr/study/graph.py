@@ -5,6 +5,7 @@
     data -> pretrain -> sft -> labels (of all sizes' samples) -> reward -> ppo -> sample -> score
                         sft -> best_of_n -> score;   pretrain, sft -> sample -> score
     all sizes' reward models and SFT policies -> pairs;   samples of all policies -> ratings
+    pretrained, sft, ppo -> sample -> score once more on news articles, where the data has some
     variants: reward, ppo -> sample -> score, or best_of_n once more with other settings
     further rounds: ppo of all sizes -> labels -> reward (from SFT, on all labels so far) -> ppo
 
@@ -17,7 +18,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from tldr.config import (
@@ -63,6 +63,7 @@ class Run:
         seed: the study's seed; None where the stage does not depend on it.
         method: the policy that is sampled or scored.
         variant: what sets it apart from the main run ("rm1", "r2"); "" is the main one.
+        dataset: what is summarized, where it is not posts ("cnndm").
         offset: added to the seed, so that further reward models and rounds draw anew.
         ingredients: everything the run depends on; its key is their hash.
     """
@@ -73,6 +74,7 @@ class Run:
     seed: int | None = None
     method: str = ""
     variant: str = ""
+    dataset: str = ""
     offset: int = 0
     model: ModelSpec | None = None
     parents: dict[str, Source] = field(default_factory=dict)
@@ -87,7 +89,7 @@ class Run:
     def title(self) -> str:
         """Its name without the key: what stays the same when a setting is changed."""
         seed = None if self.seed is None else f"s{self.seed}"
-        return "-".join(filter(None, (self.stage, self.size, seed, self.method, self.variant)))
+        return "-".join(filter(None, (self.stage, self.size, seed, self.method, self.variant, self.dataset)))
 
     @property
     def name(self) -> str:
@@ -97,7 +99,7 @@ class Run:
     @property
     def tags(self) -> Tags:
         """What its samples are grouped by in tables."""
-        tags = {"size": self.size, "method": self.method, "variant": self.variant}
+        tags = {"size": self.size, "method": self.method, "variant": self.variant, "dataset": self.dataset}
         return {name: value for name, value in tags.items() if value}
 
     def parent_runs(self) -> list[Run]:
@@ -198,8 +200,12 @@ class _Graph:
         values = settings.model_dump(mode="json")
         if isinstance(settings, DataStage):
             if isinstance(settings.data, FileData):
-                paths = {name: value for name, value in values["data"].items() if name != "kind" and value}
-                values["data"] |= {name: self.files.file(Path(value)) for name, value in paths.items()}
+                from tldr.data.hub.place import identity_at  # here, as it brings transformers
+
+                no_path = ("kind", "on_error")
+                paths = {name: v for name, v in values["data"].items() if v and name not in no_path}
+                hashes = {name: identity_at(value, self.files.file) for name, value in paths.items()}
+                values["data"] |= hashes
             if settings.tokenizer.path is not None:
                 values["tokenizer"] = {"path": self.files.place(settings.tokenizer.path)}
         return values
@@ -275,6 +281,8 @@ class _Graph:
         for method, policy in made.models[size].items():
             sampled = self._sample_and_score(made, size, method, policy)
             made.samples[f"samples-{method}-{size}"] = sampled
+            if isinstance(self.study.data, FileData) and self.study.data.cnndm is not None:
+                self._on_news(made, size, method, policy)
         if self.study.best_of_n is not None:
             run = self._best_of_n(made, size, self.study.best_of_n)
             self._score(made, size, "best_of_n", self.add(run), made.models[size]["sft"])
@@ -315,6 +323,16 @@ class _Graph:
         settings = self._evaluation(method, sweep.temperatures if sweep else None)
         run = self._run("score", settings, size, made.seed, parents)
         self.add(replace(run, method=method, variant=sweep.name if sweep else ""))
+
+    def _on_news(self, made: Made, size: str, method: str, policy: Source) -> None:
+        """A policy's summaries of the articles at the lowest temperature (P 4.2), and their scores."""
+        chosen = {"temperatures": [min(self.study.evaluation.temperatures)]}
+        settings = self._evaluation("").model_copy(update=chosen | {"sft_temperatures": [], "sft_top_ps": []})
+        run = self._run("sample", settings, size, made.seed, {"policy": policy, "data": made.data})
+        parents = {"samples": self.add(replace(run, method=method, dataset="cnndm")), "policy": policy}
+        parents |= {"sft": made.models[size]["sft"], "reward": made.reward[size], "data": made.data}
+        run = self._run("score", settings, size, made.seed, parents)
+        self.add(replace(run, method=method, dataset="cnndm"))
 
     def _best_of_n(self, made: Made, size: str, settings: Settings, **more: Source) -> Run:
         parents = {"policy": made.models[size]["sft"], "reward": made.reward[size], "data": made.data}

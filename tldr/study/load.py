@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from types import NoneType
@@ -15,14 +16,38 @@ from pydantic_core import ErrorDetails
 
 from tldr.config import Settings, Study
 from tldr.errors import UsageError
-from tldr.study.strict_yaml import parse_yaml, read_yaml
+from tldr.study.strict_yaml import line_of, parse_yaml, read_yaml
 
 S = TypeVar("S", bound=Settings)
 Tree = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where a study's settings are written: its file, the bases under it, and ``--set`` over them."""
+
+    files: tuple[Path, ...]
+    overrides: Tree
+
+    def of(self, place: tuple[str, ...]) -> str:
+        """``FILE:LINE: dotted.key``: the file that holds the key, or most of the way to it."""
+        inner: Any = self.overrides
+        for part in place:
+            inner = inner.get(part) if isinstance(inner, Mapping) else None
+        found = [(*line_of(file, place), file) for file in self.files]
+        depth, line, file = max(found, key=lambda one: one[0])  # of equals the first: the top file
+        if place and inner is not None:
+            where = f"{self.files[0]} with --set"
+        else:
+            where = f"{file}:{line}" if depth else str(self.files[0])
+        return ": ".join(filter(None, (where, ".".join(place))))
+
+
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """Read a study file, its ``base:`` files below it and ``a.b=value`` overrides on top.
+
+    A base is a path relative to the file that names it. Mappings are merged key by key, anything else
+    (lists too) is replaced; null takes the base's value away where a setting may be absent.
 
     Args:
         overrides: what ``--set`` was given; the values are YAML.
@@ -31,9 +56,14 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         UsageError: with the file, the dotted key, and what was expected there.
     """
     path = Path(path)
-    where = f"{path} with --set" if overrides else str(path)
-    tree = _with_overrides(_with_bases(path, ()), overrides)
-    study = read_settings(Study, _with_variants(tree, where), where=where)
+    tree, files = _with_bases(path, ())
+    where = Places(files, _with_overrides({}, overrides))
+    tree = _with_variants(_with_overrides(tree, overrides), where)
+    study = read_settings(Study, tree, where=where)
+    try:
+        study = study.chosen()
+    except ValueError as error:
+        raise UsageError(str(error), where=where.of(("sizes",)), remedy="change one of them") from None
     stages = [(name, stage) for name, stage in study if isinstance(stage, Settings)]
     stages += [(f"variants.{name}.set", variant.set) for name, variant in study.variants.items()]
     for name, stage in stages:
@@ -41,11 +71,11 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
             try:
                 stage.for_size(size)
             except ValidationError as error:
-                raise _explain(error, {}, f"{where}: {name} of size {size}") from None
+                raise _explain(error, {}, f"{path}: {name} of size {size}") from None
     return study
 
 
-def _with_variants(tree: Tree, where: str) -> Tree:
+def _with_variants(tree: Tree, where: Places) -> Tree:
     """Every variant's settings laid over those of its stage, and every sweep as a variant a value.
 
     A variant that is set to null (in a study that has a base, or by an override) is taken away.
@@ -66,7 +96,7 @@ def _with_variants(tree: Tree, where: str) -> Tree:
     return tree | {"variants": whole}
 
 
-def _swept(name: str, variant: Tree, where: str) -> list[tuple[str, Tree]]:
+def _swept(name: str, variant: Tree, where: Places) -> list[tuple[str, Tree]]:
     """``sweep: {beta: [0.1, 0]}`` of the variant ``kl`` as ``kl-0.1`` and ``kl-0`` with that setting.
 
     Raises:
@@ -93,7 +123,7 @@ def resolved(study: Study) -> Tree:
     return study.model_dump(mode="json")
 
 
-def read_settings(kind: type[S], tree: Tree, overrides: Sequence[str] = (), *, where: str = "") -> S:
+def read_settings(kind: type[S], tree: Tree, overrides: Sequence[str] = (), *, where: str | Places = "") -> S:
     """Settings of one class from a tree of plain values and ``a.b=value`` overrides.
 
     Numbers in quotes, truth values as numbers and the like are refused, not converted.
@@ -132,8 +162,8 @@ def _parse_override(text: str) -> tuple[str, Any]:
     return key, parse_yaml(value, f"--set {key}")
 
 
-def _with_bases(path: Path, above: tuple[Path, ...]) -> Tree:
-    """A file's tree laid over its base's, and that over its own base's."""
+def _with_bases(path: Path, above: tuple[Path, ...]) -> tuple[Tree, tuple[Path, ...]]:
+    """A file's tree laid over its base's, and that over its own base's; the files, the top one first."""
     here = path.resolve()
     if here in above:
         chain = " -> ".join(file.name for file in (*above, here))
@@ -141,11 +171,11 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> Tree:
     tree = read_yaml(path)
     base = tree.pop("base", None)
     if base is None:
-        return tree
+        return tree, (path,)
     if not isinstance(base, str):
         raise UsageError(f"found {base!r}, expected the path of a study file", where=f"{path}: base")
-    merged: Tree = _merge(_with_bases(path.parent / base, (*above, here)), tree)
-    return merged
+    below, files = _with_bases(path.parent / base, (*above, here))
+    return _merge(below, tree), (path, *files)
 
 
 def _merge(under: Any, over: Any) -> Any:
@@ -157,7 +187,7 @@ def _merge(under: Any, over: Any) -> Any:
     return under | {key: _merge(under.get(key), value) for key, value in over.items()}
 
 
-def _check_keys(annotation: Any, value: Any, place: tuple[str, ...], where: str) -> None:
+def _check_keys(annotation: Any, value: Any, place: tuple[str, ...], where: str | Places) -> None:
     """Find the first key that no settings class knows, going down beside the types."""
     kind = _settings_class(annotation, value)
     if kind is None or not isinstance(value, dict):
@@ -207,7 +237,7 @@ def _settings_class(annotation: Any, value: Any) -> type | None:
     return dict if any(get_origin(option) is dict for option in options) else None
 
 
-def _explain(error: ValidationError, tree: Tree, where: str) -> UsageError:
+def _explain(error: ValidationError, tree: Tree, where: str | Places) -> UsageError:
     """The first key that pydantic found wrong, with everything that it says about that key."""
     found = [(_dotted(one["loc"], tree), one) for one in error.errors(include_url=False)]
     place, group = next(groupby(found, key=lambda pair: pair[0]))
@@ -247,5 +277,7 @@ def _dotted(loc: Iterable[str | int], tree: Any) -> tuple[str, ...]:
     return tuple(place)
 
 
-def _place(where: str, place: tuple[str, ...]) -> str:
+def _place(where: str | Places, place: tuple[str, ...]) -> str:
+    if isinstance(where, Places):
+        return where.of(place)
     return ": ".join(filter(None, (where, ".".join(place))))

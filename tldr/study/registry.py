@@ -23,6 +23,7 @@ from tldr.config import (
     Ratings,
     Reward,
     Settings,
+    Training,
 )
 from tldr.stages.context import RunContext
 
@@ -45,6 +46,11 @@ class Stage:
     help: str
     weight: float
     optional: tuple[str, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is on the training loop, which several processes can share."""
+        return issubclass(self.settings, Training)
 
     def load(self) -> Callable[[RunContext[Any]], None]:
         """Import the module and hand over its ``run``."""

@@ -24,6 +24,7 @@ from tldr.study.environment import cores
 from tldr.study.folder import LOG, RUN, Busy, ParentRun, RunFile, done_digest, last_error, locked, read_note
 from tldr.study.graph import Run
 from tldr.study.hashes import FileHashes
+from tldr.study.launch import Launch
 from tldr.study.nursery import Forked, Nursery
 from tldr.study.registry import STAGES
 from tldr.study.status import status_of
@@ -33,6 +34,7 @@ RETRY = 2.0
 """Seconds between looks at a run that another runner is at work on."""
 LAPTOP_CORES = 16
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 MALLOC = {
     "MALLOC_TOP_PAD_": str(2**28),
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -81,15 +83,15 @@ def critical_paths(runs: Sequence[Run]) -> dict[str, float]:
     return {name: own[name] + after[name] for name in own}
 
 
-def write_run(run: Run, study: Study, root: Path) -> Path:
-    """Write a run's ``run.json``, its parents being done; of several reward models the best is taken.
+def describe(run: Run, study: Study, root: Path) -> RunFile:
+    """A run's ``run.json``, its parents being done; of several reward models the best is taken.
 
     Raises:
         LabError: a reward model to choose from has no accuracy.
     """
     taken = {name: _choose(source.runs, root) for name, source in run.parents.items() if source.runs}
     digests = {name: done_digest(root / parent.name) for name, parent in taken.items()}
-    spec = RunFile(
+    return RunFile(
         stage=run.stage,
         settings=run.settings.model_dump(mode="json"),
         study=study.name,
@@ -106,7 +108,15 @@ def write_run(run: Run, study: Study, root: Path) -> Path:
         parents={name: ParentRun(run=parent.name, done=digests[name]) for name, parent in taken.items()},
         ingredients=run.ingredients,
     )
-    folder = root / run.name
+
+
+def write_run(run: Run, study: Study, root: Path) -> Path:
+    """Write a run's ``run.json`` (`describe`); its folder.
+
+    Raises:
+        LabError: as `describe`.
+    """
+    spec, folder = describe(run, study, root), root / run.name
     if (folder / RUN).exists() and RunFile.read(folder).parents != spec.parents:
         shutil.rmtree(folder / "state", ignore_errors=True)  # It was begun from other parents.
     spec.write(folder)
@@ -146,6 +156,7 @@ class Runner:
         jobs: processes at once.
         command: a program that runs the run in a folder, which is added to it; by default runs are
             forked (`tldr.study.nursery`).
+        launch: an accelerate config; the stages that train run in its processes, by `accelerate launch`.
         failed: names of the runs that failed or are stale, and why.
     """
 
@@ -156,6 +167,7 @@ class Runner:
     display: Display
     jobs: int = field(default_factory=default_jobs)
     command: Sequence[str] = ()
+    launch: Launch | None = None
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -178,7 +190,7 @@ class Runner:
             KeyboardInterrupt: on Ctrl-C or SIGTERM, after the runs at work have saved and ended.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with _interruptions() as interrupted:
+        with interruptions() as interrupted:
             self._settle()
             moved = True
             # When nothing moves any more, what still waits needs a run that failed.
@@ -240,19 +252,22 @@ class Runner:
             self._fail(run, str(error))
             return
         slot = min(set(range(self.jobs)) - {job.slot for job in self._active})
-        process = self._spawn(folder, slot)
+        process = self._spawn(run, folder, slot)
         self._waiting.remove(run)
         self._active.append(Job(run, process, slot, time.monotonic()))
         self.display.started(run)
 
-    def _spawn(self, folder: Path, slot: int) -> subprocess.Popen[bytes] | Forked:
+    def _spawn(self, run: Run, folder: Path, slot: int) -> subprocess.Popen[bytes] | Forked:
         """A process for a run: forked where nothing else is asked for, else by the command given."""
-        env = self._environment(slot)
-        if not self.command:
+        env, command = self._environment(slot), self.command
+        if self.launch is not None and STAGES[run.stage].trains:
+            command = self.launch.command()
+            env |= dict.fromkeys(THREADS, str(max(1, cores() // self.jobs // self.launch.here)))
+        if not command:
             return self._nursery.start(folder, env)
         with (folder / LOG).open("ab") as log:
             return subprocess.Popen(
-                [*self.command, str(folder)],
+                [*command, str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -269,7 +284,7 @@ class Runner:
     def _environment(self, slot: int) -> dict[str, str]:
         threads = str(max(1, cores() // self.jobs))
         env = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
-        env |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        env |= dict.fromkeys(THREADS, threads)
         env["TLDR_DEBUG"] = "1"  # Tracebacks go into the run's log.
         if len(self._gpus) > 1 and self.jobs > 1:
             env["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
@@ -334,7 +349,7 @@ def locked_or_new(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _interruptions() -> Iterator[threading.Event]:
+def interruptions() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, so that no run is lost track of between two lines."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

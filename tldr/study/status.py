@@ -177,6 +177,7 @@ def write_listing(study: Study, runs: Sequence[Run], root: Path) -> Path:
             "size": run.size,
             "seed": run.seed,
             "variant": run.variant,
+            "dataset": run.dataset,
             "params": params.get(run.size or ""),
             "parents": _parents(run, root),
             "key": run.key,

@@ -6,7 +6,7 @@ PyYAML alone reads ``5e-3`` as text and ``no`` as False, and lets a key given tw
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -103,3 +103,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UsageError("holds no settings", where=path, remedy="write `key: value` lines")
     return data
+
+
+def line_of(path: Path, place: Sequence[str]) -> tuple[int, int]:
+    """How many steps of `place` (keys, list positions) the file goes along, and the line of the last one.
+
+    The file is one that `read_yaml` has read.
+    """
+    node, depth, line = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader), 0, 1
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == part]
+        elif isinstance(node, yaml.SequenceNode):
+            found = [(one, one) for index, one in enumerate(node.value) if str(index) == part]
+        else:
+            found = []
+        if not found:
+            break
+        ((key, node),) = found
+        depth, line = depth + 1, key.start_mark.line + 1
+    return depth, line

@@ -1,9 +1,9 @@
 """Resumable state and proof of identity: safetensors and JSON, nothing else is ever opened.
 
-A state is a folder ``state/step-N`` that appears whole or not at all; two are kept, and one that
-has gone bad is passed over for the one before it. Sharded (FSDP2) tensors are gathered when saved
-and dealt out when loaded, so a state does not depend on the number of processes; every process
-must make the call, the first one writes.
+A state is a folder ``state/step-N`` that appears whole or not at all; some are kept, and one that
+has gone bad is passed over for the one before it. Sharded (FSDP2) tensors are gathered when saved,
+one at a time, and dealt out when loaded, so a state does not depend on the number of processes;
+every process must make the call, the first one writes and chooses what is loaded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,63 +28,89 @@ from torch.optim import Optimizer
 from tldr.errors import CheckpointError
 from tldr.records import write_json
 
-KEEP = 2
-"""States kept: the newest, and the one before it should the newest be damaged."""
-
 
 @dataclass(frozen=True)
 class State:
-    """What a state holds besides modules and optimizers; `step` counts finished updates."""
+    """What a state holds besides modules and optimizers.
+
+    Attributes:
+        step: finished updates.
+        part: 0 between updates; from 1 on, how far the update after them has come.
+        extra: anything JSON can hold.
+        tensors: saved beside the modules' (rollout, best weights); sharded ones come back whole.
+    """
 
     step: int
-    extra: dict[str, Any]
-    tensors: dict[str, Tensor]
+    part: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's name; in the order of names later states come later."""
+        return f"step-{self.step:08d}" + (f"-{self.part:06d}" if self.part else "")
 
 
 def save_state(
     folder: Path,
-    step: int,
+    state: State,
     modules: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
-    extra: Mapping[str, Any] | None = None,
-    tensors: Mapping[str, Tensor] | None = None,
+    keep: int = 2,
 ) -> Path:
-    """Save ``folder/state/step-N`` atomically, then drop all but the newest two.
+    """Save ``state/step-N`` in a run's folder atomically, then drop all but the newest `keep` states.
 
-    States of later steps, left by a run that went on from an earlier one, are dropped too.
+    States further on, left by a run that went on from an earlier one, are dropped too.
 
-    Args:
-        folder: the run's folder.
-        extra: anything JSON can hold.
-        tensors: further tensors (rollout state), saved beside the modules'.
+    Raises:
+        CheckpointError: the disk is full, or fails otherwise; the states before are as they were.
     """
     root = folder / "state"
-    final = root / _name(step)
-    partial = final.with_suffix(".partial")
+    final = root / state.name
     writer = not dist.is_initialized() or dist.get_rank() == 0
-    if writer:
-        for stale in root.glob("*.partial"):
-            shutil.rmtree(stale)
-        partial.mkdir(parents=True)
-    files = {}
-    for name, piece in _pieces(modules, optimizers, tensors or {}):
-        if writer:
-            files[name] = _write_tensors(partial / name, piece)
-    if writer:
-        groups = {name: optimizer.state_dict()["param_groups"] for name, optimizer in optimizers.items()}
-        meta = {"step": step, "extra": dict(extra or {}), "param_groups": groups, "sha256": files}
-        write_json(partial / "state.json", meta)
-        _sync(partial)
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-        _sync(root)
-        states = _states(root)
-        for old in [state for state in states if state > final] + [s for s in states if s <= final][:-KEEP]:
-            shutil.rmtree(old)
+    pieces = _pieces(modules, optimizers, state.tensors, writer)
+    if not writer:
+        for _ in pieces:  # takes part in gathering
+            pass
+    else:
+        try:
+            _write(final, state, pieces, optimizers)
+            _drop_old(final, keep)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(_partial(final), ignore_errors=True)
+            raise CheckpointError(
+                f"the state cannot be saved: {error}",
+                where=final,
+                remedy="make room on the disk and run again: it goes on from the state before",
+            ) from error
     if dist.is_initialized():
         dist.barrier()
     return final
+
+
+def _write(
+    final: Path, state: State, pieces: Iterable[tuple[str, dict[str, Tensor]]], optimizers: Mapping[str, Any]
+) -> None:
+    """Write all files beside the final place; once the disk holds them, give the folder its name."""
+    for stale in final.parent.glob("*.partial"):
+        shutil.rmtree(stale)
+    partial = _partial(final)
+    partial.mkdir(parents=True)
+    files = {name: _write_tensors(partial / name, piece) for name, piece in pieces}
+    groups = {name: optimizer.state_dict()["param_groups"] for name, optimizer in optimizers.items()}
+    meta = {"step": state.step, "part": state.part, "extra": state.extra}
+    write_json(partial / "state.json", meta | {"param_groups": groups, "sha256": files})
+    _sync(partial)
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    _sync(final.parent)
+
+
+def _drop_old(newest: Path, keep: int) -> None:
+    states = _states(newest.parent)
+    for old in [state for state in states if state > newest] + [s for s in states if s <= newest][:-keep]:
+        shutil.rmtree(old)
 
 
 def load_state(
@@ -97,19 +123,39 @@ def load_state(
     Raises:
         CheckpointError: the state is sound but of another model or optimizer.
     """
-    for path in reversed(_states(folder / "state")):
-        try:
-            meta, pieces = _read(path)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            warnings.warn(f"{path} is damaged ({error}): passed over", RuntimeWarning, stacklevel=2)
-            continue
-        _check_same(path, meta, pieces, modules, optimizers)
-        for name, module in modules.items():
-            _restore_module(module, pieces[_module_file(name)])
-        for name, optimizer in optimizers.items():
-            _restore_optimizer(optimizer, pieces[_optimizer_file(name)], meta["param_groups"][name])
-        return State(meta["step"], meta["extra"], pieces[_TENSORS])
-    return None
+    path = _newest_sound(folder / "state", next(iter(modules.values())))
+    if path is None:
+        return None
+    meta, pieces = _read(path)
+    _check_same(path, meta, pieces, modules, optimizers)
+    for name, module in modules.items():
+        _restore_module(module, pieces[_module_file(name)])
+    for name, optimizer in optimizers.items():
+        _restore_optimizer(optimizer, pieces[_optimizer_file(name)], meta["param_groups"][name])
+    # A clone, for what is read stays mapped into memory and old states are deleted.
+    tensors = {name: tensor.clone() for name, tensor in pieces[_TENSORS].items()}
+    return State(meta["step"], meta["part"], meta["extra"], tensors)
+
+
+def _newest_sound(root: Path, module: nn.Module) -> Path | None:
+    """The state to load, chosen by the first process for all; `module` tells where they talk."""
+    chosen = [-1, 0]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        for path in reversed(_states(root)):
+            try:
+                meta, _ = _read(path, check=True)
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                message = f"{path} is damaged ({error}): passed over"
+                warnings.warn(message, RuntimeWarning, stacklevel=3)
+                continue
+            chosen = [meta["step"], meta["part"]]
+            break
+    if dist.is_initialized():
+        told = torch.tensor(chosen, device=next(module.parameters()).device)
+        dist.broadcast(told, src=0)
+        chosen = told.tolist()
+    step, part = chosen
+    return None if step < 0 else root / State(step, part).name
 
 
 def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
@@ -120,8 +166,8 @@ def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
 _TENSORS = "tensors.safetensors"
 
 
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
+def _partial(final: Path) -> Path:
+    return final.with_suffix(".partial")
 
 
 def _module_file(name: str) -> str:
@@ -155,9 +201,9 @@ def gather(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def _deal(saved: Tensor, like: Any) -> Tensor:
-    """`saved` laid out over the processes as `like` is."""
-    if hasattr(like, "full_tensor") and saved.shape == like.shape:
+def deal(saved: Tensor, like: Any) -> Tensor:
+    """`saved`, which all processes hold (or their parts already), laid out over them as `like` is."""
+    if hasattr(like, "full_tensor") and not hasattr(saved, "full_tensor") and saved.shape == like.shape:
         from torch.distributed.tensor import distribute_tensor  # two seconds to import, so only here
 
         return distribute_tensor(saved.to(like.device), like.device_mesh, like.placements)
@@ -165,25 +211,37 @@ def _deal(saved: Tensor, like: Any) -> Tensor:
 
 
 def _pieces(
-    modules: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer], tensors: Mapping[str, Tensor]
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, Optimizer],
+    tensors: Mapping[str, Tensor],
+    keep: bool,
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """File name and contents, one file after the other so that one is in memory at a time."""
+    """File name and contents on the CPU, one file after the other so that one is in memory at a time.
+
+    Without `keep` the contents are empty: such a process only takes part in gathering them.
+    """
     for name, module in modules.items():
-        yield _module_file(name), full_state_dict(module)
+        yield _module_file(name), _collected(_unique(module), keep)
     for name, optimizer in optimizers.items():
         state = optimizer.state_dict()["state"]
-        yield (
-            _optimizer_file(name),
-            {f"{i}.{key}": gather(value) for i, values in state.items() for key, value in values.items()},
-        )
-    yield _TENSORS, dict(tensors)
+        flat = {f"{i}.{key}": value for i, values in state.items() for key, value in values.items()}
+        yield _optimizer_file(name), _collected(flat, keep)
+    yield _TENSORS, _collected(tensors, keep)
+
+
+def _collected(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    kept = {}
+    for name, tensor in tensors.items():
+        whole = gather(tensor)  # on the device, so one at a time
+        if keep:
+            kept[name] = whole.detach().cpu()
+    return kept
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write one file, tensor by tensor in storage of its own; its sha256."""
-    save_file({name: _alone(tensor.detach().cpu()) for name, tensor in tensors.items()}, path)
-    _sync(path)
-    return _sha256(path)
+    """Write one file, each tensor in storage of its own; its sha256."""
+    save_file({name: _alone(tensor) for name, tensor in tensors.items()}, path)
+    return _settled(path)
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -201,23 +259,26 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _settled(path: Path) -> str:
+    """A file's sha256, once the disk holds it."""
+    _sync(path)
+    return _sha256(path)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """A state's JSON and tensors, every file checked against its sha256."""
+def _read(path: Path, check: bool = False) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """A state's JSON and tensors, mapped into memory; with `check` every file against its sha256."""
     meta = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    pieces = {}
-    for name, digest in meta["sha256"].items():
+    for name, digest in meta["sha256"].items() if check else ():
         if _sha256(path / name) != digest:
             raise ValueError(f"{name} is not what was written")
-        # A clone, for load_file maps the file into memory and old states are deleted.
-        pieces[name] = {key: tensor.clone() for key, tensor in load_file(path / name).items()}
-    if _name(meta["step"]) != path.name:
-        raise ValueError(f"holds step {meta['step']}")
-    return meta, pieces
+    if State(meta["step"], meta["part"]).name != path.name:
+        raise ValueError(f"holds step {meta['step']}, part {meta['part']}")
+    return meta, {name: load_file(path / name) for name in meta["sha256"]}
 
 
 def _check_same(
@@ -253,7 +314,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.
 @torch.no_grad()
 def _restore_module(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
     for name, live in _unique(module).items():
-        live.copy_(_deal(saved[name], live))
+        live.copy_(deal(saved[name], live))
 
 
 def _restore_optimizer(
@@ -263,7 +324,7 @@ def _restore_optimizer(
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in saved.items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = _deal(tensor, parameters[int(index)])
+        state.setdefault(int(index), {})[key] = deal(tensor.clone(), parameters[int(index)])
     for group in groups:
         group["betas"] = tuple(group["betas"])  # JSON knows only lists
     optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -315,7 +376,7 @@ def write_done(folder: Path, outputs: Sequence[str]) -> dict[str, str]:
         files = sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]
         if not files or not files[0].exists():
             raise CheckpointError("the stage did not write this output", where=path)
-        hashes |= {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
+        hashes |= {file.relative_to(folder).as_posix(): _settled(file) for file in files}
     write_json(folder / "DONE", {"outputs": hashes})
     shutil.rmtree(folder / "state", ignore_errors=True)
     return hashes

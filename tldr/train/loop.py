@@ -2,14 +2,15 @@
 
 A stage with one model is its batches and its loss::
 
-    stepper = Stepper(make_accelerator(ctx.precision), {"policy": model}, settings.optimizer, seed)
+    stepper = Stepper(make_accelerator(ctx.precision), {"policy": model}, settings, seed)
     plan = BatchPlan(lengths, settings.batch, seed, epochs=settings.epochs)
-    loop = TrainLoop("sft", ctx.folder, stepper, plan.total_updates, settings.save_every)
+    loop = TrainLoop("sft", ctx.folder, stepper, plan.total_updates, settings)
     loop.run(lambda i: stepper.step(loss, [collate(ids) for ids in micro_batches(plan.batch(i), size)]))
 
 PPO's `update` samples episodes and calls `stepper.step` several times. An update may depend on
 nothing but its index, the modules, and `extra` and `tensors`, which are saved with them: then a
-run that is killed and started again ends with the same bits as one that was not.
+run that is killed and started again ends with the same bits as one that was not. A long update may
+offer places inside it (`TrainLoop.pause`) where its state can be saved too.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tldr.config import Training
 from tldr.errors import CheckpointError, NonFiniteError
-from tldr.train.checkpoint import load_state, save_state
+from tldr.train.checkpoint import State, load_state, save_state
 from tldr.train.metrics import MetricsLog, Progress, Row
 from tldr.train.precision import peak_flops
 from tldr.train.stepper import Stepper
@@ -44,21 +46,26 @@ class TrainLoop:
         stage: its name, for messages.
         folder: the run's folder; ``metrics.jsonl``, ``progress.json`` and ``state/`` go there.
         total: updates of the run.
-        save_every: updates between saved states; one is saved at the end too.
+        settings: when states are saved (one at the end in any case), and how many are kept.
         extra: JSON the stage keeps between updates (a KL coefficient); filled on resumption.
         tensors: tensors it keeps between updates; likewise.
         on_update: called with the updates done and the row before it is logged, in every process;
             it may add figures to the row.
+        part: how far the update has come that a resumed run begins with; see `pause`.
     """
 
     stage: str
     folder: Path
     stepper: Stepper
     total: int
-    save_every: int
+    settings: Training
     extra: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     on_update: Callable[[int, Row], None] | None = None
+    part: int = 0
+    _done: int = 0
+    _saved: tuple[int, int] | None = None
+    _terminated: threading.Event = field(default_factory=threading.Event)
 
     def run(self, update: Callable[[int], Row]) -> None:
         """Call ``update(i)`` for every update i (from 0) that is not done yet.
@@ -69,25 +76,47 @@ class TrainLoop:
 
         Raises:
             NonFiniteError: a figure is NaN or infinite; the last saved state is left as it is.
-            SystemExit: with 143 on SIGTERM, after the update at work is finished and saved.
+            SystemExit: with 143 on SIGTERM, after the update at work is finished, or has come to a
+                `pause`, and is saved.
         """
         first = self._resume()
         main = self.stepper.accelerator.is_main_process
-        with _terminations() as terminated, closing(self._log(first)) as log:
+        with _terminations(self._terminated), closing(self._log(first)) as log:
             before = log.kept[-1]["seconds"] if log.kept else 0.0
             progress = Progress(self.folder, self.total, first, before)
             for i in range(first, self.total):
+                self._done = i
                 row = self._one(update, i)
+                self.part, self._done = 0, i + 1
                 if main:
                     row["seconds"] = progress.seconds
                     log.append(row)
                     progress.update(i + 1, row.get("loss"))
-                stop = self._anywhere(terminated.is_set())
-                if (i + 1) % self.save_every == 0 or i + 1 == self.total or stop:
-                    log.sync()
-                    self._save(i + 1)
-                if stop:
-                    raise SystemExit(TERMINATED)
+                due = (i + 1) % self.settings.save_every == 0 or i + 1 == self.total
+                self._save_if(due, log.sync)
+
+    def pause(self, part: int = 0, due: bool = False) -> None:
+        """A place inside an update, the same in every process, where its state may be saved.
+
+        Args:
+            part: how far the update has come; a run resumed from here finds it in `self.part`. 0:
+                nothing has changed since the update before.
+            due: save in any case, not only when the run was told to end.
+
+        Raises:
+            SystemExit: as `run`.
+        """
+        self.part = part
+        self._save_if(due)
+
+    def _save_if(self, due: bool, before: Callable[[], None] = lambda: None) -> None:
+        """Save when it is due or the run was told to end, which it then does."""
+        stop = self._anywhere(self._terminated.is_set())
+        if due or stop:
+            before()
+            self._save()
+        if stop:
+            raise SystemExit(TERMINATED)
 
     def _one(self, update: Callable[[int], Row], i: int) -> Row:
         """One update, timed and checked."""
@@ -111,7 +140,7 @@ class TrainLoop:
         row["mfu"] = row["tokens_per_s"] * self.stepper.flops_per_token / peak
 
     def _explained(self, error: NonFiniteError, update: int) -> NonFiniteError:
-        states = sorted((self.folder / "state").glob("step-????????"))
+        states = sorted(p for p in (self.folder / "state").glob("step-*") if p.suffix != ".partial")
         last = f"the last good state is {states[-1]}" if states else "no state was saved yet"
         return NonFiniteError(
             error.what,
@@ -138,12 +167,18 @@ class TrainLoop:
         self.stepper.steps = state.extra["steps"]
         self.extra.update(state.extra["stage"])
         self.tensors.update(state.tensors)
+        self.part = state.part
+        self._saved = state.step, state.part
         return state.step
 
-    def _save(self, done: int) -> None:
+    def _save(self) -> None:
+        if self._saved == (self._done, self.part):
+            return
+        self._saved = self._done, self.part
         stepper = self.stepper
         extra = {"steps": stepper.steps, "stage": self.extra}
-        save_state(self.folder, done, stepper.modules, stepper.optimizers, extra, self.tensors)
+        state = State(self._done, self.part, extra, self.tensors)
+        save_state(self.folder, state, stepper.modules, stepper.optimizers, self.settings.keep_states)
 
     def _anywhere(self, flag: bool) -> bool:
         """Whether any process has the flag up: a signal may reach them at different updates."""
@@ -160,14 +195,13 @@ def _check_finite(row: Row) -> None:
 
 
 @contextmanager
-def _terminations() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets instead of ending the process (in the main thread, where it can)."""
-    event = threading.Event()
+def _terminations(event: threading.Event) -> Iterator[None]:
+    """SIGTERM sets the event instead of ending the process (in the main thread, where it can)."""
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield
         return
     previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
     try:
-        yield event
+        yield
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -11,22 +11,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
-from accelerate import Accelerator, DistributedType, PartialState
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tldr.config import Optimizer, Precision
+from tldr.config import Optimizer, Training
 from tldr.errors import NonFiniteError, UsageError
 from tldr.mathematics.schedule import lr_multiplier
 from tldr.train.checkpoint import gather
 from tldr.train.metrics import Row
-from tldr.train.precision import Resolved, prepare_cpu, prepare_cuda, resolve_precision
+from tldr.train.precision import Resolved
+from tldr.train.processes import Together, blueprint, rebuilt
 from tldr.train.rng import seeded
 
 B = TypeVar("B")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,56 +56,14 @@ class Loss:
         return torch.stack([torch.as_tensor(x, device=device).detach().double() for x in figures])
 
 
-class Together(nn.Module):
-    """All trained modules as one, whose forward runs any function of them.
-
-    DDP, FSDP and autocast act on a module's own forward; a loss that calls a body or a head
-    directly would bypass them, and gradients would not be shared between processes.
-    """
-
-    def __init__(self, parts: Mapping[str, nn.Module]):
-        super().__init__()
-        self.parts = nn.ModuleDict(dict(parts))
-        # The layers FSDP shards by, in the name under which it looks for them.
-        self._no_split_modules = sorted(
-            {n for p in parts.values() for n in getattr(p, "_no_split_modules", [])}
-        )
-
-    def forward(self, function: Callable[..., object], *args: object) -> object:
-        return function(self.parts, *args)
-
-
-def make_accelerator(precision: Precision) -> Accelerator:
-    """The accelerator of a stage: one GPU, several processes by DDP or FSDP2, else the CPU.
-
-    Raises:
-        UsageError: started under DeepSpeed or FSDP 1, whose optimizer state cannot be saved here.
-    """
-    cpu = not torch.cuda.is_available()
-    device = PartialState(cpu=cpu).device
-    if cpu:
-        prepare_cpu()
-    else:
-        prepare_cuda()
-    resolved = resolve_precision(precision, device)
-    AcceleratorState._reset_state()  # the precision is process-wide; the stages of a study may differ
-    accelerator = Accelerator(mixed_precision="bf16" if resolved == "bf16" else "no", cpu=cpu)
-    kind = accelerator.distributed_type
-    if kind == DistributedType.DEEPSPEED or (kind == DistributedType.FSDP and not accelerator.is_fsdp2):
-        raise UsageError(
-            f"{kind.value} keeps its optimizer state in a form that cannot be resumed without pickle",
-            remedy="launch with DDP, or with FSDP and fsdp_version: 2",
-        )
-    return accelerator
-
-
 class Stepper:
     """Modules, an AdamW each, and the step that trains them.
 
     Args:
         modules: what is trained, by name; their train or eval mode is the caller's (dropout is off
             in RL). After this `self.modules` are the ones to use.
-        settings: AdamW, gradient limit (for each module its own) and schedule.
+        settings: the optimizer, gradient limit (for each module its own), schedule and gradient
+            checkpointing.
         seed: of the dropout masks; give each stage its own (`derive(seed, "sft")`).
         lrs: peak learning rates that differ from `settings.lr`, by module.
     """
@@ -113,16 +72,22 @@ class Stepper:
         self,
         accelerator: Accelerator,
         modules: Mapping[str, nn.Module],
-        settings: Optimizer,
+        settings: Training,
         seed: int,
         lrs: Mapping[str, float] | None = None,
     ):
-        assert isinstance(settings.lr, float), "settings of one size: call for_size first"
-        self.accelerator, self.settings, self.seed = accelerator, settings, seed
+        plan = settings.optimizer
+        assert isinstance(plan.lr, float), "settings of one size: call for_size first"
+        self.accelerator, self.settings, self.seed = accelerator, plan, seed
         self.precision: Resolved = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
         self.flops_per_token = sum(_flops_per_token(module) for module in modules.values())
-        self.lrs = dict.fromkeys(modules, settings.lr) | dict(lrs or {})
-        adamw = [_adamw(module, settings, self.lrs[name]) for name, module in modules.items()]
+        self.lrs = dict.fromkeys(modules, plan.lr) | dict(lrs or {})
+        if settings.gradient_checkpointing:
+            for module in modules.values():
+                recompute_layers(module)
+        adamw = [_adamw(module, plan, self.lrs[name]) for name, module in modules.items()]
+        sharded = accelerator.is_fsdp2
+        self._blueprints = {name: blueprint(module) for name, module in modules.items() if sharded}
         self._together, *adamw = accelerator.prepare(Together(modules), *adamw)
         self.modules: dict[str, nn.Module] = dict(accelerator.unwrap_model(self._together).parts.items())
         self.optimizers: dict[str, torch.optim.Optimizer] = dict(zip(modules, adamw, strict=True))
@@ -137,9 +102,35 @@ class Stepper:
             for group in optimizer.param_groups:
                 group["lr"] = self.lrs[name] * share
 
-    def call(self, function: Callable[..., object], *args: object) -> object:
-        """``function(modules, *args)`` inside the wrapped forward: autocast on, shards gathered."""
-        return self._together(function, *args)
+    def call(self, function: Callable[..., T], *args: object) -> T:
+        """``function(modules, *args)`` inside the wrapped forward: autocast on, shards gathered.
+
+        Every process must call, and as often as the others.
+        """
+        with self.accelerator.autocast():  # which accelerate adds to a forward by itself, but not to FSDP2's
+            result = self._together(function, *args)
+        if (
+            self.sharded and not torch.is_grad_enabled()
+        ):  # or weights stay gathered, and in bf16, until a backward
+            for module in self._together.modules():
+                if hasattr(module, "reshard"):
+                    module.reshard()
+        return cast(T, result)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of every weight only."""
+        return bool(self._blueprints)
+
+    def whole(self, name: str) -> nn.Module | None:
+        """A trained module in one piece, to be saved: in the first process, None in the others.
+
+        Every process must call. Where the module is sharded, the piece is a copy on the CPU.
+        """
+        main, module = self.accelerator.is_main_process, self.modules[name]
+        if not self.sharded:
+            return module if main else None
+        return rebuilt(self._blueprints[name], module, main)
 
     def step(self, loss: Callable[[nn.ModuleDict, B], Loss], micro_batches: Sequence[B]) -> Row:
         """Make one optimizer step from this process's micro-batches (as many in every process).
@@ -158,7 +149,7 @@ class Stepper:
         with seeded(self.seed, "dropout", self.steps, self.accelerator.process_index):
             for number, micro_batch in enumerate(micro_batches, start=1):
                 with self._sharing(number == len(micro_batches)):
-                    part: Loss = self._together(loss, micro_batch)
+                    part = self.call(loss, micro_batch)
                     self.accelerator.backward(part.total)
                 sums.append(part.sums())
         total, count, tokens, *stats = self.accelerator.reduce(torch.stack(sums).sum(0), "sum").tolist()
@@ -180,8 +171,11 @@ class Stepper:
         return row | {"tokens": tokens}
 
     def _sharing(self, last: bool) -> AbstractContextManager[object]:
-        """Gradients are shared between processes once a step, with the last micro-batch."""
-        return nullcontext() if last else self.accelerator.no_sync(self._together)
+        """Gradients are shared between processes once a step, with the last micro-batch.
+
+        Where each process is to hold a part of them only, with every one: until then it holds all.
+        """
+        return nullcontext() if last or self.sharded else self.accelerator.no_sync(self._together)
 
     def _clip(self, module: nn.Module, scale: float) -> float:
         """Multiply the gradients by `scale` and limit their norm, in one pass; the norm before the limit."""
@@ -194,6 +188,25 @@ class Stepper:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         raise NonFiniteError(what)
+
+
+def recompute_layers(module: nn.Module) -> None:
+    """Gradient checkpointing: a layer's activations are computed again in the backward pass.
+
+    transformers does so in training mode alone, which the module is put into; where dropout must stay
+    off (in RL), it must be 0.
+
+    Raises:
+        UsageError: the module's class does not know how.
+    """
+    if not getattr(module, "supports_gradient_checkpointing", False):
+        raise UsageError(
+            f"{type(module).__name__} has no layers to recompute", where="gradient_checkpointing"
+        )
+    module.train()
+    # The second name is the first one's before transformers 5.23.
+    enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
+    cast(Any, enable)({"use_reentrant": False})
 
 
 def _adamw(module: nn.Module, settings: Optimizer, lr: float) -> torch.optim.AdamW:

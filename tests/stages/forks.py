@@ -1,0 +1,98 @@
+"""Runs of the laboratory's stages in processes that can be killed, forked so that imports are paid once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from tests.stages import lab as laboratory
+from tldr.config import Precision, Settings
+from tldr.errors import LabError
+from tldr.study.folder import RunFile, execute
+
+_forks = multiprocessing.get_context("forkserver")
+PRELOAD = [__name__, *(f"tldr.stages.{stage}" for stage in laboratory.SETTINGS)]
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+}
+"""What `accelerate launch` sets for ``configs/accelerate/*fsdp2*.yaml``."""
+
+
+def prepare(
+    stage: str, lab: Path, folder: Path, changes: dict[str, Any] | None = None, precision: Precision = "fp32"
+) -> Path:
+    """The folder of a run that is yet to be run; its name is in no output."""
+    ctx = laboratory.context(stage, lab, folder)
+    settings: Settings = laboratory.changed(stage, changes or {})
+    RunFile(
+        stage=stage,
+        settings=settings.model_dump(mode="json"),
+        run=stage,
+        model=ctx.model,
+        lengths=ctx.lengths,
+        precision=precision,
+        tags=ctx.tags,
+        inputs={name: str(place) for name, place in ctx.inputs.items()},
+    ).write(folder)
+    return folder
+
+
+def start(
+    *folders: Path, processes: int = 1, environment: dict[str, str] | None = None
+) -> list[ForkServerProcess]:
+    """Run the runs in these folders, one after the other, in so many processes that share each.
+
+    Args:
+        environment: what `accelerate launch` would set (ACCELERATE_USE_FSDP).
+    """
+    _forks.set_forkserver_preload(PRELOAD)
+    shared = {"OMP_NUM_THREADS": "1", **(environment or {})}
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    ranks = [
+        _forks.Process(
+            target=_work,
+            args=(
+                [str(folder) for folder in folders],
+                shared | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}),
+            ),
+        )
+        for rank in range(processes)
+    ]
+    for rank in ranks:
+        rank.start()
+    return ranks
+
+
+def finish(*folders: Path, processes: int = 1, environment: dict[str, str] | None = None) -> None:
+    """`start`, and wait for a good end."""
+    ranks = start(*folders, processes=processes, environment=environment)
+    for rank in ranks:
+        rank.join()
+    logs = "\n".join(
+        (folder / "log.txt").read_text()[-3000:] for folder in folders if (folder / "log.txt").exists()
+    )
+    assert [rank.exitcode for rank in ranks] == [0] * processes, logs
+
+
+def _work(folders: list[str], environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    for folder in map(Path, folders):
+        with (folder / "log.txt").open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        try:
+            execute(folder)
+        except LabError as error:
+            print(error, file=sys.stderr, flush=True)
+            sys.exit(error.exit_code)

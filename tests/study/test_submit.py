@@ -1,0 +1,394 @@
+"""A study as jobs: sbatch files, what is submitted, and jobs that run, fail, are ended and go on."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.study.conftest import FAKE, Lab
+from tldr.errors import LabError, UsageError
+from tldr.records import write_json
+from tldr.study import job as jobs
+from tldr.study import slurm
+from tldr.study.graph import needed_for
+from tldr.study.launch import Launch
+from tldr.study.local import submit_local
+from tldr.study.runner import write_run
+from tldr.study.slurm import Needs, Resources
+from tldr.study.submit import JobFile, JobId, Submission, command_for, dependency, submit_slurm, undone
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SEEDS = "seeds=[0,1]"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Stages are fake in the processes that jobs start; the jobs are real, as is the code's version."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    made = Lab(config, tmp_path / "runs" / "tiny")
+    made.behave()
+    return made
+
+
+def submission(
+    lab: Lab, *overrides: str, only: str = "sft", resources: Resources | None = None
+) -> Submission:
+    study, runs = lab.load(*overrides)
+    return Submission(
+        study, needed_for(runs, only), lab.root, lab.files, resources or Resources(), program=FAKE
+    )
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# What sbatch is told
+
+
+def test_what_jobs_wait_for() -> None:
+    data, alone = JobId("1"), [JobId("2"), JobId("3")]
+    array = [JobId("4", task) for task in range(3)]
+    assert dependency([[]]) == ""
+    assert dependency([[data, *alone]]) == "afterok:1:2:3"
+    assert dependency([[array[1], data]]) == "afterok:1:4_1"
+    # each task of an array waits for the same one of another
+    assert dependency([[data, job] for job in array]) == "afterok:1,aftercorr:4"
+    # tasks that are done, or not the same, hold up all
+    assert dependency([[data], [data, array[1]]]) == "afterok:1:4_1"
+    assert dependency([[array[1]], [array[2]]]) == "afterok:4_1:4_2"
+    assert dependency([[array[0], array[1]], [array[0], array[1]]]) == "afterok:4_0:4_1"
+    assert [JobId.parse(text) for text in ("4", "4_2")] == [JobId("4"), array[2]]
+    assert str(array[2]) == "4_2"
+
+
+def test_the_sbatch_files_of_a_dry_run(lab: Lab) -> None:
+    path = CONFIGS / "slurm" / "example.yaml"
+    overrides = [
+        "options.constraint=h100",
+        "stages.sft.mem=1T",
+        'setup=["module load cuda"]',
+        "partition=fast",
+    ]
+    said: list[str] = []
+    made = submission(lab, SEEDS, resources=Resources.read(path, overrides))
+    assert submit_slurm(made, said.append, dry=True) == 9
+    assert [text.split(":")[0] for text in said] == [
+        "# data", "# pretrain-s", "# pretrain-m", "# sft-s", "# sft-m"
+    ]  # fmt: skip
+    text = re.sub(r"sft-s-[0-9a-f]{10}\.json", "sft-s-HASH.json", said[3])
+    text = re.sub(r"(sft-s-s[01])-[0-9a-f]{10}", r"\1-KEY", text)
+    folder = lab.root / "jobs"
+    assert (
+        text
+        == f"""# sft-s: sft-s-s0-KEY, sft-s-s1-KEY
+#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-1%2
+#SBATCH --constraint=h100
+#SBATCH --cpus-per-task=64
+#SBATCH --dependency=afterok:data,aftercorr:pretrain-s
+#SBATCH --error={folder}/%A_%a_0_log.err
+#SBATCH --gpus-per-node=8
+#SBATCH --job-name=tiny-sft-s
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mem=1T
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output={folder}/%A_%a_0_log.out
+#SBATCH --partition=fast
+#SBATCH --requeue
+#SBATCH --signal=USR2@180
+#SBATCH --time=240
+
+# setup
+module load cuda
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output {folder}/%A_%a_%t_log.out --error {folder}/%A_%a_%t_log.err --cpus-per-task=64 \
+{shlex.quote(sys.executable)} -m tldr _job {folder}/sft-s-HASH.json
+"""
+    )
+    assert "--dependency" not in said[0] and "--array" not in said[0] and "gpus" not in said[0]
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gpu: 1", r"res.yaml:1: gpu: unknown key 'gpu'; did you mean 'gpus'\?"),
+        ("stages: {ppo: {tme: 5}}", r"stages.ppo.tme: unknown key 'tme'; did you mean 'time'\?"),
+        ("stages: {pppo: {time: 5}}", r"no stage 'pppo'; did you mean 'ppo'\?"),
+        ("mem: lots", r"mem: found \"lots\", expected"),
+        ("stages: {ppo: {time: 2}}", r"stages.ppo: told to save 120 s before the limit, which is 120 s"),
+        ("options: {array: 0-3}", "the option 'array' of sbatch is not free"),
+    ],
+)
+def test_resources_that_are_wrong_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "res.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        Resources.read(path)
+
+
+def test_a_stage_has_its_own_keys_over_those_of_all() -> None:
+    found = Resources.read(None, ["gpus=2", "time=99", "stages.ppo.time=7", "stages.ppo.gpus=0"])
+    assert found.of("sft") == Needs(gpus=2, time=99)
+    assert found.of("ppo") == Needs(gpus=0, time=7)
+
+
+def test_machines_and_gpus_are_those_of_the_launch_file(lab: Lab) -> None:
+    launch = Launch.read(CONFIGS / "accelerate" / "16gpu-fsdp2-multinode.yaml")
+    study, runs = lab.load()
+    made = Submission(study, runs, lab.root, lab.files, Resources(gpus=8), launch)
+    by_stage = {run.stage: run for run in runs}
+    assert [made.machines(by_stage[stage]) for stage in ("data", "sft", "ppo", "score")] == [1, 2, 2, 1]
+    assert made.needs(by_stage["ppo"]).gpus == 8
+    made = Submission(study, runs, lab.root, lab.files, Resources(gpus=4), launch)
+    with pytest.raises(UsageError, match="4 GPUs for 8 processes on a machine"):
+        made.needs(by_stage["ppo"])
+    with pytest.raises(UsageError, match="asks for 8 GPUs"):
+        submit_local(Submission(study, runs, lab.root, lab.files, Resources(gpus=8)), print)
+
+
+# What is submitted
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the PATH with stand-ins: sbatch keeps its file and counts from 100, up to 5 jobs
+    where `full` is; squeue tells the file `queue`; scontrol keeps its arguments."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    scripts = {
+        "sbatch": 'n=$((100 + $(ls sent | wc -l)))\n[ -e full ] && { echo "queue is full" >&2; exit 1; }\n'
+        'cp "$FILE" sent/$n; echo "Submitted batch job $n"',
+        "squeue": 'echo "$*" >> asked; cat queue',
+        "scontrol": 'echo "$*" >> control',
+        "srun": "exit 1",
+    }
+    for name, text in scripts.items():
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nFILE=$(realpath "$1" 2>/dev/null)\ncd {folder}\n{text}\n')
+        script.chmod(0o755)
+    (folder / "sent").mkdir()
+    (folder / "queue").touch()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def sent(cluster: Path, number: int) -> dict[str, str]:
+    """Options of an sbatch file by name, and its job's file."""
+    text = (cluster / "sent" / str(number)).read_text()
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=(.*)$", text, re.MULTILINE))
+    return options | {"file": shlex.split(text)[-1]}
+
+
+def test_each_job_is_submitted_after_those_it_needs_and_once(lab: Lab, cluster: Path) -> None:
+    said: list[str] = []
+    assert submit_slurm(submission(lab, SEEDS), said.append) == 9
+    batches = {options["job-name"]: options for options in (sent(cluster, n) for n in range(100, 105))}
+    assert {name: options.get("dependency", "") for name, options in batches.items()} == {
+        "tiny-data": "",
+        "tiny-pretrain-s": "afterok:100",
+        "tiny-pretrain-m": "afterok:100",
+        "tiny-sft-s": "afterok:100,aftercorr:101",
+        "tiny-sft-m": "afterok:100,aftercorr:102",
+    }
+    assert [options.get("array") for options in batches.values()] == [None, *["0-1%2"] * 4]
+    file = JobFile.read(Path(batches["tiny-sft-m"]["file"]))
+    assert [name.rpartition("-")[0] for name in file.runs] == ["sft-m-s0", "sft-m-s1"]
+    assert file.study == lab.load(SEEDS)[0]
+
+    everything = ["100", *(f"{n}_{task}" for n in range(101, 105) for task in (0, 1))]
+    (cluster / "queue").write_text("\n".join(everything))
+    assert submit_slurm(submission(lab, SEEDS), said.append) == 0
+    assert len(list((cluster / "sent").iterdir())) == 5
+    assert "9 runs have a job already" in said
+
+    # data is done; one pretraining failed, and the jobs that needed it were taken from the queue
+    lab.make(SEEDS, only="data")
+    write_json(lab.root / file_runs(lab, "pretrain-s-s1")[0] / "FAILED", {"what": "no luck"})
+    (cluster / "queue").write_text("101_0\n102_0\n102_1\n103_0\n104_0\n104_1\n")
+    said.clear()
+    assert submit_slurm(submission(lab, SEEDS), said.append) == 2
+    assert [line for line in said if "failed before" in line and "no luck" in line]
+    assert "array" not in sent(cluster, 105) and "dependency" not in sent(cluster, 105)
+    assert sent(cluster, 106)["dependency"] == "afterok:105"
+    assert not list(lab.root.rglob("*.pkl")), "submitit's pickled functions are not used"
+
+
+def file_runs(lab: Lab, title: str) -> list[str]:
+    return [run.name for run in lab.load(SEEDS)[1] if run.title == title]
+
+
+def test_what_was_submitted_before_sbatch_refused_is_not_submitted_again(lab: Lab, cluster: Path) -> None:
+    def stop(text: str) -> None:
+        if "101" in text:
+            (cluster / "full").touch()
+
+    with pytest.raises(LabError, match="tiny-pretrain-m: sbatch refuses it: queue is full"):
+        submit_slurm(submission(lab), stop)
+    (cluster / "full").unlink()
+    (cluster / "queue").write_text("100\n101\n")
+    assert submit_slurm(submission(lab), print) == 3
+    assert sent(cluster, 102)["dependency"] == "afterok:100"
+    assert sent(cluster, 103)["dependency"] == "afterok:100:101"
+
+
+def test_without_slurm_nothing_is_submitted(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: None)
+    with pytest.raises(UsageError, match=r"sbatch, srun, squeue not found(.|\n)*--executor local"):
+        submit_slurm(submission(lab), print)
+    assert not (lab.root / "jobs").exists()
+
+
+def test_what_another_runner_is_at_holds_up_what_needs_it(lab: Lab) -> None:
+    made = submission(lab)
+    pretrain = next(run for run in made.runs if run.title == "pretrain-s-s0")
+    lab.behave(**{"pretrain-s-s0": "hold"})
+    other = None
+    try:
+        process = [*FAKE, str(write_run(made.runs[0], made.study, lab.root))]
+        assert subprocess.run(process).returncode == 0
+        other = subprocess.Popen([*FAKE, str(write_run(pretrain, made.study, lab.root))])
+        wait_until(lambda: "start pretrain-s-s0 0" in lab.events())
+        said: list[str] = []
+        assert [run.title for run in undone(made, {}, said.append)] == ["pretrain-m-s0", "sft-m-s0"]
+        assert [line.split(":")[1] for line in said] == [
+            " another process is at work on it",
+            f" it needs {pretrain.name}",
+        ]
+    finally:
+        if other:
+            other.kill()
+            other.wait()
+
+
+# Jobs
+
+
+def test_local_jobs_run_parents_first_and_only_once(lab: Lab) -> None:
+    said: list[str] = []
+    assert submit_local(submission(lab), said.append) == 0
+    events = [line.rsplit(" ", 1)[0] if line.startswith("start") else line for line in lab.events()]
+    assert sorted(events) == sorted(
+        f"{word} {run.title}" for word in ("start", "end") for run in submission(lab).runs
+    )
+    for size in ("s", "m"):
+        assert events.index(f"end pretrain-{size}-s0") < events.index(f"start sft-{size}-s0")
+    assert events[:2] == ["start data", "end data"]
+    before = lab.events()
+    assert submit_local(submission(lab), said.append) == 0
+    assert lab.events() == before
+    assert not list(lab.root.rglob("*.pkl"))
+
+
+def test_a_failed_job_stops_those_that_need_it_and_no_others(lab: Lab) -> None:
+    lab.behave(**{"pretrain-s-s0": "fail"})
+    said: list[str] = []
+    assert submit_local(submission(lab), said.append) == 1
+    assert {title: status.state for title, status in lab.states().items() if title.startswith(("p", "s"))
+            and status.state != "waiting"} == {
+        "pretrain-s-s0": "failed", "pretrain-m-s0": "done", "sft-m-s0": "done"
+    }  # fmt: skip
+    (failed,) = [line for line in said if line.startswith("failed")]
+    assert "here: no luck" in failed
+    name = lab.folder("pretrain-s-s0").name
+    log = Path(failed.rpartition("log: ")[2]).read_text()
+    assert f"error: {name}: failed: here: no luck; not started for it: sft-s-s0-" in log
+    assert [line for line in said if line.startswith("not run  sft-s-s0")]
+
+
+def test_at_its_time_limit_a_job_saves_and_is_queued_again(lab: Lab) -> None:
+    lab.behave(data="wait")
+    codes: list[int] = []
+    helper = threading.Thread(target=lambda: codes.append(submit_local(submission(lab, only="data"), print)))
+    helper.start()
+    wait_until(lambda: lab.events() and (lab.folder("data") / "state" / "step").read_text() == "2")
+    job = next(p for p in psutil.Process().children(recursive=True) if "_job" in p.cmdline())
+    os.kill(job.pid, signal.SIGUSR2)  # as submitit does it
+    helper.join(60)
+    assert codes == [0]
+    assert lab.events() == ["start data 0", "start data 2", "end data"]
+
+
+@pytest.mark.parametrize(
+    ("signum", "state", "requeued"),
+    [
+        (signal.SIGTERM, "RUNNING", True),  # a pre-emption
+        (signal.SIGTERM, "COMPLETING", False),  # cancelled, or queued again by the cluster
+        (signal.SIGUSR2, "COMPLETING", True),  # the time limit is near
+    ],
+)
+def test_a_job_of_a_cluster_that_is_ended(
+    lab: Lab, cluster: Path, signum: signal.Signals, state: str, requeued: bool
+) -> None:
+    lab.behave(data="wait")
+    made = submission(lab, SEEDS, only="data")
+    submit_slurm(made, print)
+    (cluster / "queue").write_text(state)
+    names = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "100"}
+    command = shlex.split(command_for(Path(sent(cluster, 100)["file"])))
+    job = subprocess.Popen(command, env=os.environ | names)
+    wait_until(lambda: lab.events() and (lab.folder("data") / "state" / "step").read_text() == "2")
+    job.send_signal(signum)
+    assert job.wait(30) == 143
+    control = cluster / "control"
+    assert (control.read_text() if control.exists() else "") == ("requeue 100\n" if requeued else "")
+    assert lab.states(SEEDS)["data"].why == "interrupted, will go on"
+    assert subprocess.run(command, env=os.environ | names).returncode == 0
+    assert lab.events() == ["start data 0", "start data 2", "end data"]
+
+
+def test_a_study_changed_since_is_refused_by_its_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    made = submission(lab, only="data")
+    file, path = made.job(made.runs[:1], "data")
+    write_json(path, file.model_copy(update={"runs": ["data-0000000000"]}).model_dump(mode="json"))
+    with pytest.raises(UsageError, match=r"data-0000000000: its code or its data was changed since"):
+        jobs.work(path)
+
+
+def test_the_launcher_of_a_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {
+        "SUBMITIT_EXECUTOR": "slurm",
+        "SLURM_JOB_ID": "30007",
+        "SLURM_NODEID": "1",
+        "SLURM_JOB_NODELIST": "n[3,7]",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jobs, "cores", lambda: 64)
+    launch = Launch.read(CONFIGS / "accelerate" / "16gpu-fsdp2-multinode.yaml")
+    study, runs = lab.load()
+    made = Submission(study, runs, lab.root, lab.files, Resources(), launch, FAKE)
+    by_stage = {run.stage: run for run in runs}
+    file, _ = made.job(runs[:1], "any")
+    command, env = jobs._command(file, by_stage["ppo"], jobs.JobEnvironment())
+    options = " ".join(command[3:])
+    assert options == (
+        f"--config_file {launch.config} --main_process_port 30007 --machine_rank 1 --main_process_ip n3 "
+        "-m tldr _run"
+    )
+    assert env["OMP_NUM_THREADS"] == "8"
+    command, env = jobs._command(file, by_stage["data"], jobs.JobEnvironment())
+    assert command == list(FAKE) and env["OMP_NUM_THREADS"] == "64"

@@ -1,0 +1,70 @@
+"""``study submit``, and what each of its jobs runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tldr.cli.study import RUNS, Config, Overrides, RunsDir, open_study, study_app
+from tldr.cli.telling import told
+from tldr.study.graph import needed_for
+from tldr.study.launch import Launch
+from tldr.study.status import write_listing
+
+
+@study_app.command("submit")
+@told
+def submit(
+    config: Config,
+    overrides: Overrides = [],  # noqa: B006
+    only: Annotated[str, typer.Option("--only", metavar="STAGE", help="This stage and what it needs.")] = "",
+    executor: Annotated[
+        Literal["slurm", "local"], typer.Option(help="Where: a SLURM cluster, or jobs on this machine.")
+    ] = "slurm",
+    resources: Annotated[
+        Path | None,
+        typer.Option(
+            help="What jobs ask for: a file as configs/slurm/example.yaml.", show_default="one CPU job"
+        ),
+    ] = None,
+    set_slurm: Annotated[
+        list[str],
+        typer.Option(metavar="KEY=VALUE", help="Change what they ask for; may be repeated."),
+    ] = [],  # noqa: B006
+    partition: Annotated[str, typer.Option(help="Short for --set-slurm partition=...")] = "",
+    launch: Annotated[
+        Path | None,
+        typer.Option(help="Train in several processes: a file of configs/accelerate.", show_default="one"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the sbatch files alone.")] = False,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Submit what is not done as jobs, each after those it needs; seeds are job arrays."""
+    from tldr.study.local import submit_local
+    from tldr.study.slurm import Resources
+    from tldr.study.submit import Submission, submit_slurm
+
+    asked = Resources.read(resources, [*set_slurm, *([f"partition={partition}"] if partition else [])])
+    opened = open_study(config, overrides, runs_dir)
+    wanted = needed_for(opened.runs, only or None)
+    processes = Launch.read(launch) if launch else None
+    submission = Submission(opened.study, wanted, opened.root, opened.files, asked, processes)
+    if dry_run:
+        submit_slurm(submission, typer.echo, dry=True)
+        return
+    write_listing(opened.study, opened.runs, opened.root)
+    opened.files.save()
+    if executor == "local":
+        raise typer.Exit(submit_local(submission, typer.echo))
+    count = submit_slurm(submission, typer.echo)
+    typer.echo(f"{count} runs submitted; see: tldr-lab study status {config}")
+
+
+@told
+def job(file: Annotated[Path, typer.Argument(help="A job's file.")]) -> None:
+    """Run the run of a job that `study submit` made."""
+    from tldr.study.job import work
+
+    raise typer.Exit(work(file))

@@ -1,0 +1,150 @@
+"""Inside a job: the run of a job file, as a process that is told to save in time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from submitit import JobEnvironment
+
+from tldr.errors import LabError, UsageError
+from tldr.study.environment import cores
+from tldr.study.folder import DONE, LOG, RUN, RunFile, done_digest, last_error
+from tldr.study.graph import Run, expand
+from tldr.study.hashes import FileHashes
+from tldr.study.launch import Launch
+from tldr.study.registry import STAGES
+from tldr.study.runner import MALLOC, THREADS, describe, locked_or_new, write_run
+from tldr.study.slurm import runs_still
+from tldr.study.submit import JobFile
+
+SHARED_DISK = 60
+"""Seconds within which what one machine has written is seen by the others."""
+TERMINATED = 128 + signal.SIGTERM
+
+
+def work(path: Path) -> int:
+    """Do the run that a job file names for this job (or task of an array); the job's exit code.
+
+    Raises:
+        UsageError: not a job's file, or the study's code or data was changed since it was submitted.
+        LabError: the run failed, or cannot be queued again; it says what is not started for it.
+    """
+    job, here, root = JobFile.read(path), JobEnvironment(), path.parent.parent
+    name = job.runs[int(here.array_task_id or 0)]
+    runs = expand(job.study, FileHashes(root / "hashes.json"))
+    run = next((run for run in runs if run.name == name), None)
+    if run is None:
+        what = f"{name}: its code or its data was changed since it was submitted"
+        raise UsageError(what, where=path, remedy="submit the study again")
+    folder = root / name
+    if done_digest(folder):
+        return 0
+    if here.node == 0:
+        with locked_or_new(folder):
+            write_run(run, job.study, root)
+    else:
+        _await(describe(run, job.study, root), folder)
+    command, env = _command(job, run, here)
+    code, told = _supervise([*command, str(folder)], env, folder, here)
+    if (folder / DONE).exists() or (here.node and code == 0):
+        return 0
+    if told:
+        return _again(told, job, here)
+    reason = last_error(folder) or f"its process ended with code {code}"
+    stopped = ", ".join(after(name, runs)) or "nothing"
+    raise LabError(
+        f"failed: {reason}; not started for it: {stopped}", where=name, remedy=f"see {folder / LOG}"
+    )
+
+
+def after(name: str, runs: Sequence[Run]) -> list[str]:
+    """The runs that need one, and those that need them."""
+    found = {name}
+    for run in runs:
+        if any(parent.name in found for parent in run.parent_runs()):
+            found.add(run.name)
+    return [run.name for run in runs if run.name in found - {name}]
+
+
+def _await(spec: RunFile, folder: Path) -> None:
+    """Wait until the first machine has written ``run.json``.
+
+    Raises:
+        LabError: it has not, or another one.
+    """
+    for _ in range(SHARED_DISK):
+        if (folder / RUN).exists() and RunFile.read(folder) == spec:
+            return
+        time.sleep(1)
+    raise LabError("the first machine has not begun this run", where=folder, remedy="see its log")
+
+
+def _command(job: JobFile, run: Run, here: JobEnvironment) -> tuple[list[str], dict[str, str]]:
+    """The program of a run, its folder to be added, and what is added to its environment."""
+    launch = Launch.read(Path(job.launch)) if job.launch and STAGES[run.stage].trains else None
+    processes = launch.here if launch else 1
+    env = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
+    env |= dict.fromkeys(THREADS, str(max(1, cores() // processes))) | {"TLDR_DEBUG": "1"}
+    if launch is None or launch.processes == 1:
+        return job.program, env
+    # Jobs on one machine must not meet at one port, and the machines of one job must.
+    options = ["--main_process_port", str(20_000 + int(here.raw_job_id) % 20_000)]
+    if launch.machines > 1:
+        options += ["--machine_rank", str(here.node), "--main_process_ip", here.hostnames[0]]
+    return launch.command(*options), env
+
+
+def _supervise(
+    command: Sequence[str], env: Mapping[str, str], folder: Path, here: JobEnvironment
+) -> tuple[int, set[int]]:
+    """Run a program to its end; its exit code, and the signals that told it to save and end."""
+    told: set[int] = set()
+    limit = here._usr_sig()
+    # Some clusters signal a job's every process: the run is to know SIGTERM alone.
+    signal.signal(limit, signal.SIG_IGN)
+    with (folder / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | env,
+            start_new_session=True,
+        )
+
+    def stop(signum: int, _: object) -> None:
+        if not told:
+            process.terminate()
+        told.add(signum)
+
+    for signum in (limit, signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, stop)
+    return process.wait(), told
+
+
+def _again(told: set[int], job: JobFile, here: JobEnvironment) -> int:
+    """Queue the job again, unless it was cancelled or is queued by the cluster itself.
+
+    Raises:
+        LabError: it was queued again often enough, or cannot be.
+    """
+    slurm = here.name() == "slurm"
+    if here._usr_sig() not in told and not (slurm and runs_still(here.job_id)):
+        return TERMINATED
+    if (often := int(os.environ.get("SLURM_RESTART_COUNT", 0))) >= job.requeues:
+        what = f"queued again {often} times and not done"
+        raise LabError(what, where=here.job_id, remedy="give it more time, then submit the study again")
+    if here.node == 0:
+        try:
+            here._requeue(0)
+        except subprocess.SubprocessError as error:
+            remedy = "submit the study again: it goes on from what it saved"
+            raise LabError(f"cannot be queued again: {error}", where=here.job_id, remedy=remedy) from None
+    sys.stdout.flush()
+    return TERMINATED

@@ -1,0 +1,58 @@
+"""A model that is only read, the KL's reference or the reward model, and where its weights lie meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from tldr.train.processes import Together
+
+
+class Frozen:
+    """A frozen model at its place; `tldr.config.PPO.frozen_place` says what the places are.
+
+    Args:
+        model: whole, on any device.
+        device: where it computes.
+    """
+
+    def __init__(self, model: nn.Module, place: Literal["device", "cpu", "shard"], device: torch.device):
+        self._model = model.requires_grad_(False).eval()
+        self._device, self._away = device, place == "cpu" and device.type != "cpu"
+        self._together = Together({"model": self._model})
+        if place == "shard" and dist.is_initialized():
+            _shard(self._together)
+        nn.Module.to(self._model, "cpu" if self._away else device)
+
+    @contextmanager
+    def at_work(self) -> Iterator[Callable[..., Any]]:
+        """``call(function, *args)`` gives ``function(model, *args)``; inside, the weights are at hand.
+
+        A sharded model gathers its layers in every call, in which all processes must take part.
+        """
+        host = {name: tensor.data for name, tensor in self._model.named_parameters()}
+        if self._away:
+            nn.Module.to(self._model, self._device)
+        try:
+            yield lambda function, *args: self._together(
+                lambda parts, *inner: function(parts["model"], *inner), *args
+            )
+        finally:
+            if self._away:  # The weights have not changed: nothing to copy back.
+                for name, parameter in self._model.named_parameters():
+                    parameter.data = host[name]
+
+
+def _shard(together: Together) -> None:
+    """Spread the weights over all processes, layer by layer."""
+    from torch.distributed.fsdp import fully_shard  # two seconds to import, so only here
+
+    for module in list(together.modules()):
+        if type(module).__name__ in together._no_split_modules:
+            fully_shard(module)
+    fully_shard(together, reshard_after_forward=True)

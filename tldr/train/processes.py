@@ -1,0 +1,129 @@
+"""Several processes as one: how they start, how a module is shared out over them and put together.
+
+Whatever the number of processes, and whether a module lies whole in each (DDP) or in parts (FSDP2),
+the figures are those of one process; only how floats are added up differs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from accelerate import (
+    Accelerator,
+    DistributedDataParallelKwargs,
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    PartialState,
+)
+from accelerate.state import AcceleratorState
+from accelerate.utils import parse_flag_from_env
+from torch import Tensor, nn
+
+from tldr.config import Precision
+from tldr.errors import UsageError
+from tldr.train.checkpoint import gather
+from tldr.train.precision import Resolved, prepare_cpu, prepare_cuda, resolve_precision
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Together(nn.Module):
+    """All trained modules as one, whose forward runs any function of them.
+
+    DDP, FSDP and autocast act on a module's own forward; a loss that calls a body or a head
+    directly would bypass them, and gradients would not be shared between processes.
+    """
+
+    def __init__(self, parts: Mapping[str, nn.Module]):
+        super().__init__()
+        self.parts = nn.ModuleDict(dict(parts))
+        # The layers FSDP shards by, in the name under which it looks for them.
+        self._no_split_modules = sorted(
+            {n for p in parts.values() for n in getattr(p, "_no_split_modules", [])}
+        )
+
+    def forward(self, function: Callable[..., object], *args: object) -> object:
+        return function(self.parts, *args)
+
+
+def make_accelerator(precision: Precision) -> Accelerator:
+    """The accelerator of a stage: one GPU, several processes by DDP or FSDP2, else the CPU.
+
+    Raises:
+        UsageError: started under DeepSpeed or FSDP 1, whose optimizer state cannot be saved here.
+    """
+    cpu = not torch.cuda.is_available()
+    device = PartialState(cpu=cpu).device
+    if cpu:
+        prepare_cpu()
+    else:
+        prepare_cuda()
+    resolved = resolve_precision(precision, device)
+    AcceleratorState._reset_state()  # the precision is process-wide; the stages of a study may differ
+    accelerator = Accelerator(
+        mixed_precision="bf16" if resolved == "bf16" else "no",
+        cpu=cpu,
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],  # or twice the memory
+    )
+    if parse_flag_from_env("ACCELERATE_USE_FSDP") and accelerator.num_processes > 1:
+        _fsdp2(accelerator, resolved)
+    kind = accelerator.distributed_type
+    if kind == DistributedType.DEEPSPEED or (kind == DistributedType.FSDP and not accelerator.is_fsdp2):
+        raise UsageError(
+            f"{kind.value} keeps its optimizer state in a form that cannot be resumed without pickle",
+            remedy="launch with DDP, or with FSDP and fsdp_version: 2",
+        )
+    return accelerator
+
+
+def _fsdp2(accelerator: Accelerator, precision: Resolved) -> None:
+    """FSDP2 with its sums in fp32, and on CPUs too, for which accelerate leaves it out.
+
+    By default accelerate would sum gradients, and hand out losses, in bf16.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy  # two seconds to import, so only here
+
+    shared = AcceleratorState._shared_state
+    if accelerator.distributed_type == DistributedType.MULTI_CPU:
+        shared.update(distributed_type=DistributedType.FSDP, fsdp_plugin=FullyShardedDataParallelPlugin())
+    if precision == "bf16":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        shared["fsdp_plugin"].mixed_precision_policy = policy
+
+
+def blueprint(module: M) -> M:
+    """A copy of a module whose weights take no memory: they are on the meta device."""
+    empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in module.parameters()}
+    return copy.deepcopy(module, memo=dict(empty))
+
+
+def rebuilt(plan: M, module: nn.Module, keep: bool) -> M | None:
+    """Fill a sharded module's `blueprint` with its whole weights, on the CPU; every process must call.
+
+    Args:
+        keep: whether this process wants it.
+    """
+    whole: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        tensor = gather(parameter.detach())  # on the device, so one at a time
+        if keep:
+            whole[name] = tensor.cpu()
+    if not keep:
+        return None
+    found = {id(empty): nn.Parameter(whole[name]) for name, empty in plan.named_parameters()}
+    for part in plan.modules():  # one by one, so that tied weights stay tied
+        for name, empty in part._parameters.items():
+            if empty is not None:
+                part._parameters[name] = found[id(empty)]
+    return plan
+
+
+@torch.no_grad()
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Bring a plain copy up to date with a module that may be sharded; every process must call."""
+    live = dict(source.named_parameters())
+    for name, parameter in target.named_parameters():
+        parameter.copy_(gather(live[name].detach()))
