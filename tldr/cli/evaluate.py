@@ -48,6 +48,10 @@ def evaluate(
         list[Path],
         typer.Option(help="Judges' verdicts; may be repeated.", show_default=False),
     ] = [],  # noqa: B006
+    ratings: Annotated[
+        list[Path],
+        typer.Option(help="Axis ratings of 1-7, OpenAI's schema; may be repeated.", show_default=False),
+    ] = [],  # noqa: B006
     policy: Annotated[
         str | None,
         typer.Option(help="Whose the samples are that name no policy.", show_default=False),
@@ -61,7 +65,7 @@ def evaluate(
     on_error: OnError = "stop",
     draws: Annotated[int, typer.Option(min=1, help="Bootstrap draws.")] = 2000,
 ) -> None:
-    """Measure samples, human comparisons and judgements, whoever made them.
+    """Measure samples, human comparisons, judgements and ratings, whoever made them.
 
     ROUGE, lengths and copying; preference to the reference by every scorer, at equal length, as Elo
     and between policies. A file of rows with id and text only is measured with --policy NAME; its
@@ -69,21 +73,24 @@ def evaluate(
     """
     from eval.io import load_posts, load_samples
     from eval.overview import overview
-    from eval.pairs import load_comparisons, read_judgements
+    from eval.pairs import load_comparisons, read_judgements, read_ratings
 
-    if not (samples or comparisons or judgements):
-        raise UsageError("nothing to measure", remedy="name samples, --comparisons or --judgements")
+    if not (samples or comparisons or judgements or ratings):
+        raise UsageError(
+            "nothing to measure", remedy="name samples, --comparisons, --judgements or --ratings"
+        )
     reports: list[ReadReport] = []
     made = overview(
         load_samples(samples, policy=policy, on_error=on_error, reports=reports) if samples else None,
         load_posts(posts, on_error=on_error, reports=reports) if posts else None,
         load_comparisons(comparisons, on_error=on_error, reports=reports) if comparisons else None,
         read_judgements(judgements, on_error=on_error, reports=reports) if judgements else (),
+        read_ratings(ratings, on_error=on_error, reports=reports),
         by=by,
         stemmer=stemmer,
         draws=draws,
     )
-    _tell_bad_lines(reports)
+    tell_bad_lines(reports)
     for sheet in made.sheets:
         _show(sheet.shown, f"{sheet.name}: {sheet.caption}")
         _write(out, sheet.name, sheet.table, sheet.shown)
@@ -128,7 +135,7 @@ def agreement(
         stemmer=stemmer,
         draws=draws,
     ).assign(runs=" ".join(sorted(path.stem for path in comparisons)))
-    _tell_bad_lines(reports)
+    tell_bad_lines(reports)
     cells = [f"{row.value:.1%} ± {row.se:.1%} ({row.n})" for row in table.itertuples()]
     shown = agreement_matrix(table.assign(cell=cells), "cell").fillna("").rename_axis("").reset_index()
     rouge = "Porter stemmer" if stemmer else "no stemming"
@@ -136,7 +143,8 @@ def agreement(
     _write(out, "agreement", table, shown)
 
 
-def _tell_bad_lines(reports: list[ReadReport]) -> None:
+def tell_bad_lines(reports: list[ReadReport]) -> None:
+    """Say how many lines of each file were set aside, and which the first of them are."""
     for report in reports:
         if report.bad:
             typer.echo(f"{report.path}: {len(report.bad)} bad lines set aside, {report.good} read", err=True)

@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from tldr.cli.bench import bench
 from tldr.cli.data import add_data_commands
+from tldr.cli.doctor import doctor
 from tldr.cli.evaluate import agreement, evaluate
 from tldr.cli.judge import judge
 from tldr.cli.model import import_gguf
+from tldr.cli.plan import plan
 from tldr.cli.stages import add_stages, data_app
 from tldr.cli.study import compare, report, study_app
+from tldr.cli.submit import job
 from tldr.cli.telling import told
 
 app = typer.Typer(
@@ -26,11 +30,15 @@ app.add_typer(data_app, name="data")
 add_data_commands(data_app)
 add_stages(app)
 app.command("import-gguf")(told(import_gguf))
+app.command("plan")(told(plan))
+app.command("bench")(told(bench))
+app.command("doctor")(told(doctor))
 app.command("report")(told(report))
 app.command("compare")(told(compare))
 app.command("evaluate")(told(evaluate))
 app.command("agreement")(told(agreement))
 app.command("judge")(told(judge))
+app.command("_job", hidden=True)(job)
 
 
 @app.command("_run", hidden=True)

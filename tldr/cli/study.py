@@ -17,6 +17,7 @@ from tldr.errors import UsageError
 from tldr.study.display import Display, clock
 from tldr.study.graph import Run, expand, needed_for
 from tldr.study.hashes import FileHashes
+from tldr.study.launch import Launch
 from tldr.study.load import load_study
 from tldr.study.runner import Runner, default_jobs
 from tldr.study.status import Status, removable, remove, study_status, write_listing
@@ -65,13 +66,29 @@ def run_command(
         int | None, typer.Option(min=1, help="Runs at once.", show_default="by cores or GPUs")
     ] = None,
     runs_dir: RunsDir = RUNS,
+    launch: Annotated[
+        Path | None,
+        typer.Option(help="Train in several processes: a file of configs/accelerate.", show_default="one"),
+    ] = None,
 ) -> None:
     """Run what is not done yet; what was stopped goes on from where it was."""
+    processes = Launch.read(launch) if launch else None
+    if processes and processes.machines > 1:
+        raise UsageError(
+            f"{processes.machines} machines, and a study runs on one",
+            where=launch,
+            remedy="start each run on all of them, as the head of the file says",
+        )
+    if processes and jobs is not None and jobs > 1:
+        raise UsageError(
+            "several processes a run and several runs at once", where="--jobs", remedy="drop one of them"
+        )
     opened = open_study(config, overrides, runs_dir)
     wanted = needed_for(opened.runs, only or None)
     write_listing(opened.study, opened.runs, opened.root)
     with Display(Console(), len(wanted)) as display:
-        runner = Runner(opened.study, wanted, opened.root, opened.files, display, jobs or default_jobs())
+        jobs = jobs or (1 if processes else default_jobs())
+        runner = Runner(opened.study, wanted, opened.root, opened.files, display, jobs=jobs, launch=processes)
         try:
             code = runner.run()
         finally:

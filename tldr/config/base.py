@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Annotated, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,6 +43,16 @@ class Settings(BaseModel):
             elif isinstance(value, Settings):
                 changes[name] = value.for_size(size)
         return self.model_validate({**dict(self), **changes})
+
+    def of_sizes(self, sizes: Container[str]) -> Self:
+        """The same settings with every ``PerSize`` map cut down to some sizes."""
+        changes: dict[str, object] = {}
+        for name, value in self:
+            if isinstance(value, dict):
+                changes[name] = {size: of_size for size, of_size in value.items() if size in sizes}
+            elif isinstance(value, Settings):
+                changes[name] = value.of_sizes(sizes)
+        return self.model_copy(update=changes)
 
     def size_maps(self) -> Iterator[tuple[str, set[str]]]:
         """The dotted key of every ``PerSize`` map, and the sizes it names."""

@@ -46,7 +46,11 @@ class ToyData(Settings):
 
 
 class FileData(Settings):
-    """Post and comparison files in the project's records."""
+    """Post and comparison files in the project's records.
+
+    A set may also be `NAME@SPLIT`, of a known source (`tldr-lab data sources`), or `FOLDER@SPLIT`;
+    `train+valid1` is both splits. The corpus and the articles are plain files.
+    """
 
     kind: Literal["files"] = "files"
     sft: str
@@ -58,6 +62,10 @@ class FileData(Settings):
     comparisons: str | None = None
     """Comparisons or rankings to train the RM on, instead of simulated labels."""
     corpus: str | None = None
+    cnndm: str | None = None
+    """Articles with references, on which the ladder's policies are tried too (P 4.2)."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """At a line that holds no record: stop, or count it and set it aside (`bad_lines.txt`)."""
 
 
 class TokenizerSpec(Settings):

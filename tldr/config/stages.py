@@ -37,8 +37,13 @@ class Training(Settings):
     """Examples an update (prompts, for the reward model)."""
     micro_batch: PerSize[PositiveInt] | None = None
     """Examples a forward pass; gradients are accumulated. None: the whole batch at once."""
+    gradient_checkpointing: bool = False
+    """Keep no activations inside a layer: the backward pass computes them again. Less memory, a third
+    more compute."""
     save_every: PositiveInt = 200
     """Updates between resumable checkpoints."""
+    keep_states: PositiveInt = 2
+    """Resumable checkpoints kept while the stage runs: more than one in case the newest is damaged."""
     seed_offset: int = 0
     """Added to the run's seed: another draw of this stage alone."""
 
@@ -163,6 +168,14 @@ class PPO(Training):
     rounds: PositiveInt = 1
     """Fresh-label rounds: after each, sample the policy, label, retrain the RM, go on."""
     save_every: PositiveInt = 10
+    save_steps: PositiveInt | None = None
+    """Also save inside an iteration: its episodes once they are scored, then after so many optimizer
+    steps. For iterations of many minutes; a run told to end (SIGTERM) saves there in any case."""
+    frozen_dtype: Literal["fp32", "bf16"] = "fp32"
+    """Weights of the two models that do not learn: reference and reward model."""
+    frozen_place: Literal["device", "cpu", "shard"] = "device"
+    """device: whole in every process. cpu: in host memory, each on the device while it scores episodes.
+    shard: spread over the processes, gathered layer by layer in every forward pass."""
     keep_rollouts: PositiveInt | None = None
     """Keep every so-manieth iteration's episodes as samples; the last one's are kept in any case."""
 

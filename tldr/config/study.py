@@ -56,6 +56,8 @@ class Study(Settings):
     tokenizer: TokenizerSpec = TokenizerSpec()
     lengths: Lengths = Lengths()
     ladder: Annotated[dict[Name, ModelSpec], Field(min_length=1)]
+    sizes: Annotated[list[Name], Field(min_length=1)] | None = None
+    """The rungs that are used, None: all. `load_study` takes the others out (`chosen`)."""
     pretrain: Pretrain | None = None
     sft: SFT = SFT()
     labels: Labels = Labels()
@@ -68,6 +70,27 @@ class Study(Settings):
     variants: dict[Name, Variant] = {}
     """Stages run again with other settings: scaling, ablations. In a study file a variant may hold
     ``sweep: {beta: [0.1, 0]}``; it stands for one variant a value (``kl-0.1``, ``kl-0``)."""
+
+    def chosen(self) -> Study:
+        """The study without the rungs that `sizes` does not name, in the ladder, settings and variants.
+
+        Raises:
+            ValueError: `sizes` names a rung that the ladder has not.
+        """
+        if self.sizes is None:
+            return self
+        if odd := set(self.sizes) - set(self.ladder):
+            raise ValueError(f"the ladder has {_list(self.ladder)}, and no {_list(odd)}")
+        changes: dict[str, object] = {
+            name: value.of_sizes(self.sizes) for name, value in self if isinstance(value, Settings)
+        }
+        changes["ladder"] = {size: model for size, model in self.ladder.items() if size in self.sizes}
+        changes["variants"] = {
+            name: variant.model_copy(update={"sizes": sizes, "set": variant.set.of_sizes(self.sizes)})
+            for name, variant in self.variants.items()
+            if (sizes := _some(variant.sizes, self.sizes)) != []
+        }
+        return self.model_validate({**dict(self), **changes, "sizes": None})
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -125,14 +148,13 @@ class Study(Settings):
             for name, variant in self.variants.items()
             if isinstance(variant, RewardVariant)
         }
+        folds = self.labels.folds
         for key, settings in rewards.items():
-            if self.labels.folds is None and settings.fold is not None:
+            if folds is None and settings.fold is not None:
                 raise ValueError(f"{key}.fold {settings.fold}: the labels have no folds (labels.folds)")
-            if self.labels.folds is not None and (
-                settings.fold is None or settings.fold >= self.labels.folds
-            ):
-                raise ValueError(f"{key}.fold {settings.fold} is not among labels.folds {self.labels.folds}")
-        if self.labels.folds is not None and isinstance(self.data, ToyData):
+            if folds is not None and (settings.fold is None or settings.fold >= folds):
+                raise ValueError(f"{key}.fold {settings.fold} is none of the {folds} folds 0 to {folds - 1}")
+        if folds is not None and isinstance(self.data, ToyData):
             raise ValueError("labels.folds is for given labels: the toy world holds posts out by itself")
         return self
 
@@ -149,6 +171,10 @@ class Study(Settings):
             if self.ratings:
                 raise ValueError("ratings: only the toy world has labelers to rate what a policy writes")
         return self
+
+
+def _some(sizes: list[str] | None, chosen: list[str]) -> list[str] | None:
+    return None if sizes is None else [size for size in sizes if size in chosen]
 
 
 def _list(names: Iterable[str]) -> str:

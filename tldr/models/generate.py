@@ -58,7 +58,8 @@ def generate(
     top_p: float,
     eos_id: int,
     pad_id: int,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
+    uniform: Tensor | None = None,
     stop_ids: Iterable[int] = (),
 ) -> Generation:
     """Draw n responses to each query, token by token until EOS.
@@ -71,6 +72,7 @@ def generate(
             distribution at `temperature`; 1 from all.
         pad_id: fills the rows after their stop.
         generator: on the policy's device; advanced by B * n * max_new_tokens numbers.
+        uniform: the draws' random numbers instead, (B,n,max_new_tokens) float64 from `torch.rand`.
         stop_ids: tokens that end a response beside EOS, and are kept like it (zero-shot: newlines).
 
     Raises:
@@ -83,13 +85,16 @@ def generate(
         )
     check_context(policy, query_mask, max_new_tokens)
     rows, device = query.shape[0], query.device
+    shape = (rows * n, max_new_tokens)
+    if uniform is None:
+        uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
     draw = _Draw(
         n=n,
         length=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
         stops=torch.tensor(sorted({eos_id, *stop_ids}), device=device),
-        uniform=torch.rand(rows * n, max_new_tokens, generator=generator, device=device, dtype=torch.float64),
+        uniform=uniform.view(shape),
     )
     training = policy.training
     policy.train(False)  # in training mode gradient checkpointing would drop the cache without a word

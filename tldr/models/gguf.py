@@ -59,8 +59,8 @@ def convert_gguf(source: str | Path, out: str | Path) -> Path:
     resized: `tldr.data.tokenizer`); every weight and the greedy text stay what they were.
 
     Raises:
-        UsageError: no such file, or an architecture that is not tested here.
-        RuntimeError: the package gguf is missing (transformers names it).
+        UsageError: no such file, one that transformers cannot read, an architecture that is not
+            tested here, or the package gguf is missing.
     """
     file = find_gguf(source)
     if importlib.util.find_spec("gguf") is None:
@@ -72,7 +72,14 @@ def convert_gguf(source: str | Path, out: str | Path) -> Path:
         "gguf_file": file.name,
         "local_files_only": True,
     }
-    loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(**place)
+    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UsageError(
+            f"transformers cannot read this GGUF: {reason[0]}", where=file, remedy="take another file"
+        ) from error
     config = loaded.config
     if config.model_type not in ARCHITECTURES:
         raise UsageError(
@@ -86,7 +93,6 @@ def convert_gguf(source: str | Path, out: str | Path) -> Path:
     model.tie_weights()
     model.generation_config = loaded.generation_config
     disable_dropout(model)
-    tokenizer = AutoTokenizer.from_pretrained(**place)
     tokenizer.add_special_tokens({"pad_token": PAD})
     tokenizer.padding_side = "left"
     model.config.pad_token_id = None

@@ -153,7 +153,8 @@ def check_context(model: PreTrainedModel, query_mask: Tensor, response_length: i
     if (longest > context).any():
         raise UsageError(
             f"query and response are {int(longest.max())} tokens together, the model's context is {context}",
-            remedy="shorten lengths.query or lengths.response, or take a model with a longer context",
+            remedy="shorten lengths.query (zero-shot: evaluation.zero_shot.query_tokens) or "
+            "lengths.response, or take a model with a longer context",
         )
 
 
@@ -248,6 +249,26 @@ def response_logprobs(
         raise UsageError(f"log-probabilities at temperature {temperature}", remedy="use one above 0")
     mask = batch.response_mask
     states, targets = hidden_states(policy, batch).before[mask], batch.response[mask]
+    out = torch.zeros(1 + entropy, *mask.shape, device=mask.device)
+    out[:, mask] = token_logprobs(policy, states, targets, temperature, entropy)
+    return (out[0], out[1]) if entropy else out[0]
+
+
+def token_logprobs(
+    policy: PreTrainedModel, states: Tensor, targets: Tensor, temperature: float = 1.0, entropy: bool = False
+) -> Tensor:
+    """Log-probabilities of tokens given the last hidden states that predict them.
+
+    Logits are computed in chunks of at most `LOGITS_CHUNK`, again in the backward pass.
+
+    Args:
+        states: (N,d).
+        targets: (N,) int64.
+        entropy: add a second row, the entropy of each distribution.
+
+    Returns:
+        (1,N) float32 in nats, or (2,N).
+    """
     rows = max(1, LOGITS_CHUNK // int(policy.config.vocab_size))
     pieces = list(zip(torch.split(states, rows), torch.split(targets, rows), strict=True))
     # Only recomputing keeps the memory down in training: the backward pass wants every chunk's softmax.
@@ -258,9 +279,7 @@ def response_logprobs(
         else _token_logprobs(policy, *piece, temperature, entropy)
         for piece in pieces
     ]
-    out = torch.zeros(1 + entropy, *mask.shape, device=mask.device)
-    out[:, mask] = torch.cat(values, dim=1)
-    return (out[0], out[1]) if entropy else out[0]
+    return torch.cat(values, dim=1)
 
 
 def _score(model: PreTrainedModel, states: Tensor) -> Tensor:

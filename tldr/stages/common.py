@@ -13,13 +13,14 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.config import Lengths, Precision, Training, one
-from tldr.data.formats import decode_response, encode_queries
+from tldr.data.formats import Source, decode_response
+from tldr.data.tokenized import encode_queries
 from tldr.data.tokenizer import load_tokenizer
 from tldr.errors import UsageError
 from tldr.models.generate import generate
 from tldr.models.ladder import load_policy
 from tldr.models.reward import load_reward
-from tldr.records import Info, Post, read_records
+from tldr.records import Post, read_records
 from tldr.train.batching import micro_batches
 from tldr.train.precision import prepare_cpu, resolve_precision
 from tldr.train.rng import generator
@@ -127,7 +128,7 @@ def read_posts(place: Path, name: str, *, references: bool = False) -> list[Post
 
 
 def encode_posts(
-    tokenizer: PreTrainedTokenizerBase, posts: Sequence[Post | Info], lengths: Lengths
+    tokenizer: PreTrainedTokenizerBase, posts: Sequence[Source], lengths: Lengths
 ) -> list[list[int]]:
     """Queries in tokens, truncated by the paper's rule (`tldr.data.formats`)."""
     return encode_queries(tokenizer, posts, lengths.query)

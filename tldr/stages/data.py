@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tldr.config import DataStage, FileData
-from tldr.data.sources import check_disjoint, load_comparisons, load_posts, post_keys
+from tldr.data.cnndm import load_articles
+from tldr.data.hub.convention import Convention, convention, same_convention
+from tldr.data.hub.place import posts_at, rankings_at
+from tldr.data.leakage import check_leaks, folder_keys
+from tldr.data.sources import check_disjoint, load_posts, post_keys
 from tldr.data.tokenizer import load_tokenizer, train_bpe
 from tldr.errors import UsageError
-from tldr.records import Post, write_json, write_records
+from tldr.records import Post, Ranking, ReadReport, write_json, write_records
 from tldr.stages.context import RunContext
+from tldr.strict_json import parse_object
 from tldr.toy.generate import generate_toy
 from tldr.train.metrics import Progress
 
-SETS = ("sft", "ppo", "valid1", "valid2")
+log = logging.getLogger(__name__)
 
 
 def run(ctx: RunContext[DataStage]) -> None:
-    """Write ``sft``, ``ppo``, ``valid1``, ``valid2`` and ``corpus`` as JSON lines, and ``tokenizer/``.
+    """Write ``sft``, ``ppo``, ``valid1``, ``valid2``, ``corpus``, ``cnndm`` as JSON lines; ``tokenizer/``.
 
-    A study that would train on its evaluation posts is refused (by id and by body).
+    A study that would train on its evaluation posts is refused (`tldr.data.leakage`).
 
     Raises:
-        UsageError: a file is missing or empty, or posts are shared between training and evaluation.
+        UsageError: a file is missing or empty, or sets share posts that they may not share.
+        RecordError: a bad line, with `on_error: stop`.
     """
     source = ctx.settings.data
     progress = Progress(ctx.folder, total=2)
@@ -33,11 +40,7 @@ def run(ctx: RunContext[DataStage]) -> None:
     else:
         generate_toy(source, ctx.folder)
     progress.update(1)
-    keys = {name: post_keys(load_posts(ctx.folder / f"{name}.jsonl")) for name in SETS}
-    check_disjoint(
-        {name: keys[name] for name in ("sft", "ppo")}, {name: keys[name] for name in ("valid1", "valid2")}
-    )
-    check_disjoint({"valid1": keys["valid1"]}, {"valid2": keys["valid2"]})
+    check_leaks(folder_keys(ctx.folder))
     spec = ctx.settings.tokenizer
     if spec.path is not None:
         tokenizer = load_tokenizer(spec.path)
@@ -48,7 +51,7 @@ def run(ctx: RunContext[DataStage]) -> None:
 
 
 def _collect(source: FileData, folder: Path) -> None:
-    """Copy the user's records; without body-filtered posts the SFT posts stand in, and it is noted."""
+    """Copy the user's records; bad lines set aside, and SFT posts standing in for PPO's, are noted."""
     files = {
         "sft": source.sft,
         "ppo": source.ppo or source.sft,
@@ -56,19 +59,43 @@ def _collect(source: FileData, folder: Path) -> None:
         "valid2": source.valid2,
     }
     counts: dict[str, int] = {}
+    white_space: dict[str, Convention] = {}
+    reports = {name: ReadReport(Path(path)) for name, path in files.items()}
     for name, path in files.items():
-        posts = load_posts(path)
+        posts = posts_at(path, on_error=source.on_error, report=reports[name])
+        white_space[name] = convention(posts)
         if name != "ppo" and any(post.summary is None for post in posts):
             raise UsageError("a post has no summary", where=path, remedy=f"{name} posts need their reference")
         write_records(folder / f"{name}.jsonl", posts)
         counts[name] = len(posts)
+    rankings: list[Ranking] = []
     if source.comparisons is not None:
-        rankings = load_comparisons(source.comparisons)
+        reports["rankings"] = ReadReport(Path(source.comparisons))
+        rankings = rankings_at(source.comparisons, on_error=source.on_error, report=reports["rankings"])
+        white_space["comparisons"] = convention(rankings)
         write_records(folder / "rankings.jsonl", rankings)
         counts["rankings"] = len(rankings)
+    if source.cnndm is not None:
+        articles = load_articles(source.cnndm)
+        write_records(folder / "cnndm.jsonl", articles)
+        counts["cnndm"] = len(articles)
+        trained = [row for row in rankings if row.split == "train"]
+        check_disjoint({"labels/train": post_keys(trained)}, {"cnndm": post_keys(articles)})
     if source.corpus is not None:
         (folder / "corpus.jsonl").write_bytes(Path(source.corpus).read_bytes())
-    write_json(folder / "manifest.json", {"records": counts, "ppo_posts_are_sft_posts": source.ppo is None})
+    notes = same_convention(white_space)
+    for note in notes:
+        log.warning("%s", note)
+    manifest: dict[str, Any] = {
+        "records": counts,
+        "ppo_posts_are_sft_posts": source.ppo is None,
+        "white_space": {name: one.to_json() for name, one in white_space.items()} | {"notes": notes},
+    }
+    if bad := [line for report in reports.values() for line in report.bad]:
+        manifest["bad_lines"] = {name: len(report.bad) for name, report in reports.items() if report.bad}
+        (folder / "bad_lines.txt").write_text("\n".join(bad) + "\n", encoding="utf-8")
+        log.warning("%d bad lines set aside: %s", len(bad), folder / "bad_lines.txt")
+    write_json(folder / "manifest.json", manifest)
 
 
 def _texts(folder: Path) -> Iterator[str]:
@@ -97,12 +124,13 @@ def read_corpus(folder: Path) -> list[dict[str, str | int]]:
             "no pretraining corpus", where=path, remedy="give data.corpus, or start the ladder from paths"
         )
     documents = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            document = json.loads(line)
-            if not isinstance(document["text"], str) or not document["text"]:
-                raise TypeError("text is empty or no string")
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"not a corpus document: {error!r}", where=f"{path}:{number}") from None
-        documents.append(document)
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                document = parse_object(line)
+                if not isinstance(document.get("text"), str) or not document["text"]:
+                    raise ValueError("text is empty, missing or no string")
+            except ValueError as error:
+                raise UsageError(f"not a corpus document: {error}", where=f"{path}:{number}") from None
+            documents.append(document)
     return documents

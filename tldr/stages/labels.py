@@ -14,7 +14,8 @@ from itertools import cycle, islice
 from typing import Any, Literal
 
 from tldr.config import Labels
-from tldr.data.sources import body_hash, check_disjoint, load_comparisons, post_keys
+from tldr.data.leakage import check_leaks, folder_keys, label_keys
+from tldr.data.sources import body_hash, load_comparisons
 from tldr.errors import UsageError
 from tldr.records import Post, Ranking, write_json, write_records
 from tldr.stages.common import (
@@ -193,10 +194,12 @@ def agreement(a: Ranking, b: Ranking) -> tuple[int, int]:
 
 
 def _split_given(ctx: RunContext[Labels]) -> None:
-    """The user's labels by their own splits; a study that would train on validation posts is refused."""
-    rows = load_comparisons(ctx.inputs["data"] / "rankings.jsonl")
+    """The user's labels by their own splits, or in folds; leaks (`tldr.data.leakage`) are refused."""
+    data = ctx.inputs["data"]
+    rows, keys = load_comparisons(data / "rankings.jsonl"), folder_keys(data)
     if ctx.settings.folds is not None:
         for number, fold in enumerate(split_folds(rows, ctx.settings.folds)):
+            check_leaks(keys | label_keys(fold))
             for split, rankings in fold.items():
                 write_records(ctx.folder / f"fold-{number}" / f"{split}.jsonl", rankings)
         return
@@ -208,8 +211,7 @@ def _split_given(ctx: RunContext[Labels]) -> None:
             where="data.comparisons",
             remedy="give rows of train, valid1 (to select on) and valid2 (to report on)",
         )
-    keys = {split: post_keys(rankings) for split, rankings in splits.items()}
-    check_disjoint({"train": keys["train"]}, {split: keys[split] for split in ("valid1", "valid2")})
+    check_leaks(keys | label_keys(splits))
     for split, rankings in splits.items():
         write_records(ctx.folder / f"{split}.jsonl", rankings)
 

@@ -10,9 +10,9 @@ import random
 from collections.abc import Iterable
 
 from tldr.config import Pairs
-from tldr.data.formats import encode_responses
 from tldr.data.probes import Prober, as_comparison
 from tldr.data.sources import load_comparisons
+from tldr.data.tokenized import encode_responses
 from tldr.records import Comparison, Post, write_records
 from tldr.stages.common import (
     Device,

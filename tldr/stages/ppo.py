@@ -3,14 +3,15 @@
 One iteration: sample episodes (`rollout.collect`), then `epochs` passes over them in minibatches.
 Policy and value function are separate networks with an optimizer each; the reference is the frozen
 SFT model. REINFORCE and RLOO use the same loop with whole-episode advantages and no value network.
+Several processes share each batch of queries; all of them hold all episodes.
 """
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,25 +19,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.config import PPO, one
-from tldr.data.formats import decode_response
 from tldr.errors import UsageError
 from tldr.mathematics.kl import adaptive_beta
 from tldr.mathematics.ppo import policy_loss, policy_stats, value_loss, value_stats
-from tldr.models.ladder import save_policy
-from tldr.models.packed import response_logprobs, response_values
+from tldr.models.ladder import load_policy, save_policy
+from tldr.models.packed import PackedBatch, response_logprobs, response_values
 from tldr.models.reward import load_reward, save_reward, value_from_reward
 from tldr.records import Sample, read_records, write_records
 from tldr.stages.common import (
     Device,
-    Draw,
     as_model,
     checkpoint_folder,
     encode_posts,
     eos_id,
     left_pad,
-    moved,
-    open_policy,
-    open_reward,
     open_tokenizer,
     pad_id,
     read_posts,
@@ -44,13 +40,22 @@ from tldr.stages.common import (
 from tldr.stages.context import RunContext
 from tldr.stages.data import read_corpus
 from tldr.stages.pretrain import Document, TextBatch, collate_documents, encode_documents, language_loss
-from tldr.stages.rollout import Episodes, Models, Rollout, collect, rollout_metrics
-from tldr.stages.samples import policy_name, to_sample
-from tldr.stages.scoring import gold_scores, has_gold
+from tldr.stages.rollout import (
+    Episodes,
+    Experience,
+    Models,
+    Rollout,
+    collect,
+    rollout_metrics,
+    rollout_samples,
+    with_advantages,
+)
 from tldr.train.batching import BatchPlan, micro_batches
+from tldr.train.frozen import Frozen
 from tldr.train.loop import TrainLoop
+from tldr.train.processes import copy_weights, make_accelerator
 from tldr.train.rng import derive, generator, permutation
-from tldr.train.stepper import Loss, Stepper, make_accelerator
+from tldr.train.stepper import Loss, Stepper
 
 Metrics = dict[str, float]
 ROLLOUTS = "rollouts"
@@ -70,7 +75,11 @@ class MicroBatch:
 
 
 class PPOStage:
-    """The networks and data of one PPO run, and what an iteration does with them."""
+    """The networks and data of one PPO run, and what an iteration does with them.
+
+    Raises:
+        UsageError: the processes cannot share a batch.
+    """
 
     def __init__(self, ctx: RunContext[PPO]):
         self.ctx, self.settings = ctx, ctx.settings
@@ -81,21 +90,59 @@ class PPOStage:
         self.tokenizer: PreTrainedTokenizerBase = open_tokenizer(ctx.inputs["policy"])
         self.posts = read_posts(ctx.inputs["data"], "ppo")
         self.queries = encode_posts(self.tokenizer, self.posts, ctx.lengths)
-        policy = open_policy(ctx.inputs["policy"], self.device)
+        # On the CPU until the stepper places it: whole it may be too large for the device.
+        policy = load_policy(checkpoint_folder(ctx.inputs["policy"]))
         self.documents = self._documents(int(policy.config.max_position_embeddings))
+        self._copy = self._sampling_copy(policy)
         self.stepper = self._stepper(policy)
-        self.models = Models(
-            policy=as_model(self.stepper.modules["policy"]),
-            value=self._value(self.stepper.modules),
-            reference=open_policy(ctx.inputs["reference"], self.device),
-            reward=open_reward(ctx.inputs["reward"], self.device),
-        )
+        self.reference = self._frozen(load_policy, "reference")
+        self.reward = self._frozen(load_reward, "reward")
+        queries = self.batch // self.settings.samples_per_query
+        processes, parts = self.accelerator.num_processes, self.settings.minibatches
+        if queries % processes or queries // parts < processes:
+            raise UsageError(
+                f"{processes} processes cannot share {queries} queries in {parts} minibatches",
+                where="ppo.batch",
+                remedy="make the queries a multiple of the processes, and each minibatch no smaller",
+            )
         self.plan = BatchPlan(
             [0] * len(self.queries),
-            self.batch // self.settings.samples_per_query,
+            queries,
             self.seed,
             updates=max(1, one(self.settings.episodes) // self.batch),
             keep_last=False,
+        )
+        self.loop = TrainLoop("ppo", ctx.folder, self.stepper, self.plan.total_updates, self.settings)
+
+    def _frozen(self, load: Any, name: str) -> Frozen:
+        dtype = torch.bfloat16 if self.settings.frozen_dtype == "bf16" else torch.float32
+        model = load(checkpoint_folder(self.ctx.inputs[name]), dtype=dtype)
+        return Frozen(model, self.settings.frozen_place, self.device.device)
+
+    def _sampling_copy(self, policy: PreTrainedModel) -> PreTrainedModel | None:
+        """A plain copy to sample from, where the trained weights are sharded or cast at every token."""
+        half = self.device.precision == "bf16"
+        if not (self.accelerator.is_fsdp2 or (half and self.device.device.type == "cuda")):
+            return None
+        made = copy.deepcopy(policy).requires_grad_(False)
+        return nn.Module.to(made, self.device.device, torch.bfloat16 if half else torch.float32)
+
+    def _models(self) -> Models:
+        """The networks of one rollout; the copy to sample from is brought up to date."""
+        policy = as_model(self.stepper.modules["policy"])
+        if self._copy is not None:
+            copy_weights(policy, self._copy)
+
+        def judged(parts: nn.ModuleDict, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+            logprobs = response_logprobs(as_model(parts["policy"]), batch, self.settings.temperature)
+            value = self._value(parts)
+            return logprobs, torch.zeros_like(logprobs) if value is None else response_values(value, batch)
+
+        return Models(
+            sampler=self._copy or policy,
+            trained=lambda batch: self.stepper.call(judged, batch),
+            reference=self.reference,
+            reward=self.reward,
         )
 
     def _stepper(self, policy: PreTrainedModel) -> Stepper:
@@ -105,10 +152,10 @@ class PPOStage:
             add_value_head(policy)
         elif self.settings.algorithm == "ppo":
             reward = load_reward(checkpoint_folder(self.ctx.inputs["reward"]))
-            modules["value"] = moved(value_from_reward(reward), self.device)
+            modules["value"] = value_from_reward(reward)
         value_lr = self.settings.value_lr
         lrs = {"value": one(value_lr)} if value_lr is not None and "value" in modules else {}
-        return Stepper(self.accelerator, modules, self.settings.optimizer, self.seed, lrs)
+        return Stepper(self.accelerator, modules, self.settings, self.seed, lrs)
 
     def _value(self, modules: Mapping[str, nn.Module] | nn.ModuleDict) -> PreTrainedModel | None:
         """What estimates values: a network of its own, or the policy with its head."""
@@ -122,44 +169,59 @@ class PPOStage:
         return encode_documents(read_corpus(self.ctx.inputs["data"]), self.tokenizer, context)
 
     def rollout(self, iteration: int, beta: float) -> Rollout:
-        """Sample and score this iteration's episodes."""
+        """Sample and score this iteration's episodes, each process its share of them."""
+        return with_advantages(self._experience(iteration), self.settings, beta)
+
+    def _experience(self, iteration: int) -> Experience:
         rows = self.plan.batch(iteration)
         query, mask = left_pad([self.queries[i] for i in rows], pad_id(self.tokenizer))
+        # Of the whole batch, and drawn on the CPU: the same whatever the processes and the device.
+        shape = (len(rows), self.settings.samples_per_query, self.ctx.lengths.response)
+        uniform = torch.rand(shape, generator=generator(self.seed, "rollout", iteration), dtype=torch.float64)
+        share = len(rows) // self.accelerator.num_processes
+        mine = slice(share * self.accelerator.process_index, share * (self.accelerator.process_index + 1))
         episodes = Episodes(
-            query,
-            mask,
-            eos_id(self.tokenizer),
-            pad_id(self.tokenizer),
-            self.ctx.lengths.response,
-            generator(self.seed, "rollout", iteration, device=self.device.device),
+            query[mine], mask[mine], uniform[mine], eos_id(self.tokenizer), pad_id(self.tokenizer)
         )
-        return collect(self.models, episodes, self.settings, beta, self.device, self._micro_batch(len(rows)))
+        collected = collect(
+            self._models(), episodes, self.settings, self.device, self._micro_batch(), self.loop.pause
+        )
+        return collected.gathered(self.accelerator)
 
-    def _micro_batch(self, queries: int) -> int:
-        """Queries a forward pass: the setting, or a whole minibatch."""
-        asked = self.settings.micro_batch
-        return min(queries if asked is None else one(asked), queries // self.settings.minibatches)
+    def _micro_batch(self) -> int:
+        """Queries a forward pass: the setting, or a process's whole share of a minibatch."""
+        asked, settings = self.settings.micro_batch, self.settings
+        queries = self.batch // settings.samples_per_query // settings.minibatches
+        share = max(1, queries // int(self.accelerator.num_processes))
+        return share if asked is None else min(one(asked), share)
 
-    def minibatches(self, rollout: Rollout, iteration: int, epoch: int) -> list[list[MicroBatch]]:
-        """The queries in a fresh order, each in exactly one minibatch; its samples stay together."""
-        queries = len(rollout.batch)
-        order = permutation(queries, self.seed, "minibatch", iteration, epoch)
-        size = queries // self.settings.minibatches
-        return [
-            self._micro_batches(rollout, order[start : start + size], iteration, epoch)
-            for start in range(0, queries, size)
-        ]
+    def minibatch(self, rollout: Rollout, iteration: int, step: int) -> list[MicroBatch]:
+        """This process's share of the queries of one of an iteration's optimizer steps.
 
-    def _micro_batches(self, rollout: Rollout, rows: Tensor, iteration: int, epoch: int) -> list[MicroBatch]:
-        parts = micro_batches(rows.tolist(), self._micro_batch(len(rollout.batch)))
+        In every epoch the queries come in a fresh order, each in exactly one minibatch; its samples
+        stay together.
+        """
+        epoch, place = divmod(step, self.settings.minibatches)
+        size = len(rollout) // self.settings.minibatches
+        order = permutation(len(rollout), self.seed, "minibatch", iteration, epoch)
+        rows = order[place * size : (place + 1) * size]
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        parts = micro_batches(rows.tolist(), self._micro_batch(), rank, processes)
         selected = [rollout.select(torch.tensor(part)) for part in parts]
         if not self.settings.ptx_coef:
             return [MicroBatch(part) for part in selected]
         texts = self._ptx_texts(len(rows) * self.settings.samples_per_query, int(rows[0]), iteration, epoch)
-        per_part = [texts[i :: len(selected)] for i in range(len(selected))]
-        batches = [collate_documents(part, pad_id(self.tokenizer), 1.0) for part in per_part]
-        weight = sum(float(batch.weights.sum()) for batch in batches)
-        tokens = float(rollout.batch.response_mask[rows].sum())
+        passes = len(parts) * processes
+        if len(texts) < passes:
+            raise UsageError(
+                f"{len(texts)} pretraining texts a minibatch for {passes} forward passes",
+                where="ppo.ptx_ratio",
+                remedy="raise it, or micro_batch",
+            )
+        mine = [texts[rank + i * processes :: passes] for i in range(len(parts))]
+        batches = [collate_documents(part, pad_id(self.tokenizer), 1.0) for part in mine]
+        weight = sum(len(text.ids) - 1 for text in texts)
+        tokens = float(rollout.response_mask[rows].sum())
         device = self.device.device
         return [
             MicroBatch(part, text.to(device), self.settings.ptx_coef * tokens / weight)
@@ -214,28 +276,23 @@ class PPOStage:
         clip = self.settings.value_clip
         return value_loss(*old, clip=clip, count=1.0), value_stats(*old, clip=clip)
 
-    def iteration(self, index: int, extra: dict[str, float]) -> Metrics:
+    def iteration(self, index: int) -> Metrics:
         """One rollout and the updates on it; figures of the first minibatch show that nothing moved yet."""
+        extra = self.loop.extra
         beta = extra.get("beta", one(self.settings.beta))
-        rollout = self.rollout(index, beta)
+        rollout = with_advantages(self._begun(index), self.settings, beta)
         row: Metrics = {
             "beta": beta,
             "episodes": float((index + 1) * self.batch),
             **rollout_metrics(rollout, beta),
         }
-        if self.models.value is not None:
+        if self._value(self.stepper.modules) is not None:
+            values = rollout.values
             spread = value_stats(
-                rollout.values,
-                rollout.values,
-                rollout.returns,
-                rollout.batch.response_mask,
-                clip=self.settings.value_clip,
+                values, values, rollout.returns, rollout.response_mask, clip=self.settings.value_clip
             )
             row["explained_variance"] = float(spread["explained_variance"])
-        steps: list[Metrics] = []
-        for epoch in range(self.settings.epochs):
-            for minibatch in self.minibatches(rollout, index, epoch):
-                steps.append(self.stepper.step(self.loss, minibatch))
+        steps = self._steps(rollout, index)
         row |= {f"first_{name}": steps[0][name] for name in ("ratio", "approx_kl")}
         row |= summarise(steps)
         if self.settings.adaptive_kl is not None:
@@ -244,52 +301,61 @@ class PPOStage:
                 beta, row["kl"], target=control.target, horizon=control.horizon, episodes=self.batch
             )
         every, last = self.settings.keep_rollouts, index + 1 == self.plan.total_updates
-        if last or (every is not None and index % every == 0):
+        if self.accelerator.is_main_process and (last or (every is not None and index % every == 0)):
             self._save_rollout(rollout, index)
         return row
 
     def _save_rollout(self, rollout: Rollout, index: int) -> None:
-        """An iteration's episodes as samples, so that its logged KL can be computed again."""
-        rows = []
         posts = [self.posts[i] for i in self.plan.batch(index)]
-        mask, planted = rollout.batch.response_mask, has_gold(posts)
-        for b, post in enumerate(posts):
-            for k in range(self.settings.samples_per_query):
-                ids = rollout.batch.response[b, k][mask[b, k]].tolist()
-                draw = Draw(ids, decode_response(self.tokenizer, ids)[0], bool(rollout.stopped[b, k]))
-                gold = gold_scores(post, draw.text, draw.stopped) if planted else {}
-                rows.append(
-                    to_sample(
-                        self.ctx,
-                        post.id,
-                        draw,
-                        policy_name(self.ctx, "ppo"),
-                        temperature=self.settings.temperature,
-                        logprob=float(rollout.logprobs[b, k].sum()),
-                        logprob_sft=float(rollout.ref_logprobs[b, k].sum()),
-                        scores={"rm": float(rollout.scores[b, k])} | gold,
-                        tags={**self.ctx.tags, "iteration": index + 1},
-                    )
-                )
+        rows = rollout_samples(self.ctx, rollout, self.tokenizer, posts, index + 1)
         write_records(self.ctx.folder / ROLLOUTS / f"{index + 1:06d}.jsonl", rows)
+
+    def _begun(self, index: int) -> Experience:
+        """The iteration's episodes: sampled now, or those with which a run was stopped inside it."""
+        kept = self.loop.tensors
+        if self.loop.part == 0:
+            kept.update(self._experience(index).tensors())
+            self.loop.extra["done"] = []
+            self._pause(0)
+        return Experience(**kept).map(lambda tensor: tensor.to(self.device.device))
+
+    def _steps(self, rollout: Rollout, index: int) -> list[Metrics]:
+        """The optimizer steps of an iteration that are not made yet; the figures of all of them."""
+        done: list[Metrics] = self.loop.extra["done"]
+        total = self.settings.epochs * self.settings.minibatches
+        for step in range(len(done), total):
+            done.append(self.stepper.step(self.loss, self.minibatch(rollout, index, step)))
+            if step + 1 < total:
+                self._pause(step + 1)
+        self.loop.tensors.clear()
+        del self.loop.extra["done"]
+        return done
+
+    def _pause(self, steps: int) -> None:
+        every = self.settings.save_steps
+        self.loop.pause(steps + 1, due=every is not None and steps % every == 0)
 
     def save(self) -> None:
         """Write ``checkpoint/``, ``value/`` where it is a network of its own, and ``rollouts.jsonl``."""
-        settings, folder, models = self.settings, self.ctx.folder, self.models
+        settings, folder = self.settings, self.ctx.folder
+        whole = {name: self.stepper.whole(name) for name in self.stepper.modules}
+        if not self.accelerator.is_main_process:
+            return
         parts, joined = folder / ROLLOUTS, folder / f"{ROLLOUTS}.joined"
         if parts.is_dir():  # if not, a run that was killed here had joined them
             rows = [row for part in sorted(parts.glob("*.jsonl")) for row in read_records(part, Sample)]
             write_records(folder / f"{ROLLOUTS}.jsonl", rows)
             parts.rename(joined)
         shutil.rmtree(joined, ignore_errors=True)
+        models = {name: as_model(model) for name, model in whole.items() if model is not None}
         if settings.value_network == "shared":
-            del models.policy.score
-        elif models.value is not None and settings.save_value:
+            del models["policy"].score
+        elif "value" in models and settings.save_value:
             save_reward(
-                models.value, self.tokenizer, folder / "value", "Value network of the policy beside it."
+                models["value"], self.tokenizer, folder / "value", "Value network of the policy beside it."
             )
         save_policy(
-            models.policy,
+            models["policy"],
             self.tokenizer,
             folder / "checkpoint",
             f"{settings.algorithm.upper()} against a reward model, {one(settings.episodes):,} episodes, "
@@ -330,6 +396,5 @@ def run(ctx: RunContext[PPO]) -> None:
             remedy="lower the batch or give more posts",
         )
     stage = PPOStage(ctx)
-    loop = TrainLoop("ppo", ctx.folder, stage.stepper, stage.plan.total_updates, ctx.settings.save_every)
-    loop.run(partial(stage.iteration, extra=loop.extra))
+    stage.loop.run(stage.iteration)
     stage.save()

@@ -12,13 +12,15 @@ from tldr.config import Pretrain, one
 from tldr.data.formats import encode_texts
 from tldr.errors import UsageError
 from tldr.models.ladder import build_policy, parameter_count, save_policy
+from tldr.models.packed import token_logprobs
 from tldr.stages.common import as_model, eos_id, open_tokenizer, pad_id, share
 from tldr.stages.context import RunContext
 from tldr.stages.data import read_corpus
 from tldr.train.batching import BatchPlan
 from tldr.train.loop import TrainLoop
+from tldr.train.processes import make_accelerator
 from tldr.train.rng import derive
-from tldr.train.stepper import Loss, Stepper, make_accelerator
+from tldr.train.stepper import Loss, Stepper
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,11 @@ def run(ctx: RunContext[Pretrain]) -> None:
         one(settings.batch),
         derive(ctx.seed, "pretrain"),
         updates=one(settings.steps),
+        processes=accelerator.num_processes,
     )
-    stepper = Stepper(accelerator, {"policy": policy}, settings.optimizer, derive(ctx.seed, "pretrain"))
-    loop = TrainLoop("pretrain", ctx.folder, stepper, plan.total_updates, settings.save_every)
+    parameters = parameter_count(policy)
+    stepper = Stepper(accelerator, {"policy": policy}, settings, derive(ctx.seed, "pretrain"))
+    loop = TrainLoop("pretrain", ctx.folder, stepper, plan.total_updates, settings)
 
     def update(index: int) -> dict[str, float]:
         batches = [
@@ -82,13 +86,9 @@ def run(ctx: RunContext[Pretrain]) -> None:
         return stepper.step(language_loss, [batch.to(accelerator.device) for batch in batches])
 
     loop.run(update)
-    trained = as_model(stepper.modules["policy"])
-    save_policy(
-        trained,
-        tokenizer,
-        ctx.folder / "checkpoint",
-        f"Pretrained from scratch on the toy corpus, {parameter_count(policy):,} parameters.",
-    )
+    if (trained := stepper.whole("policy")) is not None:
+        card = f"Pretrained from scratch on the toy corpus, {parameters:,} parameters."
+        save_policy(as_model(trained), tokenizer, ctx.folder / "checkpoint", card)
 
 
 def encode_corpus(ctx: RunContext[Pretrain], tokenizer: PreTrainedTokenizerBase) -> list[Document]:
@@ -129,15 +129,13 @@ def collate_documents(documents: list[Document], pad: int, query_weight: float) 
 
 
 def language_loss(parts: nn.ModuleDict, batch: TextBatch) -> Loss:
-    """Weighted cross-entropy of next tokens; logits are computed only where a token has weight."""
+    """Weighted cross-entropy of next tokens; logits are computed, in chunks, where a token has weight."""
     policy = as_model(parts["policy"])
     ids = batch.ids.masked_fill(~batch.mask, 0)
     states = policy.base_model(
         input_ids=ids, attention_mask=batch.mask.long(), use_cache=False
     ).last_hidden_state
     counted = batch.weights[:, 1:] > 0
-    head: nn.Module = policy.get_output_embeddings()  # type: ignore[no-untyped-call]
-    logits = head(states[:, :-1][counted]).float()
-    losses = torch.nn.functional.cross_entropy(logits, batch.ids[:, 1:][counted], reduction="none")
+    logprobs = token_logprobs(policy, states[:, :-1][counted], batch.ids[:, 1:][counted])[0]
     weights = batch.weights[:, 1:][counted]
-    return Loss((losses * weights).sum(), weights.sum(), tokens=batch.mask.sum())
+    return Loss(-(logprobs * weights).sum(), weights.sum(), tokens=batch.mask.sum())

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tldr.config import Reward, one
-from tldr.data.formats import encode_responses
+from tldr.config import Lengths, Reward, one
+from tldr.data.leakage import check_leaks, folder_keys, label_keys
 from tldr.data.sources import load_comparisons
+from tldr.data.tokenized import encode_responses
 from tldr.errors import UsageError
 from tldr.mathematics.losses import kway_loss, ordered_pairs, pair_accuracy
 from tldr.models.packed import PackedBatch, collate, response_scores
@@ -42,8 +43,9 @@ from tldr.stages.context import RunContext
 from tldr.stages.scoring import Scorer
 from tldr.train.batching import BatchPlan
 from tldr.train.loop import TrainLoop
+from tldr.train.processes import make_accelerator
 from tldr.train.rng import derive
-from tldr.train.stepper import Loss, Stepper, make_accelerator
+from tldr.train.stepper import Loss, Stepper
 
 RECHECKED = 64
 """References that the saved model scores once more, which shows that it carries the shift."""
@@ -88,9 +90,13 @@ def run(ctx: RunContext[Reward]) -> None:
     if ctx.settings.fold is not None:
         labels = [place / f"fold-{ctx.settings.fold}" for place in labels]
     rankings = {name: read_rankings(labels, name) for name in ("train", "valid1", "valid2")}
-    splits = {name: encode_rankings(ctx, tokenizer, rows) for name, rows in rankings.items()}
+    # the labels may come from elsewhere, where no stage has held them against the evaluation posts
+    check_leaks(folder_keys(ctx.inputs["data"], ("valid1", "valid2")) | label_keys(rankings))
+    splits = {name: encode_rankings(tokenizer, rows, ctx.lengths) for name, rows in rankings.items()}
     train = splits["train"][: ctx.settings.limit]
     model = train_reward(ctx, train, tokenizer)
+    if model is None:
+        return
     evaluation, scores = finish(ctx, model, tokenizer, splits)
     if ctx.settings.fold is not None:
         write_records(ctx.folder / "predictions.jsonl", predictions(rankings["valid2"], scores))
@@ -118,12 +124,12 @@ def read_rankings(labels: list[Path], name: str) -> list[Ranking]:
 
 
 def encode_rankings(
-    ctx: RunContext[Reward], tokenizer: PreTrainedTokenizerBase, rankings: list[Ranking]
+    tokenizer: PreTrainedTokenizerBase, rankings: list[Ranking], lengths: Lengths
 ) -> list[Example]:
     """Rankings in tokens, within the RM's windows."""
-    queries = encode_posts(tokenizer, [ranking.info for ranking in rankings], ctx.lengths)
+    queries = encode_posts(tokenizer, [ranking.info for ranking in rankings], lengths)
     texts = [summary.text for ranking in rankings for summary in ranking.summaries]
-    responses = iter(encode_responses(tokenizer, texts, ctx.lengths.rm_response))
+    responses = iter(encode_responses(tokenizer, texts, lengths.rm_response))
     return [
         Example(query, [next(responses) for _ in ranking.summaries], ranking.rank)
         for query, ranking in zip(queries, rankings, strict=True)
@@ -159,18 +165,25 @@ def ranking_loss(parts: nn.ModuleDict, batch: RankedBatch) -> Loss:
 
 def train_reward(
     ctx: RunContext[Reward], train: list[Example], tokenizer: PreTrainedTokenizerBase
-) -> PreTrainedModel:
-    """Train from the SFT policy with a fresh head, one pass over the rankings by default."""
+) -> PreTrainedModel | None:
+    """Train from the SFT policy with a fresh head, one pass over the rankings by default.
+
+    The trained model is the first process's, which measures and saves it; the others' work is done.
+    """
     seed = derive(ctx.seed, "reward")
     settings = ctx.settings
     accelerator = make_accelerator(ctx.precision)
     model = reward_from_policy(checkpoint_folder(ctx.inputs["policy"]), seed=seed, pad_id=pad_id(tokenizer))
     freeze_lowest(model, settings.frozen_layers)
     plan = BatchPlan(
-        [example.length for example in train], one(settings.batch), seed, epochs=one(settings.epochs)
+        [example.length for example in train],
+        one(settings.batch),
+        seed,
+        epochs=one(settings.epochs),
+        processes=accelerator.num_processes,
     )
-    stepper = Stepper(accelerator, {"reward": model}, settings.optimizer, seed)
-    loop = TrainLoop("reward", ctx.folder, stepper, plan.total_updates, settings.save_every)
+    stepper = Stepper(accelerator, {"reward": model}, settings, seed)
+    loop = TrainLoop("reward", ctx.folder, stepper, plan.total_updates, settings)
 
     def update(index: int) -> dict[str, float]:
         rows = share(plan.batch(index), settings, accelerator)
@@ -178,7 +191,8 @@ def train_reward(
         return stepper.step(ranking_loss, [batch.to(accelerator.device) for batch in batches])
 
     loop.run(update)
-    return moved(as_model(stepper.modules["reward"]), Device.open(ctx.precision))
+    trained = stepper.whole("reward")
+    return None if trained is None else moved(as_model(trained), Device.open(ctx.precision))
 
 
 def freeze_lowest(model: PreTrainedModel, share: float) -> int:

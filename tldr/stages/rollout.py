@@ -2,161 +2,223 @@
 
 Everything here runs without gradients. Log-probabilities of the rollout, of the reference and of
 the update come from the same forward (`tldr.models.packed`) at the same temperature, so the ratio
-of the first minibatch is 1 and its KL is 0.
+of the first minibatch is 1 and its KL is 0. Several processes sample and score a share each; then
+all hold all episodes, so whitening and every statistic are the whole batch's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.config import PPO
+from tldr.data.formats import decode_response
 from tldr.mathematics.advantages import gae, reinforce_advantages, rloo_advantages
 from tldr.mathematics.kl import sequence_kl
 from tldr.mathematics.masking import whiten
 from tldr.mathematics.rewards import apply_eos_rule, token_rewards
 from tldr.models.generate import generate
-from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
-from tldr.stages.common import Device
+from tldr.models.packed import PackedBatch, response_logprobs, response_scores
+from tldr.records import Post, Sample
+from tldr.stages.common import Device, Draw
+from tldr.stages.context import RunContext
+from tldr.stages.samples import policy_name, to_sample
+from tldr.stages.scoring import gold_scores, has_gold
+from tldr.train.frozen import Frozen
 
 
 @dataclass(frozen=True)
 class Models:
-    """The four networks of PPO (P 3.4): policy and value learn, reference and reward are frozen."""
+    """The four networks of PPO (P 3.4): policy and value learn, reference and reward are frozen.
 
-    policy: PreTrainedModel
-    value: PreTrainedModel | None
-    reference: PreTrainedModel
-    reward: PreTrainedModel
+    Attributes:
+        sampler: the policy, whole, to sample from.
+        trained: log-probabilities under the policy and values of a batch's response tokens, both
+            (B,K,R), by the forward pass that training uses.
+    """
+
+    sampler: PreTrainedModel
+    trained: Callable[[PackedBatch], tuple[Tensor, Tensor]]
+    reference: Frozen
+    reward: Frozen
 
 
 @dataclass(frozen=True)
-class Rollout:
+class Experience:
     """B queries with K responses of at most R tokens; per-token tensors are (B,K,R), 0 at padding.
 
-    `scores` (B,K) are the reward model's, before any EOS rule; `rewards` hold the KL penalty at
-    every token and the score at the last real one.
+    `scores` (B,K) are the reward model's, before any EOS rule.
     """
 
-    batch: PackedBatch
+    query: Tensor
+    query_mask: Tensor
+    response: Tensor
+    response_mask: Tensor
     stopped: Tensor
     scores: Tensor
     logprobs: Tensor
     ref_logprobs: Tensor
     values: Tensor
+
+    @property
+    def batch(self) -> PackedBatch:
+        """What the forward passes take."""
+        return PackedBatch(self.query, self.query_mask, self.response, self.response_mask)
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same with every tensor changed."""
+        return type(self)(**{name: function(tensor) for name, tensor in self.tensors().items()})
+
+    def select(self, rows: Tensor) -> Self:
+        """The episodes of some queries."""
+        return self.map(lambda tensor: tensor[rows])
+
+    def gathered(self, accelerator: Accelerator) -> Experience:
+        """All processes' episodes (as many each), in the order of the processes, in every process."""
+        if accelerator.num_processes == 1:
+            return self
+        width = accelerator.gather(torch.tensor([self.response.shape[-1]], device=self.query.device)).max()
+        wide = _widened(self.tensors(), int(width))
+        return Experience(**{name: accelerator.gather(tensor.contiguous()) for name, tensor in wide.items()})
+
+
+@dataclass(frozen=True)
+class Rollout(Experience):
+    """Episodes with what is learnt from them.
+
+    `rewards` hold the KL penalty at every token and the score at the last real one.
+    """
+
     rewards: Tensor
     advantages: Tensor
     returns: Tensor
 
-    def select(self, rows: Tensor) -> Self:
-        """The episodes of some queries."""
-        tensors = {part.name: getattr(self, part.name)[rows] for part in fields(self) if part.name != "batch"}
-        return type(self)(batch=self.batch.select(rows), **tensors)
-
 
 @dataclass(frozen=True)
 class Episodes:
-    """How an iteration's episodes are drawn."""
+    """How a share of an iteration's episodes is drawn.
+
+    `uniform` (B,K,max_new_tokens) float64 holds every draw's random number, so an episode depends on
+    its place in the batch alone, not on who samples it beside which others.
+    """
 
     query: Tensor
     query_mask: Tensor
+    uniform: Tensor
     eos_id: int
     pad_id: int
-    max_new_tokens: int
-    generator: torch.Generator
 
 
 @torch.no_grad()
 def collect(
-    models: Models, episodes: Episodes, settings: PPO, beta: float, device: Device, micro_batch: int
-) -> Rollout:
-    """Sample `settings.samples_per_query` responses a query and compute all that the update needs.
+    models: Models,
+    episodes: Episodes,
+    settings: PPO,
+    device: Device,
+    micro_batch: int,
+    pause: Callable[[], None],
+) -> Experience:
+    """Sample `settings.samples_per_query` responses a query and have the four networks judge them.
 
     Args:
-        beta: the KL coefficient of this iteration.
         micro_batch: queries a forward pass.
+        pause: called between forward passes; it may end the run.
     """
-    parts = []
+    parts: list[dict[str, Tensor]] = []
     for start in range(0, len(episodes.query), micro_batch):
-        with device.autocast():
-            parts.append(_forward(models, episodes, slice(start, start + micro_batch), settings, device))
+        parts.append(_sample(models.sampler, episodes, slice(start, start + micro_batch), settings, device))
+        pause()
     width = max(part["response"].shape[-1] for part in parts)
-    joined = {name: torch.cat([_widen(part[name], width, name) for part in parts]) for name in parts[0]}
-    batch = PackedBatch(
-        query=joined["query"],
-        query_mask=joined["query_mask"],
-        response=joined["response"],
-        response_mask=joined["response_mask"],
-    )
-    mask = batch.response_mask
-    scores = apply_eos_rule(
-        joined["scores"], joined["stopped"], missing=settings.eos.missing, value=settings.eos.value
-    )
-    rewards = token_rewards(scores, joined["logprobs"], joined["ref_logprobs"], mask, beta=beta)
-    if settings.whiten_rewards:
-        rewards = whiten(rewards, mask, shift_mean=False)
-    advantages, returns = _advantages(settings, rewards, joined["values"], mask)
-    if settings.whiten_advantages:
-        advantages = whiten(advantages, mask, shift_mean=True)
-    return Rollout(
-        batch=batch,
-        stopped=joined["stopped"],
-        scores=joined["scores"],
-        logprobs=joined["logprobs"],
-        ref_logprobs=joined["ref_logprobs"],
-        values=joined["values"],
-        rewards=rewards,
-        advantages=advantages,
-        returns=returns,
-    )
+    batches = [
+        PackedBatch(part["query"], part["query_mask"], part["response"], part["response_mask"])
+        for part in parts
+    ]
+    for part, batch in zip(parts, batches, strict=True):
+        with device.autocast():
+            logprobs, values = models.trained(batch)
+        part |= {"logprobs": logprobs, "values": values * batch.response_mask}
+        pause()
+    with models.reference.at_work() as call:
+        for part, batch in zip(parts, batches, strict=True):
+            with device.autocast():
+                part["ref_logprobs"] = call(response_logprobs, batch, settings.temperature)
+    with models.reward.at_work() as call:
+        for part, batch in zip(parts, batches, strict=True):
+            with device.autocast():
+                part["scores"] = call(response_scores, batch)
+    wide = [_widened(part, width) for part in parts]
+    return Experience(**{name: torch.cat([part[name] for part in wide]) for name in wide[0]})
 
 
-def _forward(
-    models: Models, episodes: Episodes, rows: slice, settings: PPO, device: Device
+def _sample(
+    sampler: PreTrainedModel, episodes: Episodes, rows: slice, settings: PPO, device: Device
 ) -> dict[str, Tensor]:
-    """Generate for some queries and run the four networks over what came out."""
     query = episodes.query[rows].to(device.device)
     query_mask = episodes.query_mask[rows].to(device.device)
-    drawn = generate(
-        models.policy,
-        query,
-        query_mask,
-        n=settings.samples_per_query,
-        max_new_tokens=episodes.max_new_tokens,
-        temperature=settings.temperature,
-        top_p=1.0,
-        eos_id=episodes.eos_id,
-        pad_id=episodes.pad_id,
-        generator=episodes.generator,
-    )
-    batch = PackedBatch(query=query, query_mask=query_mask, response=drawn.response, response_mask=drawn.mask)
-    logprobs = response_logprobs(models.policy, batch, temperature=settings.temperature)
-    ref_logprobs = response_logprobs(models.reference, batch, temperature=settings.temperature)
-    values = torch.zeros_like(logprobs) if models.value is None else response_values(models.value, batch)
+    with device.autocast():
+        drawn = generate(
+            sampler,
+            query,
+            query_mask,
+            n=settings.samples_per_query,
+            max_new_tokens=episodes.uniform.shape[-1],
+            temperature=settings.temperature,
+            top_p=1.0,
+            eos_id=episodes.eos_id,
+            pad_id=episodes.pad_id,
+            uniform=episodes.uniform[rows].to(device.device),
+        )
     return {
         "query": query,
         "query_mask": query_mask,
         "response": drawn.response,
         "response_mask": drawn.mask,
         "stopped": drawn.stopped,
-        "scores": response_scores(models.reward, batch),
-        "logprobs": logprobs,
-        "ref_logprobs": ref_logprobs,
-        "values": values * drawn.mask,
     }
 
 
 _PER_TOKEN = {"response", "response_mask", "logprobs", "ref_logprobs", "values"}
 
 
-def _widen(tensor: Tensor, width: int, name: str) -> Tensor:
-    """Pad per-token tensors to a common response width (their masks are False there)."""
-    missing = width - tensor.shape[-1]
-    return torch.nn.functional.pad(tensor, (0, missing)) if name in _PER_TOKEN and missing else tensor
+def _widened(tensors: Mapping[str, Tensor], width: int) -> dict[str, Tensor]:
+    """Per-token tensors padded to a common response width (their masks are False there)."""
+    return {
+        name: torch.nn.functional.pad(tensor, (0, width - tensor.shape[-1])) if name in _PER_TOKEN else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+@torch.no_grad()
+def with_advantages(episodes: Experience, settings: PPO, beta: float) -> Rollout:
+    """Rewards, advantages and returns of all episodes of an iteration.
+
+    Args:
+        beta: the KL coefficient of this iteration.
+    """
+    mask = episodes.response_mask
+    scores = apply_eos_rule(
+        episodes.scores, episodes.stopped, missing=settings.eos.missing, value=settings.eos.value
+    )
+    rewards = token_rewards(scores, episodes.logprobs, episodes.ref_logprobs, mask, beta=beta)
+    if settings.whiten_rewards:
+        rewards = whiten(rewards, mask, shift_mean=False)
+    advantages, returns = _advantages(settings, rewards, episodes.values, mask)
+    if settings.whiten_advantages:
+        advantages = whiten(advantages, mask, shift_mean=True)
+    return Rollout(**episodes.tensors(), rewards=rewards, advantages=advantages, returns=returns)
 
 
 def _advantages(settings: PPO, rewards: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,7 +236,7 @@ def rollout_metrics(rollout: Rollout, beta: float) -> dict[str, float]:
     `kl` is the mean over episodes of log pi - log pi_SFT at the rollout temperature (estimator k1),
     the paper's KL axis; `reward` is the score, after no rule and before any whitening, minus beta kl.
     """
-    mask = rollout.batch.response_mask
+    mask = rollout.response_mask
     kl = sequence_kl(rollout.logprobs, rollout.ref_logprobs, mask).mean().item()
     score = rollout.scores.mean().item()
     return {
@@ -184,3 +246,39 @@ def rollout_metrics(rollout: Rollout, beta: float) -> dict[str, float]:
         "length": mask.sum(-1).float().mean().item(),
         "eos_rate": rollout.stopped.float().mean().item(),
     }
+
+
+def rollout_samples(
+    ctx: RunContext[PPO],
+    rollout: Rollout,
+    tokenizer: PreTrainedTokenizerBase,
+    posts: Sequence[Post],
+    iteration: int,
+) -> list[Sample]:
+    """An iteration's episodes as samples, so that its logged KL can be computed again.
+
+    Args:
+        posts: of the rollout's queries.
+        iteration: counted from 1.
+    """
+    rows = []
+    mask, planted = rollout.response_mask, has_gold(posts)
+    for b, post in enumerate(posts):
+        for k in range(mask.shape[1]):
+            ids = rollout.response[b, k][mask[b, k]].tolist()
+            draw = Draw(ids, decode_response(tokenizer, ids)[0], bool(rollout.stopped[b, k]))
+            gold = gold_scores(post, draw.text, draw.stopped) if planted else {}
+            rows.append(
+                to_sample(
+                    ctx,
+                    post.id,
+                    draw,
+                    policy_name(ctx, "ppo"),
+                    temperature=ctx.settings.temperature,
+                    logprob=float(rollout.logprobs[b, k].sum()),
+                    logprob_sft=float(rollout.ref_logprobs[b, k].sum()),
+                    scores={"rm": float(rollout.scores[b, k])} | gold,
+                    tags={**ctx.tags, "iteration": iteration},
+                )
+            )
+    return rows

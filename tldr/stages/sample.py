@@ -10,11 +10,10 @@ from tldr.stages.common import (
     Sampling,
     open_policy,
     open_tokenizer,
-    read_posts,
     sample_responses,
 )
 from tldr.stages.context import RunContext
-from tldr.stages.queries import check_window, policy_queries
+from tldr.stages.queries import check_window, policy_queries, reporting_set
 from tldr.stages.samples import policy_name, to_sample
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
@@ -23,16 +22,17 @@ from tldr.train.rng import derive
 def run(ctx: RunContext[Evaluation]) -> None:
     """Write ``samples.jsonl``: one `Sample` a post and way of sampling.
 
-    Inputs: ``policy`` (checkpoint or run folder), ``data`` (folder with ``valid2.jsonl``; a
-    tokenizer is taken from the checkpoint). A policy tagged ``method: pretrained`` is sampled
-    zero-shot: it also stops at a newline, as the paper's does (format table, stop token 198), and
-    has in-context examples from ``sft.jsonl`` before its query where `zero_shot` is set.
+    Inputs: ``policy`` (checkpoint or run folder; the tokenizer is taken from it), ``data`` (folder with
+    ``valid2.jsonl``, or ``cnndm.jsonl`` for the tag ``dataset: cnndm``). A policy tagged ``method:
+    pretrained`` is sampled zero-shot: it also stops at a newline, as the paper's does (format table,
+    stop token 198), and has in-context examples from ``sft.jsonl`` before its query where `zero_shot`
+    is set.
     """
     device = Device.open(ctx.precision)
     policy = open_policy(ctx.inputs["policy"], device)
     check_window(ctx, policy)
     tokenizer = open_tokenizer(ctx.inputs["policy"])
-    posts = read_posts(ctx.inputs["data"], "valid2")[: ctx.settings.posts]
+    posts = reporting_set(ctx)[: ctx.settings.posts]
     queries = policy_queries(ctx, tokenizer, posts)
     tags = {**ctx.tags, "params": parameter_count(policy)}
     rows: list[Sample] = []

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from tldr.config import Evaluation
 from tldr.data.formats import encode_response
 from tldr.errors import RecordError, UsageError
-from tldr.records import Post, Sample, TokenTrace, read_records, write_records
+from tldr.records import Article, Post, Sample, TokenTrace, read_records, write_records
 from tldr.stages.common import (
     Device,
     encode_posts,
@@ -19,10 +19,9 @@ from tldr.stages.common import (
     open_policy,
     open_reward,
     open_tokenizer,
-    read_posts,
 )
 from tldr.stages.context import RunContext
-from tldr.stages.queries import is_pretrained, policy_queries
+from tldr.stages.queries import is_pretrained, policy_queries, reporting_set
 from tldr.stages.scoring import Scorer, Tokens, gold_scores, has_gold, sample_ids
 from tldr.train.metrics import Progress
 
@@ -32,7 +31,7 @@ LOGPROBS = {"policy": "logprob", "sft": "logprob_sft"}
 def run(ctx: RunContext[Evaluation]) -> None:
     """Write ``samples.jsonl`` with scores filled in, and ``tokens.jsonl`` for the first way of sampling.
 
-    Inputs: ``samples`` (file or run folder), ``data`` (posts of the samples: ``valid2.jsonl``), and
+    Inputs: ``samples`` (file or run folder), ``data`` (``valid2.jsonl`` or ``cnndm.jsonl``), and
     any of ``policy``, ``sft``, ``reward``, ``ppo`` (a PPO run, for its value network and its KL
     coefficient); what is not given is not scored. Scores are named ``rm``, ``rm_reference``, ``gold``,
     ``gold_reference``, ``gold_preference`` and ``gold_<axis>``.
@@ -52,6 +51,7 @@ def run(ctx: RunContext[Evaluation]) -> None:
         progress.update(done)
     if has_gold(scored.posts):
         for sample, post, row in zip(samples, scored.posts, scores, strict=True):
+            assert isinstance(post, Post)
             row.update(gold_scores(post, sample.text, sample.stopped is not False))
     rows = [
         sample.model_copy(
@@ -70,7 +70,7 @@ class Samples:
 
     def __init__(self, ctx: RunContext[Evaluation], samples: list[Sample]):
         self.ctx, self.samples, self.device = ctx, samples, Device.open(ctx.precision)
-        known = {post.id: post for post in read_posts(ctx.inputs["data"], "valid2")}
+        known = {post.id: post for post in reporting_set(ctx)}
         self.posts = [_post_of(sample, known) for sample in samples]
         groups: dict[str, list[int]] = {}
         for index, sample in enumerate(samples):
@@ -97,7 +97,7 @@ class Samples:
                 row += self._reference(tokenizer, post)
         return Scorer(tokenizer, encode_posts(tokenizer, first, lengths), responses, self.device)
 
-    def _reference(self, tokenizer: PreTrainedTokenizerBase, post: Post) -> list[Tokens]:
+    def _reference(self, tokenizer: PreTrainedTokenizerBase, post: Post | Article) -> list[Tokens]:
         window = self.ctx.lengths.rm_response
         return [] if post.summary is None else [encode_response(tokenizer, post.summary, window)]
 
@@ -195,7 +195,7 @@ def _samples_file(place: Path) -> Path:
     return place / "samples.jsonl" if place.is_dir() else place
 
 
-def _post_of(sample: Sample, posts: dict[str, Post]) -> Post:
+def _post_of(sample: Sample, posts: dict[str, Post | Article]) -> Post | Article:
     if sample.id not in posts:
         raise RecordError(
             f"sample of post {sample.id}, which is not among the posts given",

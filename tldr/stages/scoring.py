@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tldr.config import Lengths
 from tldr.data.formats import encode_response
 from tldr.models.packed import PackedBatch, collate, response_logprobs, response_scores, response_values
-from tldr.records import Info, Post, Sample
+from tldr.records import Article, Info, Post, Sample
 from tldr.stages.common import Device, inference_batches, pad_id
 from tldr.toy.gold import preference_probability, utility
 
@@ -91,7 +91,7 @@ def sample_ids(sample: Sample, tokenizer: PreTrainedTokenizerBase, lengths: Leng
     return encode_response(tokenizer, sample.text, lengths.rm_response)
 
 
-def has_gold(posts: Sequence[Post]) -> bool:
+def has_gold(posts: Sequence[Post | Article]) -> bool:
     """Whether the posts carry the toy world's planted facts."""
     return all("facts" in (post.model_extra or {}) for post in posts)
 

@@ -7,6 +7,7 @@ to 10 %.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from tldr.config import SFT, one
-from tldr.data.formats import encode_responses
+from tldr.data.tokenized import encode_responses
 from tldr.models.ladder import disable_dropout, load_policy, save_policy, set_dropout
 from tldr.models.packed import PackedBatch, collate, response_logprobs
 from tldr.stages.common import (
@@ -28,10 +29,12 @@ from tldr.stages.common import (
 )
 from tldr.stages.context import RunContext
 from tldr.stages.pretrain import Document, collate_documents, language_loss
-from tldr.train.batching import BatchPlan
+from tldr.train.batching import BatchPlan, micro_batches
+from tldr.train.checkpoint import deal
 from tldr.train.loop import TrainLoop
+from tldr.train.processes import make_accelerator
 from tldr.train.rng import derive
-from tldr.train.stepper import Loss, Stepper, make_accelerator
+from tldr.train.stepper import Loss, Stepper
 
 Example = tuple[list[int], list[int]]
 """A query and its reference in tokens."""
@@ -54,7 +57,7 @@ class Best:
         """Put the kept weights back."""
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                parameter.copy_(self.tensors[name])
+                parameter.copy_(deal(self.tensors[name], parameter))
 
 
 def run(ctx: RunContext[SFT]) -> None:
@@ -76,9 +79,10 @@ def run(ctx: RunContext[SFT]) -> None:
         one(settings.batch),
         derive(ctx.seed, "sft"),
         epochs=one(settings.epochs),
+        processes=accelerator.num_processes,
     )
-    stepper = Stepper(accelerator, {"policy": policy}, settings.optimizer, derive(ctx.seed, "sft"))
-    loop = TrainLoop("sft", ctx.folder, stepper, plan.total_updates, settings.save_every)
+    stepper = Stepper(accelerator, {"policy": policy}, settings, derive(ctx.seed, "sft"))
+    loop = TrainLoop("sft", ctx.folder, stepper, plan.total_updates, settings)
     best = Best(loop.tensors, loop.extra)
 
     def batches(rows: list[int]) -> list[PackedBatch]:
@@ -98,16 +102,13 @@ def run(ctx: RunContext[SFT]) -> None:
 
     loop.on_update = on_update
     loop.run(update)
-    trained = as_model(stepper.modules["policy"])
     if settings.select == "valid_loss":
-        best.restore(trained)
-    disable_dropout(trained)
-    save_policy(
-        trained,
-        tokenizer,
-        ctx.folder / "checkpoint",
-        f"SFT on {len(examples):,} references, {one(settings.epochs):g} epochs.",
-    )
+        best.restore(stepper.modules["policy"])
+    if (whole := stepper.whole("policy")) is not None:
+        trained = as_model(whole)
+        disable_dropout(trained)
+        card = f"SFT on {len(examples):,} references, {one(settings.epochs):g} epochs."
+        save_policy(trained, tokenizer, ctx.folder / "checkpoint", card)
 
 
 def encode_examples(ctx: RunContext[SFT], tokenizer: PreTrainedTokenizerBase, name: str) -> list[Example]:
@@ -118,7 +119,7 @@ def encode_examples(ctx: RunContext[SFT], tokenizer: PreTrainedTokenizerBase, na
     return list(zip(queries, responses, strict=True))
 
 
-def pack(examples: list[Example], pad: int) -> PackedBatch:
+def pack(examples: Sequence[Example], pad: int) -> PackedBatch:
     """A batch with one response a query."""
     return collate([query for query, _ in examples], [[response] for _, response in examples], pad)
 
@@ -142,18 +143,21 @@ def full_text_loss(parts: nn.ModuleDict, batch: PackedBatch) -> Loss:
 
 
 def validation_loss(stepper: Stepper, examples: list[Example], pad: int, batch: int = 64) -> float:
-    """Mean loss of the reference tokens (nats a token), dropout off."""
+    """Mean loss of the reference tokens (nats a token), dropout off; the processes share the work.
+
+    Args:
+        batch: examples a forward pass.
+    """
     policy = stepper.modules["policy"]
     training = policy.training
     policy.eval()
-    total = count = 0.0
+    accelerator = stepper.accelerator
     ordered = sorted(examples, key=lambda example: len(example[0]) + len(example[1]))
+    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     with torch.no_grad():
-        for start in range(0, len(ordered), batch):
-            part = stepper.call(
-                response_loss, pack(ordered[start : start + batch], pad).to(stepper.accelerator.device)
-            )
-            assert isinstance(part, Loss)
-            total, count = total + float(part.total), count + float(part.count)
+        for rows in micro_batches(ordered, batch, accelerator.process_index, accelerator.num_processes):
+            part = stepper.call(response_loss, pack(rows, pad).to(accelerator.device))
+            sums += part.sums()[:2]
     policy.train(training)
-    return total / count
+    total, count = accelerator.reduce(sums, "sum").tolist()
+    return float(total / count)

@@ -7,16 +7,14 @@ taken for facts, repetition, and the paper's extractive baselines (title, lead-2
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable
 
+from tldr.data.sentences import sentences
 from tldr.records import Post
 from tldr.toy import authors, phrases
 from tldr.toy.world import Facts, facts_of, mentioned_elsewhere, other_value
 
 Writer = Callable[[random.Random, Post], str]
-
-_SENTENCE_END = re.compile(r"(?<=[.?])\s+")
 
 
 def complete(rng: random.Random, facts: Facts) -> str:
@@ -51,9 +49,9 @@ def _misreader(rng: random.Random, post: Post) -> str:
 
 
 def _repetitive(rng: random.Random, post: Post) -> str:
-    sentences = _SENTENCE_END.split(authors.careful(rng, facts_of(post)))
-    again = rng.choice(sentences)
-    return " ".join([*sentences[:3], again])
+    parts = sentences(authors.careful(rng, facts_of(post)))
+    again = rng.choice(parts)
+    return " ".join([*parts[:3], again])
 
 
 def _rambling(rng: random.Random, post: Post) -> str:
@@ -70,7 +68,7 @@ def _title(rng: random.Random, post: Post) -> str:
 
 
 def _lead_2(rng: random.Random, post: Post) -> str:
-    return " ".join(_SENTENCE_END.split(post.post)[:2])
+    return " ".join(sentences(post.post)[:2])
 
 
 WRITERS: dict[str, tuple[Writer, float]] = {

@@ -1,0 +1,132 @@
+"""One stage's rounds, measured: speed, share of the device's matrix products, peak memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any, get_args
+
+import torch
+
+from tldr.bench.work import Done, Setting, work_of
+from tldr.config import PPO, SFT, Reward, one
+from tldr.plan.flops import Cost, Row, plus, rollout_cost, step_cost, times
+from tldr.plan.memory import Options, Training
+from tldr.study.environment import environment
+from tldr.train.precision import Resolved, peak_flops
+
+STATUS, MEMORY = Path("/proc/self/status"), Path("/proc/meminfo")
+Result = dict[str, Any]
+"""A line of the results: a round, or under `ERROR` why there is none."""
+ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A stage of one size, and how it is measured.
+
+    Attributes:
+        work, options: of the same step in the plan, for its FLOPs; `planned` bytes at its peak.
+        rounds: those that count, of `updates` updates each; one update before them warms up.
+    """
+
+    study: str
+    stage: str
+    size: str
+    model: str
+    settings: SFT | Reward | PPO
+    setting: Setting
+    work: Training
+    options: Options
+    planned: float
+    rounds: int = 5
+    updates: int = 1
+
+    def named(self) -> Result:
+        """What was measured, for every line."""
+        micro = self.settings.micro_batch
+        return {
+            "study": self.study,
+            "stage": self.stage,
+            "size": self.size,
+            "model": self.model,
+            "parameters": self.work.shape.policy,
+            "batch": one(self.settings.batch),
+            "micro_batch": None if micro is None else one(micro),
+            "gradient_checkpointing": self.settings.gradient_checkpointing,
+            "lengths": self.setting.lengths.model_dump(),
+            "updates": self.updates,
+            "planned_bytes": self.planned,
+        }
+
+
+def rounds(case: Case) -> Iterator[Result]:
+    """Set the stage up in this process and measure it, a line a round.
+
+    Its keys, beside `Case.named` and the environment: `seconds`, `tokens` (real ones through the training
+    step), `tokens_per_s`; `pairs_per_s` of a reward model; `episodes_per_s`, `generation_s`, `scoring_s`
+    and `update_s` of PPO; `flops` (of the model: no recomputation) and `mfu`, their share of the products'
+    speed `gemm_fp32` or `gemm_bf16` (FLOP/s, measured here); `peak_bytes`, on a GPU of tensors, on a CPU
+    of the process above its start.
+    """
+    start = proc(STATUS, "VmRSS")
+    work = work_of(case.settings, case.setting)
+    device, precision = work.stepper.accelerator.device, work.stepper.precision
+    ceilings = {f"gemm_{name}": peak_flops(device, name) for name in get_args(Resolved)}
+    about = case.named() | {"precision": precision, **environment(), "threads": torch.get_num_threads()}
+    work.update(0)
+    for number in range(case.rounds):
+        _begin_peak(device)
+        first = 1 + number * case.updates
+        done = [work.update(first + i) for i in range(case.updates)]
+        speed = _speed(case, done, ceilings[f"gemm_{precision}"])
+        yield about | {"round": number, **speed, **ceilings, "peak_bytes": _peak(device, start)}
+
+
+def _speed(case: Case, done: Sequence[Done], ceiling: float) -> Result:
+    seconds, tokens = sum(one.seconds for one in done), sum(one.tokens for one in done)
+    rows = [row for one in done for row in one.rows]
+    cost = Cost()
+    for query, responses in rows:
+        cost = plus(cost, _cost(case, Row(query, len(responses), mean(responses))))
+    found = {"seconds": seconds, "tokens": tokens, "tokens_per_s": tokens / seconds}
+    if isinstance(case.settings, Reward):
+        found["pairs_per_s"] = len(rows) / seconds
+    if isinstance(case.settings, PPO):
+        found["episodes_per_s"] = sum(len(responses) for _, responses in rows) / seconds
+        found |= {f"{name}_s": sum(one.phases[name] for one in done) for name in done[0].phases}
+    return found | {"flops": cost.flops, "mfu": cost.flops / seconds / ceiling}
+
+
+def _cost(case: Case, row: Row) -> Cost:
+    """One query's share of an update, at its own length; what is computed twice counts once."""
+    options = replace(case.options, checkpointing=False)
+    cost = step_cost(case.work, options, row)
+    if isinstance(case.settings, PPO):
+        cost = plus(times(cost, case.settings.epochs), rollout_cost(case.work, row, 1, options))
+    return cost
+
+
+def _begin_peak(device: torch.device) -> None:
+    """The peak starts anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif (peak := Path("/proc/self/clear_refs")).exists():
+        peak.write_text("5", encoding="ascii")
+
+
+def _peak(device: torch.device, start: int) -> int | None:
+    """Bytes at the peak; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return (proc(STATUS, "VmHWM") - start) or None
+
+
+def proc(path: Path, key: str) -> int:
+    """Bytes of a line of one of Linux's tables; 0 elsewhere."""
+    text = path.read_text(encoding="ascii") if path.exists() else ""
+    found = re.search(rf"^{key}:\s+(\d+) kB", text, re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0

@@ -1,0 +1,79 @@
+"""Token lists with the lengths of TL;DR posts and summaries, and random models: no data, no hub."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from tldr.models.ladder import choose_attention, disable_dropout
+
+EOS, PAD, FIRST = 0, 1, 2
+"""Two special tokens; texts are made of those from `FIRST` on."""
+MEAN, SPREAD = 315 / 512, 0.5
+"""Queries are lognormal, of this mean as a share of their window, where they are cut."""
+CHECKPOINTS = 640
+"""Longest sequence for which the stages choose a loaded checkpoint's attention (`load_policy`)."""
+
+Tokens = list[list[int]]
+
+
+def made_up_queries(count: int, window: int, vocab: int, seed: int) -> Tokens:
+    """Queries of 1 to `window` tokens: at 512 of 298 in the mean, as TL;DR's without their longest tail."""
+    draw = np.random.default_rng([seed, 0])
+    lengths = draw.lognormal(math.log(MEAN * window) - SPREAD**2 / 2, SPREAD, count)
+    return [_text(draw, vocab, length) for length in lengths.round().clip(1, window).astype(int)]
+
+
+def made_up_responses(count: int, window: int, vocab: int, seed: int) -> Tokens:
+    """Responses of half a window to the whole of it, EOS included: 24 to 48 tokens of 48."""
+    draw = np.random.default_rng([seed, 1])
+    lengths = draw.integers(max(1, window // 2), window, count, endpoint=True)
+    return [[*_text(draw, vocab, length - 1), EOS] for length in lengths]
+
+
+def _text(draw: np.random.Generator, vocab: int, length: int) -> list[int]:
+    tokens: list[int] = draw.integers(FIRST, vocab, length).tolist()
+    return tokens
+
+
+def bare_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer that knows EOS and pad alone, for code that asks for their ids."""
+    words = Tokenizer(WordLevel({"<eos>": EOS, "<pad>": PAD}, unk_token="<pad>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token="<pad>")
+
+
+def random_policy(config: PreTrainedConfig, device: torch.device, seed: int) -> PreTrainedModel:
+    """A causal LM with random weights, made on the device: fp32, no dropout."""
+    return _random(AutoModelForCausalLM, config, device, seed)
+
+
+def random_reward(config: PreTrainedConfig, device: torch.device, seed: int) -> PreTrainedModel:
+    """A classifier with one label, likewise."""
+    config = copy.deepcopy(config)
+    config.num_labels = 1
+    return _random(AutoModelForSequenceClassification, config, device, seed)
+
+
+def _random(auto: Any, config: PreTrainedConfig, device: torch.device, seed: int) -> PreTrainedModel:
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.device(device):
+        torch.manual_seed(seed)
+        attention = choose_attention(device, CHECKPOINTS)
+        model: PreTrainedModel = auto.from_config(
+            copy.deepcopy(config), dtype=torch.float32, attn_implementation=attention
+        )
+    disable_dropout(model)
+    return model

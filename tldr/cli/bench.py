@@ -1,0 +1,68 @@
+"""``bench``: how fast the stages train here, with random weights of a study's models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tldr.cli.study import Overrides
+from tldr.config import Precision
+from tldr.errors import UsageError
+from tldr.study.load import load_study
+
+PRESETS = Path("configs")
+
+
+def bench(
+    study: Annotated[str, typer.Argument(help="A study file, or the name of one in configs/.")],
+    overrides: Overrides = [],  # noqa: B006
+    stage: Annotated[
+        list[str], typer.Option(metavar="STAGE", help="sft, reward or ppo; may be repeated.")
+    ] = [],  # noqa: B006
+    size: Annotated[list[str], typer.Option(metavar="SIZE", help="This size; may be repeated.")] = [],  # noqa: B006
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.", show_default="the study's")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Measured rounds; an update before them warms up.")] = 5,
+    updates: Annotated[int, typer.Option(min=1, help="Updates a round (PPO: iterations).")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Append a JSON line a round to this file.")] = None,
+) -> None:
+    """Measure the stages' own training steps: speed, share of the device's peak, memory.
+
+    No data, no weights, no hub: models have the study's shapes and random weights, texts the lengths of
+    TL;DR. Each stage runs in a process of its own; one that does not fit is told, and the next one tried.
+    """
+    from tldr.bench.run import STAGES, cases, measured
+    from tldr.bench.table import table_of
+
+    if unknown := [name for name in stage if name not in STAGES]:
+        raise UsageError(f"cannot measure '{unknown[0]}'", where="--stage", remedy=f"choose from {STAGES}")
+    chosen = [f"precision={_precision(precision)}"] if precision else []
+    chosen += [f"sizes=[{', '.join(json.dumps(name) for name in size)}]"] if size else []
+    found = load_study(_file(study), [*overrides, *chosen])
+    results = []
+    for case in cases(found, stage or STAGES, rounds, updates):
+        for row in [case] if isinstance(case, dict) else measured(case):
+            results.append(row)
+            if out is not None:
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table_of(results))
+    if all("error" in row for row in results):
+        raise typer.Exit(1)
+
+
+def _precision(name: str) -> Precision:
+    if name == "auto" or name == "fp32" or name == "bf16":
+        return name
+    raise UsageError(f"no precision '{name}'", where="--precision", remedy="choose auto, fp32 or bf16")
+
+
+def _file(study: str) -> Path:
+    path, preset = Path(study), PRESETS / f"{study}.yaml"
+    return preset if preset.exists() and not path.exists() else path
