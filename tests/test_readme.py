@@ -136,7 +136,9 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
                 text=True,
                 timeout=400,
             )
-            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            # Of a study that trained for some updates the doctor rightly has something to say.
+            fine = {0, 1} if command.startswith("tldr-lab doctor") and "examined" in done.stdout else {0}
+            assert done.returncode in fine, f"{command}\n{done.stdout}\n{done.stderr}"
         assert hub.got("train-00000-of-00001.parquet") == [None]  # the second time it was there
     assert (tmp_path / "runs" / "toy" / "report" / "report.html").stat().st_size > 10_000
     assert list((tmp_path / "runs" / "smollm2-135m").glob("score-135m-s0-ppo-*/DONE"))

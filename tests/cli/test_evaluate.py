@@ -51,7 +51,7 @@ def test_foreign_texts(posts: Path, texts: Path, tmp_path: Path) -> None:
 
 
 def test_errors_say_what_to_do(texts: Path, posts: Path, tmp_path: Path) -> None:
-    assert "name samples, --comparisons or --judgements" in run("evaluate").stderr
+    assert "name samples, --comparisons, --judgements or --ratings" in run("evaluate").stderr
     nameless = run("evaluate", texts, "--posts", posts)
     assert (
         nameless.exit_code == 1

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from transformers import PreTrainedTokenizerBase
 
 from tldr.data.tokenizer import load_tokenizer, train_bpe
@@ -18,6 +19,13 @@ TEXTS = [
     "SUBREDDIT: r/jobs\n\nTITLE: New boss\n\nPOST: My boss wants me to work on Sundays.\n\nI said no."
     "\n\nTL;DR: boss wants Sundays, I said no.",
 ] * 3
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make test` runs offline; the hub of these tests is a server on this machine."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 
 
 @pytest.fixture(scope="session")
