@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from pydantic import ValidationError
 
 from eval.paper import PAPER_FOLDER
 from eval.ratings import AXES, length_bins, rating_results, rating_rows
@@ -89,7 +90,9 @@ def test_means_and_shares_by_hand() -> None:
     assert results["share_overall_7"].value == pytest.approx(2 / 3)
     assert results["accuracy"].n == 4 and results["accuracy"].unit == "mean of 1-7"
     with pytest.raises(UsageError, match=r"outside 1\.\.7"):
-        rating_results(rating_rows([rating("p", "x", 8)]).assign(run="r", seed=0))
+        rating_results(rating_rows([rating("p", "x", 7)]).assign(run="r", seed=0, overall=8))
+    with pytest.raises(ValidationError):
+        rating("p", "x", 8)
 
 
 def test_trap_two_ratings_of_one_summary_are_not_two_posts() -> None:

@@ -67,7 +67,8 @@ def train(case: dict) -> None:  # type: ignore[type-arg]
         torch.randint(2, VOCAB, shape),
         torch.ones(shape, dtype=torch.bool),
     )
-    stepper = Stepper(make_accelerator("fp32"), modules, SFT(), seed=0)
+    settings = SFT(gradient_checkpointing=case["checkpointing"])
+    stepper = Stepper(make_accelerator(case["precision"]), modules, settings, seed=0)
     for _ in range(3):
         stepper.step(loss_of(case["kind"]), [batch] * case["micro_batches"])
 

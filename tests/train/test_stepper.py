@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from tldr.stages.pretrain import Document, collate_documents, language_loss
 from tldr.train.batching import micro_batches
 from tldr.train.metrics import TIMES, read_metrics
 from tldr.train.processes import make_accelerator
-from tldr.train.stepper import Loss, Stepper
+from tldr.train.stepper import Loss, Stepper, _flops_per_token
 
 BATCH = corpus(8)
 TEXT = collate_documents([Document(ids.tolist(), 0) for ids in BATCH], 1, 1.0)
@@ -222,6 +223,24 @@ def test_a_module_without_layers_cannot_be_recomputed() -> None:
 def test_flops_count_the_body() -> None:
     assert stepper().flops_per_token == 6 * 16 * 16  # not the embedding, nor the head tied to it
     assert math.isclose(two_models().flops_per_token, 6 * (16 * 16 + 4))
+
+
+@pytest.mark.parametrize("arch", ["opt", "llama"])
+def test_flops_of_frozen_parameters_by_hand(arch: Literal["opt", "llama"]) -> None:
+    """A frozen matrix takes no gradient of its own; with nothing trained below it, none goes through it."""
+    spec = ModelSpec(arch=arch, d_model=16, layers=3, heads=2, context=16)
+    model = build_policy(spec, vocab_size=32, eos_id=0, pad_id=1, seed=0)
+    stepper = Stepper(make_accelerator("fp32"), {"policy": model}, Training(), 0)
+    layers = next(part for part in model.modules() if isinstance(part, nn.ModuleList))
+    layer = sum(p.numel() for p in layers[0].parameters() if p.ndim >= 2)
+    assert stepper.flops_per_token == 3 * 6 * layer
+    layers[1].requires_grad_(False)
+    assert _flops_per_token(model) == (6 + 4 + 6) * layer
+    for part in (layers[0], *(part for part in model.modules() if isinstance(part, nn.Embedding))):
+        part.requires_grad_(False)
+    assert _flops_per_token(model) == (2 + 2 + 6) * layer
+    model.requires_grad_(False)
+    assert _flops_per_token(model) == 3 * 2 * layer
 
 
 def test_state_that_needs_pickle_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
