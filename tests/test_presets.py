@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.test_hub_sources import COMPARISON, POST, lines, put
 from tldr.config import FileData
+from tldr.data.hub.catalog import CATALOG, TLDR_3
+from tldr.data.hub.layout import split_name
+from tldr.data.hub.place import posts_at, rankings_at
 from tldr.plan.models import known_models
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
@@ -22,6 +26,11 @@ LADDERS = (
     | {f"pythia-{size}": [size] for size in PYTHIA}
     | {"scaling": OPT, "rm-scaling": CEREBRAS}
 )
+BATCHES = [f"batch{number}" for number in (*range(3, 21), 22)]
+RELEASED = {f"datasets/tldr_3_filtered/{split}.jsonl": lines(POST | {"id": split}) for split in TLDR_3} | {
+    f"dataset/comparisons/batch{n}.json": lines(COMPARISON | {"batch": f"batch{n}"})
+    for n in (*range(3, 21), 22)
+}
 PUBLISHED = {  # P App. B.1, billions of parameters -> learning rate
     "sft": {1.3: 6.35e-5, 2.7: 5.66e-5, 6.7: 2.83e-5, 13.0: 2.83e-5},
     "reward": {1.3: 1.5e-5, 6.7: 5e-6},
@@ -33,6 +42,33 @@ def billions(size: str) -> float:
     return float(size[:-1]) / (1000 if size[-1] == "m" else 1)
 
 
+def moved(data: FileData, folder: Path) -> FileData:
+    """The same splits of a local folder."""
+    places = {name: value.replace("openai-files@", f"{folder}@") for name, value in data if value is not None}
+    return FileData.model_validate(places)
+
+
+def test_the_presets_data_are_openais_files_by_name() -> None:
+    data = load_study(CONFIGS / "opt-1.3b.yaml").data
+    assert isinstance(data, FileData) and data.comparisons is not None
+    assert (data.sft, data.valid1, data.valid2) == tuple(
+        f"openai-files@tldr_3_filtered/{split}" for split in TLDR_3
+    )
+    source, _, splits = data.comparisons.partition("@")
+    known = set(map(split_name, CATALOG[source].files))
+    assert splits.split("+") == [f"comparisons/{batch}" for batch in BATCHES]
+    assert set(splits.split("+")) < known and {f"tldr_3_filtered/{split}" for split in TLDR_3} < known
+
+
+def test_the_presets_data_are_read_from_a_folder_as_released(tmp_path: Path) -> None:
+    study = load_study(CONFIGS / "opt-1.3b.yaml")
+    assert isinstance(study.data, FileData)
+    data = moved(study.data, put(tmp_path, RELEASED))
+    assert data.comparisons is not None
+    assert len(posts_at(data.sft)) == len(posts_at(data.valid1)) == len(posts_at(data.valid2)) == 1
+    assert [row.batch for row in rankings_at(data.comparisons)] == BATCHES
+
+
 @pytest.mark.parametrize("name", LADDERS)
 def test_a_preset_expands_offline_on_files(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -40,10 +76,8 @@ def test_a_preset_expands_offline_on_files(
     study = load_study(CONFIGS / f"{name}.yaml")
     assert study.name == name and list(study.ladder) == LADDERS[name]
     assert isinstance(study.data, FileData)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data" / "tldr").mkdir(parents=True)
-    for path in {study.data.sft, study.data.valid1, study.data.valid2, study.data.comparisons}:
-        Path(str(path)).write_text("{}\n")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    study = study.model_copy(update={"data": moved(study.data, put(tmp_path, RELEASED))})
     runs = expand(study, FileHashes())
     assert {run.size for run in runs if run.size} == set(LADDERS[name])
     sft = [run for run in runs if run.stage == "sft"]

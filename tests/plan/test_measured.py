@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tldr.config import ModelSpec
+from tldr.config import ModelSpec, Precision
 from tldr.plan.hardware import hardware
 from tldr.plan.memory import Options, Training, training_memory
 from tldr.plan.models import model_config
@@ -42,15 +42,26 @@ def predicted(case: dict[str, Any]) -> float:
     shape = Shape(model_config(ModelSpec(**case["spec"]), VOCAB))
     windows = (case["query"], case["options"], case["response"])
     work = Training(case["kind"], shape, *windows, case["rows"] * case["micro_batches"], counted=case["rows"])
-    options = Options(bf16=False, cuda=False)
+    options = Options(bf16=case["precision"] == "bf16", cuda=False, checkpointing=case["checkpointing"])
     return training_memory(work, options, case["rows"], hardware().assumed).total
 
 
 def case_of(
-    kind: Kind, spec: dict[str, Any], shape: dict[str, int], micro_batches: int = 1
+    kind: Kind,
+    spec: dict[str, Any],
+    shape: dict[str, int],
+    micro_batches: int = 1,
+    precision: Precision = "fp32",
+    checkpointing: bool = False,
 ) -> dict[str, Any]:
-    options = 2 if kind == "reward" else 1
-    return {"kind": kind, "spec": spec, "options": options, "micro_batches": micro_batches, **shape}
+    work = {"kind": kind, "spec": spec, "options": 2 if kind == "reward" else 1}
+    return {
+        **work,
+        **shape,
+        "micro_batches": micro_batches,
+        "precision": precision,
+        "checkpointing": checkpointing,
+    }
 
 
 def check(case: dict[str, Any]) -> None:

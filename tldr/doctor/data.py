@@ -8,7 +8,7 @@ from functools import cache
 from math import log
 from pathlib import Path
 
-from tldr.data.leakage import POSTS, Collected, collect_folder, overlaps
+from tldr.data.leakage import POSTS, Collected, Overlap, collect_folder, overlaps
 from tldr.data.sources import load_comparisons
 from tldr.doctor.findings import Sight, check
 from tldr.doctor.folders import Examined

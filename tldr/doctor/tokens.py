@@ -86,7 +86,7 @@ def _other_tokenizer(run: Examined) -> str:
 
 
 def _content(run: Examined) -> str | None:
-    """What a tokenizer makes of a text; how it last padded or cut, and with what (`pad_eos`), is no part of it."""
+    """What a tokenizer makes of a text; how it last padded or cut, and with what, is no part of it."""
     for place in ("checkpoint", "tokenizer"):
         if (path := run.folder / place / "tokenizer.json").is_file():
             data, names = _json(path), _json(path.with_name("tokenizer_config.json"))

@@ -41,9 +41,9 @@ MOST_GPUS = 64
 class Names(FileHashes):
     """Files stand for themselves: a plan needs none of them to be there."""
 
-    def file(self, path: Path) -> str:
-        """The path."""
-        return str(path)
+    def data(self, name: str) -> str:
+        """The name: nothing is fetched."""
+        return name
 
     def place(self, name: str) -> str:
         """The name."""

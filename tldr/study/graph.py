@@ -200,11 +200,9 @@ class _Graph:
         values = settings.model_dump(mode="json")
         if isinstance(settings, DataStage):
             if isinstance(settings.data, FileData):
-                from tldr.data.hub.place import identity_at  # here, as it brings transformers
-
                 no_path = ("kind", "on_error")
                 paths = {name: v for name, v in values["data"].items() if v and name not in no_path}
-                hashes = {name: identity_at(value, self.files.file) for name, value in paths.items()}
+                hashes = {name: self.files.data(value) for name, value in paths.items()}
                 values["data"] |= hashes
             if settings.tokenizer.path is not None:
                 values["tokenizer"] = {"path": self.files.place(settings.tokenizer.path)}

@@ -61,6 +61,16 @@ class FileHashes:
             reason = error.strerror or "cannot be read"
             raise UsageError(reason, where=path, remedy="check the path") from None
 
+    def data(self, name: str) -> str:
+        """What a data setting stands for: a file's content, or that of ``NAME@SPLIT``.
+
+        Raises:
+            UsageError: there is no such file, source or split, or it cannot be had.
+        """
+        from tldr.data.hub.place import identity_at  # here, as it brings transformers
+
+        return identity_at(name, self.file)
+
     def place(self, name: str) -> str:
         """The content hash of a local file or folder; a hub name stands for itself.
 

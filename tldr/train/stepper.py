@@ -220,11 +220,24 @@ def _adamw(module: nn.Module, settings: Optimizer, lr: float) -> torch.optim.Ada
 
 
 def _flops_per_token(module: nn.Module) -> float:
-    """Training FLOPs a token: 6 x the body's matrices (Kaplan et al. 2020).
+    """Training FLOPs a token of the body's matrices, 2 for each of the passes that a matrix takes part in.
+
+    A trained one takes three (forward, its input's gradient and its own): 6 (Kaplan et al. 2020). A frozen
+    one takes two where the gradient goes through it to something trained below, one where it does not.
 
     Embeddings, the output head (used at few positions) and the attention products are left out, so
     utilisation computed from it is a lower bound.
     """
     head = getattr(module, "get_output_embeddings", lambda: None)()
-    outside = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding) or part is head}
-    return 6.0 * sum(p.numel() for p in module.parameters() if p.ndim >= 2 and id(p) not in outside)
+    embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    outside = embeddings | ({id(head.weight)} if head is not None else set())
+    layers = list(next((part for part in module.modules() if isinstance(part, nn.ModuleList)), ()))
+    place = dict.fromkeys(embeddings, -1)
+    place |= {id(p): number for number, layer in enumerate(layers) for p in layer.parameters()}
+    known = [(p, place.get(id(p), len(layers))) for p in module.parameters()]
+    lowest = min((at for p, at in known if p.requires_grad), default=len(layers))
+    return sum(
+        (6.0 if p.requires_grad else 4.0 if at > lowest else 2.0) * p.numel()
+        for p, at in known
+        if p.ndim >= 2 and id(p) not in outside
+    )
