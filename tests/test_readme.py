@@ -33,7 +33,7 @@ TINY_WORLD = (
 ).split()
 TINY_REAL = (
     "sft.batch=8 reward.batch=8 ppo.episodes=16 ppo.batch=8 ppo.samples_per_query=2 "
-    "labels.folds=2 variants=null evaluation.posts=4 "
+    "labels.folds=2 variants.fold.sweep.fold=[1] evaluation.posts=4 "
     "evaluation.zero_shot.query_tokens=120 evaluation.zero_shot.examples=2 "
     "lengths.query=110 lengths.response=40 lengths.rm_response=60 reward.shift_posts=4"
 ).split()
@@ -54,7 +54,7 @@ def smaller(command: str, folder: Path) -> list[str]:
     sizes: list[str] = []
     if "configs/smollm2-135m.yaml" in words:
         sizes = TINY_REAL
-    elif words[1] in ("study", "report"):
+    elif words[1] in ("study", "report", "bench"):
         sizes = TINY_STUDY
     elif words[1:3] == ["data", "toy"]:
         sizes = TINY_WORLD

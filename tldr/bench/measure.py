@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +14,10 @@ from tldr.bench.work import Done, Setting, work_of
 from tldr.config import PPO, SFT, Reward, one
 from tldr.plan.flops import Cost, Row, plus, rollout_cost, step_cost, times
 from tldr.plan.memory import Options, Training
-from tldr.study.environment import environment
+from tldr.study.environment import STATUS, environment, peak_bytes, proc
 from tldr.train.precision import Resolved, peak_flops
 
-STATUS, MEMORY = Path("/proc/self/status"), Path("/proc/meminfo")
+MEMORY = Path("/proc/meminfo")
 Result = dict[str, Any]
 """A line of the results: a round, or under `ERROR` why there is none."""
 ERROR = "error"
@@ -83,7 +82,7 @@ def rounds(case: Case) -> Iterator[Result]:
         first = 1 + number * case.updates
         done = [work.update(first + i) for i in range(case.updates)]
         speed = _speed(case, done, ceilings[f"gemm_{precision}"])
-        yield about | {"round": number, **speed, **ceilings, "peak_bytes": _peak(device, start)}
+        yield about | {"round": number, **speed, **ceilings, "peak_bytes": peak_bytes(start)}
 
 
 def _speed(case: Case, done: Sequence[Done], ceiling: float) -> Result:
@@ -116,17 +115,3 @@ def _begin_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     elif (peak := Path("/proc/self/clear_refs")).exists():
         peak.write_text("5", encoding="ascii")
-
-
-def _peak(device: torch.device, start: int) -> int | None:
-    """Bytes at the peak; None where the system does not tell."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return (proc(STATUS, "VmHWM") - start) or None
-
-
-def proc(path: Path, key: str) -> int:
-    """Bytes of a line of one of Linux's tables; 0 elsewhere."""
-    text = path.read_text(encoding="ascii") if path.exists() else ""
-    found = re.search(rf"^{key}:\s+(\d+) kB", text, re.MULTILINE)
-    return 1024 * int(found[1]) if found else 0

@@ -6,17 +6,17 @@ import multiprocessing
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import torch
 
-from tldr.bench.measure import ERROR, MEMORY, Case, Result, proc, rounds
+from tldr.bench.measure import ERROR, MEMORY, Case, Result, rounds
 from tldr.bench.work import Setting
 from tldr.config import PPO, SFT, ModelSpec, Reward, Study
 from tldr.errors import LabError
 from tldr.plan.hardware import GIB, Device, hardware
 from tldr.plan.study import Machine, Planner, RunPlan
+from tldr.study.environment import proc
 
 STAGES = ("sft", "reward", "ppo")
 _OOM = (torch.OutOfMemoryError, MemoryError)

@@ -52,7 +52,9 @@ def _text(draw: np.random.Generator, vocab: int, length: int) -> list[int]:
 def bare_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer that knows EOS and pad alone, for code that asks for their ids."""
     words = Tokenizer(WordLevel({"<eos>": EOS, "<pad>": PAD}, unk_token="<pad>"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token="<pad>")
+    fast: Any = PreTrainedTokenizerFast
+    made: PreTrainedTokenizerFast = fast(tokenizer_object=words, eos_token="<eos>", pad_token="<pad>")
+    return made
 
 
 def random_policy(config: PreTrainedConfig, device: torch.device, seed: int) -> PreTrainedModel:

@@ -217,6 +217,7 @@ class PPOWork(PPOStage):
     def update(self, index: int) -> Done:
         """See `Work`."""
         self._marks.clear()
+        self.loop.part = 0  # as `TrainLoop.run` does between updates
         start = clock(self.device.device)
         self.stepper.set_lr(index, ENDLESS)
         figures = self.iteration(index)

@@ -77,9 +77,11 @@ def _memory_table(plans: list[RunPlan], machine: Machine) -> Table:
     parts = list(dict.fromkeys(part for one in plans for part in one.memory.parts))
     columns = ["run", "parameters", "placement", "micro-batch", "largest", *parts, "peak", "fits"]
     table = Table(*columns, box=None, pad_edge=False, title_justify="left")
-    table.title = f"GiB a device at the peak, of {machine.device.memory:g} ({machine.gpus} x {machine.name})"
+    unit, name = _unit(plans)
+    room = machine.device.memory * GIB / unit
+    table.title = f"{name} a device at the peak, of {room:,.0f} ({machine.gpus} x {machine.name})"
     for one in plans:
-        sizes = [f"{one.memory.parts.get(part, 0) / GIB:.1f}" for part in parts]
+        sizes = [f"{one.memory.parts.get(part, 0) / unit:.1f}" for part in parts]
         table.add_row(
             one.title,
             f"{one.work.trained:,}",
@@ -87,15 +89,26 @@ def _memory_table(plans: list[RunPlan], machine: Machine) -> Table:
             str(one.micro_batch),
             str(one.largest or "none"),
             *sizes,
-            f"{one.memory.total / GIB:.1f} ({one.memory.phase})",
+            f"{one.memory.total / unit:.1f} ({one.memory.phase})",
             "[green]yes[/]" if one.fits else "[red]no[/]",
         )
     return table
 
 
+def _unit(plans: list[RunPlan]) -> tuple[int, str]:
+    """What memory is told in: toy models take no GiB."""
+    return (GIB, "GiB") if max((one.memory.total for one in plans), default=0) >= GIB else (2**20, "MiB")
+
+
+def _time(hours: float) -> str:
+    """Of seconds, minutes and hours the one that is read best."""
+    seconds = 3600 * hours
+    return f"{seconds:.1f} s" if seconds < 100 else f"{60 * hours:.1f} min" if hours < 2 else f"{hours:.1f} h"
+
+
 def _hours_table(plans: list[RunPlan], machine: Machine) -> Table:
     priced = machine.rate is not None
-    table = Table("run", "runs", "FLOPs", "tokens/s", "hours", "all hours", *(["price"] if priced else []))
+    table = Table("run", "runs", "FLOPs", "tokens/s", "time", "of all runs", *(["price"] if priced else []))
     table.box, table.pad_edge, table.title_justify = None, False, "left"
     table.title = "Time, one run after the other"
     for one in plans:
@@ -107,12 +120,12 @@ def _hours_table(plans: list[RunPlan], machine: Machine) -> Table:
             str(count),
             f"{one.cost.flops:.2e}",
             speed,
-            f"{one.hours:.2f}",
-            f"{one.hours * count:.2f}",
+            _time(one.hours),
+            _time(one.hours * count),
             *price,
         )
     hours = sum(one.hours * len(one.runs) for one in plans)
-    total = f"{hours:.1f} hours, {hours * machine.gpus / 24:.1f} device-days"
+    total = f"{_time(hours)}, {hours * machine.gpus / 24:.1f} device-days"
     if priced:
         total += f", {sum((one.price or 0) * len(one.runs) for one in plans):,.0f} in price"
     table.caption, table.caption_justify = total, "left"
@@ -120,14 +133,15 @@ def _hours_table(plans: list[RunPlan], machine: Machine) -> Table:
 
 
 def _actual_table(plans: list[RunPlan], took: dict[str, list[Actual]]) -> Table:
+    unit, name = _unit(plans)
     names = [
         "run",
-        "planned hours",
+        "planned time",
         "took",
         "planned tokens/s",
         "reached",
-        "planned GiB",
-        "peak GiB",
+        f"planned {name}",
+        f"peak {name}",
         "device",
     ]
     table = Table(*names, box=None, pad_edge=False, title="Plan and runs that are done", title_justify="left")
@@ -135,12 +149,12 @@ def _actual_table(plans: list[RunPlan], took: dict[str, list[Actual]]) -> Table:
         for run in took[one.title]:
             table.add_row(
                 run.run,
-                f"{one.hours:.3f}",
-                f"{run.hours:.3f}",
+                _time(one.hours),
+                _time(run.hours),
                 f"{one.tokens_per_s:,.0f}",
                 f"{run.tokens_per_s:,.0f}",
-                f"{one.memory.total / GIB:.2f}",
-                "-" if run.peak_bytes is None else f"{run.peak_bytes / GIB:.2f}",
+                f"{one.memory.total / unit:.1f}",
+                "-" if run.peak_bytes is None else f"{run.peak_bytes / unit:.1f}",
                 run.device,
             )
     return table

@@ -72,6 +72,23 @@ class PackedBatch:
             self.query[rows], self.query_mask[rows], self.response[rows], self.response_mask[rows]
         )
 
+    @property
+    def longest(self) -> tuple[int, int]:
+        """Real tokens of the longest query and of the longest response: the columns that are needed."""
+        query, response = self.query_mask.sum(-1).amax(), self.response_mask.sum(-1).amax()
+        width, length = torch.stack([query, response]).tolist()  # the device is waited for once
+        return width, max(length, 1)
+
+    def trimmed(self) -> PackedBatch:
+        """The same batch without the columns that are padding in every row."""
+        width, length = self.longest
+        return PackedBatch(
+            self.query[:, -width:],
+            self.query_mask[:, -width:],
+            self.response[..., :length],
+            self.response_mask[..., :length],
+        )
+
 
 class Hidden(NamedTuple):
     """Last hidden states (B,K,R,d) at each response token, and those that predict it."""

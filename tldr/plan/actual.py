@@ -9,9 +9,6 @@ from tldr.plan.study import RunPlan
 from tldr.study.folder import DONE, ENVIRONMENT, read_note
 from tldr.train.metrics import read_metrics
 
-PEAK = "peak_bytes"
-"""The metrics' column with a process's peak memory, where the run wrote one."""
-
 
 @dataclass(frozen=True)
 class Actual:
@@ -37,13 +34,12 @@ def actual(plan: RunPlan, root: Path) -> list[Actual]:
         rows = read_metrics(folder / "metrics.jsonl")
         note = read_note(folder / ENVIRONMENT)
         seconds = sum(row["tokens"] / row["tokens_per_s"] for row in rows if row.get("tokens_per_s"))
-        peaks = [row[PEAK] for row in rows if PEAK in row]
         found.append(
             Actual(
                 run.name,
                 (note.get("seconds") or 0.0) / 3600,
                 sum(row["tokens"] for row in rows) / seconds if seconds else 0.0,
-                max(peaks, default=None),
+                note.get("peak_bytes"),
                 str(note.get("device", "")),
             )
         )

@@ -96,7 +96,7 @@ def decode_cost(shape: Shape, row: Row, rows: int, options: Options) -> Cost:
 
 
 def rollout_cost(work: Training, row: Row, rows: int, options: Options) -> Cost:
-    """Sampling one query's responses, and scoring them by policy, reference, value network and RM."""
+    """Sampling one query's responses, `rows` queries at once, and scoring them by all four networks."""
     shape = work.shape
     drawn = decode_cost(shape, row, rows, options)
     networks = len(work.frozen) + (2 if work.kind == "ppo" else 1)

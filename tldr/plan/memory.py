@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tldr.plan.hardware import GIB, Assumed
+from tldr.plan.live import Peak
 from tldr.plan.steps import Forward, Growth, Kind, Shape, growth
+from tldr.stages.rollout import SAMPLED
 
 Placement = Literal["single", "ddp", "fsdp2", "zero2"]
 SHARDED = ("fsdp2", "zero2")
@@ -53,7 +55,7 @@ class Training:
         frozen: parameters of the models beside the trained ones.
         query, options, response: windows in tokens, and responses a query.
         batch: queries an optimizer step, over all processes.
-        rollout: whether it samples (PPO).
+        drawn: queries sampled an iteration (PPO), over all processes; 0: it samples nothing.
         keeps_best: one more copy of the weights (SFT's `select: valid_loss`).
         counted: the micro-batch whose step is counted exactly; others are on a line through it.
     """
@@ -65,7 +67,7 @@ class Training:
     response: int
     batch: int
     frozen: tuple[int, ...] = ()
-    rollout: bool = False
+    drawn: int = 0
     keeps_best: bool = False
     counted: int = 4
 
@@ -125,7 +127,7 @@ def standing(work: Training, options: Options) -> dict[str, float]:
     else:
         place = sum(frozen) if options.frozen_place != "cpu" else 0.0
     copy = 0.0
-    if work.rollout and (spread > 1 or (options.cuda and options.bf16)):
+    if work.drawn and (spread > 1 or (options.cuda and options.bf16)):
         copy = float(width * work.shape.policy)
     best = weights if work.keeps_best else 0.0
     return {
@@ -155,25 +157,54 @@ def update_memory(work: Training, options: Options, rows: int, assumed: Assumed)
     return Memory(parts | _reserve(working, options, assumed), "update")
 
 
-def rollout_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
-    """The peak while `rows` queries' responses are sampled and scored: no gradients, but a cache."""
+def sampled_together(work: Training, options: Options, rows: int) -> int:
+    """Queries whose responses a process samples at once, with micro-batches of `rows` queries."""
+    return min(SAMPLED * rows, -(-work.drawn // options.processes))
+
+
+def sampling_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
+    """The peak while responses are sampled: no gradients, but a cache, and the queries' forward pass."""
     shape, width = work.shape, 2 if options.bf16 else 4
+    together = sampled_together(work, options, rows)
     tokens = work.query + work.options * work.response
-    cache = float(rows * tokens * shape.layers * shape.cache * width)
+    cache = float(together * tokens * shape.layers * shape.cache * width)
+    how = replace(forward(work, options), options=1, response=1, sharded=False, checkpointing=False)
+    peak = growth("score", shape, how, work.counted).at(together)
+    # A copy in bf16 needs no casts; without one autocast keeps those of the policy.
+    casts = 2.0 * shape.policy if options.bf16 and not standing(work, options)["rollout copy"] else 0.0
+    return _no_gradients(work, options, peak, assumed, casts=casts, cache=cache)
+
+
+def scoring_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
+    """The peak while the networks score `rows` queries' responses."""
     how = replace(forward(work, options), sharded=False, checkpointing=False)
-    working = growth("score", shape, how, work.counted).at(rows)
+    peak = growth("score", work.shape, how, work.counted).at(rows)
     # Autocast keeps bf16 casts of trained weights while the networks score one rollout.
     casts = 2.0 * work.trained if options.bf16 and not options.sharded else 0.0
     loaded = (2 if options.frozen_bf16 else 4) * max(work.frozen, default=0)
+    away = options.frozen_place == "cpu"
+    return _no_gradients(work, options, peak, assumed, casts=casts, loaded=loaded if away else 0)
+
+
+def _no_gradients(
+    work: Training,
+    options: Options,
+    peak: Peak,
+    assumed: Assumed,
+    *,
+    casts: float,
+    cache: float = 0.0,
+    loaded: int = 0,
+) -> Memory:
+    logits = max(peak.logits, 0.0)  # of the line through two sizes, which a query's few cross below 0
     parts = standing(work, options) | {
         "gradients": 0.0,
         "cache": cache,
-        "activations": working.working - working.logits + casts,
-        "logits": working.logits,
+        "activations": peak.working - logits + casts,
+        "logits": logits,
     }
-    if options.frozen_place == "cpu":
-        parts["frozen"] += loaded
-    return Memory(parts | _reserve(working.working + cache, options, assumed), "rollout")
+    parts["frozen"] += loaded
+    return Memory(parts | _reserve(peak.working + cache, options, assumed), "rollout")
 
 
 def _reserve(moving: float, options: Options, assumed: Assumed) -> dict[str, float]:
@@ -184,8 +215,8 @@ def _reserve(moving: float, options: Options, assumed: Assumed) -> dict[str, flo
 def training_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
     """The larger of a stage's peaks for one process, in bytes."""
     peaks = [update_memory(work, options, rows, assumed)]
-    if work.rollout:
-        peaks.append(rollout_memory(work, options, rows, assumed))
+    if work.drawn:
+        peaks += [sampling_memory(work, options, rows, assumed), scoring_memory(work, options, rows, assumed)]
     return max(peaks, key=lambda peak: peak.total)
 
 

@@ -23,6 +23,7 @@ from tldr.plan.memory import (
     Placement,
     Training,
     largest_micro_batch,
+    sampled_together,
     training_memory,
 )
 from tldr.plan.models import model_config
@@ -274,7 +275,7 @@ class Planner:
             lengths.response,
             batch // options // settings.minibatches,
             frozen=(shape.policy, shape.reward),
-            rollout=True,
+            drawn=batch // options,
         )
         return work, one(settings.episodes) / options
 
@@ -298,7 +299,7 @@ class Planner:
             row = Row(work.query, 1, 1)
         cost = times(step_cost(work, options, row), rows)
         if isinstance(settings, PPO):
-            drawn = times(rollout_cost(work, row, micro, options), rows)
+            drawn = times(rollout_cost(work, row, sampled_together(work, options, micro), options), rows)
             cost = plus(times(cost, settings.epochs), drawn)
         return cost
 

@@ -203,10 +203,10 @@ class PPOStage:
         """
         epoch, place = divmod(step, self.settings.minibatches)
         size = len(rollout) // self.settings.minibatches
-        order = permutation(len(rollout), self.seed, "minibatch", iteration, epoch)
-        rows = order[place * size : (place + 1) * size]
+        rows = torch.split(permutation(len(rollout), self.seed, "minibatch", iteration, epoch), size)[place]
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        parts = micro_batches(rows.tolist(), self._micro_batch(), rank, processes)
+        by_length = rows[rollout.query_mask.sum(-1).cpu()[rows].argsort(stable=True)]  # less padding
+        parts = micro_batches(by_length.tolist(), self._micro_batch(), rank, processes)
         selected = [rollout.select(torch.tensor(part)) for part in parts]
         if not self.settings.ptx_coef:
             return [MicroBatch(part) for part in selected]

@@ -32,6 +32,10 @@ from tldr.stages.samples import policy_name, to_sample
 from tldr.stages.scoring import gold_scores, has_gold
 from tldr.train.frozen import Frozen
 
+SAMPLED = 8
+"""Micro-batches sampled together: every step of the decode loop reads all weights, for few rows or many,
+and needs no room for activations."""
+
 
 @dataclass(frozen=True)
 class Models:
@@ -83,8 +87,16 @@ class Experience:
         return type(self)(**{name: function(tensor) for name, tensor in self.tensors().items()})
 
     def select(self, rows: Tensor) -> Self:
-        """The episodes of some queries."""
-        return self.map(lambda tensor: tensor[rows])
+        """The episodes of some queries, without the columns that are padding in all of them."""
+        part = self.map(lambda tensor: tensor[rows])
+        width, length = part.batch.longest
+        tensors = part.tensors()
+        for name, tensor in tensors.items():
+            if name in ("query", "query_mask"):
+                tensors[name] = tensor[:, -width:]
+            elif tensor.ndim == 3:  # per token
+                tensors[name] = tensor[..., :length]
+        return type(self)(**tensors)
 
     def gathered(self, accelerator: Accelerator) -> Experience:
         """All processes' episodes (as many each), in the order of the processes, in every process."""
@@ -134,22 +146,25 @@ def collect(
     """Sample `settings.samples_per_query` responses a query and have the four networks judge them.
 
     Args:
-        micro_batch: queries a forward pass.
+        micro_batch: queries a forward pass; `SAMPLED` times as many are sampled at once.
         pause: called between forward passes; it may end the run.
     """
-    parts: list[dict[str, Tensor]] = []
-    for start in range(0, len(episodes.query), micro_batch):
-        parts.append(_sample(models.sampler, episodes, slice(start, start + micro_batch), settings, device))
+    order = episodes.query_mask.sum(-1).argsort(stable=True)  # like lengths together: less padding
+    drawn = []
+    for rows in torch.split(order, SAMPLED * micro_batch):
+        drawn.append(_sample(models.sampler, episodes, rows, settings, device))
         pause()
-    width = max(part["response"].shape[-1] for part in parts)
-    batches = [
-        PackedBatch(part["query"], part["query_mask"], part["response"], part["response_mask"])
-        for part in parts
-    ]
-    for part, batch in zip(parts, batches, strict=True):
+    width = max(part["response"].shape[-1] for part in drawn)
+    query, query_mask = (part[order].to(device.device) for part in (episodes.query, episodes.query_mask))
+    whole = {"query": query, "query_mask": query_mask, **_joined(drawn, width)}
+    batch = PackedBatch(query, query_mask, whole["response"], whole["response_mask"])
+    starts = range(0, len(batch), micro_batch)
+    batches = [batch.select(slice(start, start + micro_batch)).trimmed() for start in starts]
+    parts: list[dict[str, Tensor]] = []
+    for batch in batches:
         with device.autocast():
             logprobs, values = models.trained(batch)
-        part |= {"logprobs": logprobs, "values": values * batch.response_mask}
+        parts.append({"logprobs": logprobs, "values": values * batch.response_mask})
         pause()
     with models.reference.at_work() as call:
         for part, batch in zip(parts, batches, strict=True):
@@ -159,15 +174,22 @@ def collect(
         for part, batch in zip(parts, batches, strict=True):
             with device.autocast():
                 part["scores"] = call(response_scores, batch)
+    back = order.argsort()
+    return Experience(**whole, **_joined(parts, width)).map(lambda tensor: tensor[back])
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]], width: int) -> dict[str, Tensor]:
+    """Parts of a batch put together, their responses as wide as the widest."""
     wide = [_widened(part, width) for part in parts]
-    return Experience(**{name: torch.cat([part[name] for part in wide]) for name in wide[0]})
+    return {name: torch.cat([part[name] for part in wide]) for name in wide[0]}
 
 
 def _sample(
-    sampler: PreTrainedModel, episodes: Episodes, rows: slice, settings: PPO, device: Device
+    sampler: PreTrainedModel, episodes: Episodes, rows: Tensor, settings: PPO, device: Device
 ) -> dict[str, Tensor]:
-    query = episodes.query[rows].to(device.device)
-    query_mask = episodes.query_mask[rows].to(device.device)
+    width = int(episodes.query_mask[rows].sum(-1).max())
+    query = episodes.query[rows, -width:].to(device.device)
+    query_mask = episodes.query_mask[rows, -width:].to(device.device)
     with device.autocast():
         drawn = generate(
             sampler,
@@ -181,13 +203,7 @@ def _sample(
             pad_id=episodes.pad_id,
             uniform=episodes.uniform[rows].to(device.device),
         )
-    return {
-        "query": query,
-        "query_mask": query_mask,
-        "response": drawn.response,
-        "response_mask": drawn.mask,
-        "stopped": drawn.stopped,
-    }
+    return {"response": drawn.response, "response_mask": drawn.mask, "stopped": drawn.stopped}
 
 
 _PER_TOKEN = {"response", "response_mask", "logprobs", "ref_logprobs", "values"}

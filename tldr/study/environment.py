@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import tldr
@@ -36,6 +38,27 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+STATUS = Path("/proc/self/status")
+
+
+def peak_bytes(start: int) -> int | None:
+    """Peak memory of this process: on a GPU of tensors, else above the `start` bytes it held before.
+
+    None where the system does not tell.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return (proc(STATUS, "VmHWM") - start) or None
+
+
+def proc(path: Path, key: str) -> int:
+    """Bytes of a line of one of Linux's tables; 0 elsewhere."""
+    text = path.read_text(encoding="ascii") if path.exists() else ""
+    found = re.search(rf"^{key}:\s+(\d+) kB", text, re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0
 
 
 def git_version() -> str | None:

@@ -26,7 +26,7 @@ from tldr.config import Lengths, ModelSpec, Precision, Settings
 from tldr.errors import LabError, UsageError
 from tldr.records import write_json
 from tldr.stages.context import RunContext
-from tldr.study.environment import environment
+from tldr.study.environment import STATUS, environment, peak_bytes, proc
 from tldr.study.hashes import code_version
 from tldr.study.registry import STAGES
 
@@ -145,12 +145,13 @@ def execute(folder: Path) -> None:
         ctx = run.context(folder)
         shown = {"stage", "settings", "lengths", "precision", "model", "tags"}
         write_json(folder / CONFIG, run.model_dump(mode="json", include=shown) | {"seed": ctx.seed})
-        started, before = time.monotonic(), read_note(folder / ENVIRONMENT).get("seconds", 0.0)
+        started, before = time.monotonic(), read_note(folder / ENVIRONMENT)
+        held = 0
         try:
             with _failure_noted(folder), _termination():
                 stage = STAGES[run.stage].load()
-                surroundings = environment()
-                write_json(folder / ENVIRONMENT, {**surroundings, "seconds": before})
+                held = proc(STATUS, "VmRSS")  # by the libraries
+                write_json(folder / ENVIRONMENT, {**environment(), "seconds": before.get("seconds", 0.0)})
                 from tldr.data.tokenized import keep_tokens  # it needs what the stage has loaded by now
 
                 with keep_tokens(folder.parent / TOKENS if run.study else None):
@@ -158,9 +159,10 @@ def execute(folder: Path) -> None:
                 _finish(folder)
         finally:
             if note := read_note(folder / ENVIRONMENT):
-                seconds = round(before + time.monotonic() - started, 1)
+                seconds = round(before.get("seconds", 0.0) + time.monotonic() - started, 1)
+                peak = max(before.get("peak_bytes") or 0, peak_bytes(held) or 0) or None
                 with contextlib.suppress(OSError):  # on a full disk; it would hide what the matter is
-                    write_json(folder / ENVIRONMENT, {**note, "seconds": seconds})
+                    write_json(folder / ENVIRONMENT, {**note, "seconds": seconds, "peak_bytes": peak})
 
 
 def _take_part(run: RunFile, folder: Path) -> None:

@@ -1,0 +1,57 @@
+"""The project's stages, by `tldr.bench`: the updates of `tldr-lab bench` on the same texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from rounds import Rounds
+from transformers import AutoConfig
+
+from tldr.bench.work import Setting, work_of
+from tldr.config import PPO, SFT, Lengths, Reward
+from tldr.train.precision import peak_flops
+
+
+def settings_of(spec: dict[str, Any]) -> SFT | Reward | PPO:
+    """The stage with the batch sizes of the comparison; what is not named is the project's default."""
+    batch = spec["batch"]
+    if spec["stage"] == "sft":
+        return SFT(batch=batch)
+    if spec["stage"] == "reward":
+        return Reward(batch=batch)
+    ppo = spec["ppo"]
+    return PPO(
+        batch=batch,
+        micro_batch=ppo["micro_batch"],
+        epochs=ppo["epochs"],
+        temperature=ppo["temperature"],
+        beta=ppo["beta"],
+    )
+
+
+def main() -> None:
+    rounds = Rounds()
+    spec = rounds.spec
+    config = AutoConfig.for_model(**spec["model"])
+    setting = Setting(config, Lengths(**spec["lengths"]), spec["precision"], spec["seed"])
+    work = work_of(settings_of(spec), setting)
+    done = 0
+    while True:
+        gemm = peak_flops.__wrapped__(torch.device("cpu"), spec["precision"])
+        rounds.wait()
+        found = [work.update(done + i) for i in range(spec["updates"])]
+        done += len(found)
+        phases = {name: sum(one.phases[name] for one in found) for name in found[0].phases}
+        rounds.tell(
+            tokens=sum(one.tokens for one in found),
+            things=float(sum(len(responses) for one in found for _, responses in one.rows))
+            if spec["stage"] == "ppo"
+            else float(sum(len(one.rows) for one in found)),
+            gemm=gemm,
+            **phases,
+        )
+
+
+if __name__ == "__main__":
+    main()

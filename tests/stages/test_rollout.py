@@ -1,0 +1,78 @@
+"""A rollout sorts its queries and cuts padding away for speed: nothing else may change by it."""
+
+from __future__ import annotations
+
+import torch
+
+from tldr.bench.work import PPOWork, Setting
+from tldr.config import PPO, Lengths, ModelSpec
+from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
+from tldr.plan.models import model_config
+from tldr.stages.common import as_model
+from tldr.stages.ppo import MicroBatch
+from tldr.stages.rollout import SAMPLED
+
+SPEC = ModelSpec(arch="gpt_neox", d_model=32, layers=2, heads=2, context=128)
+SETTING = Setting(model_config(SPEC, 64), Lengths(query=48, response=12, rm_response=24), "fp32", seed=3)
+
+
+def stage(micro_batch: int | None) -> PPOWork:
+    settings = PPO(batch=24, samples_per_query=2, epochs=1, minibatches=2, micro_batch=micro_batch)
+    return PPOWork(settings, SETTING)
+
+
+def test_episodes_do_not_depend_on_how_they_are_batched() -> None:
+    few, all_at_once = stage(1).rollout(0, 0.05), stage(None).rollout(0, 0.05)
+    assert len(few) > SAMPLED * 1, "more than one sampling pass"
+    for name, tensor in few.tensors().items():
+        torch.testing.assert_close(tensor, getattr(all_at_once, name), rtol=1e-4, atol=1e-5)
+
+
+def test_episodes_come_in_the_order_of_their_queries_with_their_own_figures() -> None:
+    """Each episode scored alone, from its row as it stands, by the plain functions."""
+    work = stage(3)
+    rollout = work.rollout(0, 0.05)
+    policy, value = (as_model(work.stepper.modules[name]) for name in ("policy", "value"))
+    for row, query in enumerate(work.plan.batch(0)):
+        tokens = work.queries[query]
+        assert rollout.query[row][rollout.query_mask[row]].tolist() == tokens
+        alone = PackedBatch(
+            torch.tensor([tokens]),
+            torch.ones(1, len(tokens), dtype=torch.bool),
+            rollout.response[row : row + 1],
+            rollout.response_mask[row : row + 1],
+        )
+        with torch.no_grad(), work.reference.at_work() as ref, work.reward.at_work() as reward:
+            expected = {
+                "logprobs": response_logprobs(policy, alone, 1.0)[0],
+                "ref_logprobs": ref(response_logprobs, alone, 1.0)[0],
+                "values": response_values(value, alone)[0],
+                "scores": reward(response_scores, alone)[0],
+            }
+        for name, tensor in expected.items():
+            torch.testing.assert_close(getattr(rollout, name)[row], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_minibatches_hold_every_query_once_and_no_column_of_padding() -> None:
+    work = stage(3)
+    rollout = work.rollout(0, 0.05)
+    seen: list[tuple[int, ...]] = []
+    for step in range(2):
+        parts = [part.rollout for part in work.minibatch(rollout, 0, step)]
+        widths = [part.query.shape[1] for part in parts]
+        assert widths == sorted(widths), "like lengths together"
+        for part in parts:
+            assert part.query_mask[:, 0].any() and part.response_mask[..., -1].any()
+            assert part.advantages.shape == part.response_mask.shape
+            seen += [tuple(q[m].tolist()) for q, m in zip(part.query, part.query_mask, strict=True)]
+    rows = zip(rollout.query, rollout.query_mask, strict=True)
+    assert sorted(seen) == sorted(tuple(q[m].tolist()) for q, m in rows)
+
+
+def test_the_loss_of_cut_minibatches_is_that_of_the_whole_rollout() -> None:
+    work = stage(2)
+    rollout = work.rollout(0, 0.05)
+    modules = torch.nn.ModuleDict(work.stepper.modules)
+    cut = [work.loss(modules, part).sums() for step in range(2) for part in work.minibatch(rollout, 0, step)]
+    whole = work.loss(modules, MicroBatch(rollout)).sums()
+    torch.testing.assert_close(torch.stack(cut).sum(0)[:3], whole[:3], rtol=1e-5, atol=1e-5)
