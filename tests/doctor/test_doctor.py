@@ -16,12 +16,8 @@ from typer.testing import CliRunner
 import tldr.doctor
 from tests.doctor.healthy import build, edit_json, edit_log, edit_rows
 from tldr.cli.main import app
-from tldr.doctor.data import ngram_losses
 from tldr.doctor.examine import examine
 from tldr.doctor.findings import CHECKS
-from tldr.doctor.limits import Limit
-from tldr.doctor.reward import interval
-from tldr.doctor.samples import repeated
 from tldr.errors import UsageError
 
 Plant = Callable[[Path], object]
@@ -244,9 +240,8 @@ def episodes_that_the_policy_did_not_draw(root: Path) -> None:
     edit_rows(root / "ppo-s" / "rollouts.jsonl", lambda row: {"logprob_sft": row["logprob"] - next(draws)})
     mean = sum(ratios) / 64
     edit_log(root / "ppo-s", lambda row: {"kl": mean} if row["update"] == 16 else {"kl": 0.0})
-    edit_json(
-        root / "ppo-s" / "run.json", settings=_settings(root, batch=4)
-    )  # so few that the sign may be noise
+    few = _settings(root, batch=4)  # so that the sign may be noise
+    edit_json(root / "ppo-s" / "run.json", settings=few)
 
 
 def _settings(root: Path, **changes: object) -> dict[str, object]:
@@ -363,6 +358,21 @@ def test_only_the_study_s_own_runs_are_examined(study: Path) -> None:
     assert examine(study) == (["data", "pretrain-s"], [])
 
 
+def test_labels_in_folds_are_not_held_to_the_split_that_the_data_gives_them(study: Path) -> None:
+    labels, fold = study / "labels", study / "labels" / "fold-0"
+    fold.mkdir()
+    for split in ("train", "valid1", "valid2"):
+        (labels / f"{split}.jsonl").rename(fold / f"{split}.jsonl")
+    edit_rows(
+        fold / "train.jsonl",
+        lambda row: {"info": {name: f"new {text}" for name, text in row["info"].items()}},
+    )
+    rankings = study / "data" / "rankings.jsonl"
+    shutil.copyfile(fold / "train.jsonl", rankings)
+    edit_rows(rankings, lambda row: {"split": "valid1"})
+    assert [one for one in examine(study)[1] if one.check == "leakage"] == []
+
+
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither a run nor runs"):
         examine(tmp_path)
@@ -383,34 +393,3 @@ def test_the_command_tells_and_exits_by_faults(study: Path) -> None:
     assert [one["check"] for one in report["findings"]] == ["ngram_floor", "value_network"]
     assert "first_ratio" in call(app, ["doctor", "--list"]).output
     assert call(app, ["doctor"]).exit_code == 2
-
-
-def test_ngram_losses_by_hand() -> None:
-    """Tokens a, b, 0: train is "a b 0" and "a 0"; held out is "a 0"."""
-    unigram, bigram = ngram_losses([[1, 2, 0], [1, 0]], [[1, 0]])
-    alone = 3 / 9  # of a and of 0 alike: two of five, one added to each of three types and to one unseen
-    assert unigram == pytest.approx(-math.log(alone))
-    after_start, after_a = (2 + alone) / 3, (1 + alone) / 3
-    assert bigram == pytest.approx(-(math.log(after_start) + math.log(after_a)) / 2)
-
-
-def test_wilson_interval_is_the_textbook_one() -> None:
-    low, high = interval(0.5, 100)
-    assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-
-
-def test_repeated_trigrams_by_hand() -> None:
-    assert repeated([1, 2, 3, 1, 2, 3]) == pytest.approx(1 / 4)  # 123 231 312 123
-    assert repeated([1, 2]) == 0
-
-
-def test_a_limit_has_two_sides_and_takes_nan_for_a_fault() -> None:
-    limit = Limit(0.9, 0.5)
-    assert [limit.below(value) for value in (0.95, 0.9, 0.7, 0.4, math.nan)] == [
-        None,
-        None,
-        "warning",
-        "fault",
-        "fault",
-    ]
-    assert [Limit(1, 2).above(value) for value in (1.0, 1.5, 3.0)] == [None, "warning", "fault"]

@@ -26,16 +26,21 @@ def leakage(run: Examined) -> Iterator[Sight]:
     """Sets that may share no post do not (`tldr.data.leakage`); labels of data that leak are not to blame."""
     data = run.parents.get("data")
     if data is None or not _leaks(data.folder):
-        folders = [run.folder] if data is None else [data.folder, run.folder]
-        for pair in _leaks(*folders):
+        for pair in _leaks(run.folder, data.folder if data else None):
             yield Sight(run, "fault", f"{pair.either} posts of {pair.first} are in {pair.second}", "none")
 
 
-def _leaks(*folders: Path) -> list[Overlap]:
-    """Each pair of sets with a leak once, its names in the order of the alphabet."""
+def _leaks(folder: Path, data: Path | None = None) -> list[Overlap]:
+    """Each pair of sets with a leak once, its names in the order of the alphabet.
+
+    Args:
+        data: the posts beside the labels of `folder`, which say how the data's own labels are split.
+    """
     found = Collected()
-    for folder in folders:
-        collect_folder(folder, found)
+    if data is not None:
+        collect_folder(data, found)
+        found.sets = {name: posts for name, posts in found.sets.items() if not name.startswith("labels/")}
+    collect_folder(folder, found)
     return [pair for pair in overlaps(found.sets) if pair.leak and pair.either and pair.first < pair.second]
 
 
