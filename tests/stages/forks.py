@@ -16,7 +16,7 @@ from tldr.errors import LabError
 from tldr.study.folder import RunFile, execute
 
 _forks = multiprocessing.get_context("forkserver")
-PRELOAD = [__name__, *(f"tldr.stages.{stage}" for stage in laboratory.SETTINGS)]
+PRELOAD = [__name__, *(f"tldr.stages.{stage}" for stage in laboratory.SETTINGS), "peft"]
 FSDP2 = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",

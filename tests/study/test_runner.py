@@ -49,6 +49,16 @@ def test_runs_in_order_and_once(lab: Lab) -> None:
     assert "6 of 6 runs are done already" in lab.screen.getvalue()
 
 
+def test_a_package_that_a_later_run_needs_is_asked_for_before_the_first(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(LabError, match=r"sft\.lora: needs the package peft.*\n.*tldr-feedback\[lora\]"):
+        lab.run("sft.lora.rank=8")
+    assert not lab.events()
+    assert lab.run("reward.lora.rank=8") == 0, "no reward model is made here"
+
+
 def test_two_at_once_the_longest_way_first(lab: Lab) -> None:
     lab.behave(**{"pretrain-s-s0": "hold", "pretrain-m-s0": "hold"})
     runner = lab.runner(only="pretrain", jobs=2)

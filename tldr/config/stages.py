@@ -16,6 +16,9 @@ from tldr.config.base import NonNegative, PerSize, Positive, Settings, Unit
 class Optimizer(Settings):
     """AdamW and its schedule. Betas, eps, decay and warm-up are not stated by the paper."""
 
+    kind: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit: its two moments in 8 bits, in blocks with a scale each (Dettmers et al. 2022, arXiv
+    2110.02861), 2 bytes a weight in place of 8; needs the extra `8bit`. Not sharded."""
     lr: PerSize[Positive] = 1e-4
     betas: tuple[float, float] = (0.9, 0.95)
     eps: Positive = 1e-8
@@ -48,6 +51,26 @@ class Training(Settings):
     """Added to the run's seed: another draw of this stage alone."""
 
 
+class Lora(Settings):
+    """Low-rank adapters on linear layers (Hu et al. 2021): only they and a scalar head are trained. Not the
+    paper's; needs the extra `lora`. What a stage saves is the merged model, in plain form."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    """What the adapter adds is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On the adapters' inputs."""
+    targets: Annotated[list[str], Field(min_length=1)] | None = None
+    """Linear layers of the body by the names that the model's class has for them; None: all."""
+
+
+class Finetuning(Training):
+    """What the stages that start from a trained model have."""
+
+    lora: Lora | None = None
+    """None: every weight is trained, which is what `tldr-lab plan` counts in any case."""
+
+
 class Pretrain(Training):
     """Next-token training from scratch (toy ladder only)."""
 
@@ -58,7 +81,7 @@ class Pretrain(Training):
     """Weight of the loss on a document's post tokens, against its comments and TL;DR."""
 
 
-class SFT(Training):
+class SFT(Finetuning):
     """Supervised fine-tuning on the references (P App. B.1): 1 epoch, batch 128, cosine to 0."""
 
     optimizer: Optimizer = Optimizer(lr=6.35e-5)
@@ -93,7 +116,7 @@ class Labels(Settings):
         return self
 
 
-class Reward(Training):
+class Reward(Finetuning):
     """Reward model (P App. B.1, 3.4): one epoch, batch 64, loss -log sigma(difference)."""
 
     optimizer: Optimizer = Optimizer(lr=1.5e-5)
@@ -127,10 +150,12 @@ class AdaptiveKL(Settings):
     horizon: PositiveInt = 10000
 
 
-class PPO(Training):
+class PPO(Finetuning):
     """PPO as in the paper (3.4, B.1): beta 0.05, gamma 1, lambda 0.95, 4 epochs, linear decay.
 
-    Clip ranges, vf_coef and whitening are lm-human-preferences' (the paper is silent).
+    Clip ranges, vf_coef and whitening are lm-human-preferences' (the paper is silent). With `lora`, policy
+    and value network get adapters of their own, and the reference is the policy without them where it is
+    the model that the policy starts from: no second copy, whatever `frozen_dtype` and `frozen_place` are.
     """
 
     optimizer: Optimizer = Optimizer(lr=1.5e-5, schedule="linear")
@@ -195,6 +220,8 @@ class PPO(Training):
             )
         if self.value_network == "shared" and (self.algorithm != "ppo" or self.value_lr is not None):
             raise ValueError("value_network shared is ppo's, and learns at the policy's rate: drop value_lr")
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError("lora: dropout is off in RL, set it to 0")
         if self.algorithm == "rloo" and self.samples_per_query < 2:
             raise ValueError("rloo needs samples_per_query >= 2")
         return self

@@ -23,6 +23,7 @@ from tldr.errors import UsageError
 from tldr.mathematics.kl import adaptive_beta
 from tldr.mathematics.ppo import policy_loss, policy_stats, value_loss, value_stats
 from tldr.models.ladder import load_policy, save_policy
+from tldr.models.lora import add_lora
 from tldr.models.packed import PackedBatch, response_logprobs, response_values
 from tldr.models.reward import load_reward, save_reward, value_from_reward
 from tldr.records import Sample, read_records, write_records
@@ -51,7 +52,7 @@ from tldr.stages.rollout import (
     with_advantages,
 )
 from tldr.train.batching import BatchPlan, micro_batches
-from tldr.train.frozen import Frozen
+from tldr.train.frozen import Frozen, LoraOff
 from tldr.train.loop import TrainLoop
 from tldr.train.processes import copy_weights, make_accelerator
 from tldr.train.rng import derive, generator, permutation
@@ -93,9 +94,10 @@ class PPOStage:
         # On the CPU until the stepper places it: whole it may be too large for the device.
         policy = load_policy(checkpoint_folder(ctx.inputs["policy"]))
         self.documents = self._documents(int(policy.config.max_position_embeddings))
+        add_lora(policy, self.settings.lora, derive(self.seed, "lora", "policy"))
         self._copy = self._sampling_copy(policy)
         self.stepper = self._stepper(policy)
-        self.reference = self._frozen(load_policy, "reference")
+        self.reference = self._reference()
         self.reward = self._frozen(load_reward, "reward")
         queries = self.batch // self.settings.samples_per_query
         processes, parts = self.accelerator.num_processes, self.settings.minibatches
@@ -113,6 +115,12 @@ class PPOStage:
             keep_last=False,
         )
         self.loop = TrainLoop("ppo", ctx.folder, self.stepper, self.plan.total_updates, self.settings)
+
+    def _reference(self) -> Frozen | LoraOff:
+        start, reference = (checkpoint_folder(self.ctx.inputs[name]) for name in ("policy", "reference"))
+        if self.settings.lora is not None and start.resolve() == reference.resolve():
+            return LoraOff(self.stepper, "policy")
+        return self._frozen(load_policy, "reference")
 
     def _frozen(self, load: Any, name: str) -> Frozen:
         dtype = torch.bfloat16 if self.settings.frozen_dtype == "bf16" else torch.float32
@@ -152,7 +160,8 @@ class PPOStage:
             add_value_head(policy)
         elif self.settings.algorithm == "ppo":
             reward = load_reward(checkpoint_folder(self.ctx.inputs["reward"]))
-            modules["value"] = value_from_reward(reward)
+            modules["value"] = value = value_from_reward(reward)
+            add_lora(value, self.settings.lora, derive(self.seed, "lora", "value"))
         value_lr = self.settings.value_lr
         lrs = {"value": one(value_lr)} if value_lr is not None and "value" in modules else {}
         return Stepper(self.accelerator, modules, self.settings, self.seed, lrs)

@@ -24,6 +24,7 @@ from tldr.data.sources import load_comparisons
 from tldr.data.tokenized import encode_responses
 from tldr.errors import UsageError
 from tldr.mathematics.losses import kway_loss, ordered_pairs, pair_accuracy
+from tldr.models.lora import add_lora
 from tldr.models.packed import PackedBatch, collate, response_scores
 from tldr.models.reward import apply_shift, reward_from_policy, save_reward
 from tldr.records import Comparison, Ranking, write_json, write_records
@@ -174,6 +175,7 @@ def train_reward(
     settings = ctx.settings
     accelerator = make_accelerator(ctx.precision)
     model = reward_from_policy(checkpoint_folder(ctx.inputs["policy"]), seed=seed, pad_id=pad_id(tokenizer))
+    add_lora(model, settings.lora, derive(seed, "lora"))
     freeze_lowest(model, settings.frozen_layers)
     plan = BatchPlan(
         [example.length for example in train],

@@ -30,7 +30,7 @@ from tldr.stages.common import Device, Draw
 from tldr.stages.context import RunContext
 from tldr.stages.samples import policy_name, to_sample
 from tldr.stages.scoring import gold_scores, has_gold
-from tldr.train.frozen import Frozen
+from tldr.train.frozen import Frozen, LoraOff
 
 SAMPLED = 8
 """Micro-batches sampled together: every step of the decode loop reads all weights, for few rows or many,
@@ -49,7 +49,7 @@ class Models:
 
     sampler: PreTrainedModel
     trained: Callable[[PackedBatch], tuple[Tensor, Tensor]]
-    reference: Frozen
+    reference: Frozen | LoraOff
     reward: Frozen
 
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from tldr.config import SFT, one
 from tldr.data.tokenized import encode_responses
 from tldr.models.ladder import disable_dropout, load_policy, save_policy, set_dropout
+from tldr.models.lora import add_lora
 from tldr.models.packed import PackedBatch, collate, response_logprobs
 from tldr.stages.common import (
     as_model,
@@ -51,13 +52,15 @@ class Best:
         """Keep the weights if `loss` is the lowest seen."""
         if loss < self.extra.get("best_loss", float("inf")):
             self.extra["best_loss"] = loss
-            self.tensors.update({name: tensor.detach().clone() for name, tensor in model.named_parameters()})
+            trained = ((name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad)
+            self.tensors.update({name: tensor.detach().clone() for name, tensor in trained})
 
     def restore(self, model: nn.Module) -> None:
         """Put the kept weights back."""
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                parameter.copy_(deal(self.tensors[name], parameter))
+                if parameter.requires_grad:
+                    parameter.copy_(deal(self.tensors[name], parameter))
 
 
 def run(ctx: RunContext[SFT]) -> None:
@@ -72,8 +75,9 @@ def run(ctx: RunContext[SFT]) -> None:
     examples = encode_examples(ctx, tokenizer, "sft")
     held_out = encode_examples(ctx, tokenizer, "valid1")
     policy = load_policy(checkpoint_folder(ctx.inputs["policy"]))
-    policy.train()
     set_dropout(policy, settings.dropout)
+    add_lora(policy, settings.lora, derive(ctx.seed, "sft", "lora"))
+    policy.train()
     plan = BatchPlan(
         [len(query) + len(response) for query, response in examples],
         one(settings.batch),

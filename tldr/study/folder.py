@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tldr.config import Lengths, ModelSpec, Precision, Settings
+from tldr.config.extras import check_extras
 from tldr.errors import LabError, UsageError
 from tldr.records import write_json
 from tldr.stages.context import RunContext
@@ -149,6 +150,7 @@ def execute(folder: Path) -> None:
         held = 0
         try:
             with _failure_noted(folder), _termination():
+                check_extras(ctx.settings, run.stage)
                 stage = STAGES[run.stage].load()
                 held = proc(STATUS, "VmRSS")  # by the libraries
                 write_json(folder / ENVIRONMENT, {**environment(), "seconds": before.get("seconds", 0.0)})

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tldr.config import ModelSpec, Study
+from tldr.config.extras import check_extras
 from tldr.errors import LabError
 from tldr.study.display import Display, clock, headline
 from tldr.study.environment import cores
@@ -187,11 +188,14 @@ class Runner:
             The exit code: 0 when all is done, 1 when a run failed.
 
         Raises:
+            UsageError: a run needs a package that is not installed; none is begun.
             KeyboardInterrupt: on Ctrl-C or SIGTERM, after the runs at work have saved and ended.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with interruptions() as interrupted:
             self._settle()
+            for run in self._waiting:
+                check_extras(run.settings, run.stage)
             moved = True
             # When nothing moves any more, what still waits needs a run that failed.
             while moved or self._active or self._later:

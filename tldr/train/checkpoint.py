@@ -196,6 +196,12 @@ def _unique(module: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
+def _learnt(module: nn.Module) -> dict[str, Tensor]:
+    """What training may change: the state tensors without frozen weights, which are there anew each time."""
+    frozen = {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: tensor for name, tensor in _unique(module).items() if name not in frozen}
+
+
 def gather(tensor: Tensor) -> Tensor:
     """The whole of a tensor that may be sharded over processes (all must call)."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
@@ -221,12 +227,18 @@ def _pieces(
     Without `keep` the contents are empty: such a process only takes part in gathering them.
     """
     for name, module in modules.items():
-        yield _module_file(name), _collected(_unique(module), keep)
+        yield _module_file(name), _collected(_learnt(module), keep)
     for name, optimizer in optimizers.items():
         state = optimizer.state_dict()["state"]
-        flat = {f"{i}.{key}": value for i, values in state.items() for key, value in values.items()}
+        flat = {f"{i}.{key}": torch.as_tensor(v) for i, values in state.items() for key, v in _flat(values)}
         yield _optimizer_file(name), _collected(flat, keep)
     yield _TENSORS, _collected(tensors, keep)
+
+
+def _flat(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """An optimizer's state of one weight; bitsandbytes puts its own tensors one level down."""
+    for key, value in state.items():
+        yield from _flat(value) if isinstance(value, Mapping) else [(key, value)]
 
 
 def _collected(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
@@ -239,15 +251,15 @@ def _collected(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write one file, each tensor in storage of its own; its sha256."""
-    save_file({name: _alone(tensor) for name, tensor in tensors.items()}, path)
+    """Write one file, each tensor in storage of its own (safetensors refuses shared ones); its sha256."""
+    alone, seen = {}, set()
+    for name, tensor in tensors.items():
+        alone[name], storage = tensor.contiguous(), tensor.untyped_storage()
+        if storage.nbytes() != tensor.nbytes or storage.data_ptr() in seen:
+            alone[name] = tensor.clone(memory_format=torch.contiguous_format)
+        seen.add(storage.data_ptr())
+    save_file(alone, path)
     return _settled(path)
-
-
-def _alone(tensor: Tensor) -> Tensor:
-    """Contiguous, and the only user of its storage (safetensors refuses views of one storage)."""
-    tensor = tensor.contiguous()
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def _sync(path: Path) -> None:
@@ -293,7 +305,7 @@ def _check_same(
     same = {*pieces} == wanted | {_TENSORS}
     for name, module in modules.items():
         saved = pieces.get(_module_file(name), {})
-        same = same and _shapes(saved) == _shapes(_unique(module))
+        same = same and _shapes(saved) == _shapes(_learnt(module))
     for name, optimizer in optimizers.items():
         groups = meta["param_groups"].get(name, [])
         same = same and [g["params"] for g in groups] == [
@@ -313,7 +325,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.
 
 @torch.no_grad()
 def _restore_module(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
-    for name, live in _unique(module).items():
+    for name, live in _learnt(module).items():
         live.copy_(deal(saved[name], live))
 
 
@@ -321,10 +333,12 @@ def _restore_optimizer(
     optimizer: Optimizer, saved: Mapping[str, Tensor], groups: list[dict[str, Any]]
 ) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Tensor | int]] = {}
     for name, tensor in saved.items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = deal(tensor.clone(), parameters[int(index)])
+        value = deal(tensor.clone(), parameters[int(index)])
+        counts = value.dtype == torch.int64 and value.ndim == 0  # bitsandbytes counts steps in a number
+        state.setdefault(int(index), {})[key] = int(value) if counts else value
     for group in groups:
         group["betas"] = tuple(group["betas"])  # JSON knows only lists
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -10,7 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from tldr.models.lora import lora_off
 from tldr.train.processes import Together
+from tldr.train.stepper import Stepper
 
 
 class Frozen:
@@ -46,6 +48,27 @@ class Frozen:
             if self._away:  # The weights have not changed: nothing to copy back.
                 for name, parameter in self._model.named_parameters():
                     parameter.data = host[name]
+
+
+class LoraOff:
+    """A trained model without its adapters, in the place of a frozen copy of the model it started from.
+
+    Args:
+        name: the trained module's.
+    """
+
+    def __init__(self, stepper: Stepper, name: str):
+        self._stepper, self._name = stepper, name
+
+    @contextmanager
+    def at_work(self) -> Iterator[Callable[..., Any]]:
+        """As `Frozen.at_work`; between calls the adapters are back."""
+
+        def call(function: Callable[..., Any], *args: Any) -> Any:
+            with lora_off(self._stepper.modules[self._name]):
+                return self._stepper.call(lambda parts, *inner: function(parts[self._name], *inner), *args)
+
+        yield call
 
 
 def _shard(together: Together) -> None:

@@ -18,8 +18,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tldr.config import Optimizer, Training
+from tldr.config.extras import need
 from tldr.errors import NonFiniteError, UsageError
 from tldr.mathematics.schedule import lr_multiplier
+from tldr.models.lora import merge_lora
 from tldr.train.checkpoint import gather
 from tldr.train.metrics import Row
 from tldr.train.precision import Resolved
@@ -85,8 +87,11 @@ class Stepper:
         if settings.gradient_checkpointing:
             for module in modules.values():
                 recompute_layers(module)
-        adamw = [_adamw(module, plan, self.lrs[name]) for name, module in modules.items()]
         sharded = accelerator.is_fsdp2
+        if sharded and plan.kind != "adamw":
+            remedy = "launch with DDP, or take adamw, whose state is sharded"
+            raise UsageError(f"{plan.kind} cannot be sharded", where="optimizer.kind", remedy=remedy)
+        adamw = [_adamw(module, plan, self.lrs[name]) for name, module in modules.items()]
         self._blueprints = {name: blueprint(module) for name, module in modules.items() if sharded}
         self._together, *adamw = accelerator.prepare(Together(modules), *adamw)
         self.modules: dict[str, nn.Module] = dict(accelerator.unwrap_model(self._together).parts.items())
@@ -125,12 +130,15 @@ class Stepper:
     def whole(self, name: str) -> nn.Module | None:
         """A trained module in one piece, to be saved: in the first process, None in the others.
 
-        Every process must call. Where the module is sharded, the piece is a copy on the CPU.
+        Every process must call, when training is over: adapters are merged. Where the module is sharded,
+        the piece is a copy on the CPU.
         """
         main, module = self.accelerator.is_main_process, self.modules[name]
-        if not self.sharded:
-            return module if main else None
-        return rebuilt(self._blueprints[name], module, main)
+        piece = rebuilt(self._blueprints[name], module, main) if self.sharded else module
+        if piece is None or not main:
+            return None
+        merge_lora(piece)
+        return piece
 
     def step(self, loss: Callable[[nn.ModuleDict, B], Loss], micro_batches: Sequence[B]) -> Row:
         """Make one optimizer step from this process's micro-batches (as many in every process).
@@ -209,14 +217,24 @@ def recompute_layers(module: nn.Module) -> None:
     cast(Any, enable)({"use_reentrant": False})
 
 
-def _adamw(module: nn.Module, settings: Optimizer, lr: float) -> torch.optim.AdamW:
-    """Fused AdamW; weight decay on matrices only, not on biases and norms."""
+def _adamw(module: nn.Module, settings: Optimizer, lr: float) -> torch.optim.Optimizer:
+    """Fused AdamW, or that of bitsandbytes; weight decay on matrices only, not on biases and norms.
+
+    Raises:
+        UsageError: bitsandbytes is missing.
+    """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=settings.betas, eps=settings.eps, fused=True)
+    if settings.kind == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=settings.betas, eps=settings.eps, fused=True)
+    need("bitsandbytes", "optimizer.kind")
+    from bitsandbytes.optim import AdamW8bit  # optional, and seconds to import
+
+    made: torch.optim.Optimizer = AdamW8bit(groups, lr=lr, betas=settings.betas, eps=settings.eps)
+    return made
 
 
 def _flops_per_token(module: nn.Module) -> float:
