@@ -96,7 +96,7 @@ def real_data(folder: Path) -> None:
     (data / "comparisons").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(world / "sft.jsonl", data / "tldr_posts.jsonl")
     posts = [json.loads(line) for line in (world / "ppo.jsonl").read_text().splitlines()]
-    (data / "tldr_queries.jsonl").write_text("".join(json.dumps(post) + "\n" for post in posts[:16]))
+    (data / "tldr_queries.jsonl").write_text("".join(json.dumps(post) + "\n" for post in posts[-16:]))
     labels = [
         {
             "info": {name: post[name] for name in ("id", "subreddit", "title", "post")},
