@@ -32,10 +32,14 @@ class Rounds:
         """Until the next round may begin; the worker ends where there is none."""
         if sys.stdin.readline().strip() != "go":
             raise SystemExit(0)
+        self.begin()
+
+    def begin(self) -> None:
+        """The round's time starts now."""
         self._start, self._cpu = time.perf_counter(), time.process_time()
 
     def tell(self, **figures: float) -> None:
-        """Report the round that ends now: `seconds` since `wait`, and `cpu_seconds` of all threads."""
+        """Report the round that ends now: `seconds` since it began, and `cpu_seconds` of all threads."""
         row = {
             "seconds": time.perf_counter() - self._start,
             "cpu_seconds": time.process_time() - self._cpu,
