@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 import torch
@@ -231,9 +232,8 @@ def _adamw(module: nn.Module, settings: Optimizer, lr: float) -> torch.optim.Opt
     if settings.kind == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=settings.betas, eps=settings.eps, fused=True)
     need("bitsandbytes", "optimizer.kind")
-    from bitsandbytes.optim import AdamW8bit  # optional, and seconds to import
-
-    made: torch.optim.Optimizer = AdamW8bit(groups, lr=lr, betas=settings.betas, eps=settings.eps)
+    optim: Any = import_module("bitsandbytes.optim")  # optional, and seconds to import
+    made: torch.optim.Optimizer = optim.AdamW8bit(groups, lr=lr, betas=settings.betas, eps=settings.eps)
     return made
 
 
