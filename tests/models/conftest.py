@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tldr.config import ModelSpec
+from tldr.models import attention
 from tldr.models.ladder import build_policy
 from tldr.models.packed import PackedBatch, collate
 
@@ -19,6 +20,12 @@ VOCAB, EOS, PAD = 40, 0, 1
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several blocks in sequences as short as these."""
+    monkeypatch.setattr(attention, "BLOCK", 4)
 
 
 def _make(arch: str = "gpt_neox", *, context: int = 32, seed: int = 0, d_model: int = 16) -> PreTrainedModel:

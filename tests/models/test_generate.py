@@ -5,11 +5,13 @@ import torch
 from scipy.stats import chisquare
 
 from tldr.errors import UsageError
+from tldr.models.attention import BLOCKED
 from tldr.models.generate import generate, pick
 from tldr.models.ladder import ARCHITECTURES
 from tldr.models.packed import PackedBatch, response_logprobs
 
 EOS, PAD, NEVER = 0, 1, 10_000
+ATTENTIONS = ["eager", "sdpa", BLOCKED]
 
 
 def draw(policy, batch, **changes):
@@ -47,7 +49,7 @@ def test_greedy_equals_transformers_generate(arch, make_policy, batch):
     assert ours.stopped[0, 0] and int(ours.mask[0, 0].sum()) <= 5
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_trap_rollout_logprobs_at_another_temperature(arch, attention, make_policy, batch):
     policy = make_policy(arch)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tldr.errors import UsageError
 from tldr.models import packed
+from tldr.models.attention import BLOCKED
 from tldr.models.ladder import ARCHITECTURES
 from tldr.models.packed import (
     PackedBatch,
@@ -20,6 +21,7 @@ from tldr.models.packed import (
 from tldr.models.reward import reward_from_policy
 
 EOS, PAD = 0, 1
+ATTENTIONS = ["eager", "sdpa", BLOCKED]
 
 
 def present(rows):
@@ -36,7 +38,7 @@ def plain_logits(policy, query, answer):
     return policy(torch.tensor([query + answer])).logits[0, len(query) - 1 : -1]
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_logprobs_and_entropy_equal_the_plain_path(arch, attention, make_policy, batch, rows):
     policy = make_policy(arch)
@@ -54,7 +56,7 @@ def test_logprobs_and_entropy_equal_the_plain_path(arch, attention, make_policy,
     assert (logprobs[padding] == 0).all() and (entropy[padding] == 0).all()
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_scores_and_values_equal_the_plain_path(arch, attention, make_policy, batch, rows):
     reward = reward_from_policy(make_policy(arch), seed=3)
@@ -85,7 +87,7 @@ def test_gradients_equal_the_plain_path(arch, make_policy, batch, rows):
         torch.testing.assert_close(fast[name], parameter.grad, atol=2e-5, rtol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_trap_second_response_sees_the_first(arch, attention, make_policy, batch):
     policy = make_policy(arch)
@@ -143,7 +145,7 @@ def test_attention_mask_by_hand():
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 def test_no_nan_from_padding(attention, bf16, make_policy):
     policy = make_policy()
     policy.set_attn_implementation(attention)

@@ -1,14 +1,17 @@
-"""Train a few steps in this process and print how many bytes its memory grew to at the peak.
+"""Train a few steps in this process and print its peak memory: bytes in use, and bytes resident.
 
 ``python measure.py '{"kind": "ppo", "spec": {...}, ...}'``: run by the tests in a process of its own.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import re
 import sys
+import threading
+import time
 from pathlib import Path
 
 import torch
@@ -31,6 +34,39 @@ def status(key: str) -> int:
     found = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert found is not None
     return 1024 * int(found[1])
+
+
+class Mallinfo(ctypes.Structure):
+    """glibc's `struct mallinfo2` (malloc.h)."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+class InUse(threading.Thread):
+    """The most bytes that malloc had given out and not got back, looked at a thousand times a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._libc = ctypes.CDLL(None)
+        self._libc.mallinfo2.restype = Mallinfo
+        self.peak, self.ended = 0, False
+
+    def now(self) -> int:
+        """Bytes now."""
+        info = self._libc.mallinfo2()
+        return int(info.uordblks + info.hblkhd)
+
+    def run(self) -> None:
+        """Until it is told to end."""
+        while not self.ended:
+            self.peak = max(self.peak, self.now())
+            time.sleep(0.001)
 
 
 def loss_of(kind: str):  # type: ignore[no-untyped-def]
@@ -73,7 +109,7 @@ def train(case: dict) -> None:  # type: ignore[type-arg]
         stepper.step(loss_of(case["kind"]), [batch] * case["micro_batches"])
 
 
-def main(case: dict) -> int:  # type: ignore[type-arg]
+def main(case: dict) -> dict[str, int]:  # type: ignore[type-arg]
     """Bytes above what a process holds that has trained a tiny model: code loaded, threads started."""
     tiny = {
         "spec": case["spec"] | {"d_model": 16, "heads": 2, "layers": 1},
@@ -84,9 +120,12 @@ def main(case: dict) -> int:  # type: ignore[type-arg]
     train(case | tiny)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = status("VmRSS")
+    watch = InUse()
+    in_use, resident = watch.now(), status("VmRSS")
+    watch.start()
     train(case)
-    return status("VmHWM") - before
+    watch.ended = True
+    return {"in_use": watch.peak - in_use, "resident": status("VmHWM") - resident}
 
 
 if __name__ == "__main__":

@@ -69,13 +69,13 @@ def test_two_shallow_models_tell_of_a_deep_one(kind: Kind, checkpointing: bool) 
     assert guessed.working == pytest.approx(counted.working, rel=0.01)
 
 
-def test_checkpointing_keeps_less_and_eager_attention_more() -> None:
+def test_checkpointing_keeps_less_and_blocked_attention_more() -> None:
     shape = Shape(model_config(ModelSpec(d_model=64, layers=4, heads=4, context=256), 64))
 
     def working(**how: bool) -> float:
         return growth("response", shape, Forward(128, 1, 16, bf16=False, **how), 4).at(4).working
 
-    assert working(checkpointing=True) < 0.6 * working() < 0.6 * working(eager=True)
+    assert working(checkpointing=True) < 0.6 * working() < 0.6 * working(blocked=True)
 
 
 def test_a_line_through_two_micro_batches_goes_through_a_third() -> None:

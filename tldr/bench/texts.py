@@ -24,8 +24,6 @@ EOS, PAD, FIRST = 0, 1, 2
 """Two special tokens; texts are made of those from `FIRST` on."""
 MEAN, SPREAD = 315 / 512, 0.5
 """Queries are lognormal, of this mean as a share of their window, where they are cut."""
-CHECKPOINTS = 640
-"""Longest sequence for which the stages choose a loaded checkpoint's attention (`load_policy`)."""
 
 Tokens = list[list[int]]
 
@@ -73,7 +71,7 @@ def _random(auto: Any, config: PreTrainedConfig, device: torch.device, seed: int
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.device(device):
         torch.manual_seed(seed)
-        attention = choose_attention(device, CHECKPOINTS)
+        attention = choose_attention(device)
         model: PreTrainedModel = auto.from_config(
             copy.deepcopy(config), dtype=torch.float32, attn_implementation=attention
         )

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from tldr.errors import UsageError
+from tldr.models.cache import preallocated_cache
 from tldr.models.packed import additive, attention_mask, check_context
 
 
@@ -121,7 +122,7 @@ def _decode(
     The responses to a query lie in one row of the cache, each blind to the others: column c belongs
     to the response `owner[:,c]`, or to the query (-1), or is padding (-2).
     """
-    cache = DynamicCache(config=policy.config)
+    cache = preallocated_cache(policy.config, query.shape[1] + draw.n * draw.length)
     logits = _prefill(policy, query, query_mask, cache)[:, None].expand(-1, draw.n, -1)
     total, device = query.shape[0] * draw.n, query.device
     tokens = torch.zeros(total, draw.length, dtype=torch.int64, device=device)
@@ -160,7 +161,7 @@ def _decode(
     return tokens[:, : step + 1], logprobs[:, : step + 1], lengths, stopped
 
 
-def _prefill(policy: PreTrainedModel, query: Tensor, query_mask: Tensor, cache: DynamicCache) -> Tensor:
+def _prefill(policy: PreTrainedModel, query: Tensor, query_mask: Tensor, cache: Cache) -> Tensor:
     """Encode the queries into `cache`; logits (B,V) of the first response token."""
     one_segment = torch.zeros(query.shape[1], device=query.device)
     out = policy(

@@ -67,9 +67,7 @@ def reward_from_policy(
     return reward
 
 
-def load_reward(
-    path: str | Path, *, dtype: torch.dtype = torch.float32, length: int = 640
-) -> PreTrainedModel:
+def load_reward(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load a reward or value model; arguments as for `tldr.models.ladder.load_policy`.
 
     `tldr.models.packed.response_scores` applies its shift exactly once, wherever it is kept.
@@ -77,7 +75,7 @@ def load_reward(
     Raises:
         CheckpointError: as for `load_checkpoint`; several labels; no pad, or a pad that is an EOS.
     """
-    model = load_checkpoint(AutoModelForSequenceClassification, path, dtype=dtype, length=length)
+    model = load_checkpoint(AutoModelForSequenceClassification, path, dtype=dtype)
     if model.config.num_labels != 1:
         raise CheckpointError(f"has {model.config.num_labels} labels, a reward model has one", where=path)
     if model.config.pad_token_id is None or model.config.pad_token_id in eos_ids(model.config):

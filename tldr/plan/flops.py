@@ -1,9 +1,10 @@
 """FLOPs of the stages and the hours they take, from what the packed forward pass computes.
 
 A token goes through every matrix of the body once (2 FLOPs an entry), the attention multiplies it with
-all positions of its row (4 x width x positions a layer), and only response tokens reach the output
-head. A backward pass is two forward passes; with gradient checkpointing the body's is made once more.
-A query is encoded once for all its responses (`tldr.models.packed`).
+all positions of its row (4 x width x positions a layer), and only response tokens reach the last layer's
+feed-forward part (`tldr.models.tail`; where layers are recomputed, all do) and the output head. A backward
+pass is two forward passes; with gradient checkpointing the body's is made once more. A query is encoded
+once for all its responses (`tldr.models.packed`).
 """
 
 from __future__ import annotations
@@ -29,9 +30,14 @@ class Row:
         return self.query + self.options * self.response
 
 
-def body(shape: Shape, row: Row) -> float:
-    """FLOPs of one row through a model without its output head."""
-    return row.length * (2 * shape.matrices + 4 * shape.layers * shape.width * row.length)
+def body(shape: Shape, row: Row, whole: bool = False) -> float:
+    """FLOPs of one row through a model without its output head.
+
+    Args:
+        whole: also through the last layer's feed-forward part before the query's last token.
+    """
+    every = row.length * (2 * shape.matrices + 4 * shape.layers * shape.width * row.length)
+    return every if whole else every - 2 * shape.feed_forward * max(row.query - 1, 0)
 
 
 def head(shape: Shape, row: Row) -> float:
@@ -73,7 +79,7 @@ def step_cost(work: Training, options: Options, row: Row) -> Cost:
     shape = work.shape
     passes = 4 if options.checkpointing else 3
     networks = 2 if work.kind == "ppo" else 1
-    flops = networks * passes * body(shape, row)
+    flops = networks * passes * body(shape, row, whole=work.kind == "text" or options.checkpointing)
     if work.kind == "text":
         flops += 3 * head(shape, Row(0, 1, row.length))
     elif work.kind != "reward":
@@ -89,7 +95,7 @@ def decode_cost(shape: Shape, row: Row, rows: int, options: Options) -> Cost:
     width = 2 if options.bf16 else 4
     cache = shape.layers * shape.cache * width * (row.query + row.options * row.response / 2)
     read = row.response * (width * shape.policy / rows + cache)
-    prefill = body(shape, Row(row.query, 0, 0))
+    prefill = body(shape, Row(row.query, 0, 0), whole=True)
     tokens = row.options * row.response
     steps = tokens * (2 * shape.matrices + 2 * shape.head)
     return Cost(scoring=prefill + steps, decoded=read)

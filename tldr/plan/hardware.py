@@ -48,6 +48,7 @@ class Assumed(Settings):
     several: Unit
     reserve: float
     fragmentation: Unit
+    cpu_fragmentation: Unit
     query: Positive
     response: Positive
     posts: Posts

@@ -99,7 +99,7 @@ def forward(work: Training, options: Options) -> Forward:
         work.response,
         bf16=options.bf16,
         sharded=options.sharded,
-        eager=not options.cuda,  # as models are loaded: `tldr.models.ladder.choose_attention`
+        blocked=not options.cuda,  # as models are loaded: `tldr.models.ladder.choose_attention`
         checkpointing=options.checkpointing,
     )
 
@@ -154,7 +154,7 @@ def update_memory(work: Training, options: Options, rows: int, assumed: Assumed)
         "activations": working - logits,
         "logits": logits,
     }
-    return Memory(parts | _reserve(working, options, assumed), "update")
+    return Memory(parts | _reserve(parts, working, options, assumed), "update")
 
 
 def sampled_together(work: Training, options: Options, rows: int) -> int:
@@ -204,12 +204,13 @@ def _no_gradients(
         "logits": logits,
     }
     parts["frozen"] += loaded
-    return Memory(parts | _reserve(peak.working + cache, options, assumed), "rollout")
+    return Memory(parts | _reserve(parts, peak.working + cache, options, assumed), "rollout")
 
 
-def _reserve(moving: float, options: Options, assumed: Assumed) -> dict[str, float]:
-    base = assumed.reserve * GIB if options.cuda else 0.0
-    return {"reserve": base + assumed.fragmentation * moving}
+def _reserve(parts: dict[str, float], moving: float, options: Options, assumed: Assumed) -> dict[str, float]:
+    if options.cuda:
+        return {"reserve": assumed.reserve * GIB + assumed.fragmentation * moving}
+    return {"reserve": assumed.cpu_fragmentation * sum(parts.values())}
 
 
 def training_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:

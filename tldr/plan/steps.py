@@ -16,7 +16,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from tldr.models.attention import BLOCKED
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
+from tldr.models.tail import feed_forward_entries
 from tldr.plan.live import Part, Peak, Step, along, highest, peaks_of_depth
 from tldr.stages.common import as_model
 from tldr.stages.pretrain import TextBatch, language_loss
@@ -34,6 +36,7 @@ class Shape:
         policy, reward: parameters of the causal LM, and of the classifier with one label.
         matrices: entries that every token is multiplied with (no embeddings, no output head).
         head: entries of the output head, which a response token is multiplied with.
+        feed_forward: entries of a layer's feed-forward matrices.
         width: of the attention, in numbers a layer and token (queries); `cache` of keys and values.
     """
 
@@ -47,6 +50,7 @@ class Shape:
         self.reward = sum(p.numel() for p in reward.parameters())
         self.matrices = sum(p.numel() for p in policy.parameters() if p.ndim > 1 and id(p) not in outside)
         self.head = int(output.weight.numel())
+        self.feed_forward = feed_forward_entries(policy)
         self.layers = int(config.num_hidden_layers)
         self.width = int(config.hidden_size)
         heads = int(config.num_attention_heads)
@@ -77,7 +81,7 @@ class Forward:
     Attributes:
         query, options, response: each of its rows is a query with `options` responses.
         bf16: autocast; `sharded` weights are gathered in bf16 already.
-        eager: attention with its matrix written out (short sequences on a CPU).
+        blocked: attention that keeps the causal half of its matrix (on a CPU).
         checkpointing: the layers' activations are computed again in the backward pass.
     """
 
@@ -86,7 +90,7 @@ class Forward:
     response: int
     bf16: bool
     sharded: bool = False
-    eager: bool = False
+    blocked: bool = False
     checkpointing: bool = False
 
 
@@ -136,7 +140,7 @@ def _peaks(kind: Kind, shape: Shape, how: Forward, rows: int) -> dict[Part, Peak
 
 
 def _step(kind: Kind, config: PreTrainedConfig, how: Forward, rows: int) -> Step:
-    attention = "eager" if how.eager else "sdpa"
+    attention = BLOCKED if how.blocked else "sdpa"
     dtype = torch.bfloat16 if how.sharded and how.bf16 else torch.float32
     parts: dict[str, nn.Module] = {}
     if kind != "reward":

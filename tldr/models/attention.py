@@ -1,0 +1,146 @@
+"""Attention on a CPU: the causal half of its matrix, block by block.
+
+Plain ("eager") attention computes all L x L scores of a head and passes over them a dozen times; half of
+them lie above the diagonal. Here a block of queries meets the keys up to its own end only, scaling is part
+of the query, and the backward pass reuses what it was given. At the lengths of TL;DR torch's own fused kernel
+is slower than either (`tests/models/test_attention.py` holds them equal, results/speed has the figures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import eager_mask
+
+BLOCKED = "tldr_blocked"
+"""Name under which transformers finds this attention."""
+
+BLOCK = 128
+"""Queries that meet their keys together."""
+
+LONGEST = 1024
+"""Longest sequence, in tokens, that is trained with this attention: it keeps half of L x L numbers a head for
+the backward pass, torch's fused kernel keeps none."""
+
+
+def _blocks(length: int) -> Iterator[tuple[int, int]]:
+    """Bounds of the blocks, the last first: in the backward pass it touches every key."""
+    for start in range((length - 1) // BLOCK * BLOCK, -1, -BLOCK):
+        yield start, min(start + BLOCK, length)
+
+
+class _Blocked(torch.autograd.Function):
+    """Softmax attention of (N,L,d) queries, keys and values, N = B*H, whose mask is causal."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int
+    ) -> Tensor:
+        rows, length, _ = query.shape
+        out = torch.empty_like(value)
+        kept = []
+        for start, end in _blocks(length):
+            scores = torch.bmm(query[:, start:end], key[:, :end].mT)
+            scores.view(rows // heads, heads, end - start, end).add_(mask[:, :, start:end, :end])
+            probs = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+            out[:, start:end] = torch.bmm(probs, value[:, :end])
+            kept.append(probs)
+        ctx.save_for_backward(query, key, value, *kept)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, key, value, *kept = ctx.saved_tensors
+        d_query, d_key, d_value = (torch.empty_like(part) for part in (query, key, value))
+        length = query.shape[1]
+        for (start, end), probs in zip(_blocks(length), kept, strict=True):
+            above = grad[:, start:end]
+            d_probs = torch.bmm(above, value[:, :end].mT)
+            d_scores = torch._softmax_backward_data(d_probs, probs, -1, probs.dtype)
+            d_query[:, start:end] = torch.bmm(d_scores, key[:, :end])
+            if end == length:
+                torch.bmm(d_scores.mT, query[:, start:end], out=d_key)
+                torch.bmm(probs.mT, above, out=d_value)
+            else:
+                d_key[:, :end] += torch.bmm(d_scores.mT, query[:, start:end])
+                d_value[:, :end] += torch.bmm(probs.mT, above)
+        return d_query, d_key, d_value, None, None
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """oneDNN copies all keys of a view to multiply them with a single query: 3 to 10 times slower."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@_without_onednn()
+def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """A few queries and a cache, without gradients: (B,H,L,d). Heads that share keys read them once."""
+    rows, heads, length, _ = query.shape
+    shared = (query * scaling).view(rows, key.shape[1], -1, query.shape[-1])
+    scores = (shared @ key.mT).view(rows, heads, length, -1)
+    if mask is not None:
+        scores += mask
+    probs = torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+    return (probs.view(*shared.shape[:3], -1) @ value).view(rows, heads, length, -1)
+
+
+def blocked_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it; equal to its "eager" for every causal mask.
+
+    Training on long sequences and attention dropout go to torch's fused kernel.
+
+    Args:
+        query: (B,H,L,d).
+        key, value: (B,H/g,L',d); L' above L when there is a cache.
+        attention_mask: (B,1,L,L') additive, hiding all that comes later.
+        scaling: of the scores; 1/sqrt(d) if None.
+
+    Returns:
+        (B,L,H,d), and no weights.
+    """
+    length = query.shape[2]
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    whole = attention_mask is not None and 1 < length == key.shape[2]
+    learns = torch.is_grad_enabled()
+    if not (whole or learns or dropout):
+        decoded = _plain(query.contiguous(), key, value, attention_mask, scaling)
+        return decoded.transpose(1, 2).contiguous(), None
+    if not whole or dropout or (learns and length > LONGEST):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
+        )
+    assert attention_mask is not None
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    flat = (part.to(dtype).flatten(0, 1) for part in (query * scaling, key, value))
+    with torch.autocast(kind, enabled=False):
+        out = _Blocked.apply(*flat, attention_mask, query.shape[1])  # type: ignore[no-untyped-call]
+    return out.unflatten(0, query.shape[:2]).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(BLOCKED, blocked_attention)
+AttentionMaskInterface.register(BLOCKED, eager_mask)
