@@ -45,14 +45,14 @@ def classifier(rounds: Rounds) -> Any:
     return AutoModelForSequenceClassification.from_config(config(rounds, num_labels=1), dtype=torch.float32)
 
 
-def arguments(rounds: Rounds) -> dict[str, Any]:
-    """Settings of every trainer; what is not named is TRL's default.
+def arguments(rounds: Rounds, micro_batch: int | None = None) -> dict[str, Any]:
+    """Settings of every trainer; what is not named is TRL's default. The micro-batch is the batch by default.
 
     fp32 on the CPU is what is compared (TRL's default is bf16). Nothing is logged or saved inside a round.
     """
     chosen: dict[str, Any] = {
         "output_dir": str(Path(rounds.spec["data"]).with_name("trl")),
-        "per_device_train_batch_size": rounds.spec["batch"],
+        "per_device_train_batch_size": micro_batch or rounds.spec["batch"],
         "learning_rate": 1e-5,
         "use_cpu": True,
         "bf16": False,

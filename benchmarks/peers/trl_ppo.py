@@ -19,8 +19,10 @@ class Iterations(Steps):
 def main() -> None:
     rounds = Rounds()
     settings = rounds.spec["ppo"]
+    micro_batch = settings["micro_batch"]["peer"]
     config = PPOConfig(
-        **arguments(rounds),
+        **arguments(rounds, micro_batch),
+        gradient_accumulation_steps=rounds.spec["batch"] // micro_batch,
         total_episodes=10**6,
         num_ppo_epochs=settings["epochs"],
         num_mini_batches=1,

@@ -116,10 +116,21 @@ def test_sharding_divides_what_ddp_repeats() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "gpus"), [("opt-1.3b", 1), ("opt-6.7b", 8), ("pythia-1b", 1)])
-def test_presets_fit_on_80_gb(name: str, gpus: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "gpus", "stage"),
+    [
+        *((f"opt-{size}", 1, None) for size in ("125m", "350m", "1.3b")),
+        *((f"opt-{size}", 8, None) for size in ("2.7b", "6.7b")),
+        ("opt-13b", 16, None),
+        ("pythia-1b", 1, None),
+        *((f"pythia-{size}", 8, None) for size in ("2.8b", "6.9b")),
+        ("scaling", 16, None),
+        ("rm-scaling", 8, "reward"),
+    ],
+)
+def test_presets_fit_on_80_gb(name: str, gpus: int, stage: str | None) -> None:
     machine = Machine(device_named("h100-80gb", TABLE), "h100-80gb", gpus)
-    for plan in Planner(load_study(CONFIGS / f"{name}.yaml"), machine, TABLE.assumed).plan():
+    for plan in Planner(load_study(CONFIGS / f"{name}.yaml"), machine, TABLE.assumed).plan(stage):
         assert plan.fits, (plan.title, plan.memory)
 
 
