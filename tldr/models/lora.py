@@ -37,20 +37,11 @@ def add_lora(model: PreTrainedModel, settings: Lora | None, seed: int) -> None:
     need("peft", "lora")
     from peft import LoraConfig, inject_adapter_in_model  # optional, and seconds to import
 
-    body = model.base_model.named_modules()
-    linear = {name: name.rpartition(".")[2] for name, part in body if isinstance(part, nn.Linear | Conv1D)}
-    targets = set(linear.values()) if settings.targets is None else set(settings.targets)
-    if unknown := sorted(targets - set(linear.values())):
-        raise UsageError(
-            f"{unknown[0]} is no linear layer of {type(model).__name__}",
-            where="lora.targets",
-            remedy=f"there are {', '.join(sorted(set(linear.values())))}; leave it out to take them all",
-        )
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=[f"{model.base_model_prefix}.{name}" for name in linear if linear[name] in targets],
+        target_modules=[f"{model.base_model_prefix}.{name}" for name in _targets(model, settings)],
         fan_in_fan_out=model.config.model_type == "gpt2",  # whose layers keep their weights transposed
     )
     with torch.random.fork_rng(devices=[]):
@@ -59,6 +50,30 @@ def add_lora(model: PreTrainedModel, settings: Lora | None, seed: int) -> None:
     del model.peft_config  # the model is to look like any other
     if isinstance(head := getattr(model, "score", None), nn.Module):
         head.requires_grad_(True)
+
+
+def adapter_parameters(model: PreTrainedModel, settings: Lora) -> int:
+    """Parameters that `add_lora` would add (peft is not needed for it).
+
+    Raises:
+        UsageError: a target is no linear layer of the body.
+    """
+    return sum(settings.rank * sum(layer.weight.shape) for layer in _targets(model, settings).values())
+
+
+def _targets(model: PreTrainedModel, settings: Lora) -> dict[str, Any]:
+    """The layers of the body that get an adapter, by their names in it."""
+    body = model.base_model.named_modules()
+    linear = {name: part for name, part in body if isinstance(part, nn.Linear | Conv1D)}
+    names = {name.rpartition(".")[2] for name in linear}
+    targets = names if settings.targets is None else set(settings.targets)
+    if unknown := sorted(targets - names):
+        raise UsageError(
+            f"{unknown[0]} is no linear layer of {type(model).__name__}",
+            where="lora.targets",
+            remedy=f"there are {', '.join(sorted(names))}; leave it out to take them all",
+        )
+    return {name: part for name, part in linear.items() if name.rpartition(".")[2] in targets}
 
 
 @contextmanager

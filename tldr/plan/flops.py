@@ -77,13 +77,14 @@ class Cost:
 def step_cost(work: Training, options: Options, row: Row) -> Cost:
     """One query's share of a training step."""
     shape = work.shape
-    passes = 4 if options.checkpointing else 3
+    backward = 2 if work.adapters is None else 1  # frozen weights need no gradient of their own
+    passes = 1 + options.checkpointing + backward
     networks = 2 if work.kind == "ppo" else 1
     flops = networks * passes * body(shape, row, whole=work.kind == "text" or options.checkpointing)
     if work.kind == "text":
-        flops += 3 * head(shape, Row(0, 1, row.length))
+        flops += (1 + backward) * head(shape, Row(0, 1, row.length))
     elif work.kind != "reward":
-        flops += 3 * head(shape, row)
+        flops += (1 + backward) * head(shape, row)
     return Cost(training=flops, tokens=row.length)
 
 

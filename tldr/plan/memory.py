@@ -1,8 +1,9 @@
 """Memory a process needs for a stage, by part: weights, gradients, optimizer, activations, cache, logits.
 
-Rules (the training code's): trained weights, their gradients and AdamW's two moments are fp32; bf16 is
-autocast, under FSDP2 weights are gathered in bf16 layer by layer. Activations and logits are counted by
-`tldr.plan.live` on the stage's own step.
+Rules (the training code's): the weights of models that learn, gradients and AdamW's two moments (if not in
+8 bits) are fp32, under LoRA gradients and moments are the adapters'; bf16 is autocast, under FSDP2 weights
+are gathered in bf16 layer by layer. Activations and logits are counted by `tldr.plan.live` on the stage's
+own step, under LoRA too with all weights learning: too many, for frozen matrices keep no inputs.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Training:
         drawn: queries sampled an iteration (PPO), over all processes; 0: it samples nothing.
         keeps_best: one more copy of the weights (SFT's `select: valid_loss`).
         counted: the micro-batch whose step is counted exactly; others are on a line through it.
+        adapters: parameters that LoRA adds; they alone are trained. None: all are.
+        moments: bytes of optimizer state for each that is trained.
     """
 
     kind: Kind
@@ -70,12 +73,19 @@ class Training:
     drawn: int = 0
     keeps_best: bool = False
     counted: int = 4
+    adapters: int | None = None
+    moments: int = 8
+
+    @property
+    def learning(self) -> int:
+        """Parameters of the models that learn, without adapters."""
+        shape = self.shape
+        return {"reward": shape.reward, "ppo": shape.policy + shape.reward}.get(self.kind, shape.policy)
 
     @property
     def trained(self) -> int:
         """Parameters that are trained."""
-        shape = self.shape
-        return {"reward": shape.reward, "ppo": shape.policy + shape.reward}.get(self.kind, shape.policy)
+        return self.learning if self.adapters is None else self.adapters
 
 
 @dataclass(frozen=True)
@@ -116,11 +126,11 @@ def standing(work: Training, options: Options) -> dict[str, float]:
     width = 2 if options.bf16 else 4
     gathered = 0.0
     if options.placement == "zero2" and spread > 1:
-        gathered = float(width * work.trained)
+        gathered = float(width * work.learning)
     elif spread > 1:  # the layer at work and the next; embeddings, last norm and head all the time
         shape, networks = work.shape, 2 if work.kind == "ppo" else 1
         gathered = width * networks * (2 * shape.layer + shape.policy - shape.matrices)
-    weights = 4 * work.trained / spread
+    weights = 4 * (work.learning + (work.adapters or 0)) / spread
     frozen = [(2 if options.frozen_bf16 else 4) * count for count in work.frozen]
     if options.frozen_place == "shard" and n > 1:
         place = sum(frozen) / n + (2 if options.frozen_bf16 else 4) * 2 * work.shape.layer
@@ -129,10 +139,10 @@ def standing(work: Training, options: Options) -> dict[str, float]:
     copy = 0.0
     if work.drawn and (spread > 1 or (options.cuda and options.bf16)):
         copy = float(width * work.shape.policy)
-    best = weights if work.keeps_best else 0.0
+    best = 4 * work.trained / spread if work.keeps_best else 0.0
     return {
         "weights": weights + gathered + best,
-        "optimizer": 8 * work.trained / spread,
+        "optimizer": work.moments * work.trained / spread,
         "frozen": place,
         "rollout copy": copy,
     }
@@ -143,8 +153,9 @@ def update_memory(work: Training, options: Options, rows: int, assumed: Assumed)
     peak = step_growth(work, options).at(rows)
     per_process = -(-work.batch // options.processes)
     gradients = float(4 * work.trained)
-    # In one micro-batch gradients come as activations go; shards of them are there all the time.
-    at_once = not options.sharded and rows >= per_process
+    # In one micro-batch gradients come as activations go; shards of them are there all the time. Adapters'
+    # are too small to count.
+    at_once = not options.sharded and rows >= per_process and work.adapters is None
     working = max(peak.total - gradients, 0.0) if at_once else peak.working
     if options.sharded:
         gradients /= options.processes
@@ -180,7 +191,7 @@ def scoring_memory(work: Training, options: Options, rows: int, assumed: Assumed
     how = replace(forward(work, options), sharded=False, checkpointing=False)
     peak = growth("score", work.shape, how, work.counted).at(rows)
     # Autocast keeps bf16 casts of trained weights while the networks score one rollout.
-    casts = 2.0 * work.trained if options.bf16 and not options.sharded else 0.0
+    casts = 2.0 * work.learning if options.bf16 and not options.sharded else 0.0
     loaded = (2 if options.frozen_bf16 else 4) * max(work.frozen, default=0)
     away = options.frozen_place == "cpu"
     return _no_gradients(work, options, peak, assumed, casts=casts, loaded=loaded if away else 0)

@@ -16,7 +16,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from tldr.config import Lora
 from tldr.models.attention import BLOCKED
+from tldr.models.lora import adapter_parameters
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
 from tldr.models.tail import feed_forward_entries
 from tldr.plan.live import Part, Peak, Step, along, highest, peaks_of_depth
@@ -46,6 +48,7 @@ class Shape:
             policy, reward = (_model(kind, config) for kind in (AutoModelForCausalLM, _CLASSIFIER))
         output = policy.get_output_embeddings()  # type: ignore[no-untyped-call]
         outside = {id(m.weight) for m in policy.modules() if isinstance(m, nn.Embedding) or m is output}
+        self._model = policy
         self.policy = sum(p.numel() for p in policy.parameters())
         self.reward = sum(p.numel() for p in reward.parameters())
         self.matrices = sum(p.numel() for p in policy.parameters() if p.ndim > 1 and id(p) not in outside)
@@ -57,6 +60,10 @@ class Shape:
         share = int(getattr(config, "num_key_value_heads", None) or heads) / heads
         self.cache = round(2 * self.width * share)
         self.layer = self.matrices / self.layers
+
+    def adapters(self, settings: Lora) -> int:
+        """Parameters that LoRA adds to the body."""
+        return adapter_parameters(self._model, settings)
 
     def __repr__(self) -> str:
         return f"Shape({self.config.model_type}, {self.policy:,})"

@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from tldr.config import PPO, SFT, FileData, ModelSpec, Pretrain, Reward, Study, ToyData, one
+from tldr.config import PPO, SFT, FileData, Finetuning, ModelSpec, Pretrain, Reward, Study, ToyData, one
 from tldr.config import Training as TrainingSettings
 from tldr.errors import UsageError
 from tldr.plan.flops import Cost, Row, plus, rollout_cost, step_cost, times
@@ -218,7 +218,10 @@ class Planner:
         per_process = max(1, work.batch // options.processes)
         asked = settings.micro_batch
         micro = per_process if asked is None else min(one(asked), per_process)
-        work = replace(work, counted=micro)
+        work = replace(work, counted=micro, moments=8 if settings.optimizer.kind == "adamw" else 2)
+        if isinstance(settings, Finetuning) and settings.lora is not None:
+            networks = 2 if work.kind == "ppo" else 1
+            work = replace(work, adapters=networks * work.shape.adapters(settings.lora))
         memory = training_memory(work, options, micro, assumed)
         suggestion: tuple[str, ...] = ()
         largest = largest_micro_batch(work, options, room, assumed)
@@ -274,7 +277,7 @@ class Planner:
             options,
             lengths.response,
             batch // options // settings.minibatches,
-            frozen=(shape.policy, shape.reward),
+            frozen=(shape.policy if settings.lora is None or settings.rounds > 1 else 0, shape.reward),
             drawn=batch // options,
         )
         return work, one(settings.episodes) / options
