@@ -124,6 +124,25 @@ def test_half_of_the_products_are_left_out(make_policy):
     assert flops(8) / flops(64) == pytest.approx((8 + 1) / 16)
 
 
+@pytest.mark.parametrize("start", [1, 4, 9, 13])
+def test_blocks_that_nobody_reads_are_left_out(start):
+    parts, mask = inputs(2, 14, 2, 0)
+    module = Module(2)
+
+    def run(function) -> list[Tensor]:
+        out, _ = function(module, *parts, mask, scaling=0.4)
+        return [out[:, start:], *torch.autograd.grad(out[:, start:].square().sum(), parts)]
+
+    plain = run(eager_attention_forward)
+    with attention.read_from(module, start):
+        ours = run(blocked_attention)
+        out, _ = blocked_attention(module, *parts, mask, scaling=0.4)
+    assert not out[:, : start // 4 * 4].any()  # blocks are of four
+    assert not hasattr(module, "read_from")
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
 def test_recomputed_layers_have_the_same_gradients(batch):
     spec = ModelSpec(arch="gpt_neox", d_model=16, layers=2, heads=2, context=64)
 

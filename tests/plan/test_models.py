@@ -59,13 +59,13 @@ def test_counts_are_the_published_ones(name: str) -> None:
 
 
 def test_flops_of_a_token_by_hand() -> None:
-    """A GPT-NeoX layer has 12 d^2 matrix entries, 8 d^2 in its feed-forward part, which the last layer spares
-    all of the query but its last token; a row of L tokens attends L x L in width d."""
+    """A GPT-NeoX layer has 12 d^2 matrix entries, 9 d^2 beyond keys, values and queries, which the last layer
+    spares all of the query but its last token; a row of L tokens attends L x L in width d."""
     shape = Shape(model_config(ModelSpec(d_model=64, layers=3, heads=4, context=128), 100))
     assert shape.matrices == 3 * 12 * 64**2 and shape.head == 100 * 64
     whole = 20 * 2 * 3 * 12 * 64**2 + 4 * 3 * 64 * 20**2
     assert body(shape, Row(10, 2, 5), whole=True) == whole
-    assert body(shape, Row(10, 2, 5)) == whole - 9 * 2 * 8 * 64**2
+    assert body(shape, Row(10, 2, 5)) == whole - 9 * 2 * 9 * 64**2
 
 
 def test_a_local_folder_is_read_and_an_unknown_name_refused(

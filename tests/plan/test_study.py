@@ -76,7 +76,7 @@ def test_hours_by_hand(tiny: Study) -> None:
         * 3
         * (
             32 * (2 * shape.matrices + 4 * 2 * 32 * 32)  # the body, its attention among it
-            - 23 * 2 * shape.feed_forward  # of its last layer, before the query's last token
+            - 23 * 2 * shape.spared  # of its last layer, before the query's last token
             + 8 * 2 * shape.head  # the output head, at response tokens alone
         )
     )

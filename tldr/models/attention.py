@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import eager_mask
@@ -36,17 +35,31 @@ def _blocks(length: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + BLOCK, length)
 
 
+@contextmanager
+def read_from(module: nn.Module, start: int) -> Iterator[None]:
+    """Inside, a module's attention is read from position `start` on: blocks that end before are left out."""
+    module.read_from = start  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del module.read_from
+
+
 class _Blocked(torch.autograd.Function):
-    """Softmax attention of (N,L,d) queries, keys and values, N = B*H, whose mask is causal."""
+    """Softmax attention of (N,L,d) queries, keys and values, N = B*H, whose mask is causal.
+
+    Blocks that end at `first` or before are 0.
+    """
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int, first: int
     ) -> Tensor:
         rows, length, _ = query.shape
         out = torch.empty_like(value)
-        kept = []
-        for start, end in _blocks(length):
+        kept, ctx.blocks = [], [block for block in _blocks(length) if block[1] > first]
+        out[:, : ctx.blocks[-1][0]] = 0
+        for start, end in ctx.blocks:
             scores = torch.bmm(query[:, start:end], key[:, :end].mT)
             scores.view(rows // heads, heads, end - start, end).add_(mask[:, :, start:end, :end])
             probs = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
@@ -56,11 +69,12 @@ class _Blocked(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, *kept = ctx.saved_tensors
         d_query, d_key, d_value = (torch.empty_like(part) for part in (query, key, value))
         length = query.shape[1]
-        for (start, end), probs in zip(_blocks(length), kept, strict=True):
+        d_query[:, : ctx.blocks[-1][0]] = 0
+        for (start, end), probs in zip(ctx.blocks, kept, strict=True):
             above = grad[:, start:end]
             d_probs = torch.bmm(above, value[:, :end].mT)
             d_scores = torch._softmax_backward_data(d_probs, probs, -1, probs.dtype)
@@ -71,7 +85,7 @@ class _Blocked(torch.autograd.Function):
             else:
                 d_key[:, :end] += torch.bmm(d_scores.mT, query[:, start:end])
                 d_value[:, :end] += torch.bmm(probs.mT, above)
-        return d_query, d_key, d_value, None, None
+        return d_query, d_key, d_value, None, None, None
 
 
 @contextmanager
@@ -138,7 +152,8 @@ def blocked_attention(
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     flat = (part.to(dtype).flatten(0, 1) for part in (query * scaling, key, value))
     with torch.autocast(kind, enabled=False):
-        out = _Blocked.apply(*flat, attention_mask, query.shape[1])  # type: ignore[no-untyped-call]
+        first = getattr(module, "read_from", 0)
+        out = _Blocked.apply(*flat, attention_mask, query.shape[1], first)  # type: ignore[no-untyped-call]
     return out.unflatten(0, query.shape[:2]).transpose(1, 2).contiguous(), None
 
 

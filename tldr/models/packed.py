@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from tldr.errors import UsageError
-from tldr.models.tail import feed_forward_from
+from tldr.models.tail import last_layer_from
 
 LOGITS_CHUNK = 2**26
 """Logits held at once (256 MiB in fp32); more are computed in chunks, and again in the backward pass."""
@@ -217,7 +217,7 @@ def hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Hidden:
     if width + length > model.config.max_position_embeddings:  # the exact check waits for the device
         check_context(model, batch.query_mask, batch.response_mask.sum(-1).amax(-1))
     ids, positions, mask = _layout(batch, model.dtype)
-    with feed_forward_from(model, len(batch), width - 1):
+    with last_layer_from(model, len(batch), width - 1):
         out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     states: Tensor = out.last_hidden_state
     after = states[:, width:].reshape(len(batch), options, length, states.shape[-1])

@@ -1,8 +1,8 @@
 """FLOPs of the stages and the hours they take, from what the packed forward pass computes.
 
 A token goes through every matrix of the body once (2 FLOPs an entry), the attention multiplies it with
-all positions of its row (4 x width x positions a layer), and only response tokens reach the last layer's
-feed-forward part (`tldr.models.tail`; where layers are recomputed, all do) and the output head. A backward
+all positions of its row (4 x width x positions a layer), and only response tokens go on through the last
+layer (`tldr.models.tail`; where layers are recomputed, all do) and the output head. A backward
 pass is two forward passes; with gradient checkpointing the body's is made once more. A query is encoded
 once for all its responses (`tldr.models.packed`).
 """
@@ -34,10 +34,10 @@ def body(shape: Shape, row: Row, whole: bool = False) -> float:
     """FLOPs of one row through a model without its output head.
 
     Args:
-        whole: also through the last layer's feed-forward part before the query's last token.
+        whole: also through all of the last layer before the query's last token.
     """
     every = row.length * (2 * shape.matrices + 4 * shape.layers * shape.width * row.length)
-    return every if whole else every - 2 * shape.feed_forward * max(row.query - 1, 0)
+    return every if whole else every - 2 * shape.spared * max(row.query - 1, 0)
 
 
 def head(shape: Shape, row: Row) -> float:

@@ -20,7 +20,7 @@ from tldr.config import Lora
 from tldr.models.attention import BLOCKED
 from tldr.models.lora import adapter_parameters
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
-from tldr.models.tail import feed_forward_entries
+from tldr.models.tail import spared_entries
 from tldr.plan.live import Part, Peak, Step, along, highest, peaks_of_depth
 from tldr.stages.common import as_model
 from tldr.stages.pretrain import TextBatch, language_loss
@@ -38,7 +38,7 @@ class Shape:
         policy, reward: parameters of the causal LM, and of the classifier with one label.
         matrices: entries that every token is multiplied with (no embeddings, no output head).
         head: entries of the output head, which a response token is multiplied with.
-        feed_forward: entries of a layer's feed-forward matrices.
+        spared: entries of the last layer's matrices that read positions alone go through.
         width: of the attention, in numbers a layer and token (queries); `cache` of keys and values.
     """
 
@@ -53,7 +53,7 @@ class Shape:
         self.reward = sum(p.numel() for p in reward.parameters())
         self.matrices = sum(p.numel() for p in policy.parameters() if p.ndim > 1 and id(p) not in outside)
         self.head = int(output.weight.numel())
-        self.feed_forward = feed_forward_entries(policy)
+        self.spared = spared_entries(policy)
         self.layers = int(config.num_hidden_layers)
         self.width = int(config.hidden_size)
         heads = int(config.num_attention_heads)
