@@ -1,7 +1,15 @@
-"""One thread a test process, as in `make test`: with another number of threads the last bits differ."""
+"""How the suite is run: one thread a test process, the longest test first."""
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, and for the processes of a test
+# Before torch is loaded, and for the processes of a test, as in `make test`: last bits depend on the number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The README's test takes minutes: at the end it would run alone."""
+    items.sort(key=lambda item: "test_readme.py" not in item.nodeid)
