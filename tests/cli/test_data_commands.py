@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 
 from tldr.cli.main import app
 from tldr.data.fake_dump import fake_rows
+from tldr.data.split import SETS
 from tldr.data.tokenizer import train_bpe
+from tldr.records import Post, read_records, write_records
 
 
 def test_a_made_up_dump_is_filtered_and_told(tmp_path: Path) -> None:
@@ -36,3 +38,21 @@ def test_a_made_up_dump_is_filtered_and_told(tmp_path: Path) -> None:
     assert other.exit_code == 2
     assert "another folder" in other.stderr
     assert call(app, [*common, "--set", "off=[topic]"]).exit_code == 2
+
+
+def test_a_split_stops_at_a_bad_line_or_sets_it_aside(tmp_path: Path) -> None:
+    posts = [
+        Post(id=f"t3_{n}", subreddit="r", title="A title", post=f"text {n}", summary="short")
+        for n in range(60)
+    ]
+    place = write_records(tmp_path / "posts.jsonl", posts)
+    with place.open("a") as file:
+        file.write("{broken\n")
+    line = ["data", "split", str(place), "--out", str(tmp_path / "out"), "--valid1", "0.2", "--valid2", "0.2"]
+    stopped = CliRunner().invoke(app, line)
+    assert stopped.exit_code == 1 and "posts.jsonl:61" in stopped.stderr
+    assert not (tmp_path / "out").exists()
+    done = CliRunner().invoke(app, [*line, "--on-error", "skip"])
+    assert done.exit_code == 0 and "1 bad lines set aside, 60 read" in done.stderr
+    written = [len(read_records(tmp_path / "out" / f"{name}.jsonl", Post)) for name in SETS]
+    assert sum(written) == 60 and min(written) > 0

@@ -241,3 +241,16 @@ def test_an_embedding_prefers_what_is_closer_to_the_post(tell: Tell, folder: Pat
     write_records(folder / "samples.jsonl", copied)
     copies = measures(tell(f"embed:{folder / 'embedder'}", out="copies.jsonl"))
     assert copies["embed:embedder", "copy", "preference"] == "1.000"
+
+
+def test_bad_lines_stop_it_or_are_set_aside_and_told(folder: Path, tell: Tell) -> None:
+    with (folder / "samples.jsonl").open("a") as file:
+        file.write("{broken\n")
+    with serving(longer) as server:
+        asked = ("openai:tiny", "--base-url", server.url, "--price", "0/0")
+        stopped = tell(*asked)
+        assert stopped.exit_code == 1 and "samples.jsonl:9" in stopped.stderr and not server.requests
+        skipped = tell(*asked, "--on-error", "skip")
+    assert skipped.exit_code == 0, skipped.stderr
+    assert "samples.jsonl: 1 bad lines set aside, 8 read" in skipped.stderr
+    assert len(read_records(folder / "out.jsonl", Judgement)) == 16

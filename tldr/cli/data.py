@@ -12,6 +12,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from tldr.cli.cnndm import add_cnndm_commands
+from tldr.cli.evaluate import OnError, tell_bad_lines
 from tldr.cli.overlap import overlap_command
 from tldr.cli.sources import add_source_commands
 from tldr.cli.study import Overrides
@@ -94,12 +95,20 @@ def split_command(
     apart: Annotated[
         list[Path] | None, typer.Option("--apart", help="Comparisons whose posts are left out of all three.")
     ] = None,
+    on_error: OnError = "stop",
 ) -> None:
     """Split posts into sft, valid1 and valid2 by a hash of their ids: more posts move none of them."""
     from tldr.data.sources import load_comparisons, load_posts, post_keys
     from tldr.data.split import split_posts
-    from tldr.records import write_records
+    from tldr.records import ReadReport, write_records
 
-    keys = post_keys(row.info for path in apart or () for row in load_comparisons(path))
-    for name, rows in split_posts(load_posts(posts), valid1=valid1, valid2=valid2, apart=keys).items():
+    reports = [ReadReport(path) for path in (posts, *(apart or ()))]
+    labels = [
+        load_comparisons(path, on_error=on_error, report=report)
+        for path, report in zip(apart or (), reports[1:], strict=True)
+    ]
+    keys = post_keys(row.info for rows in labels for row in rows)
+    read = load_posts(posts, on_error=on_error, report=reports[0])
+    tell_bad_lines(reports)
+    for name, rows in split_posts(read, valid1=valid1, valid2=valid2, apart=keys).items():
         typer.echo(f"{write_records(out / f'{name}.jsonl', rows)}: {len(rows):,} posts")

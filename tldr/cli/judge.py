@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eval.judge.prompt import AXES
+from tldr.cli.evaluate import OnError, tell_bad_lines
 from tldr.errors import UsageError
-from tldr.records import Judgement, read_records, write_records
+from tldr.records import Judgement, ReadReport, read_records, write_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +62,7 @@ def judge(
         Path | None, typer.Option(help="Answers ever paid for.", show_default="judge-cache.sqlite beside OUT")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before spending.")] = False,
+    on_error: OnError = "stop",
 ) -> None:
     """Judge samples against references, both orders always; a stopped run goes on where it was.
 
@@ -73,8 +75,11 @@ def judge(
     from eval.judge.pairs import pairs_to_judge
 
     before = read_records(out, Judgement) if out.exists() else []
-    texts = load_samples(samples, policy=policy)
-    pairs = pairs_to_judge(texts, load_posts(posts), against=against, limit=limit)
+    reports: list[ReadReport] = []
+    texts = load_samples(samples, policy=policy, on_error=on_error, reports=reports)
+    known = load_posts(posts, on_error=on_error, reports=reports)
+    tell_bad_lines(reports)
+    pairs = pairs_to_judge(texts, known, against=against, limit=limit)
     axes = [one for one in AXES if one in axis]
     if unknown := set(axis) - set(AXES):
         raise UsageError(
