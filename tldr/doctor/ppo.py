@@ -137,13 +137,19 @@ def clip_share(run: Examined) -> Iterator[Sight]:
     "iterations; see that returns and values are of the same tokens.",
 )
 def value_network(run: Examined) -> Iterator[Sight]:
-    """The value network's explained variance rises, and is above 0 at the end."""
+    """The value network's explained variance rises, and is above 0 at the end.
+
+    It also falls where returns come to differ less, as they do when a policy narrows, though the error falls
+    too: that is no fault.
+    """
     explained = [value for value in _column(run, "explained_variance") if math.isfinite(value)]
     if len(explained) < FEWEST_UPDATES:
         return
     first, last = ends(explained, QUARTERS)
     seen = f"explained variance {first:.2f} in the first quarter, {last:.2f} in the last"
-    if last < VALUE_WORSE and last < first:
+    errors = [value for value in _column(run, "value_loss") if math.isfinite(value)]
+    error_fell = len(errors) >= FEWEST_UPDATES and ends(errors, QUARTERS)[1] < ends(errors, QUARTERS)[0]
+    if last < VALUE_WORSE and last < first and not error_fell:
         yield Sight(run, "fault", seen, "rising towards 1")
     elif last < 0:
         yield Sight(run, "note", seen, "above 0: better than a constant")
