@@ -23,7 +23,7 @@ def settings_of(spec: dict[str, Any]) -> SFT | Reward | PPO:
     ppo = spec["ppo"]
     return PPO(
         batch=batch,
-        micro_batch=ppo["micro_batch"]["ours"],
+        micro_batch=ppo["micro_batch"],
         epochs=ppo["epochs"],
         temperature=ppo["temperature"],
         beta=ppo["beta"],

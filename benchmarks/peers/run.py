@@ -49,13 +49,7 @@ MODELS: dict[str, dict[str, Any]] = {
 LENGTHS = {"query": 512, "response": 48, "rm_response": 128}
 BATCH = {"sft": 8, "reward": 8, "ppo": 16}
 SEED, TEXTS = 0, 512
-PPO = {
-    "epochs": 4,
-    "response": LENGTHS["response"],
-    "temperature": 0.7,
-    "beta": 0.05,
-    "micro_batch": {"ours": 2, "peer": 2},
-}
+PPO = {"epochs": 4, "response": LENGTHS["response"], "temperature": 0.7, "beta": 0.05, "micro_batch": 2}
 """`micro_batch`: queries a forward pass, each side's fastest of those tried (ours 1, 2, 4; TRL 2, 4, 16)."""
 UNIT = {"sft": "tokens", "reward": "pairs", "ppo": "episodes"}
 OURS = "ours"

@@ -19,7 +19,7 @@ class Iterations(Steps):
 def main() -> None:
     rounds = Rounds()
     settings = rounds.spec["ppo"]
-    micro_batch = settings["micro_batch"]["peer"]
+    micro_batch = settings["micro_batch"]
     config = PPOConfig(
         **arguments(rounds, micro_batch),
         gradient_accumulation_steps=rounds.spec["batch"] // micro_batch,

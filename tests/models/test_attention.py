@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
@@ -111,9 +112,7 @@ def test_long_training_sequences_keep_no_scores(monkeypatch):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-def test_half_of_the_products_are_left_out(make_policy):
-    from torch.utils.flop_counter import FlopCounterMode
-
+def test_half_of_the_products_are_left_out():
     def flops(block: int) -> int:
         parts, mask = inputs(1, 64, 1, 0)
         with pytest.MonkeyPatch.context() as patch, FlopCounterMode(display=False) as counter:

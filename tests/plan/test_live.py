@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tldr.config import ModelSpec
+from tldr.models.attention import BLOCKED
 from tldr.plan.live import highest, peaks_of_depth, peaks_of_step
 from tldr.plan.models import model_config
 from tldr.plan.steps import Forward, Kind, Shape, _step, growth
@@ -72,10 +74,10 @@ def test_two_shallow_models_tell_of_a_deep_one(kind: Kind, checkpointing: bool) 
 def test_checkpointing_keeps_less_and_blocked_attention_more() -> None:
     shape = Shape(model_config(ModelSpec(d_model=64, layers=4, heads=4, context=256), 64))
 
-    def working(**how: bool) -> float:
+    def working(**how: Any) -> float:
         return growth("response", shape, Forward(128, 1, 16, bf16=False, **how), 4).at(4).working
 
-    assert working(checkpointing=True) < 0.6 * working() < 0.6 * working(blocked=True)
+    assert working(checkpointing=True) < 0.6 * working() < 0.6 * working(attention=BLOCKED)
 
 
 def test_a_line_through_two_micro_batches_goes_through_a_third() -> None:

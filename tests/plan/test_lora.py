@@ -7,35 +7,20 @@ from pathlib import Path
 import pytest
 
 from tests.plan.test_measured import VOCAB
+from tests.plan.test_study import TINY, planned
 from tldr.config import Lora, ModelSpec
 from tldr.models.ladder import build_policy
 from tldr.models.lora import add_lora
-from tldr.plan.hardware import Device, hardware
 from tldr.plan.models import model_config
 from tldr.plan.steps import Shape
-from tldr.plan.study import Machine, Planner, RunPlan
+from tldr.plan.study import RunPlan
 from tldr.study.load import load_study
-
-TINY = """
-name: tiny
-data: {kind: files, sft: a, valid1: b, valid2: c, comparisons: d}
-lengths: {query: 24, response: 8, rm_response: 12}
-ladder: {s: {d_model: 32, layers: 2, heads: 2, context: 64}}
-pretrain: {steps: 10, batch: 4}
-sft: {batch: 8}
-reward: {batch: 8}
-ppo: {batch: 16, episodes: 64}
-"""
 
 
 def plans(folder: Path, *overrides: str) -> dict[str, RunPlan]:
     path = folder / "tiny.yaml"
     path.write_text(TINY)
-    device = Device(memory=1.0, bf16=None, fp32=1.0, bandwidth=10.0, note="made up")
-    machine = Machine(device, "made-up", 1)
-    return {
-        plan.stage: plan for plan in Planner(load_study(path, overrides), machine, hardware().assumed).plan()
-    }
+    return {plan.stage: plan for plan in planned(load_study(path, overrides), 1.0)}
 
 
 @pytest.mark.parametrize("lora", [Lora(rank=3), Lora(rank=5, targets=["query_key_value"])])

@@ -7,6 +7,7 @@ plan, collation, loss and `Stepper`; PPO is the stage's own class with its netwo
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -87,7 +88,7 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-class Supervised:
+class Supervised(ABC):
     """SFT or a reward model: examples, their batch plan, and one optimizer step an update."""
 
     def __init__(
@@ -100,9 +101,9 @@ class Supervised:
         self.stepper = Stepper(accelerator, module, settings, seed)
         self._settings, self._rows, self._device = settings, rows, accelerator.device
 
+    @abstractmethod
     def step(self, parts: Sequence[Sequence[int]]) -> Row:
         """One optimizer step from the examples of each micro-batch."""
-        raise NotImplementedError
 
     def update(self, index: int) -> Done:
         """See `Work`."""

@@ -102,13 +102,11 @@ def split_command(
     from tldr.data.split import split_posts
     from tldr.records import ReadReport, write_records
 
-    reports = [ReadReport(path) for path in (posts, *(apart or ()))]
-    labels = [
-        load_comparisons(path, on_error=on_error, report=report)
-        for path, report in zip(apart or (), reports[1:], strict=True)
-    ]
-    keys = post_keys(row.info for rows in labels for row in rows)
-    read = load_posts(posts, on_error=on_error, report=reports[0])
-    tell_bad_lines(reports)
+    report, *labels = (ReadReport(path) for path in (posts, *(apart or ())))
+    keys = post_keys(
+        row.info for one in labels for row in load_comparisons(one.path, on_error=on_error, report=one)
+    )
+    read = load_posts(posts, on_error=on_error, report=report)
+    tell_bad_lines([report, *labels])
     for name, rows in split_posts(read, valid1=valid1, valid2=valid2, apart=keys).items():
         typer.echo(f"{write_records(out / f'{name}.jsonl', rows)}: {len(rows):,} posts")

@@ -68,7 +68,7 @@ class Finetuning(Training):
     """What the stages that start from a trained model have."""
 
     lora: Lora | None = None
-    """None: every weight is trained, which is what `tldr-lab plan` counts in any case."""
+    """None: every weight is trained."""
 
 
 class Pretrain(Training):

@@ -142,14 +142,16 @@ def value_network(run: Examined) -> Iterator[Sight]:
     It also falls where returns come to differ less, as they do when a policy narrows, though the error falls
     too: that is no fault.
     """
-    explained = [value for value in _column(run, "explained_variance") if math.isfinite(value)]
+    explained, errors = (
+        [value for value in _column(run, name) if math.isfinite(value)]
+        for name in ("explained_variance", "value_loss")
+    )
     if len(explained) < FEWEST_UPDATES:
         return
     first, last = ends(explained, QUARTERS)
     seen = f"explained variance {first:.2f} in the first quarter, {last:.2f} in the last"
-    errors = [value for value in _column(run, "value_loss") if math.isfinite(value)]
-    error_fell = len(errors) >= FEWEST_UPDATES and ends(errors, QUARTERS)[1] < ends(errors, QUARTERS)[0]
-    if last < VALUE_WORSE and last < first and not error_fell:
+    before, after = ends(errors, QUARTERS) if len(errors) >= FEWEST_UPDATES else (0.0, 0.0)
+    if last < VALUE_WORSE and last < first and not after < before:
         yield Sight(run, "fault", seen, "rising towards 1")
     elif last < 0:
         yield Sight(run, "note", seen, "above 0: better than a constant")

@@ -45,6 +45,12 @@ def read_from(module: nn.Module, start: int) -> Iterator[None]:
         del module.read_from
 
 
+def multiplied_in(tensor: Tensor) -> torch.dtype:
+    """The dtype in which autocast, or without it the tensor itself, enters a matrix product."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+
+
 class _Blocked(torch.autograd.Function):
     """Softmax attention of (N,L,d) queries, keys and values, N = B*H, whose mask is causal.
 
@@ -146,13 +152,11 @@ def blocked_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
         )
     assert attention_mask is not None
-    kind = query.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+    dtype, first = multiplied_in(value), getattr(module, "read_from", 0)
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     flat = (part.to(dtype).flatten(0, 1) for part in (query * scaling, key, value))
-    with torch.autocast(kind, enabled=False):
-        first = getattr(module, "read_from", 0)
+    with torch.autocast(query.device.type, enabled=False):
         out = _Blocked.apply(*flat, attention_mask, query.shape[1], first)  # type: ignore[no-untyped-call]
     return out.unflatten(0, query.shape[:2]).transpose(1, 2).contiguous(), None
 

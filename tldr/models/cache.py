@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
+
+from tldr.models.attention import multiplied_in
 
 
 class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -35,9 +36,7 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def _make_room(self, states: Tensor, end: int) -> None:
         if not self._buffers:
-            kind = states.device.type
-            self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
-            self.device, self.is_initialized = states.device, True
+            self.dtype, self.device, self.is_initialized = multiplied_in(states), states.device, True
             rows, heads, _length, width = states.shape
             shape = (rows, heads, max(self._room, end), width)
             self._buffers = [states.new_empty(shape, dtype=self.dtype) for _ in range(2)]

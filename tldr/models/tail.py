@@ -37,14 +37,14 @@ _PLACES = {
 }
 
 
-def _last_layer(model: PreTrainedModel) -> tuple[nn.Module, list[tuple[nn.Module, nn.Module]]]:
-    """The last layer's attention, and the first and last module of each part that is to be cut."""
+def _last_layer(model: PreTrainedModel) -> tuple[nn.Module, nn.Module, list[tuple[nn.Module, nn.Module]]]:
+    """The last layer, its attention, and the first and last module of each part that is to be cut."""
     places = _PLACES[model.config.model_type]
-    layer = cast(Any, model.base_model).get_submodule(places.layers)[-1]
-    attention: nn.Module = layer.get_submodule(places.attention)
+    layer: nn.Module = cast(Any, model.base_model).get_submodule(places.layers)[-1]
+    attention = layer.get_submodule(places.attention)
     projection = attention.get_submodule(places.projection)
     first, last = map(layer.get_submodule, places.feed_forward)
-    return attention, [(projection, projection), (first, last)]
+    return layer, attention, [(projection, projection), (first, last)]
 
 
 @contextmanager
@@ -54,13 +54,11 @@ def last_layer_from(model: PreTrainedModel, rows: int, start: int) -> Iterator[N
     Outputs there mean nothing; all others are what they were. Where layers are computed again in the backward
     pass, outside, nothing changes.
     """
-    places = _PLACES[model.config.model_type]
-    layer = cast(Any, model.base_model).get_submodule(places.layers)[-1]
+    layer, attention, parts = _last_layer(model)
     recomputed = getattr(layer, "gradient_checkpointing", False) and torch.is_grad_enabled()
     if start <= 0 or recomputed:
         yield
         return
-    attention, parts = _last_layer(model)
     with ExitStack() as stack:
         stack.enter_context(read_from(attention, start))
         for first, last in parts:
@@ -92,5 +90,5 @@ def _cut(first: nn.Module, last: nn.Module, rows: int, start: int) -> Iterator[N
 
 def spared_entries(model: PreTrainedModel) -> int:
     """Entries of the matrices that `last_layer_from` spares a position."""
-    modules = {id(part): part for pair in _last_layer(model)[1] for part in pair}
+    modules = {id(part): part for pair in _last_layer(model)[-1] for part in pair}
     return sum(p.numel() for part in modules.values() for p in part.parameters() if p.ndim > 1)

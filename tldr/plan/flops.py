@@ -79,8 +79,7 @@ def step_cost(work: Training, options: Options, row: Row) -> Cost:
     shape = work.shape
     backward = 2 if work.adapters is None else 1  # frozen weights need no gradient of their own
     passes = 1 + options.checkpointing + backward
-    networks = 2 if work.kind == "ppo" else 1
-    flops = networks * passes * body(shape, row, whole=work.kind == "text" or options.checkpointing)
+    flops = work.networks * passes * body(shape, row, whole=work.kind == "text" or options.checkpointing)
     if work.kind == "text":
         flops += (1 + backward) * head(shape, Row(0, 1, row.length))
     elif work.kind != "reward":
@@ -106,7 +105,7 @@ def rollout_cost(work: Training, row: Row, rows: int, options: Options) -> Cost:
     """Sampling one query's responses, `rows` queries at once, and scoring them by all four networks."""
     shape = work.shape
     drawn = decode_cost(shape, row, rows, options)
-    networks = len(work.frozen) + (2 if work.kind == "ppo" else 1)
+    networks = len(work.frozen) + work.networks
     scored = networks * body(shape, row) + 2 * head(shape, row)
     return Cost(scoring=drawn.scoring + scored, decoded=drawn.decoded)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from tldr.models.ladder import choose_attention
 from tldr.plan.hardware import GIB, Assumed
 from tldr.plan.live import Peak
 from tldr.plan.steps import Forward, Growth, Kind, Shape, growth
@@ -77,6 +78,11 @@ class Training:
     moments: int = 8
 
     @property
+    def networks(self) -> int:
+        """Models that learn."""
+        return 2 if self.kind == "ppo" else 1
+
+    @property
     def learning(self) -> int:
         """Parameters of the models that learn, without adapters."""
         shape = self.shape
@@ -109,7 +115,7 @@ def forward(work: Training, options: Options) -> Forward:
         work.response,
         bf16=options.bf16,
         sharded=options.sharded,
-        blocked=not options.cuda,  # as models are loaded: `tldr.models.ladder.choose_attention`
+        attention=choose_attention("cuda" if options.cuda else "cpu"),
         checkpointing=options.checkpointing,
     )
 
@@ -128,8 +134,8 @@ def standing(work: Training, options: Options) -> dict[str, float]:
     if options.placement == "zero2" and spread > 1:
         gathered = float(width * work.learning)
     elif spread > 1:  # the layer at work and the next; embeddings, last norm and head all the time
-        shape, networks = work.shape, 2 if work.kind == "ppo" else 1
-        gathered = width * networks * (2 * shape.layer + shape.policy - shape.matrices)
+        shape = work.shape
+        gathered = width * work.networks * (2 * shape.layer + shape.policy - shape.matrices)
     weights = 4 * (work.learning + (work.adapters or 0)) / spread
     frozen = [(2 if options.frozen_bf16 else 4) * count for count in work.frozen]
     if options.frozen_place == "shard" and n > 1:

@@ -17,7 +17,6 @@ from transformers import (
 )
 
 from tldr.config import Lora
-from tldr.models.attention import BLOCKED
 from tldr.models.lora import adapter_parameters
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
 from tldr.models.tail import spared_entries
@@ -88,7 +87,7 @@ class Forward:
     Attributes:
         query, options, response: each of its rows is a query with `options` responses.
         bf16: autocast; `sharded` weights are gathered in bf16 already.
-        blocked: attention that keeps the causal half of its matrix (on a CPU).
+        attention: transformers' name of it; ours on a CPU keeps the causal half of its matrix.
         checkpointing: the layers' activations are computed again in the backward pass.
     """
 
@@ -97,7 +96,7 @@ class Forward:
     response: int
     bf16: bool
     sharded: bool = False
-    blocked: bool = False
+    attention: str = "sdpa"
     checkpointing: bool = False
 
 
@@ -147,13 +146,12 @@ def _peaks(kind: Kind, shape: Shape, how: Forward, rows: int) -> dict[Part, Peak
 
 
 def _step(kind: Kind, config: PreTrainedConfig, how: Forward, rows: int) -> Step:
-    attention = BLOCKED if how.blocked else "sdpa"
     dtype = torch.bfloat16 if how.sharded and how.bf16 else torch.float32
     parts: dict[str, nn.Module] = {}
     if kind != "reward":
-        parts["policy"] = _model(AutoModelForCausalLM, config, attention, dtype)
+        parts["policy"] = _model(AutoModelForCausalLM, config, how.attention, dtype)
     if kind in ("reward", "ppo"):
-        parts["value" if kind == "ppo" else "reward"] = _model(_CLASSIFIER, config, attention, dtype)
+        parts["value" if kind == "ppo" else "reward"] = _model(_CLASSIFIER, config, how.attention, dtype)
     modules = nn.ModuleDict(parts)
     for model in map(as_model, modules.values()):
         model.train(False)  # its dropout is 0

@@ -220,8 +220,7 @@ class Planner:
         micro = per_process if asked is None else min(one(asked), per_process)
         work = replace(work, counted=micro, moments=8 if settings.optimizer.kind == "adamw" else 2)
         if isinstance(settings, Finetuning) and settings.lora is not None:
-            networks = 2 if work.kind == "ppo" else 1
-            work = replace(work, adapters=networks * work.shape.adapters(settings.lora))
+            work = replace(work, adapters=work.networks * work.shape.adapters(settings.lora))
         memory = training_memory(work, options, micro, assumed)
         suggestion: tuple[str, ...] = ()
         largest = largest_micro_batch(work, options, room, assumed)
