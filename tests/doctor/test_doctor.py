@@ -221,6 +221,16 @@ def updates_before_the_first_ratio(root: Path) -> None:
     edit_log(root / "ppo-s", lambda row: {"first_ratio": 1.1 if row["update"] == 3 else 1.0})
 
 
+@plant("fault", "ppo-s", "sampler_gap")
+def a_copy_to_sample_from_that_is_not_brought_up_to_date(root: Path) -> None:
+    edit_log(root / "ppo-s", lambda row: {"sampler_gap": 0.02 * row["update"]})
+
+
+@plant("warning", "ppo-s", "sampler_gap")
+def a_sampler_that_rounds_too_much(root: Path) -> None:
+    edit_log(root / "ppo-s", lambda row: {"sampler_gap": 0.08})
+
+
 @plant("fault", "ppo-s", "kl_sign")
 def a_negative_kl(root: Path) -> None:
     edit_log(root / "ppo-s", lambda row: {"kl": -row["kl"] / 2 if row["update"] < 16 else row["kl"]})

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from tldr.errors import UsageError
 from tldr.models.attention import BLOCKED
-from tldr.models.generate import generate, pick
+from tldr.models.generate import _alike, generate, pick
 from tldr.models.ladder import ARCHITECTURES
 from tldr.models.packed import PackedBatch, response_logprobs
 
@@ -59,6 +61,32 @@ def test_trap_rollout_logprobs_at_another_temperature(arch, attention, make_poli
     torch.testing.assert_close(drawn.logprobs, again.detach(), atol=1e-5, rtol=0)
     other = response_logprobs(policy, packed(batch, drawn), temperature=1.0)
     assert (drawn.logprobs - other).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_queries_encoded_a_few_at_a_time_give_the_same(arch, attention, make_policy, batch, monkeypatch):
+    """In whatever order they lie: the rows of the cache and the logits come back to their places."""
+    policy = make_policy(arch)
+    policy.set_attn_implementation(attention)
+    found = []
+    for positions in (1, 3 * batch.query.shape[1], 10**6):
+        monkeypatch.setattr("tldr.models.generate.ENCODED", {"cpu": positions})
+        found.append(draw(policy, batch, n=2, eos_id=NEVER))
+    for one in found[:-1]:
+        assert torch.equal(one.response, found[-1].response)
+        torch.testing.assert_close(one.logprobs, found[-1].logprobs, atol=1e-5, rtol=0)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 100))
+def test_slices_of_like_lengths_cover_all_and_stay_within_the_limit(lengths, most):
+    lengths.sort()
+    slices = list(_alike(lengths, most))
+    assert [i for part in slices for i in range(part.start, part.stop)] == list(range(len(lengths)))
+    for part, after in zip(slices, [*slices[1:], None], strict=True):
+        rows = part.stop - part.start
+        assert rows == 1 or rows * lengths[part.stop - 1] <= most
+        assert after is None or (rows + 1) * lengths[part.stop] > most, "one more row would have fitted"
 
 
 def test_logprobs_are_of_the_untruncated_distribution(make_policy, batch):

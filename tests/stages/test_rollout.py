@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
 import torch
 
 from tldr.bench.work import PPOWork, Setting
@@ -10,15 +15,15 @@ from tldr.models.packed import PackedBatch, response_logprobs, response_scores, 
 from tldr.plan.models import model_config
 from tldr.stages.common import as_model
 from tldr.stages.ppo import MicroBatch
-from tldr.stages.rollout import SAMPLED
+from tldr.stages.rollout import SAMPLED, rollout_metrics
 
 SPEC = ModelSpec(arch="gpt_neox", d_model=32, layers=2, heads=2, context=128)
 SETTING = Setting(model_config(SPEC, 64), Lengths(query=48, response=12, rm_response=24), "fp32", seed=3)
 
 
-def stage(micro_batch: int | None) -> PPOWork:
-    settings = PPO(batch=24, samples_per_query=2, epochs=1, minibatches=2, micro_batch=micro_batch)
-    return PPOWork(settings, SETTING)
+def stage(micro_batch: int | None, setting: Setting = SETTING, **changes: Any) -> PPOWork:
+    settings = PPO(batch=24, samples_per_query=2, epochs=1, minibatches=2, micro_batch=micro_batch, **changes)
+    return PPOWork(settings, setting)
 
 
 def test_episodes_do_not_depend_on_how_they_are_batched() -> None:
@@ -51,6 +56,47 @@ def test_episodes_come_in_the_order_of_their_queries_with_their_own_figures() ->
             }
         for name, tensor in expected.items():
             torch.testing.assert_close(getattr(rollout, name)[row], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_in_fp32_log_probabilities_are_those_of_the_sampler_and_of_the_update() -> None:
+    work = stage(3, temperature=0.7)
+    rollout = work.rollout(0, 0.05)
+    assert torch.equal(rollout.logprobs, rollout.drawn_logprobs)
+    with torch.no_grad():
+        again = response_logprobs(as_model(work.stepper.modules["policy"]), rollout.batch, 0.7)
+    torch.testing.assert_close(rollout.logprobs, again, rtol=0, atol=1e-5)
+    assert rollout_metrics(rollout, 0.05)["sampler_gap"] == 0
+
+
+def test_in_bf16_they_are_computed_again_and_the_gap_is_told() -> None:
+    work = stage(3, replace(SETTING, precision="bf16"))
+    with torch.no_grad():
+        for parameter in work.stepper.modules["policy"].parameters():
+            parameter.mul_(4)  # a fresh policy draws almost evenly, rounded or not
+    rollout = work.rollout(0, 0.05)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        again = response_logprobs(as_model(work.stepper.modules["policy"]), rollout.batch, 1.0)
+    torch.testing.assert_close(rollout.logprobs, again, rtol=0, atol=0.05)
+    apart = (rollout.drawn_logprobs - rollout.logprobs).abs()[rollout.response_mask].mean()
+    assert rollout_metrics(rollout, 0.05)["sampler_gap"] == pytest.approx(float(apart), rel=1e-5)
+    assert 0 < float(apart) < 0.05
+
+
+def test_a_sampler_that_is_another_policy_shows() -> None:
+    """As when a copy was not brought up to date: the update's log-probabilities hold, and the gap grows."""
+    work = stage(3)
+    stale = copy.deepcopy(as_model(work.stepper.modules["policy"]))
+    with torch.no_grad():
+        for parameter in stale.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    work._copy = stale
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tldr.stages.ppo.copy_weights", lambda *_: None)
+        rollout = work.rollout(0, 0.05)
+    assert rollout_metrics(rollout, 0.05)["sampler_gap"] > 0.1
+    with torch.no_grad():
+        again = response_logprobs(as_model(work.stepper.modules["policy"]), rollout.batch, 1.0)
+    torch.testing.assert_close(rollout.logprobs, again, rtol=0, atol=1e-5)
 
 
 def test_minibatches_hold_every_query_once_and_no_column_of_padding() -> None:

@@ -199,7 +199,7 @@ class PPOWork(PPOStage):
     def _models(self) -> Models:
         models = super()._models()
 
-        def trained(batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        def trained(batch: PackedBatch) -> dict[str, Tensor]:
             self._marks.setdefault("sampled", clock(self.device.device))  # all is, before the first is scored
             return models.trained(batch)
 

@@ -29,6 +29,7 @@ reward     random_init         an accuracy on valid1 above that before training 
 reward     reference_mean      references that average 0 after the shift
 reward     length_correlation  scores that are no function of length
 ppo        first_ratio         ratio 1 and KL 0 on the first minibatch of a rollout
+ppo        sampler_gap         a sampler that is the policy, to the precision of bf16
 ppo        kl_sign             a KL that is not negative
 ppo        kl_estimators       episodes that give the logged KL again (k1), and a k3 that agrees
 ppo        clip_share          few tokens clipped

@@ -65,6 +65,9 @@ at 4e-3 of it, which averages out."""
 FIRST_KL = Limit(None, 1e-3)
 """Half the mean squared log-ratio of the first minibatch, a token: 1e-7 in fp32, below 5e-4 in bf16.
 Dropout left on, or a temperature of 0.7 on one side, give more than 1e-2."""
+SAMPLER_GAP = Limit(0.05, 0.2)
+"""Mean distance, in nats a token, of the sampler's log-probabilities from the policy's: 1e-6 in fp32, about
+0.01 in bf16. Weights of an iteration before are above it where a policy moves at all."""
 KL_AGAIN = 0.05
 """The logged KL and that of the kept episodes, as a share of it (or in nats, below 1): they are the same
 numbers, added up in another order."""

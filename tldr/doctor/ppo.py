@@ -19,6 +19,7 @@ from tldr.doctor.limits import (
     KL_AGAIN,
     KL_SIGMAS,
     LENGTH_AT_CAP,
+    SAMPLER_GAP,
     SCORE_FELL,
     VALUE_WORSE,
     WEIGHT,
@@ -49,6 +50,20 @@ def first_ratio(run: Examined) -> Iterator[Sight]:
     kl = max(_column(run, "first_approx_kl"), default=0.0)
     if severity := FIRST_KL.above(kl):
         yield Sight(run, severity, f"approx_kl of the first minibatch is {kl:.2g}", "0")
+
+
+@check(
+    "ppo",
+    why="What samples is not the policy that learns: the episodes are off-policy, and the KL is not of them.",
+    remedy="Bring the sampler's weights up to date every iteration and have it draw at the same temperature; "
+    "if it only computes less exactly, take a finer number format.",
+)
+def sampler_gap(run: Examined) -> Iterator[Sight]:
+    """The sampler drew with the log-probabilities that the update's forward pass gives."""
+    worst = max(_column(run, "sampler_gap"), default=0.0)
+    if severity := SAMPLER_GAP.above(worst):
+        seen = f"sampler and policy are {worst:.2g} nats a token apart"
+        yield Sight(run, severity, seen, f"below {SAMPLER_GAP.warning:g}")
 
 
 @check(

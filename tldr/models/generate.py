@@ -6,7 +6,7 @@ the loop begins: a sample depends on its row's number alone, not on when other r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,12 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from tldr.errors import UsageError
-from tldr.models.cache import preallocated_cache
+from tldr.models.cache import preallocated_cache, rows_of
 from tldr.models.packed import additive, attention_mask, check_context
+from tldr.models.tail import last_layer_from
+
+ENCODED = {"cpu": 2**10, "cuda": 2**14}
+"""Positions of the queries that are encoded in one pass: what fills the device, and no wider than need be."""
 
 
 @dataclass(frozen=True)
@@ -162,18 +166,39 @@ def _decode(
 
 
 def _prefill(policy: PreTrainedModel, query: Tensor, query_mask: Tensor, cache: Cache) -> Tensor:
-    """Encode the queries into `cache`; logits (B,V) of the first response token."""
-    one_segment = torch.zeros(query.shape[1], device=query.device)
-    out = policy(
-        input_ids=query.masked_fill(~query_mask, 0),
-        attention_mask=attention_mask(query_mask, one_segment, policy.dtype),
-        position_ids=(query_mask.cumsum(-1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    logits: Tensor = out.logits[:, -1]
-    return logits
+    """Encode the queries into `cache`; logits (B,V) of the first response token.
+
+    The shortest come first, a few at a time, without the columns that are padding in all of these.
+    """
+    rows, width = query.shape
+    logits: list[Tensor] = []
+    order = query_mask.sum(-1).argsort(stable=True)
+    for some in _alike(query_mask.sum(-1)[order].tolist(), ENCODED.get(query.device.type, 2**10)):
+        chosen = order[some]
+        mask = query_mask[chosen]
+        longest = int(mask.sum(-1).max())
+        ids, mask = query[chosen, -longest:], mask[:, -longest:]
+        one_segment = torch.zeros(longest, device=query.device)
+        with last_layer_from(policy, len(chosen), longest - 1):
+            out = policy(
+                input_ids=ids.masked_fill(~mask, 0),
+                attention_mask=attention_mask(mask, one_segment, policy.dtype),
+                position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                past_key_values=rows_of(cache, chosen, rows, width),
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        logits.append(out.logits[:, -1])
+    return torch.cat(logits)[order.argsort()]
+
+
+def _alike(lengths: list[int], most: int) -> Iterator[slice]:
+    """Slices of ascending lengths: each of one row, or padded to its longest of at most `most` positions."""
+    start = 0
+    for end in range(1, len(lengths) + 1):
+        if end == len(lengths) or (end + 1 - start) * lengths[end] > most:
+            yield slice(start, end)
+            start = end
 
 
 def pick(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:

@@ -95,18 +95,22 @@ def decode_cost(shape: Shape, row: Row, rows: int, options: Options) -> Cost:
     width = 2 if options.bf16 else 4
     cache = shape.layers * shape.cache * width * (row.query + row.options * row.response / 2)
     read = row.response * (width * shape.policy / rows + cache)
-    prefill = body(shape, Row(row.query, 0, 0), whole=True)
+    prefill = body(shape, Row(row.query, 0, 0))
     tokens = row.options * row.response
     steps = tokens * (2 * shape.matrices + 2 * shape.head)
     return Cost(scoring=prefill + steps, decoded=read)
 
 
 def rollout_cost(work: Training, row: Row, rows: int, options: Options) -> Cost:
-    """Sampling one query's responses, `rows` queries at once, and scoring them by all four networks."""
+    """Sampling one query's responses, `rows` queries at once, and scoring them by all networks.
+
+    By the policy only where its own log-probabilities are not those that it drew with: in bf16, or sharded.
+    """
     shape = work.shape
     drawn = decode_cost(shape, row, rows, options)
-    networks = len(work.frozen) + work.networks
-    scored = networks * body(shape, row) + 2 * head(shape, row)
+    policies = 1 + (options.bf16 or options.sharded)
+    networks = len(work.frozen) + work.networks - 2 + policies
+    scored = networks * body(shape, row) + policies * head(shape, row)
     return Cost(scoring=drawn.scoring + scored, decoded=drawn.decoded)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from tldr.models.generate import ENCODED
 from tldr.models.ladder import choose_attention
 from tldr.plan.hardware import GIB, Assumed
 from tldr.plan.live import Peak
@@ -186,7 +187,8 @@ def sampling_memory(work: Training, options: Options, rows: int, assumed: Assume
     tokens = work.query + work.options * work.response
     cache = float(together * tokens * shape.layers * shape.cache * width)
     how = replace(forward(work, options), options=1, response=1, sharded=False, checkpointing=False)
-    peak = growth("score", shape, how, work.counted).at(together)
+    encoded = min(together, max(1, ENCODED["cuda" if options.cuda else "cpu"] // work.query))
+    peak = growth("score", shape, how, work.counted).at(encoded)
     # A copy in bf16 needs no casts; without one autocast keeps those of the policy.
     casts = 2.0 * shape.policy if options.bf16 and not standing(work, options)["rollout copy"] else 0.0
     return _no_gradients(work, options, peak, assumed, casts=casts, cache=cache)

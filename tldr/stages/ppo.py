@@ -141,10 +141,17 @@ class PPOStage:
         if self._copy is not None:
             copy_weights(policy, self._copy)
 
-        def judged(parts: nn.ModuleDict, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-            logprobs = response_logprobs(as_model(parts["policy"]), batch, self.settings.temperature)
-            value = self._value(parts)
-            return logprobs, torch.zeros_like(logprobs) if value is None else response_values(value, batch)
+        exact = self._copy is None and self.device.precision == "fp32"
+
+        def judged(parts: nn.ModuleDict, batch: PackedBatch) -> dict[str, Tensor]:
+            found = {"values": torch.zeros_like(batch.response_mask, dtype=torch.float32)}
+            if (value := self._value(parts)) is not None:
+                found["values"] = response_values(value, batch)
+            if not exact:
+                found["logprobs"] = response_logprobs(
+                    as_model(parts["policy"]), batch, self.settings.temperature
+                )
+            return found
 
         return Models(
             sampler=self._copy or policy,

@@ -1,9 +1,11 @@
 """One PPO iteration's episodes: sampled, scored, and turned into advantages.
 
 Everything here runs without gradients. Log-probabilities of the rollout, of the reference and of
-the update come from the same forward (`tldr.models.packed`) at the same temperature, so the ratio
-of the first minibatch is 1 and its KL is 0. Several processes sample and score a share each; then
-all hold all episodes, so whitening and every statistic are the whole batch's.
+the update are at the same temperature. Where what samples is what learns, in fp32, those of the rollout are
+the ones it was drawn with; from a copy, or in bf16, they are computed again by the forward of the update
+(`tldr.models.packed`), and the difference is logged. So the ratio of the first minibatch is 1 and its KL is 0.
+Several processes sample and score a share each; then all hold all episodes, so whitening and every statistic
+are the whole batch's.
 """
 
 from __future__ import annotations
@@ -43,12 +45,12 @@ class Models:
 
     Attributes:
         sampler: the policy, whole, to sample from.
-        trained: log-probabilities under the policy and values of a batch's response tokens, both
-            (B,K,R), by the forward pass that training uses.
+        trained: by the forward passes that training uses, of a batch's response tokens, (B,K,R) each:
+            "values", and "logprobs" under the policy where those that the sampler tells are not these.
     """
 
     sampler: PreTrainedModel
-    trained: Callable[[PackedBatch], tuple[Tensor, Tensor]]
+    trained: Callable[[PackedBatch], dict[str, Tensor]]
     reference: Frozen | LoraOff
     reward: Frozen
 
@@ -57,7 +59,8 @@ class Models:
 class Experience:
     """B queries with K responses of at most R tokens; per-token tensors are (B,K,R), 0 at padding.
 
-    `scores` (B,K) are the reward model's, before any EOS rule.
+    `scores` (B,K) are the reward model's, before any EOS rule; `drawn_logprobs` are what the sampler drew with,
+    `logprobs` what the update's forward pass makes of the same tokens.
     """
 
     query: Tensor
@@ -66,6 +69,7 @@ class Experience:
     response_mask: Tensor
     stopped: Tensor
     scores: Tensor
+    drawn_logprobs: Tensor
     logprobs: Tensor
     ref_logprobs: Tensor
     values: Tensor
@@ -163,8 +167,7 @@ def collect(
     parts: list[dict[str, Tensor]] = []
     for batch in batches:
         with device.autocast():
-            logprobs, values = models.trained(batch)
-        parts.append({"logprobs": logprobs, "values": values * batch.response_mask})
+            parts.append(models.trained(batch))
         pause()
     with models.reference.at_work() as call:
         for part, batch in zip(parts, batches, strict=True):
@@ -175,7 +178,8 @@ def collect(
             with device.autocast():
                 part["scores"] = call(response_scores, batch)
     back = order.argsort()
-    return Experience(**whole, **_joined(parts, width)).map(lambda tensor: tensor[back])
+    judged = {"logprobs": whole["drawn_logprobs"], **_joined(parts, width)}
+    return Experience(**whole, **judged).map(lambda tensor: tensor[back])
 
 
 def _joined(parts: Sequence[Mapping[str, Tensor]], width: int) -> dict[str, Tensor]:
@@ -203,10 +207,15 @@ def _sample(
             pad_id=episodes.pad_id,
             uniform=episodes.uniform[rows].to(device.device),
         )
-    return {"response": drawn.response, "response_mask": drawn.mask, "stopped": drawn.stopped}
+    return {
+        "response": drawn.response,
+        "response_mask": drawn.mask,
+        "stopped": drawn.stopped,
+        "drawn_logprobs": drawn.logprobs,
+    }
 
 
-_PER_TOKEN = {"response", "response_mask", "logprobs", "ref_logprobs", "values"}
+_PER_TOKEN = {"response", "response_mask", "drawn_logprobs", "logprobs", "ref_logprobs", "values"}
 
 
 def _widened(tensors: Mapping[str, Tensor], width: int) -> dict[str, Tensor]:
@@ -251,8 +260,10 @@ def rollout_metrics(rollout: Rollout, beta: float) -> dict[str, float]:
 
     `kl` is the mean over episodes of log pi - log pi_SFT at the rollout temperature (estimator k1),
     the paper's KL axis; `reward` is the score, after no rule and before any whitening, minus beta kl.
+    `sampler_gap` is the mean distance, in nats a token, of what the sampler drew with from the policy.
     """
     mask = rollout.response_mask
+    gap = (rollout.drawn_logprobs - rollout.logprobs).abs().sum() / mask.sum()
     kl = sequence_kl(rollout.logprobs, rollout.ref_logprobs, mask).mean().item()
     score = rollout.scores.mean().item()
     return {
@@ -261,6 +272,7 @@ def rollout_metrics(rollout: Rollout, beta: float) -> dict[str, float]:
         "kl": kl,
         "length": mask.sum(-1).float().mean().item(),
         "eos_rate": rollout.stopped.float().mean().item(),
+        "sampler_gap": gap.item(),
     }
 
 
