@@ -214,7 +214,8 @@ def ppo(rng: random.Random, folder: Path, rows: list[Post]) -> None:
             {
                 "update": n, "kl": kl * (n - 1) / 15, "score": 0.03 * n, "length": 12.0, "eos_rate": 1.0,
                 "explained_variance": n / 20, "first_ratio": 1.0 + 1e-6, "first_approx_kl": 1e-8,
-                "sampler_gap": 0.01, "loss": 0.1, "entropy": 0.5, "clip_fraction": 0.03, "grad_norm_policy": 0.3, "grad_norm_value": 0.3,
+                "sampler_gap": 0.01, "loss": 0.1, "entropy": 0.5, "clip_fraction": 0.03,
+                "grad_norm_policy": 0.3, "grad_norm_value": 0.3,
                 "lr_policy": min(n / 5, 1.0) * 1e-3,
             }
             for n in range(1, 17)

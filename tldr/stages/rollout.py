@@ -3,9 +3,9 @@
 Everything here runs without gradients. Log-probabilities of the rollout, of the reference and of
 the update are at the same temperature. Where what samples is what learns, in fp32, those of the rollout are
 the ones it was drawn with; from a copy, or in bf16, they are computed again by the forward of the update
-(`tldr.models.packed`), and the difference is logged. So the ratio of the first minibatch is 1 and its KL is 0.
-Several processes sample and score a share each; then all hold all episodes, so whitening and every statistic
-are the whole batch's.
+(`tldr.models.packed`), and the difference is logged. So the ratio of the first minibatch is 1, its KL is 0.
+Several processes sample and score a share each; then all hold all episodes, so whitening and every
+statistic are the whole batch's.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Models:
 class Experience:
     """B queries with K responses of at most R tokens; per-token tensors are (B,K,R), 0 at padding.
 
-    `scores` (B,K) are the reward model's, before any EOS rule; `drawn_logprobs` are what the sampler drew with,
-    `logprobs` what the update's forward pass makes of the same tokens.
+    `scores` (B,K) are the reward model's, before any EOS rule; `drawn_logprobs` are what the sampler drew
+    with, `logprobs` what the update's forward pass makes of the same tokens.
     """
 
     query: Tensor
