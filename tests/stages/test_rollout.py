@@ -14,7 +14,7 @@ from tldr.config import PPO, Lengths, ModelSpec
 from tldr.models.generate import Generation
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
 from tldr.plan.models import model_config
-from tldr.stages import rollout as rollout_module
+from tldr.stages import sampler
 from tldr.stages.common import as_model
 from tldr.stages.ppo import MicroBatch
 from tldr.stages.rollout import SAMPLED, rollout_metrics
@@ -72,13 +72,13 @@ def test_in_fp32_log_probabilities_are_those_of_the_sampler_and_of_the_update() 
 
 def test_in_bf16_they_are_computed_again_by_the_forward_of_the_update(monkeypatch) -> None:
     """Whose figures are taken shows where the sampler tells others."""
-    plain = rollout_module.generate
+    plain = sampler.generate
 
     def off(*args: Any, **settings: Any) -> Generation:
         drawn = plain(*args, **settings)
         return replace(drawn, logprobs=drawn.logprobs + 0.25 * drawn.mask)
 
-    monkeypatch.setattr(rollout_module, "generate", off)
+    monkeypatch.setattr(sampler, "generate", off)
     work = stage(3, replace(SETTING, precision="bf16"))
     rollout = work.rollout(0, 0.05)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -94,10 +94,11 @@ def test_a_sampler_that_is_another_policy_shows() -> None:
     with torch.no_grad():
         for parameter in stale.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    work._copy = stale
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tldr.stages.ppo.copy_weights", lambda *_: None)
-        rollout = work.rollout(0, 0.05)
+    own = work.sampler
+    own.exact = False
+    own.update(stale)
+    own.update = lambda _: None
+    rollout = work.rollout(0, 0.05)
     assert rollout_metrics(rollout, 0.05)["sampler_gap"] > 0.1
     with torch.no_grad():
         again = response_logprobs(as_model(work.stepper.modules["policy"]), rollout.batch, 1.0)

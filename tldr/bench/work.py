@@ -28,11 +28,12 @@ from tldr.bench.texts import (
 from tldr.config import PPO, SFT, Lengths, Precision, Reward, one
 from tldr.models.ladder import set_dropout
 from tldr.models.packed import PackedBatch
-from tldr.stages.common import Device, share
+from tldr.stages.common import Device, eos_id, share
 from tldr.stages.context import RunContext
 from tldr.stages.ppo import PPOStage, add_value_head
 from tldr.stages.reward import Example, collate_examples, freeze_lowest, ranking_loss
 from tldr.stages.rollout import Experience, Models, Rollout
+from tldr.stages.sampler import OwnSampler
 from tldr.stages.sft import full_text_loss, pack, response_loss
 from tldr.train.batching import BatchPlan
 from tldr.train.frozen import Frozen
@@ -162,11 +163,12 @@ class RewardWork(Supervised):
 class PPOWork(PPOStage):
     """The PPO stage with random networks; an update is an iteration, timed by phase.
 
-    Without pretraining text (PPO-ptx), of which there is none.
+    Without pretraining text (PPO-ptx), of which there is none; sampled by the policy itself.
     """
 
     def __init__(self, settings: PPO, setting: Setting):
-        settings = settings.model_copy(update={"ptx_coef": 0.0, "save_steps": None, "keep_rollouts": None})
+        left_out = {"ptx_coef": 0.0, "save_steps": None, "keep_rollouts": None, "sampler": "own"}
+        settings = settings.model_copy(update=left_out)
         folder = Path("unused")
         self.ctx = RunContext(settings, folder, lengths=setting.lengths, precision=setting.precision)
         self.settings, self.batch = settings, one(settings.batch)
@@ -180,7 +182,7 @@ class PPOWork(PPOStage):
         count = max(EXAMPLES, queries)
         self.queries = made_up_queries(count, setting.lengths.query, int(config.vocab_size), setting.seed)
         policy = random_policy(config, device, setting.seed)
-        self._copy = self._sampling_copy(policy)
+        self.sampler = OwnSampler(policy, self.accelerator, self.device, eos_id(self.tokenizer), PAD)
         modules: dict[str, nn.Module] = {"policy": policy}
         if settings.value_network == "shared":
             add_value_head(policy)

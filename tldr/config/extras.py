@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from tldr.config.base import Settings
-from tldr.config.stages import Finetuning, Training
+from tldr.config.stages import PPO, Finetuning, Training
 from tldr.errors import UsageError
 
-EXTRAS = {"peft": "lora", "bitsandbytes": "8bit"}
+EXTRAS = {"peft": "lora", "bitsandbytes": "8bit", "vllm": "vllm"}
 """The extra of the project that installs a package."""
 
 
@@ -36,3 +36,5 @@ def check_extras(settings: Settings, stage: str) -> None:
         need("peft", f"{stage}.lora")
     if isinstance(settings, Training) and settings.optimizer.kind == "adamw8bit":
         need("bitsandbytes", f"{stage}.optimizer.kind")
+    if isinstance(settings, PPO) and settings.sampler == "vllm":
+        need("vllm", f"{stage}.sampler")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from tldr.config.base import NonNegative, PerSize, Positive, Settings, Unit
+from tldr.config.base import NonNegative, PerSize, Positive, Settings, Share, Unit
 
 
 class Optimizer(Settings):
@@ -182,6 +182,12 @@ class PPO(Finetuning):
     value_clip: Positive = 0.2
     vf_coef: NonNegative = 0.1
     temperature: Positive = 1.0
+    sampler: Literal["own", "vllm"] = "own"
+    """own: the policy, or a copy of it, through the decode loop here; resumes bit for bit. vllm: an engine
+    beside the trainer (one process, no LoRA), its weights loaded anew every iteration; `sampler_gap` in the
+    log says how far its log-probabilities are from the trainer's, which are the ones that count."""
+    vllm_memory: Share = 0.3
+    """Share of the device's memory that vLLM takes for its weights and cache."""
     whiten_rewards: bool = False
     whiten_advantages: bool = True
     eos: EOSRule = EOSRule()
@@ -222,6 +228,8 @@ class PPO(Finetuning):
             raise ValueError("value_network shared is ppo's, and learns at the policy's rate: drop value_lr")
         if self.lora is not None and self.lora.dropout:
             raise ValueError("lora: dropout is off in RL, set it to 0")
+        if self.lora is not None and self.sampler == "vllm":
+            raise ValueError("sampler vllm loads whole weights, not adapters: use own with lora")
         if self.algorithm == "rloo" and self.samples_per_query < 2:
             raise ValueError("rloo needs samples_per_query >= 2")
         return self

@@ -8,7 +8,6 @@ Several processes share each batch of queries; all of them hold all episodes.
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,10 +50,11 @@ from tldr.stages.rollout import (
     rollout_samples,
     with_advantages,
 )
+from tldr.stages.sampler import OwnSampler, Sampler, VLLMSampler
 from tldr.train.batching import BatchPlan, micro_batches
 from tldr.train.frozen import Frozen, LoraOff
 from tldr.train.loop import TrainLoop
-from tldr.train.processes import copy_weights, make_accelerator
+from tldr.train.processes import make_accelerator
 from tldr.train.rng import derive, generator, permutation
 from tldr.train.stepper import Loss, Stepper
 
@@ -95,7 +95,7 @@ class PPOStage:
         policy = load_policy(checkpoint_folder(ctx.inputs["policy"]))
         self.documents = self._documents(int(policy.config.max_position_embeddings))
         add_lora(policy, self.settings.lora, derive(self.seed, "lora", "policy"))
-        self._copy = self._sampling_copy(policy)
+        self.sampler = self._sampler(policy)
         self.stepper = self._stepper(policy)
         self.reference = self._reference()
         self.reward = self._frozen(load_reward, "reward")
@@ -127,34 +127,35 @@ class PPOStage:
         model = load(checkpoint_folder(self.ctx.inputs[name]), dtype=dtype)
         return Frozen(model, self.settings.frozen_place, self.device.device)
 
-    def _sampling_copy(self, policy: PreTrainedModel) -> PreTrainedModel | None:
-        """A plain copy to sample from, where the trained weights are sharded or cast at every token."""
-        half = self.device.precision == "bf16"
-        if not (self.accelerator.is_fsdp2 or (half and self.device.device.type == "cuda")):
-            return None
-        made = copy.deepcopy(policy).requires_grad_(False)
-        return nn.Module.to(made, self.device.device, torch.bfloat16 if half else torch.float32)
+    def _sampler(self, policy: PreTrainedModel) -> Sampler:
+        ids = {"eos": eos_id(self.tokenizer), "pad": pad_id(self.tokenizer)}
+        if self.settings.sampler == "own":
+            return OwnSampler(policy, self.accelerator, self.device, **ids)
+        return VLLMSampler(
+            checkpoint_folder(self.ctx.inputs["policy"]),
+            self.accelerator,
+            self.device,
+            window=self.ctx.lengths.query + self.ctx.lengths.response,
+            memory=self.settings.vllm_memory,
+            **ids,
+        )
 
     def _models(self) -> Models:
-        """The networks of one rollout; the copy to sample from is brought up to date."""
-        policy = as_model(self.stepper.modules["policy"])
-        if self._copy is not None:
-            copy_weights(policy, self._copy)
-
-        exact = self._copy is None and self.device.precision == "fp32"
+        """The networks of one rollout; the sampler is brought up to date."""
+        self.sampler.update(as_model(self.stepper.modules["policy"]))
 
         def judged(parts: nn.ModuleDict, batch: PackedBatch) -> dict[str, Tensor]:
             found = {"values": torch.zeros_like(batch.response_mask, dtype=torch.float32)}
             if (value := self._value(parts)) is not None:
                 found["values"] = response_values(value, batch)
-            if not exact:
+            if not self.sampler.exact:
                 found["logprobs"] = response_logprobs(
                     as_model(parts["policy"]), batch, self.settings.temperature
                 )
             return found
 
         return Models(
-            sampler=self._copy or policy,
+            sampler=self.sampler,
             trained=lambda batch: self.stepper.call(judged, batch),
             reference=self.reference,
             reward=self.reward,
@@ -196,9 +197,7 @@ class PPOStage:
         uniform = torch.rand(shape, generator=generator(self.seed, "rollout", iteration), dtype=torch.float64)
         share = len(rows) // self.accelerator.num_processes
         mine = slice(share * self.accelerator.process_index, share * (self.accelerator.process_index + 1))
-        episodes = Episodes(
-            query[mine], mask[mine], uniform[mine], eos_id(self.tokenizer), pad_id(self.tokenizer)
-        )
+        episodes = Episodes(query[mine], mask[mine], uniform[mine])
         collected = collect(
             self._models(), episodes, self.settings, self.device, self._micro_batch(), self.loop.pause
         )

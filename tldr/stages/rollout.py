@@ -2,7 +2,7 @@
 
 Everything here runs without gradients. Log-probabilities of the rollout, of the reference and of
 the update are at the same temperature. Where what samples is what learns, in fp32, those of the rollout are
-the ones it was drawn with; from a copy, or in bf16, they are computed again by the forward of the update
+the ones it was drawn with; else (a copy, bf16, vLLM) they are computed again by the forward of the update
 (`tldr.models.packed`), and the difference is logged. So the ratio of the first minibatch is 1, its KL is 0.
 Several processes sample and score a share each; then all hold all episodes, so whitening and every
 statistic are the whole batch's.
@@ -17,7 +17,7 @@ from typing import Self
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from tldr.config import PPO
 from tldr.data.formats import decode_response
@@ -25,11 +25,11 @@ from tldr.mathematics.advantages import gae, reinforce_advantages, rloo_advantag
 from tldr.mathematics.kl import sequence_kl
 from tldr.mathematics.masking import whiten
 from tldr.mathematics.rewards import apply_eos_rule, token_rewards
-from tldr.models.generate import generate
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores
 from tldr.records import Post, Sample
 from tldr.stages.common import Device, Draw
 from tldr.stages.context import RunContext
+from tldr.stages.sampler import Sampler
 from tldr.stages.samples import policy_name, to_sample
 from tldr.stages.scoring import gold_scores, has_gold
 from tldr.train.frozen import Frozen, LoraOff
@@ -44,12 +44,12 @@ class Models:
     """The four networks of PPO (P 3.4): policy and value learn, reference and reward are frozen.
 
     Attributes:
-        sampler: the policy, whole, to sample from.
+        sampler: draws from the policy.
         trained: by the forward passes that training uses, of a batch's response tokens, (B,K,R) each:
             "values", and "logprobs" under the policy where those that the sampler tells are not these.
     """
 
-    sampler: PreTrainedModel
+    sampler: Sampler
     trained: Callable[[PackedBatch], dict[str, Tensor]]
     reference: Frozen | LoraOff
     reward: Frozen
@@ -134,8 +134,6 @@ class Episodes:
     query: Tensor
     query_mask: Tensor
     uniform: Tensor
-    eos_id: int
-    pad_id: int
 
 
 @torch.no_grad()
@@ -155,8 +153,8 @@ def collect(
     """
     order = episodes.query_mask.sum(-1).argsort(stable=True)  # like lengths together: less padding
     drawn = []
-    for rows in torch.split(order, SAMPLED * micro_batch):
-        drawn.append(_sample(models.sampler, episodes, rows, settings, device))
+    for rows in torch.split(order, len(order) if models.sampler.schedules else SAMPLED * micro_batch):
+        drawn.append(_sample(models.sampler, episodes, rows, settings.temperature))
         pause()
     width = max(part["response"].shape[-1] for part in drawn)
     query, query_mask = (part[order].to(device.device) for part in (episodes.query, episodes.query_mask))
@@ -188,25 +186,10 @@ def _joined(parts: Sequence[Mapping[str, Tensor]], width: int) -> dict[str, Tens
     return {name: torch.cat([part[name] for part in wide]) for name in wide[0]}
 
 
-def _sample(
-    sampler: PreTrainedModel, episodes: Episodes, rows: Tensor, settings: PPO, device: Device
-) -> dict[str, Tensor]:
+def _sample(sampler: Sampler, episodes: Episodes, rows: Tensor, temperature: float) -> dict[str, Tensor]:
     width = int(episodes.query_mask[rows].sum(-1).max())
-    query = episodes.query[rows, -width:].to(device.device)
-    query_mask = episodes.query_mask[rows, -width:].to(device.device)
-    with device.autocast():
-        drawn = generate(
-            sampler,
-            query,
-            query_mask,
-            n=settings.samples_per_query,
-            max_new_tokens=episodes.uniform.shape[-1],
-            temperature=settings.temperature,
-            top_p=1.0,
-            eos_id=episodes.eos_id,
-            pad_id=episodes.pad_id,
-            uniform=episodes.uniform[rows].to(device.device),
-        )
+    query, mask = episodes.query[rows, -width:], episodes.query_mask[rows, -width:]
+    drawn = sampler.draw(query, mask, episodes.uniform[rows], temperature)
     return {
         "response": drawn.response,
         "response_mask": drawn.mask,
