@@ -63,7 +63,7 @@ def plan(
         return
     console = Console()
     if not console.is_terminal:
-        console.width = 200
+        console.width = 220
     console.print(_memory_table(plans, machine))
     console.print(_hours_table(plans, machine))
     for one in plans:
@@ -75,7 +75,7 @@ def plan(
 
 def _memory_table(plans: list[RunPlan], machine: Machine) -> Table:
     parts = list(dict.fromkeys(part for one in plans for part in one.memory.parts))
-    columns = ["run", "parameters", "placement", "micro-batch", "largest", *parts, "peak", "fits"]
+    columns = ["run", "parameters", "loaded", "placement", "micro-batch", "largest", *parts, "peak", "fits"]
     table = Table(*columns, box=None, pad_edge=False, title_justify="left")
     unit, name = _unit(plans)
     room = machine.device.memory * GIB / unit
@@ -84,10 +84,11 @@ def _memory_table(plans: list[RunPlan], machine: Machine) -> Table:
         sizes = [f"{one.memory.parts.get(part, 0) / unit:.1f}" for part in parts]
         table.add_row(
             one.title,
-            f"{one.work.trained:,}",
+            f"{one.job.trained:,}" if one.job.trained else "-",
+            f"{one.job.loaded:,}",
             one.options.placement + (", checkpointing" if one.options.checkpointing else ""),
             str(one.micro_batch),
-            str(one.largest or "none"),
+            "-" if one.largest is None else str(one.largest or "none"),
             *sizes,
             f"{one.memory.total / unit:.1f} ({one.memory.phase})",
             "[green]yes[/]" if one.fits else "[red]no[/]",
@@ -106,6 +107,11 @@ def _time(hours: float) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else f"{60 * hours:.1f} min" if hours < 2 else f"{hours:.1f} h"
 
 
+def _speed(tokens_per_s: float) -> str:
+    """Tokens a second through a training step; a stage without one has none."""
+    return f"{tokens_per_s:,.0f}" if tokens_per_s else "-"
+
+
 def _hours_table(plans: list[RunPlan], machine: Machine) -> Table:
     priced = machine.rate is not None
     table = Table("run", "runs", "FLOPs", "tokens/s", "time", "of all runs", *(["price"] if priced else []))
@@ -114,7 +120,7 @@ def _hours_table(plans: list[RunPlan], machine: Machine) -> Table:
     for one in plans:
         count = len(one.runs)
         price = [f"{one.price * count:,.0f}"] if one.price is not None else []
-        speed = f"{one.tokens_per_s:,.0f}"
+        speed = _speed(one.tokens_per_s)
         table.add_row(
             one.title,
             str(count),
@@ -151,8 +157,8 @@ def _actual_table(plans: list[RunPlan], took: dict[str, list[Actual]]) -> Table:
                 run.run,
                 _time(one.hours),
                 _time(run.hours),
-                f"{one.tokens_per_s:,.0f}",
-                f"{run.tokens_per_s:,.0f}",
+                _speed(one.tokens_per_s),
+                _speed(run.tokens_per_s),
                 f"{one.memory.total / unit:.1f}",
                 "-" if run.peak_bytes is None else f"{run.peak_bytes / unit:.1f}",
                 run.device,

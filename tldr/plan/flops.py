@@ -30,14 +30,17 @@ class Row:
         return self.query + self.options * self.response
 
 
-def body(shape: Shape, row: Row, whole: bool = False) -> float:
+def body(shape: Shape, row: Row, whole: bool = False, lowest: int = 0) -> float:
     """FLOPs of one row through a model without its output head.
 
     Args:
         whole: also through all of the last layer before the query's last token.
+        lowest: the first layer that counts.
     """
-    every = row.length * (2 * shape.matrices + 4 * shape.layers * shape.width * row.length)
-    return every if whole else every - 2 * shape.spared * max(row.query - 1, 0)
+    layers = shape.layers - lowest
+    matrices = shape.matrices - lowest * shape.layer
+    every = row.length * (2 * matrices + 4 * layers * shape.width * row.length)
+    return every if whole or not layers else every - 2 * shape.spared * max(row.query - 1, 0)
 
 
 def head(shape: Shape, row: Row) -> float:
@@ -78,8 +81,10 @@ def step_cost(work: Training, options: Options, row: Row) -> Cost:
     """One query's share of a training step."""
     shape = work.shape
     backward = 2 if work.adapters is None else 1  # frozen weights need no gradient of their own
-    passes = 1 + options.checkpointing + backward
-    flops = work.networks * passes * body(shape, row, whole=work.kind == "text" or options.checkpointing)
+    whole = work.kind == "text" or options.checkpointing
+    flops = work.networks * body(shape, row, whole)
+    again = work.networks * (options.checkpointing + backward)
+    flops += again * body(shape, row, whole, lowest=work.frozen_layers)
     if work.kind == "text":
         flops += (1 + backward) * head(shape, Row(0, 1, row.length))
     elif work.kind != "reward":
@@ -87,17 +92,23 @@ def step_cost(work: Training, options: Options, row: Row) -> Cost:
     return Cost(training=flops, tokens=row.length)
 
 
-def decode_cost(shape: Shape, row: Row, rows: int, options: Options) -> Cost:
+def decode_cost(shape: Shape, row: Row, rows: int, options: Options, cast: bool = False) -> Cost:
     """Sampling one query's responses in batches of `rows` queries.
 
-    Every step reads the weights once for the whole batch, and each query's cache.
+    Every step reads the weights once for the whole batch, and each query's cache. The first tokens come from
+    the query's own pass, so the last ones go through the model no more.
+
+    Args:
+        cast: in bf16 the weights are fp32, cast at every step: read, written and read again.
     """
     width = 2 if options.bf16 else 4
-    cache = shape.layers * shape.cache * width * (row.query + row.options * row.response / 2)
-    read = row.response * (width * shape.policy / rows + cache)
-    prefill = body(shape, Row(row.query, 0, 0))
-    tokens = row.options * row.response
-    steps = tokens * (2 * shape.matrices + 2 * shape.head)
+    columns = row.query + row.options * row.response / 2
+    cache = shape.layers * shape.cache * width * columns
+    weights = (8 if cast and options.bf16 else width) * shape.policy
+    read = row.response * (weights / rows + cache)
+    prefill = body(shape, Row(row.query, 0, 0)) + 2 * shape.head
+    tokens = row.options * max(row.response - 1, 0)
+    steps = tokens * (2 * shape.matrices + 4 * shape.layers * shape.width * columns + 2 * shape.head)
     return Cost(scoring=prefill + steps, decoded=read)
 
 
@@ -107,7 +118,7 @@ def rollout_cost(work: Training, row: Row, rows: int, options: Options) -> Cost:
     By the policy only where its own log-probabilities are not those that it drew with: in bf16, or sharded.
     """
     shape = work.shape
-    drawn = decode_cost(shape, row, rows, options)
+    drawn = decode_cost(shape, row, rows, options, cast=not (options.cuda or options.sharded))
     policies = 1 + (options.bf16 or options.sharded)
     networks = len(work.frozen) + work.networks - 2 + policies
     scored = networks * body(shape, row) + policies * head(shape, row)

@@ -30,13 +30,14 @@ class Device(Settings):
 
 
 class Posts(Settings):
-    """Rows of the post and comparison files, where these are not there to be counted."""
+    """Rows of the post, comparison and article files, where these are not there to be counted."""
 
     sft: int
     ppo: int
     valid1: int
     valid2: int
     comparisons: int
+    cnndm: int
 
 
 class Assumed(Settings):

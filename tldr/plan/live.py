@@ -54,19 +54,21 @@ class LiveBytes(TorchDispatchMode):
 
     Args:
         modules: their parameters are not counted, and their gradients counted apart.
-        layers: of each module.
         vocab: width of the logits.
 
     Masks are taken to be True everywhere: the count is that of a batch without padding.
     """
 
-    def __init__(self, modules: nn.ModuleDict, layers: int, vocab: int):
+    def __init__(self, modules: nn.ModuleDict, vocab: int):
         super().__init__()  # type: ignore[no-untyped-call]
-        self._layers, self._vocab = layers, vocab
+        self._vocab = vocab
         self._now = self._logits = self._gradients = 0
         self._alive: dict[int, Any] = {}
         self._part = FORWARD
         self.parts: dict[Part, Peak] = {}
+        learns = [_LAYER.match(name) for name, p in modules.named_parameters() if p.requires_grad]
+        numbers = [int(layer[2]) for layer in learns if layer]
+        self._bottom, self._top = min(numbers, default=0), max(numbers, default=0)
         for name, parameter in modules.named_parameters():
             self._known(parameter)
             if parameter.requires_grad:
@@ -88,7 +90,7 @@ class LiveBytes(TorchDispatchMode):
         self._gradients += parameter.grad.untyped_storage().nbytes()
         if layer := _LAYER.match(name):
             number = int(layer[2])
-            place = "top" if number == self._layers - 1 else "bottom" if number == 0 else "middle"
+            place = "top" if number == self._top else "bottom" if number == self._bottom else "middle"
             self._part = (layer[1], place)
 
     def __torch_dispatch__(
@@ -151,7 +153,7 @@ def peaks_of_step(build: Callable[[int], Step], layers: int, vocab: int, *, bf16
     with FakeTensorMode():
         modules, loss = build(layers)
         train = any(parameter.requires_grad for parameter in modules.parameters())
-        counter = LiveBytes(modules, layers, vocab)
+        counter = LiveBytes(modules, vocab)
         with counter, nullcontext() if train else torch.no_grad():
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
                 value = loss()
@@ -161,7 +163,7 @@ def peaks_of_step(build: Callable[[int], Step], layers: int, vocab: int, *, bf16
 
 
 def peaks_of_depth(build: Callable[[int], Step], layers: int, vocab: int, *, bf16: bool) -> dict[Part, Peak]:
-    """`peaks_of_step` of a model of many layers, from those of two shallow ones.
+    """`peaks_of_step` of a model of many layers that learn, from those of two shallow ones.
 
     Between the top layer's gradients and the bottom layer's, memory rises or falls steadily, so the
     peak lies at an end; and there it grows by the same amount with every layer.

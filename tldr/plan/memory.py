@@ -1,4 +1,4 @@
-"""Memory a process needs for a stage, by part: weights, gradients, optimizer, activations, cache, logits.
+"""Memory a process needs to train, by part: weights, gradients, optimizer, activations, cache, logits.
 
 Rules (the training code's): the weights of models that learn, gradients and AdamW's two moments (if not in
 8 bits) are fp32, under LoRA gradients and moments are the adapters'; bf16 is autocast, under FSDP2 weights
@@ -63,6 +63,8 @@ class Training:
         counted: the micro-batch whose step is counted exactly; others are on a line through it.
         adapters: parameters that LoRA adds; they alone are trained. None: all are.
         moments: bytes of optimizer state for each that is trained.
+        frozen_layers: the lowest ones, which are not trained (reward model); `held` parameters with the
+            embeddings, of those that would be trained without it.
     """
 
     kind: Kind
@@ -77,6 +79,8 @@ class Training:
     counted: int = 4
     adapters: int | None = None
     moments: int = 8
+    frozen_layers: int = 0
+    held: int = 0
 
     @property
     def networks(self) -> int:
@@ -92,7 +96,12 @@ class Training:
     @property
     def trained(self) -> int:
         """Parameters that are trained."""
-        return self.learning if self.adapters is None else self.adapters
+        return (self.learning if self.adapters is None else self.adapters) - self.held
+
+    @property
+    def loaded(self) -> int:
+        """Parameters of all models, frozen ones and adapters among them."""
+        return self.learning + (self.adapters or 0) + sum(self.frozen)
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,7 @@ def forward(work: Training, options: Options) -> Forward:
         sharded=options.sharded,
         attention=choose_attention("cuda" if options.cuda else "cpu"),
         checkpointing=options.checkpointing,
+        frozen_layers=work.frozen_layers,
     )
 
 
@@ -172,12 +182,17 @@ def update_memory(work: Training, options: Options, rows: int, assumed: Assumed)
         "activations": working - logits,
         "logits": logits,
     }
-    return Memory(parts | _reserve(parts, working, options, assumed), "update")
+    return Memory(parts | reserve(parts, working, options, assumed), "update")
 
 
 def sampled_together(work: Training, options: Options, rows: int) -> int:
     """Queries whose responses a process samples at once, with micro-batches of `rows` queries."""
     return min(SAMPLED * rows, -(-work.drawn // options.processes))
+
+
+def encoded_together(query: int, rows: int, options: Options) -> int:
+    """Queries that go through the policy in one pass before `rows` of them are sampled."""
+    return min(rows, max(1, ENCODED["cuda" if options.cuda else "cpu"] // query))
 
 
 def sampling_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
@@ -187,11 +202,9 @@ def sampling_memory(work: Training, options: Options, rows: int, assumed: Assume
     tokens = work.query + work.options * work.response
     cache = float(together * tokens * shape.layers * shape.cache * width)
     how = replace(forward(work, options), options=1, response=1, sharded=False, checkpointing=False)
-    encoded = min(together, max(1, ENCODED["cuda" if options.cuda else "cpu"] // work.query))
-    peak = growth("score", shape, how, work.counted).at(encoded)
-    # A copy in bf16 needs no casts; without one autocast keeps those of the policy.
-    casts = 2.0 * shape.policy if options.bf16 and not standing(work, options)["rollout copy"] else 0.0
-    return _no_gradients(work, options, peak, assumed, casts=casts, cache=cache)
+    peak = growth("score", shape, how, work.counted).at(encoded_together(work.query, together, options))
+    # In inference mode autocast keeps no cast of a weight.
+    return _no_gradients(work, options, peak, assumed, cache=cache)
 
 
 def scoring_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
@@ -211,7 +224,7 @@ def _no_gradients(
     peak: Peak,
     assumed: Assumed,
     *,
-    casts: float,
+    casts: float = 0.0,
     cache: float = 0.0,
     loaded: int = 0,
 ) -> Memory:
@@ -223,10 +236,11 @@ def _no_gradients(
         "logits": logits,
     }
     parts["frozen"] += loaded
-    return Memory(parts | _reserve(parts, peak.working + cache, options, assumed), "rollout")
+    return Memory(parts | reserve(parts, peak.working + cache, options, assumed), "rollout")
 
 
-def _reserve(parts: dict[str, float], moving: float, options: Options, assumed: Assumed) -> dict[str, float]:
+def reserve(parts: dict[str, float], moving: float, options: Options, assumed: Assumed) -> dict[str, float]:
+    """What the device and its allocator take beside the tensors, of which `moving` bytes come and go."""
     if options.cuda:
         return {"reserve": assumed.reserve * GIB + assumed.fragmentation * moving}
     return {"reserve": assumed.cpu_fragmentation * sum(parts.values())}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +15,33 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.cache_utils import DynamicLayer
 
 from tldr.config import Lora
+from tldr.models.cache import preallocated_cache, rows_of
+from tldr.models.generate import pick
 from tldr.models.lora import adapter_parameters
-from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
-from tldr.models.tail import spared_entries
+from tldr.models.packed import (
+    PackedBatch,
+    additive,
+    attention_mask,
+    response_logprobs,
+    response_scores,
+    response_values,
+)
+from tldr.models.tail import last_layer_from, spared_entries
 from tldr.plan.live import Part, Peak, Step, along, highest, peaks_of_depth
 from tldr.stages.common import as_model
 from tldr.stages.pretrain import TextBatch, language_loss
+from tldr.stages.reward import freeze_lowest
 from tldr.train.stepper import recompute_layers
 
-Kind = Literal["response", "text", "reward", "ppo", "policy_only", "score"]
+Use = Literal["sample", "score", "judge"]
+Kind = Literal["response", "text", "reward", "ppo", "policy_only"] | Use
 """What a step trains: a policy on responses or on whole texts, a reward model, PPO's two networks, its
-policy alone; "score" is a policy's forward pass without gradients."""
+policy alone. Without gradients: "sample" from a policy, "score" responses by their log-probabilities, "judge"
+them by a reward model."""
+_USES = get_args(Use)
 
 
 class Shape:
@@ -60,9 +74,21 @@ class Shape:
         self.cache = round(2 * self.width * share)
         self.layer = self.matrices / self.layers
 
-    def adapters(self, settings: Lora) -> int:
-        """Parameters that LoRA adds to the body."""
-        return adapter_parameters(self._model, settings)
+    def adapters(self, settings: Lora, frozen_layers: int = 0) -> int:
+        """Parameters that LoRA adds to the body, above its lowest `frozen_layers`."""
+        model = copy.deepcopy(self._model)
+        layers = next(part for part in model.modules() if isinstance(part, nn.ModuleList))
+        del layers[:frozen_layers]
+        if not len(layers) and settings.targets is not None:
+            return 0  # those that are named were in the layers
+        return adapter_parameters(model, settings)
+
+    def reward_above(self, frozen_layers: int) -> int:
+        """Parameters of a reward model that are trained where its lowest layers are not."""
+        with torch.device("meta"):
+            model = _model(_CLASSIFIER, self.config)
+        freeze_lowest(model, frozen_layers / self.layers)
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     def __repr__(self) -> str:
         return f"Shape({self.config.model_type}, {self.policy:,})"
@@ -89,6 +115,8 @@ class Forward:
         bf16: autocast; `sharded` weights are gathered in bf16 already.
         attention: transformers' name of it; ours on a CPU keeps the causal half of its matrix.
         checkpointing: the layers' activations are computed again in the backward pass.
+        frozen_layers: the lowest ones, that a reward model does not train.
+        encoded: queries that go through the policy at once before it is sampled.
     """
 
     query: int
@@ -98,6 +126,8 @@ class Forward:
     sharded: bool = False
     attention: str = "sdpa"
     checkpointing: bool = False
+    frozen_layers: int = 0
+    encoded: int = 1
 
 
 @dataclass(frozen=True)
@@ -131,34 +161,78 @@ def growth(kind: Kind, shape: Shape, how: Forward, rows: int) -> Growth:
     return Growth(sizes, (low, high))
 
 
+def peak_of(kind: Kind, shape: Shape, how: Forward, rows: int) -> Peak:
+    """A step's peak at `rows` queries, counted there and nowhere else."""
+    return highest(_peaks(kind, shape, how, rows))
+
+
 def _peaks(kind: Kind, shape: Shape, how: Forward, rows: int) -> dict[Part, Peak]:
     key = (kind, shape.config.to_json_string(), how, rows)
     if key not in _MEMORY:
         config = shape.config
+        # Frozen layers keep nothing for the backward pass: what goes through many goes through one.
+        frozen = min(how.frozen_layers, 1)
+        few = replace(how, frozen_layers=frozen)
 
         def build(layers: int) -> Step:
             shallow = copy.deepcopy(config)
-            shallow.num_hidden_layers = layers
-            return _step(kind, shallow, how, rows)
+            shallow.num_hidden_layers = layers + frozen
+            return _step(kind, shallow, few, rows)
 
-        _MEMORY[key] = peaks_of_depth(build, shape.layers, int(config.vocab_size), bf16=how.bf16)
+        learning = shape.layers - how.frozen_layers
+        _MEMORY[key] = peaks_of_depth(build, learning, int(config.vocab_size), bf16=how.bf16)
     return _MEMORY[key]
 
 
 def _step(kind: Kind, config: PreTrainedConfig, how: Forward, rows: int) -> Step:
     dtype = torch.bfloat16 if how.sharded and how.bf16 else torch.float32
     parts: dict[str, nn.Module] = {}
-    if kind != "reward":
+    if kind not in ("reward", "judge"):
         parts["policy"] = _model(AutoModelForCausalLM, config, how.attention, dtype)
-    if kind in ("reward", "ppo"):
+    if kind in ("reward", "ppo", "judge"):
         parts["value" if kind == "ppo" else "reward"] = _model(_CLASSIFIER, config, how.attention, dtype)
     modules = nn.ModuleDict(parts)
     for model in map(as_model, modules.values()):
         model.train(False)  # its dropout is 0
         if how.checkpointing:
             recompute_layers(model)
-    modules.requires_grad_(kind != "score")
+    modules.requires_grad_(kind not in _USES)
+    if how.frozen_layers:
+        freeze_lowest(as_model(modules["reward"]), how.frozen_layers / config.num_hidden_layers)
     return modules, _loss(kind, modules, how, rows)
+
+
+def _sample(policy: PreTrainedModel, how: Forward, rows: int) -> Tensor:
+    """The moments of `tldr.models.generate` that need most: some queries are encoded into the cache of all,
+    and the last token of every response is drawn."""
+    total, width = rows * how.options, how.query + how.options * how.response
+    cache = preallocated_cache(policy.config, width)
+    real = torch.ones(how.encoded, how.query, dtype=torch.bool)
+    with last_layer_from(policy, how.encoded, how.query - 1):
+        policy(
+            input_ids=torch.zeros(how.encoded, how.query, dtype=torch.int64),
+            attention_mask=attention_mask(real, torch.zeros(how.query), policy.dtype),
+            position_ids=torch.zeros(how.encoded, how.query, dtype=torch.int64),
+            past_key_values=rows_of(cache, torch.arange(how.encoded), rows, how.query),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    for layer in cast(list[DynamicLayer], cache.layers):  # all columns but the last tokens' are there
+        assert layer.keys is not None
+        _, heads, _, depth = layer.keys.shape
+        nothing = torch.zeros((), dtype=layer.keys.dtype).expand(
+            rows, heads, how.options * (how.response - 1), depth
+        )
+        layer.update(nothing, nothing)
+    allowed = torch.ones(rows, how.options, width, dtype=torch.bool)
+    logits = policy(
+        input_ids=torch.zeros(rows, how.options, dtype=torch.int64),
+        attention_mask=additive(allowed, policy.dtype)[:, None],
+        position_ids=torch.zeros(rows, how.options, dtype=torch.int64),
+        past_key_values=cache,
+        use_cache=True,
+    ).logits
+    return pick(logits.flatten(0, 1), torch.zeros(total, dtype=torch.float64), 1.0, 1.0)[1]
 
 
 def _loss(kind: Kind, modules: nn.ModuleDict, how: Forward, rows: int) -> Callable[[], Tensor]:
@@ -174,8 +248,10 @@ def _loss(kind: Kind, modules: nn.ModuleDict, how: Forward, rows: int) -> Callab
     def loss() -> Tensor:
         if kind == "text":
             return language_loss(modules, _text(rows, how.query + how.response)).total
-        if kind == "reward":
+        if kind in ("reward", "judge"):
             return response_scores(models["reward"], batch).sum()
+        if kind == "sample":
+            return _sample(models["policy"], how, rows)
         if kind == "score":
             return response_logprobs(models["policy"], batch)
         if kind == "response":

@@ -6,37 +6,24 @@ Runs that differ in their seed alone share a plan.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
-from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast, get_args
 
-from tldr.config import PPO, SFT, FileData, Finetuning, ModelSpec, Pretrain, Reward, Study, ToyData, one
+from tldr.config import PPO, Study
 from tldr.config import Training as TrainingSettings
 from tldr.errors import UsageError
-from tldr.plan.flops import Cost, Row, plus, rollout_cost, step_cost, times
+from tldr.plan.counts import Counts
+from tldr.plan.flops import Cost
 from tldr.plan.hardware import GIB, Assumed, Device
-from tldr.plan.memory import (
-    Memory,
-    Options,
-    Placement,
-    Training,
-    largest_micro_batch,
-    sampled_together,
-    training_memory,
-)
-from tldr.plan.models import model_config
-from tldr.plan.steps import Kind, Shape
+from tldr.plan.jobs import Job, Trained
+from tldr.plan.memory import Memory, Options, Placement, Training
+from tldr.plan.trained import trained
+from tldr.plan.used import used
 from tldr.study.graph import Run, expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import nearest
-
-_Change = Callable[[Options], Options]
-
-TRAINED = ("pretrain", "sft", "reward", "ppo")
-"""The stages that are planned; the others are minutes beside them, best-of-N's sampling apart."""
-MOST_GPUS = 64
 
 
 class Names(FileHashes):
@@ -96,20 +83,19 @@ class RunPlan:
     """The plan of runs that differ in their seeds alone.
 
     Attributes:
-        micro_batch: as set, for one process; `largest` that fits with these options (0: none).
-        suggestion: settings to change, in this order, for it to fit; () if it does.
-        rows: examples (queries, for PPO) over the run; `updates` optimizer steps.
-        hours: of one run, on all devices.
+        job: what each of them computes.
+        micro_batch: queries a forward pass of one process: as set, or as they come together at the peak;
+            `largest` that fits with these options (0: none; None: no setting says).
+        suggestion: what to change, in this order, for it to fit; () if it does.
+        hours: of one run, on all devices; a stage that trains nothing uses one of them.
+        price: of that time on all devices, for they are there.
     """
 
-    stage: str
-    size: str
-    variant: str
     runs: tuple[Run, ...]
-    work: Training
+    job: Job
     options: Options
     micro_batch: int
-    largest: int
+    largest: int | None
     memory: Memory
     cost: Cost
     hours: float
@@ -117,9 +103,30 @@ class RunPlan:
     suggestion: tuple[str, ...] = ()
 
     @property
+    def stage(self) -> str:
+        """Of the runs."""
+        return self.runs[0].stage
+
+    @property
+    def size(self) -> str:
+        """Of the runs, "" where they are of all sizes."""
+        return self.runs[0].size or ""
+
+    @property
+    def variant(self) -> str:
+        """Of the runs; "" is the main one."""
+        return self.runs[0].variant
+
+    @property
     def title(self) -> str:
-        """``ppo-1.3b``, with a variant's name."""
-        return "-".join(filter(None, (self.stage, self.size, self.variant)))
+        """``ppo-1.3b``, ``score-1.3b-sft``, with a variant's name: the runs' without their seed."""
+        return replace(self.runs[0], seed=None).title
+
+    @property
+    def work(self) -> Training:
+        """The training step, of a stage that trains."""
+        assert isinstance(self.job, Trained), f"{self.title} trains nothing"
+        return self.job.step
 
     @property
     def fits(self) -> bool:
@@ -129,14 +136,15 @@ class RunPlan:
     @property
     def tokens_per_s(self) -> float:
         """Tokens through the training step over all of the run's time, rollouts included."""
-        return self.cost.tokens / (3600 * self.hours)
+        return self.cost.tokens / (3600 * self.hours) if self.hours else 0.0
 
     def row(self) -> dict[str, Any]:
         """The plan as JSON holds it; memory in bytes."""
+        job = self.job
         return {
             "run": self.title,
             "runs": [run.name for run in self.runs],
-            "parameters": {"policy": self.work.shape.policy, "trained": self.work.trained},
+            "parameters": {"policy": job.policy, "trained": job.trained, "loaded": job.loaded},
             "placement": self.options.placement,
             "processes": self.options.processes,
             "micro_batch": self.micro_batch,
@@ -161,21 +169,25 @@ class Planner:
     study: Study
     machine: Machine
     assumed: Assumed
-    _shapes: dict[str, Shape] = field(default_factory=dict)
+
+    @cached_property
+    def counts(self) -> Counts:
+        """Of the study's models and data."""
+        return Counts(self.study, self.assumed)
 
     @cached_property
     def groups(self) -> list[tuple[Run, ...]]:
-        """Runs of the trained stages, those that differ in seeds together."""
+        """Runs that train or use a model, those that differ in seeds together."""
         found: dict[str, list[Run]] = {}
         for run in expand(self.study, Names()):
-            if run.stage in TRAINED:
-                variant = "" if run.variant.startswith("rm") and run.variant[2:].isdigit() else run.variant
-                key = json.dumps([run.stage, run.size, variant, run.settings.model_dump(mode="json")])
-                found.setdefault(key, []).append(run)
-        return [tuple(runs) for runs in found.values()]
+            variant = "" if run.variant.startswith("rm") and run.variant[2:].isdigit() else run.variant
+            alike = [run.stage, run.size, run.method, variant, run.dataset]
+            key = json.dumps([*alike, run.settings.model_dump(mode="json")])
+            found.setdefault(key, []).append(run)
+        return [tuple(runs) for runs in found.values() if self.job(runs[0]) is not None]
 
     def plan(self, only: str | None = None) -> list[RunPlan]:
-        """Every group's plan, under one placement for the whole study."""
+        """Every group's plan, under one placement for all that is trained."""
         groups = [runs for runs in self.groups if only is None or runs[0].stage == only]
         placements: Sequence[Placement] = ("ddp", "fsdp2") if self.machine.gpus > 1 else ("single",)
         if self.machine.placement is not None:
@@ -183,26 +195,27 @@ class Planner:
         plans: list[RunPlan] = []
         for placement in placements:
             plans = [self._plan(runs, placement) for runs in groups]
-            if all(plan.memory.total <= self.machine.room for plan in plans):
+            # What trains nothing is on one device, however the others are used.
+            if all(plan.memory.total <= self.machine.room for plan in plans if plan.job.trained):
                 break
         return plans
 
-    def shape(self, spec: ModelSpec) -> Shape:
-        """A rung's shape; its vocabulary, where it is built, is what the tokenizer is asked to have."""
-        key = spec.model_dump_json()
-        if key not in self._shapes:
-            self._shapes[key] = Shape(model_config(spec, self.study.tokenizer.vocab_size))
-        return self._shapes[key]
+    def job(self, run: Run) -> Job | None:
+        """What a run computes with models; None: it has none."""
+        if isinstance(run.settings, TrainingSettings):
+            return trained(run, run.settings, self.counts, self.machine.gpus)
+        return used(run, self.counts)
 
-    def options(self, settings: TrainingSettings, placement: Placement) -> Options:
-        """The options that a stage's settings and the machine come to."""
+    def options(self, run: Run, placement: Placement) -> Options:
+        """The options that a run's settings and the machine come to."""
         has_bf16 = self.machine.device.bf16 is not None
-        options = Options(
-            processes=self.machine.gpus,
-            placement=placement,
-            bf16=self.study.precision == "bf16" or (self.study.precision == "auto" and has_bf16),
-            cuda=self.machine.cuda,
-            checkpointing=settings.gradient_checkpointing,
+        bf16 = self.study.precision == "bf16" or (self.study.precision == "auto" and has_bf16)
+        options, settings = Options(bf16=bf16, cuda=self.machine.cuda), run.settings
+        if not isinstance(settings, TrainingSettings):
+            return options
+        checkpointing = settings.gradient_checkpointing
+        options = replace(
+            options, processes=self.machine.gpus, placement=placement, checkpointing=checkpointing
         )
         if not isinstance(settings, PPO):
             return options
@@ -210,156 +223,13 @@ class Planner:
         return replace(options, frozen_bf16=in_bf16, frozen_place=settings.frozen_place)
 
     def _plan(self, runs: tuple[Run, ...], placement: Placement) -> RunPlan:
-        run, assumed, room = runs[0], self.assumed, self.machine.room
-        settings = run.settings
-        assert isinstance(settings, TrainingSettings) and run.model is not None
-        work, rows = self.work(run, settings)
-        options = self.options(settings, placement)
-        per_process = max(1, work.batch // options.processes)
-        asked = settings.micro_batch
-        micro = per_process if asked is None else min(one(asked), per_process)
-        work = replace(work, counted=micro, moments=8 if settings.optimizer.kind == "adamw" else 2)
-        if isinstance(settings, Finetuning) and settings.lora is not None:
-            work = replace(work, adapters=work.networks * work.shape.adapters(settings.lora))
-        memory = training_memory(work, options, micro, assumed)
-        suggestion: tuple[str, ...] = ()
-        largest = largest_micro_batch(work, options, room, assumed)
-        if memory.total > room:
-            suggestion = tuple(self._suggest(run.stage, work, options, largest))
-        cost = self.cost(settings, work, rows, micro, options)
+        assumed, room, job = self.assumed, self.machine.room, self.job(runs[0])
+        assert job is not None
+        options = self.options(runs[0], placement)
+        memory, micro = job.peak(options, assumed)
+        suggestion = tuple(job.remedies(options, room, assumed)) if memory.total > room else ()
+        cost = job.cost(options)
         hours = cost.seconds(self.machine.device, options, assumed) / 3600
         price = None if self.machine.rate is None else hours * self.machine.gpus * self.machine.rate
-        return RunPlan(
-            run.stage,
-            run.size or "",
-            run.variant,
-            runs,
-            work,
-            options,
-            micro,
-            largest,
-            memory,
-            cost,
-            hours,
-            price,
-            suggestion,
-        )
-
-    def work(self, run: Run, settings: TrainingSettings) -> tuple[Training, float]:
-        """A run's training step, and the examples (queries) it goes through."""
-        assert run.model is not None
-        shape, lengths, batch = self.shape(run.model), self.study.lengths, one(settings.batch)
-        windows = (lengths.query, 1, lengths.response)
-        if isinstance(settings, SFT):
-            kind: Kind = "text" if settings.query_loss else "response"
-            keeps = settings.select == "valid_loss"
-            rows = one(settings.epochs) * self.posts("sft")
-            return Training(kind, shape, *windows, batch, keeps_best=keeps), rows
-        if isinstance(settings, Reward):
-            options = 2 if isinstance(self.study.data, FileData) else self.study.labels.k[1]
-            windows = (lengths.query, options, lengths.rm_response)
-            labels = min(settings.limit or self.posts("comparisons"), self.posts("comparisons"))
-            return Training("reward", shape, *windows, batch), one(settings.epochs) * labels
-        if isinstance(settings, PPO):
-            return self._ppo(settings, shape, batch)
-        assert isinstance(settings, Pretrain)
-        windows = (run.model.context - 1, 1, 1)
-        return Training("text", shape, *windows, batch), one(settings.steps) * batch
-
-    def _ppo(self, settings: PPO, shape: Shape, batch: int) -> tuple[Training, float]:
-        lengths, options = self.study.lengths, settings.samples_per_query
-        separate = settings.algorithm == "ppo" and settings.value_network == "separate"
-        work = Training(
-            "ppo" if separate else "policy_only",
-            shape,
-            lengths.query,
-            options,
-            lengths.response,
-            batch // options // settings.minibatches,
-            frozen=(shape.policy if settings.lora is None or settings.rounds > 1 else 0, shape.reward),
-            drawn=batch // options,
-        )
-        return work, one(settings.episodes) / options
-
-    def posts(self, name: str) -> int:
-        """Examples in the study's data: counted where the file is there, else the paper's number."""
-        data = self.study.data
-        if isinstance(data, ToyData):
-            toy = {"sft": data.sft_posts, "ppo": data.ppo_posts, "comparisons": self.study.labels.pairs}
-            return toy[name]
-        path = getattr(data, name) or data.sft
-        return _lines(Path(path)) or int(getattr(self.assumed.posts, name))
-
-    def cost(
-        self, settings: TrainingSettings, work: Training, rows: float, micro: int, options: Options
-    ) -> Cost:
-        """A whole run's cost, at mean lengths."""
-        row = Row(
-            min(self.assumed.query, work.query), work.options, min(self.assumed.response, work.response)
-        )
-        if isinstance(settings, Pretrain):
-            row = Row(work.query, 1, 1)
-        cost = times(step_cost(work, options, row), rows)
-        if isinstance(settings, PPO):
-            drawn = times(rollout_cost(work, row, sampled_together(work, options, micro), options), rows)
-            cost = plus(times(cost, settings.epochs), drawn)
-        return cost
-
-    def _suggest(self, stage: str, work: Training, options: Options, largest: int) -> Iterator[str]:
-        """What to change, one thing on top of the other, until a micro-batch fits."""
-        if largest:
-            yield f"{stage}.micro_batch={largest}"
-            return
-        for text, changed in _changes(stage, options):
-            options = changed(options)
-            yield text
-            largest = largest_micro_batch(work, options, self.machine.room, self.assumed)
-            if largest:
-                yield f"{stage}.micro_batch={largest}"
-                return
-        gpus = options.processes
-        while gpus < MOST_GPUS:
-            gpus *= 2
-            options = replace(options, processes=gpus, placement="fsdp2")
-            if largest := largest_micro_batch(work, options, self.machine.room, self.assumed):
-                yield f"--gpus {gpus}, launched with FSDP2"
-                yield f"{stage}.micro_batch={largest}"
-                return
-        yield f"a smaller model: {MOST_GPUS} such devices do not hold it"
-
-
-def _changes(stage: str, options: Options) -> list[tuple[str, _Change]]:
-    """Remedies that are not in use yet, the cheapest first."""
-    several = options.processes > 1
-    place: Literal["shard", "cpu"] = "shard" if several else "cpu"
-    found: list[tuple[bool, str, _Change]] = [
-        (
-            not options.checkpointing,
-            f"{stage}.gradient_checkpointing=true",
-            lambda o: replace(o, checkpointing=True),
-        ),
-        (
-            stage == "ppo" and not options.frozen_bf16,
-            "ppo.frozen_dtype=bf16",
-            lambda o: replace(o, frozen_bf16=True),
-        ),
-        (
-            several and not options.sharded,
-            "launched with FSDP2",
-            lambda o: replace(o, placement="fsdp2"),
-        ),
-        (
-            stage == "ppo" and options.frozen_place == "device",
-            f"ppo.frozen_place={place}",
-            lambda o: replace(o, frozen_place=place),
-        ),
-    ]
-    return [(text, change) for wanted, text, change in found if wanted]
-
-
-@cache
-def _lines(path: Path) -> int:
-    if not path.is_file():
-        return 0
-    with path.open("rb") as file:
-        return sum(1 for line in file if line.strip())
+        largest = job.largest(options, room, assumed)
+        return RunPlan(runs, job, options, micro, largest, memory, cost, hours, price, suggestion)
