@@ -143,8 +143,11 @@ def run(lab: Path, folder: Path, **changes: Any) -> Path:
     return laboratory.run(laboratory.context("ppo", lab, folder, settings=settings), "ppo")
 
 
-def test_episodes_are_drawn_from_the_policy_as_it_is_now(lab: Path, tmp_path: Path, vllm: type[LLM]) -> None:
-    rows = read_metrics(run(lab, tmp_path / "ppo") / "metrics.jsonl")
+@pytest.mark.parametrize("value_network", ["separate", "shared"])
+def test_episodes_are_drawn_from_the_policy_as_it_is_now(
+    lab: Path, tmp_path: Path, vllm: type[LLM], value_network: str
+) -> None:
+    rows = read_metrics(run(lab, tmp_path / "ppo", value_network=value_network) / "metrics.jsonl")
     assert len(rows) > 1 and hash_folder(tmp_path / "ppo" / "checkpoint") != hash_folder(
         lab / "sft" / "checkpoint"
     )

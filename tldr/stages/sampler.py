@@ -25,6 +25,9 @@ from tldr.models.generate import Generation, generate
 from tldr.stages.common import Device
 from tldr.train.processes import copy_weights
 
+VALUE_HEAD = "score.weight"
+"""A policy's parameter under `value_network: shared`."""
+
 
 class Sampler(Protocol):
     """Draws responses from the policy as it was when `update` was called last.
@@ -138,8 +141,9 @@ class VLLMSampler:
 
     def update(self, policy: PreTrainedModel) -> None:
         """See `Sampler`."""
-        # A tied output head has no name of its own, as in a checkpoint.
-        weights = [(name, parameter.detach()) for name, parameter in policy.named_parameters()]
+        # As in a checkpoint: a tied output head has no name of its own, and a value head is not the policy's.
+        named = ((name, parameter.detach()) for name, parameter in policy.named_parameters())
+        weights = [(name, tensor) for name, tensor in named if name != VALUE_HEAD]
         self._engine.apply_model(lambda model: model.load_weights(weights) and None)
         self._engine.reset_prefix_cache()  # of the weights before
 
