@@ -1,4 +1,4 @@
-"""Train a few steps in this process and print its peak memory: bytes in use, and bytes resident.
+"""Train a few steps, sample or score in this process and print its peak memory: bytes in use, bytes resident.
 
 ``python measure.py '{"kind": "ppo", "spec": {...}, ...}'``: run by the tests in a process of its own.
 """
@@ -17,11 +17,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tldr.bench.texts import bare_tokenizer
 from tldr.config import SFT, ModelSpec
 from tldr.models.ladder import build_policy
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
 from tldr.models.reward import reward_from_policy, value_from_reward
-from tldr.stages.common import as_model
+from tldr.stages.common import Device, Sampling, as_model, sample_responses
+from tldr.stages.reward import freeze_lowest
+from tldr.stages.scoring import Scorer
 from tldr.stages.sft import response_loss
 from tldr.train.processes import make_accelerator
 from tldr.train.stepper import Loss, Stepper
@@ -93,6 +96,7 @@ def train(case: dict) -> None:  # type: ignore[type-arg]
     if case["kind"] != "response":
         value = value_from_reward(reward_from_policy(policy, seed=0, pad_id=1))
         modules = {"reward": value} if case["kind"] == "reward" else {"policy": policy, "value": value}
+        freeze_lowest(value, case.get("frozen_layers", 0.0))
     del policy
     for module in modules.values():
         module.train(False)
@@ -109,21 +113,41 @@ def train(case: dict) -> None:  # type: ignore[type-arg]
         stepper.step(loss_of(case["kind"]), [batch] * case["micro_batches"])
 
 
+def use(case: dict) -> None:  # type: ignore[type-arg]
+    """Sample from a policy, or score by one or by a reward model, as the stages without training do."""
+    policy = build_policy(ModelSpec(**case["spec"]), vocab_size=VOCAB, eos_id=0, pad_id=1, seed=0)
+    device, tokenizer = Device.open(case["precision"]), bare_tokenizer()
+    queries = torch.randint(2, VOCAB, (case["rows"], case["query"])).tolist()
+    if case["kind"] == "sample":
+        how, window = Sampling(n=case["options"]), case["response"]
+        sample_responses(policy, tokenizer, queries, how, max_new_tokens=window, seed=0, device=device)
+        return
+    responses = torch.randint(2, VOCAB, (case["rows"], case["options"], case["response"])).tolist()
+    scorer = Scorer(tokenizer, queries, responses, device)
+    if case["kind"] == "score":
+        scorer.logprobs(policy)
+        return
+    reward = reward_from_policy(policy, seed=0, pad_id=1)
+    del policy
+    scorer.rewards(reward)
+
+
 def main(case: dict) -> dict[str, int]:  # type: ignore[type-arg]
-    """Bytes above what a process holds that has trained a tiny model: code loaded, threads started."""
+    """Bytes above what a process holds that did the same with a tiny model: code loaded, threads started."""
     tiny = {
         "spec": case["spec"] | {"d_model": 16, "heads": 2, "layers": 1},
         "rows": 1,
         "query": 8,
         "response": 4,
     }
-    train(case | tiny)
+    work = use if case["kind"] in ("sample", "score", "judge") else train
+    work(case | tiny)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     watch = InUse()
     in_use, resident = watch.now(), status("VmRSS")
     watch.start()
-    train(case)
+    work(case)
     watch.ended = True
     return {"in_use": watch.peak - in_use, "resident": status("VmHWM") - resident}
 

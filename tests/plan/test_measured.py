@@ -1,4 +1,4 @@
-"""Predicted peak memory against that of processes which train.
+"""Predicted peak memory against that of processes which train, sample and score.
 
 What malloc has given out is predicted; what is resident beside it depends on the allocator (results/plan).
 """
@@ -11,15 +11,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from tldr.config import ModelSpec, Precision
+from tldr.plan.flops import Row
 from tldr.plan.hardware import hardware
 from tldr.plan.memory import Options, Training, training_memory
 from tldr.plan.models import model_config
-from tldr.plan.steps import Kind, Shape
+from tldr.plan.steps import Kind, Shape, Use
+from tldr.plan.uses import Model, Portion
 
 VOCAB = 8192
 SMALL = {"arch": "gpt_neox", "d_model": 256, "layers": 4, "heads": 4, "context": 512}
@@ -49,8 +51,21 @@ def measured(case: dict[str, Any]) -> dict[str, int]:
 def predicted(case: dict[str, Any]) -> float:
     shape = Shape(model_config(ModelSpec(**case["spec"]), VOCAB))
     windows = (case["query"], case["options"], case["response"])
-    work = Training(case["kind"], shape, *windows, case["rows"] * case["micro_batches"], counted=case["rows"])
     options = Options(bf16=case["precision"] == "bf16", cuda=False, checkpointing=case["checkpointing"])
+    if case["kind"] in get_args(Use):
+        portion = Portion(case["rows"], Row(*windows), Row(*windows))
+        memory, _ = Model(case["kind"], shape, (portion,)).peak(options, hardware().assumed)
+        return memory.total - memory.parts["reserve"]
+    below = round(case.get("frozen_layers", 0.0) * shape.layers)
+    work = Training(
+        case["kind"],
+        shape,
+        *windows,
+        case["rows"] * case["micro_batches"],
+        counted=case["rows"],
+        frozen_layers=below,
+        held=shape.reward - shape.reward_above(below) if below else 0,
+    )
     memory = training_memory(work, options, case["rows"], hardware().assumed)
     return memory.total - memory.parts["reserve"]
 
@@ -63,7 +78,7 @@ def case_of(
     precision: Precision = "fp32",
     checkpointing: bool = False,
 ) -> dict[str, Any]:
-    work = {"kind": kind, "spec": spec, "options": 2 if kind == "reward" else 1}
+    work = {"kind": kind, "spec": spec, "options": 1 if kind in ("response", "ppo") else 2}
     return {
         **work,
         **shape,
@@ -73,7 +88,7 @@ def case_of(
     }
 
 
-def check(case: dict[str, Any]) -> None:
+def check(case: dict[str, Any], within: float = 0.1) -> None:
     expected, found = predicted(case), measured(case)
     told = f"predicted {expected / 2**20:.0f} MiB, in use {found['in_use'] / 2**20:.0f}"
     setting = f"{case['precision']}{' recomputed' * case['checkpointing']}"
@@ -81,11 +96,28 @@ def check(case: dict[str, Any]) -> None:
         f"{case['kind']} {case['spec']['d_model']} {case['rows']}x{case['micro_batches']} "
         f"{case['query']} {setting}: {told}, resident {found['resident'] / 2**20:.0f}"
     )
-    assert abs(expected / found["in_use"] - 1) < 0.1, told
+    assert abs(expected / found["in_use"] - 1) < within, told
 
 
 def test_peak_memory_of_a_training_process_is_predicted() -> None:
     check(case_of("response", SMALL, {"rows": 8, "query": 128, "response": 32}, 2))
+
+
+def test_peak_memory_of_a_process_that_samples_is_predicted() -> None:
+    check(case_of("sample", SMALL, {"rows": 32, "query": 128, "response": 32}))
+
+
+def test_peak_memory_of_a_reward_model_whose_lowest_layers_are_frozen_is_predicted() -> None:
+    check(case_of("reward", SMALL, {"rows": 24, "query": 128, "response": 32}, 2) | {"frozen_layers": 0.5})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["sample", "score", "judge"])
+def test_peak_memory_of_stages_that_train_nothing(kind: Kind, precision: Precision) -> None:
+    # In bf16 oneDNN copies a layer's keys or values at every step (14 MiB here), and no tensor shows it.
+    within = 0.16 if (kind, precision) == ("sample", "bf16") else 0.1
+    check(case_of(kind, LARGE, WIDE | {"rows": 40}, precision=precision), within)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,12 @@ def planned(study: Study, memory: float, gpus: int = 1, stage: str | None = None
 
 def test_every_trained_run_has_a_plan_and_seeds_share_one(tiny: Study) -> None:
     plans = {plan.title: plan for plan in planned(tiny, 1.0)}
-    assert set(plans) == {"pretrain-s", "sft-s", "reward-s", "ppo-s"}
+    assert {title for title, plan in plans.items() if plan.job.trained} == {
+        "pretrain-s",
+        "sft-s",
+        "reward-s",
+        "ppo-s",
+    }
     assert len(plans["reward-s"].runs) == 2 and all(plan.fits for plan in plans.values())
     sft = plans["sft-s"]
     assert sft.micro_batch == sft.largest == 8
@@ -121,10 +127,10 @@ def test_sharding_divides_what_ddp_repeats() -> None:
     [
         *((f"opt-{size}", 1, None) for size in ("125m", "350m", "1.3b")),
         *((f"opt-{size}", 8, None) for size in ("2.7b", "6.7b")),
-        ("opt-13b", 16, None),
+        *(("opt-13b", 16, stage) for stage in ("sft", "reward", "ppo", "score")),
         ("pythia-1b", 1, None),
         *((f"pythia-{size}", 8, None) for size in ("2.8b", "6.9b")),
-        ("scaling", 16, None),
+        *(("scaling", 16, stage) for stage in ("sft", "reward", "ppo", "score")),
         ("rm-scaling", 8, "reward"),
     ],
 )
@@ -132,6 +138,19 @@ def test_presets_fit_on_80_gb(name: str, gpus: int, stage: str | None) -> None:
     machine = Machine(device_named("h100-80gb", TABLE), "h100-80gb", gpus)
     for plan in Planner(load_study(CONFIGS / f"{name}.yaml"), machine, TABLE.assumed).plan(stage):
         assert plan.fits, (plan.title, plan.memory)
+
+
+def test_thirteen_billion_weights_in_fp32_and_a_batch_of_samples_do_not_fit_80_gb() -> None:
+    """The batch is 65,536 tokens whatever the model; the largest policy is 48 GiB without it."""
+    machine = Machine(device_named("h100-80gb", TABLE), "h100-80gb", 16)
+    planner = Planner(load_study(CONFIGS / "opt-13b.yaml"), machine, TABLE.assumed)
+    for plan in planner.plan("sample"):
+        memory = plan.memory.parts
+        assert memory["frozen"] == 4 * 12_853_473_280 and plan.micro_batch == 65_536 // (512 + 48)
+        assert memory["cache"] == plan.micro_batch * 560 * 40 * 2 * 5120 * 2  # layers, keys and values, bf16
+        assert not plan.fits and "one device of" in plan.suggestion[0]
+    wider = replace(machine, device=device_named("h200-141gb", TABLE))
+    assert all(plan.fits for plan in replace(planner, machine=wider).plan("sample"))
 
 
 def test_a_finished_run_stands_beside_its_plan(tiny: Study, tmp_path: Path) -> None:
@@ -151,6 +170,16 @@ def test_a_finished_run_stands_beside_its_plan(tiny: Study, tmp_path: Path) -> N
     (took,) = actual(plan, tmp_path)
     assert took.tokens_per_s == pytest.approx(400 / 6) and took.hours == pytest.approx(0.002)
     assert took.device == "made up" and took.peak_bytes == 5
+
+
+def test_a_finished_run_without_training_stands_beside_its_plan(tiny: Study, tmp_path: Path) -> None:
+    (plan, *_) = planned(tiny, 1.0, stage="sample")
+    folder = tmp_path / plan.runs[0].name
+    folder.mkdir()
+    (folder / "environment.json").write_text(json.dumps({"seconds": 36.0, "peak_bytes": 7}))
+    (folder / "DONE").write_text("{}")
+    (took,) = actual(plan, tmp_path)
+    assert took.hours == pytest.approx(0.01) and took.peak_bytes == 7 and took.tokens_per_s == 0
 
 
 def test_the_command_prints_tables_or_json(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def plan(
     console.print(_hours_table(plans, machine))
     for one in plans:
         if not one.fits:
-            console.print(f"{one.title} does not fit; set, in this order: {', '.join(one.suggestion)}")
+            console.print(f"{one.title} does not fit; what helps, in this order: {', '.join(one.suggestion)}")
     if any(took.values()):
         console.print(_actual_table(plans, took))
 

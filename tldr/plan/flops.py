@@ -39,8 +39,13 @@ def body(shape: Shape, row: Row, whole: bool = False, lowest: int = 0) -> float:
     """
     layers = shape.layers - lowest
     matrices = shape.matrices - lowest * shape.layer
-    every = row.length * (2 * matrices + 4 * layers * shape.width * row.length)
+    every = 2 * row.length * matrices + attention(shape, row, layers)
     return every if whole or not layers else every - 2 * shape.spared * max(row.query - 1, 0)
+
+
+def attention(shape: Shape, row: Row, layers: int) -> float:
+    """FLOPs of a row's products with its own positions, in so many layers."""
+    return 4 * layers * shape.width * row.length**2
 
 
 def head(shape: Shape, row: Row) -> float:
@@ -79,12 +84,16 @@ class Cost:
 
 def step_cost(work: Training, options: Options, row: Row) -> Cost:
     """One query's share of a training step."""
-    shape = work.shape
+    shape, below = work.shape, work.frozen_layers
     backward = 2 if work.adapters is None else 1  # frozen weights need no gradient of their own
     whole = work.kind == "text" or options.checkpointing
-    flops = work.networks * body(shape, row, whole)
-    again = work.networks * (options.checkpointing + backward)
-    flops += again * body(shape, row, whole, lowest=work.frozen_layers)
+    every, above = (body(shape, row, whole, lowest) for lowest in (0, below))
+    flops = every + (options.checkpointing + backward) * above
+    if backward == 1:  # both sides of the attention's products do
+        flops += attention(shape, row, shape.layers - below)
+    if options.checkpointing:  # transformers has the embeddings' output learn: the gradient goes down to it
+        flops += 2 * (every - above) + attention(shape, row, below)
+    flops *= work.networks
     if work.kind == "text":
         flops += (1 + backward) * head(shape, Row(0, 1, row.length))
     elif work.kind != "reward":

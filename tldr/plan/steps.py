@@ -169,18 +169,25 @@ def peak_of(kind: Kind, shape: Shape, how: Forward, rows: int) -> Peak:
 def _peaks(kind: Kind, shape: Shape, how: Forward, rows: int) -> dict[Part, Peak]:
     key = (kind, shape.config.to_json_string(), how, rows)
     if key not in _MEMORY:
-        config = shape.config
-        # Frozen layers keep nothing for the backward pass: what goes through many goes through one.
-        frozen = min(how.frozen_layers, 1)
-        few = replace(how, frozen_layers=frozen)
+        config, learning = shape.config, shape.layers - how.frozen_layers
 
-        def build(layers: int) -> Step:
-            shallow = copy.deepcopy(config)
-            shallow.num_hidden_layers = layers + frozen
-            return _step(kind, shallow, few, rows)
+        def counted(frozen: int) -> dict[Part, Peak]:
+            few = replace(how, frozen_layers=frozen)
 
-        learning = shape.layers - how.frozen_layers
-        _MEMORY[key] = peaks_of_depth(build, learning, int(config.vocab_size), bf16=how.bf16)
+            def build(layers: int) -> Step:
+                shallow = copy.deepcopy(config)
+                shallow.num_hidden_layers = layers + frozen
+                return _step(kind, shallow, few, rows)
+
+            return peaks_of_depth(build, learning, int(config.vocab_size), bf16=how.bf16)
+
+        # Frozen layers keep nothing, or where layers are recomputed their input: two numbers of them tell of
+        # more. The last layer is unlike the others (`tldr.models.tail`): if it is frozen, it is one more.
+        low = 1 if learning else 2
+        if how.frozen_layers <= low:
+            _MEMORY[key] = counted(how.frozen_layers)
+        else:
+            _MEMORY[key] = along(counted(low), counted(low + 1), how.frozen_layers - low)
     return _MEMORY[key]
 
 

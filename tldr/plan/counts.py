@@ -1,0 +1,50 @@
+"""What a study says of its models and data, as far as it can be told before anything is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+from tldr.config import ModelSpec, Study, ToyData
+from tldr.plan.flops import Row
+from tldr.plan.hardware import Assumed
+from tldr.plan.models import model_config
+from tldr.plan.steps import Shape
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Shapes of a study's models, examples in its files, tokens in its texts."""
+
+    study: Study
+    assumed: Assumed
+    _shapes: dict[str, Shape] = field(default_factory=dict)
+
+    def shape(self, spec: ModelSpec) -> Shape:
+        """A rung's shape; its vocabulary, where it is built, is what the tokenizer is asked to have."""
+        key = spec.model_dump_json()
+        if key not in self._shapes:
+            self._shapes[key] = Shape(model_config(spec, self.study.tokenizer.vocab_size))
+        return self._shapes[key]
+
+    def posts(self, name: str) -> int:
+        """Examples in the study's data: counted where the file is there, else the paper's number."""
+        data = self.study.data
+        if isinstance(data, ToyData):
+            return self.study.labels.pairs if name == "comparisons" else int(getattr(data, f"{name}_posts"))
+        path = getattr(data, name) or data.sft
+        return _lines(Path(path)) or int(getattr(self.assumed.posts, name))
+
+    def typical(self, window: Row) -> Row:
+        """Mean lengths of what goes into a window."""
+        query, response = self.assumed.query, self.assumed.response
+        return replace(window, query=min(query, window.query), response=min(response, window.response))
+
+
+@cache
+def _lines(path: Path) -> int:
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())

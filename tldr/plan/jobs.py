@@ -1,0 +1,152 @@
+"""What a run computes, as its plan sees it: a training step made many times (`Trained`).
+
+`tldr.plan.uses` has the other kind: models that are loaded, sampled and asked, and train nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from tldr.plan.flops import Cost, Row, plus, rollout_cost, step_cost, times
+from tldr.plan.hardware import Assumed
+from tldr.plan.memory import (
+    Memory,
+    Options,
+    Training,
+    largest_micro_batch,
+    sampled_together,
+    training_memory,
+)
+
+MOST_GPUS = 64
+
+_Change = Callable[[Options], Options]
+
+
+class Job(Protocol):
+    """One run's work on its models."""
+
+    @property
+    def policy(self) -> int:
+        """Parameters of its policy; of several models the largest one's."""
+
+    @property
+    def trained(self) -> int:
+        """Parameters that are trained."""
+
+    @property
+    def loaded(self) -> int:
+        """Parameters of all models that it loads, at once or one after the other."""
+
+    def peak(self, options: Options, assumed: Assumed) -> tuple[Memory, int]:
+        """One process's bytes at its peak, and the queries of a forward pass there."""
+
+    def largest(self, options: Options, room: float, assumed: Assumed) -> int | None:
+        """The most queries a forward pass within `room` bytes (0: none fits); None where no setting says."""
+
+    def cost(self, options: Options) -> Cost:
+        """All of the run's."""
+
+    def remedies(self, options: Options, room: float, assumed: Assumed) -> Iterator[str]:
+        """What to change for a job that does not fit, one thing on top of the other."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A stage on the training loop.
+
+    Attributes:
+        step: its training step, with its micro-batch as `counted`.
+        row: mean lengths.
+        examples: queries; each goes through `epochs` steps. What PPO draws, it draws once.
+    """
+
+    stage: str
+    step: Training
+    row: Row
+    examples: float
+    epochs: float = 1
+
+    @property
+    def policy(self) -> int:
+        """See `Job`."""
+        return self.step.shape.policy
+
+    @property
+    def trained(self) -> int:
+        """See `Job`."""
+        return self.step.trained
+
+    @property
+    def loaded(self) -> int:
+        """See `Job`."""
+        return self.step.loaded
+
+    def peak(self, options: Options, assumed: Assumed) -> tuple[Memory, int]:
+        """See `Job`; the micro-batch as set."""
+        micro = self.step.counted
+        return training_memory(self.step, options, micro, assumed), micro
+
+    def largest(self, options: Options, room: float, assumed: Assumed) -> int:
+        """See `Job`."""
+        return largest_micro_batch(self.step, options, room, assumed)
+
+    def cost(self, options: Options) -> Cost:
+        """See `Job`."""
+        cost = times(step_cost(self.step, options, self.row), self.epochs)
+        if self.step.drawn:
+            together = sampled_together(self.step, options, self.step.counted)
+            cost = plus(cost, rollout_cost(self.step, self.row, together, options))
+        return times(cost, self.examples)
+
+    def remedies(self, options: Options, room: float, assumed: Assumed) -> Iterator[str]:
+        """See `Job`: settings, the cheapest first, then more devices."""
+        if largest := self.largest(options, room, assumed):
+            yield f"{self.stage}.micro_batch={largest}"
+            return
+        for text, changed in _changes(self.stage, options):
+            options = changed(options)
+            yield text
+            if largest := self.largest(options, room, assumed):
+                yield f"{self.stage}.micro_batch={largest}"
+                return
+        gpus = options.processes
+        while gpus < MOST_GPUS:
+            gpus *= 2
+            options = replace(options, processes=gpus, placement="fsdp2")
+            if largest := self.largest(options, room, assumed):
+                yield f"--gpus {gpus}, launched with FSDP2"
+                yield f"{self.stage}.micro_batch={largest}"
+                return
+        yield f"a smaller model: {MOST_GPUS} such devices do not hold it"
+
+
+def _changes(stage: str, options: Options) -> list[tuple[str, _Change]]:
+    """Remedies that are not in use yet, the cheapest first."""
+    several = options.processes > 1
+    place: Literal["shard", "cpu"] = "shard" if several else "cpu"
+    found: list[tuple[bool, str, _Change]] = [
+        (
+            not options.checkpointing,
+            f"{stage}.gradient_checkpointing=true",
+            lambda o: replace(o, checkpointing=True),
+        ),
+        (
+            stage == "ppo" and not options.frozen_bf16,
+            "ppo.frozen_dtype=bf16",
+            lambda o: replace(o, frozen_bf16=True),
+        ),
+        (
+            several and not options.sharded,
+            "launched with FSDP2",
+            lambda o: replace(o, placement="fsdp2"),
+        ),
+        (
+            stage == "ppo" and options.frozen_place == "device",
+            f"ppo.frozen_place={place}",
+            lambda o: replace(o, frozen_place=place),
+        ),
+    ]
+    return [(text, change) for wanted, text, change in found if wanted]

@@ -1,0 +1,74 @@
+"""The stages that train, as jobs: what their settings and the study's data come to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tldr.config import PPO, SFT, FileData, Finetuning, Pretrain, Reward, one
+from tldr.config import Training as TrainingSettings
+from tldr.plan.counts import Counts
+from tldr.plan.flops import Row
+from tldr.plan.jobs import Trained
+from tldr.plan.memory import Training
+from tldr.plan.steps import Kind, Shape
+from tldr.study.graph import Run
+
+
+def trained(run: Run, settings: TrainingSettings, counts: Counts, processes: int) -> Trained:
+    """A run's training step and how often it is made."""
+    step, examples, epochs = _step(run, settings, counts)
+    per_process = max(1, step.batch // processes)
+    asked = settings.micro_batch
+    micro = per_process if asked is None else min(one(asked), per_process)
+    step = replace(step, counted=micro, moments=8 if settings.optimizer.kind == "adamw" else 2)
+    lora = settings.lora if isinstance(settings, Finetuning) else None
+    below = step.frozen_layers
+    if lora is not None:
+        adapters = step.shape.adapters(lora)
+        held = adapters - step.shape.adapters(lora, below) if below else 0
+        step = replace(step, adapters=step.networks * adapters, held=held)
+    elif below:
+        step = replace(step, held=step.shape.reward - step.shape.reward_above(below))
+    window = Row(step.query, step.options, step.response)
+    row = window if isinstance(settings, Pretrain) else counts.typical(window)
+    return Trained(run.stage, step, row, examples, epochs)
+
+
+def _step(run: Run, settings: TrainingSettings, counts: Counts) -> tuple[Training, float, float]:
+    """The step, the examples (queries) that it goes through, and how often through each."""
+    assert run.model is not None
+    study, shape, batch = counts.study, counts.shape(run.model), one(settings.batch)
+    lengths = study.lengths
+    windows = (lengths.query, 1, lengths.response)
+    if isinstance(settings, SFT):
+        kind: Kind = "text" if settings.query_loss else "response"
+        step = Training(kind, shape, *windows, batch, keeps_best=settings.select == "valid_loss")
+        return step, counts.posts("sft"), one(settings.epochs)
+    if isinstance(settings, Reward):
+        options = 2 if isinstance(study.data, FileData) else study.labels.k[1]
+        windows = (lengths.query, options, lengths.rm_response)
+        labels = min(settings.limit or counts.posts("comparisons"), counts.posts("comparisons"))
+        below = round(settings.frozen_layers * shape.layers)  # as `freeze_lowest`
+        return Training("reward", shape, *windows, batch, frozen_layers=below), labels, one(settings.epochs)
+    if isinstance(settings, PPO):
+        queries = one(settings.episodes) / settings.samples_per_query
+        return _ppo(settings, shape, batch, windows), queries, settings.epochs
+    assert isinstance(settings, Pretrain)
+    step = Training("text", shape, run.model.context - 1, 1, 1, batch)
+    return step, one(settings.steps) * batch, 1
+
+
+def _ppo(settings: PPO, shape: Shape, batch: int, windows: tuple[int, int, int]) -> Training:
+    options = settings.samples_per_query
+    separate = settings.algorithm == "ppo" and settings.value_network == "separate"
+    query, _, response = windows
+    return Training(
+        "ppo" if separate else "policy_only",
+        shape,
+        query,
+        options,
+        response,
+        batch // options // settings.minibatches,
+        frozen=(shape.policy if settings.lora is None or settings.rounds > 1 else 0, shape.reward),
+        drawn=batch // options,
+    )
