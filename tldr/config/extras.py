@@ -8,8 +8,8 @@ from tldr.config.base import Settings
 from tldr.config.stages import PPO, Finetuning, Training
 from tldr.errors import UsageError
 
-EXTRAS = {"peft": "lora", "bitsandbytes": "8bit", "vllm": "vllm"}
-"""The extra of the project that installs a package."""
+EXTRAS = {"peft": "lora", "bitsandbytes": "8bit"}
+"""The extra of the project that installs a package. vLLM is in none: it decides on torch's version itself."""
 
 
 def need(package: str, where: str) -> None:
@@ -22,7 +22,8 @@ def need(package: str, where: str) -> None:
         UsageError: it is not.
     """
     if find_spec(package) is None:
-        remedy = f"pip install 'tldr-feedback[{EXTRAS[package]}]'"
+        extra = EXTRAS.get(package)
+        remedy = f"pip install 'tldr-feedback[{extra}]'" if extra else f"pip install {package} tldr-feedback"
         raise UsageError(f"needs the package {package}, which is not installed", where=where, remedy=remedy)
 
 
