@@ -119,6 +119,7 @@ def use(case: dict) -> None:  # type: ignore[type-arg]
     device, tokenizer = Device.open(case["precision"]), bare_tokenizer()
     queries = torch.randint(2, VOCAB, (case["rows"], case["query"])).tolist()
     if case["kind"] == "sample":
+        torch.nn.Module.to(policy, torch.bfloat16 if case["precision"] == "bf16" else torch.float32)
         how, window = Sampling(n=case["options"]), case["response"]
         sample_responses(policy, tokenizer, queries, how, max_new_tokens=window, seed=0, device=device)
         return

@@ -91,8 +91,6 @@ def step_cost(work: Training, options: Options, row: Row) -> Cost:
     flops = every + (options.checkpointing + backward) * above
     if backward == 1:  # both sides of the attention's products do
         flops += attention(shape, row, shape.layers - below)
-    if options.checkpointing:  # transformers has the embeddings' output learn: the gradient goes down to it
-        flops += 2 * (every - above) + attention(shape, row, below)
     flops *= work.networks
     if work.kind == "text":
         flops += (1 + backward) * head(shape, Row(0, 1, row.length))

@@ -170,29 +170,23 @@ def _peaks(kind: Kind, shape: Shape, how: Forward, rows: int) -> dict[Part, Peak
     key = (kind, shape.config.to_json_string(), how, rows)
     if key not in _MEMORY:
         config, learning = shape.config, shape.layers - how.frozen_layers
+        # Frozen layers keep nothing for the backward pass: what goes through many goes through one, and the
+        # last layer, which is unlike the others (`tldr.models.tail`), where it is frozen too.
+        frozen = min(how.frozen_layers, 1 if learning else 2)
+        few = replace(how, frozen_layers=frozen)
 
-        def counted(frozen: int) -> dict[Part, Peak]:
-            few = replace(how, frozen_layers=frozen)
+        def build(layers: int) -> Step:
+            shallow = copy.deepcopy(config)
+            shallow.num_hidden_layers = layers + frozen
+            return _step(kind, shallow, few, rows)
 
-            def build(layers: int) -> Step:
-                shallow = copy.deepcopy(config)
-                shallow.num_hidden_layers = layers + frozen
-                return _step(kind, shallow, few, rows)
-
-            return peaks_of_depth(build, learning, int(config.vocab_size), bf16=how.bf16)
-
-        # Frozen layers keep nothing, or where layers are recomputed their input: two numbers of them tell of
-        # more. The last layer is unlike the others (`tldr.models.tail`): if it is frozen, it is one more.
-        low = 1 if learning else 2
-        if how.frozen_layers <= low:
-            _MEMORY[key] = counted(how.frozen_layers)
-        else:
-            _MEMORY[key] = along(counted(low), counted(low + 1), how.frozen_layers - low)
+        _MEMORY[key] = peaks_of_depth(build, learning, int(config.vocab_size), bf16=how.bf16)
     return _MEMORY[key]
 
 
 def _step(kind: Kind, config: PreTrainedConfig, how: Forward, rows: int) -> Step:
-    dtype = torch.bfloat16 if how.sharded and how.bf16 else torch.float32
+    half = how.bf16 and (how.sharded or kind == "sample")  # what is sampled from is loaded in bf16
+    dtype = torch.bfloat16 if half else torch.float32
     parts: dict[str, nn.Module] = {}
     if kind not in ("reward", "judge"):
         parts["policy"] = _model(AutoModelForCausalLM, config, how.attention, dtype)

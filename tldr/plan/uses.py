@@ -1,8 +1,8 @@
 """Models that a run loads to sample from them or to score with them: their memory and time.
 
 What such a stage does is told by the code that all of them share: `sample_responses` and `Scorer` make their
-batches by tokens, not by a setting, in one process; weights are loaded in fp32, and bf16 is autocast's, which
-in inference mode keeps no cast of a weight: every pass, every step of the decode loop makes them again.
+batches by tokens, not by a setting, in one process. What is sampled from is loaded in bf16 where that is the
+precision; what scores is fp32, and bf16 is autocast's.
 """
 
 from __future__ import annotations
@@ -16,11 +16,8 @@ from tldr.plan.flops import Cost, Row, body, decode_cost, head, plus, times
 from tldr.plan.hardware import GIB, Assumed
 from tldr.plan.memory import Memory, Options, encoded_together, reserve
 from tldr.plan.steps import Forward, Shape, Use, peak_of
-from tldr.stages.common import ATTENTION_PAIRS, INFERENCE_TOKENS
+from tldr.stages.common import ATTENTION_PAIRS, INFERENCE_TOKENS, sampling_tokens
 from tldr.stages.scoring import TOGETHER
-
-SAMPLING_TOKENS = 4 * INFERENCE_TOKENS
-"""Tokens of the queries and responses that `sample_responses` draws together."""
 
 
 def in_one_batch(length: float, budget: int) -> int:
@@ -49,7 +46,7 @@ class Model:
     Attributes:
         kind: "sample" from a policy, "score" responses by their log-probabilities under it, or "judge" them
             by a reward model or value network.
-        beside: parameters of models that stay on the device meanwhile.
+        beside: parameters of policies that were sampled from and stay on the device meanwhile.
     """
 
     kind: Use
@@ -73,16 +70,18 @@ class Model:
             window, mean = (replace(row, options=options) for row in (portion.window, portion.mean))
             yield Portion(portion.queries * often, window, mean)
 
-    def together(self, part: Portion, query: float, response: float) -> int:
-        """Queries of one batch at these lengths."""
-        budget = SAMPLING_TOKENS if self.kind == "sample" else INFERENCE_TOKENS
+    def together(self, part: Portion, query: float, response: float, width: int) -> int:
+        """Queries of one batch at these lengths, with numbers of `width` bytes."""
+        samples = self.kind == "sample"
+        budget = sampling_tokens(self.shape.config, width) if samples else INFERENCE_TOKENS
         rows = in_one_batch(query + part.window.options * response, budget)
         return max(1, min(rows, round(part.queries)))
 
     def memory(self, part: Portion, options: Options, assumed: Assumed) -> tuple[Memory, int]:
         """The peak while a batch is sampled or scored whose texts fill their windows, and its queries."""
         window, samples = part.window, self.kind == "sample"
-        rows = self.together(part, window.query, window.response)
+        width = 2 if options.bf16 else 4
+        rows = self.together(part, window.query, window.response, width)
         how = Forward(
             int(window.query),
             window.options,
@@ -92,11 +91,10 @@ class Model:
             encoded=encoded_together(int(window.query), rows, options) if samples else 1,
         )
         peak = peak_of(self.kind, self.shape, how, rows)
-        width = 2 if options.bf16 else 4
         numbers = rows * window.length * self.shape.layers * self.shape.cache
         cache = float(width * numbers) if samples else 0.0
         parts = {
-            "frozen": 4.0 * (self.parameters + self.beside),
+            "frozen": float((width if samples else 4) * self.parameters + width * self.beside),
             "cache": cache,
             "activations": peak.working - peak.logits - cache,
             "logits": peak.logits,
@@ -123,8 +121,9 @@ class Model:
     def _query_cost(self, part: Portion, options: Options) -> Cost:
         if self.kind == "sample":
             # Batches are made for responses of full length.
-            rows = self.together(part, part.mean.query, part.window.response)
-            return decode_cost(self.shape, part.mean, rows, options, cast=True)
+            width = 2 if options.bf16 else 4
+            rows = self.together(part, part.mean.query, part.window.response, width)
+            return decode_cost(self.shape, part.mean, rows, options)
         scores = 0.0 if self.kind == "judge" else head(self.shape, part.mean)
         return Cost(scoring=body(self.shape, part.mean) + scores)
 

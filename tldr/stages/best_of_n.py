@@ -13,8 +13,8 @@ from tldr.stages.common import (
     Device,
     Sampling,
     encode_posts,
-    open_policy,
     open_reward,
+    open_sampler,
     open_tokenizer,
     read_posts,
     sample_responses,
@@ -36,7 +36,7 @@ def run(ctx: RunContext[BestOfN]) -> None:
     device = Device.open(ctx.precision)
     models = {name.replace("reward", "rm").replace("-", "_", 1): name for name in reward_inputs(ctx)}
     progress = Progress(ctx.folder, total=1 + len(models))
-    policy = open_policy(ctx.inputs["policy"], device)
+    policy = open_sampler(ctx.inputs["policy"], device)
     tokenizer = open_tokenizer(ctx.inputs["policy"])
     posts = read_posts(ctx.inputs["data"], "valid2", references=True)[: ctx.settings.posts]
     queries = encode_posts(tokenizer, posts, ctx.lengths)

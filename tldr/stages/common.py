@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.config import Lengths, Precision, Training, one
 from tldr.data.formats import Source, decode_response
@@ -27,6 +27,8 @@ from tldr.train.rng import generator
 
 INFERENCE_TOKENS = 16384
 """Tokens of one forward pass without gradients: keeps peak memory flat whatever the lengths are."""
+CACHE = 20 * 2**30
+"""Bytes of keys and values that are kept while responses are sampled; reached from 6.7B on."""
 ATTENTION_PAIRS = 2**26
 """Positions times positions of one such pass: its attention mask (4 bytes each) outgrows the rest from
 about a thousand tokens on."""
@@ -81,6 +83,15 @@ def share(rows: Sequence[int], settings: Training, accelerator: Accelerator) -> 
 def open_policy(place: Path, device: Device) -> PreTrainedModel:
     """A policy ready for inference."""
     return moved(load_policy(checkpoint_folder(place)), device)
+
+
+def open_sampler(place: Path, device: Device) -> PreTrainedModel:
+    """A policy to sample from, in bf16 where it multiplies in it.
+
+    Half the memory, and no cast of every weight at every token: autocast keeps none in inference mode.
+    """
+    dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
+    return moved(load_policy(checkpoint_folder(place), dtype=dtype), device)
 
 
 def open_reward(place: Path, device: Device) -> PreTrainedModel:
@@ -179,6 +190,18 @@ class Sampling:
     stop_newline: bool = False
 
 
+def sampling_tokens(config: PreTrainedConfig, width: int) -> int:
+    """Tokens of the queries and responses that are sampled together: `CACHE` of keys and values at most.
+
+    Args:
+        width: bytes of a number.
+    """
+    heads = int(config.num_attention_heads)
+    share = int(getattr(config, "num_key_value_heads", None) or heads) / heads
+    token = 2 * width * int(config.num_hidden_layers) * int(config.hidden_size) * share
+    return max(1, min(4 * INFERENCE_TOKENS, int(CACHE / token)))
+
+
 def sample_responses(
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -199,7 +222,7 @@ def sample_responses(
     if sampling.stop_newline:
         stops |= newline_ids(tokenizer)
     widths = [len(query) + sampling.n * max_new_tokens for query in queries]
-    for batch in inference_batches(widths, budget=4 * INFERENCE_TOKENS):
+    for batch in inference_batches(widths, budget=sampling_tokens(policy.config, policy.dtype.itemsize)):
         ids, mask = left_pad([queries[index] for index in batch], pad_id(tokenizer))
         with device.autocast():
             drawn = generate(

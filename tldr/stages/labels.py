@@ -23,7 +23,7 @@ from tldr.stages.common import (
     Draw,
     Sampling,
     encode_posts,
-    open_policy,
+    open_sampler,
     open_tokenizer,
     read_posts,
     sample_responses,
@@ -129,7 +129,7 @@ def _sample(ctx: RunContext[Labels], questions: list[Question]) -> list[list[Can
     sizes = list(_policies(ctx).values())
     progress = Progress(ctx.folder, total=len(sizes))
     for done, size in enumerate(sizes, start=1):
-        policy = open_policy(ctx.inputs[f"policy-{size}"], device)
+        policy = open_sampler(ctx.inputs[f"policy-{size}"], device)
         tokenizer = open_tokenizer(ctx.inputs[f"policy-{size}"])
         groups: dict[int, list[int]] = defaultdict(list)
         for index, question in enumerate(questions):

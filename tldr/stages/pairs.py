@@ -20,6 +20,7 @@ from tldr.stages.common import (
     encode_posts,
     open_policy,
     open_reward,
+    open_sampler,
     open_tokenizer,
     read_posts,
     sample_responses,
@@ -70,7 +71,7 @@ def same_policy(ctx: RunContext[Pairs], posts: list[Post]) -> list[Comparison]:
     rng = random.Random(derive(ctx.seed, "workers"))
     rows: list[Comparison] = []
     for name in sorted(key for key in ctx.inputs if key.startswith("policy-")):
-        policy, tokenizer = open_policy(ctx.inputs[name], device), open_tokenizer(ctx.inputs[name])
+        policy, tokenizer = open_sampler(ctx.inputs[name], device), open_tokenizer(ctx.inputs[name])
         label = f"{name.removeprefix('policy-')}-t{ctx.settings.temperature:g}"
         drawn = sample_responses(
             policy,

@@ -8,7 +8,7 @@ from tldr.records import Sample, write_records
 from tldr.stages.common import (
     Device,
     Sampling,
-    open_policy,
+    open_sampler,
     open_tokenizer,
     sample_responses,
 )
@@ -29,7 +29,7 @@ def run(ctx: RunContext[Evaluation]) -> None:
     is set.
     """
     device = Device.open(ctx.precision)
-    policy = open_policy(ctx.inputs["policy"], device)
+    policy = open_sampler(ctx.inputs["policy"], device)
     check_window(ctx, policy)
     tokenizer = open_tokenizer(ctx.inputs["policy"])
     posts = reporting_set(ctx)[: ctx.settings.posts]

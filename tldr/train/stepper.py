@@ -216,6 +216,9 @@ def recompute_layers(module: nn.Module) -> None:
     # The second name is the first one's before transformers 5.23.
     enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
     cast(Any, enable)({"use_reentrant": False})
+    # It also has the embeddings' output learn, which reentrant recomputing needs. Here that would only make a
+    # backward pass through frozen layers.
+    cast(Any, module).disable_input_require_grads()
 
 
 def _adamw(module: nn.Module, settings: Optimizer, lr: float) -> torch.optim.Optimizer:
