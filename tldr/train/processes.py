@@ -6,11 +6,13 @@ the figures are those of one process; only how floats are added up differs.
 
 from __future__ import annotations
 
+import atexit
 import copy
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 from accelerate import (
     Accelerator,
     DistributedDataParallelKwargs,
@@ -49,6 +51,16 @@ class Together(nn.Module):
         return function(self.parts, *args)
 
 
+def _part() -> None:
+    """Leave the processes' group before the interpreter ends.
+
+    Gloo's threads, left to the end of a process whose peer is gone already, now and then end it by an abort:
+    a finished run would be told as a failed one.
+    """
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
+
+
 def make_accelerator(precision: Precision) -> Accelerator:
     """The accelerator of a stage: one GPU, several processes by DDP or FSDP2, else the CPU.
 
@@ -68,6 +80,8 @@ def make_accelerator(precision: Precision) -> Accelerator:
         cpu=cpu,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],  # or twice the memory
     )
+    atexit.unregister(_part)
+    atexit.register(_part)
     if parse_flag_from_env("ACCELERATE_USE_FSDP") and accelerator.num_processes > 1:
         _fsdp2(accelerator, resolved)
     kind = accelerator.distributed_type
