@@ -112,12 +112,23 @@ def test_peak_memory_of_a_reward_model_whose_lowest_layers_are_frozen_is_predict
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("kind", ["sample", "score", "judge"])
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        *((kind, precision) for kind in ("score", "judge") for precision in ("fp32", "bf16")),
+        ("sample", "fp32"),
+        pytest.param(
+            "sample",
+            "bf16",
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="19 % below, 231 for 286 MiB: oneDNN's copies of keys and values are no tensors",
+            ),
+        ),
+    ],
+)
 def test_peak_memory_of_stages_that_train_nothing(kind: Kind, precision: Precision) -> None:
-    # In bf16 oneDNN copies a layer's keys or values at every step (14 MiB here), and no tensor shows it.
-    within = 0.16 if (kind, precision) == ("sample", "bf16") else 0.1
-    check(case_of(kind, LARGE, WIDE | {"rows": 40}, precision=precision), within)
+    check(case_of(kind, LARGE, WIDE | {"rows": 40}, precision=precision))
 
 
 @pytest.mark.slow
