@@ -75,6 +75,13 @@ class _Rows(DynamicLayer):
         return key_states, value_states
 
 
+def cache_width(config: PreTrainedConfig) -> int:
+    """Numbers that a layer keeps of a token: its keys and values, of heads that share them once."""
+    heads = int(config.num_attention_heads)
+    share = int(getattr(config, "num_key_value_heads", None) or heads) / heads
+    return round(2 * int(config.hidden_size) * share)
+
+
 def preallocated_cache(config: PreTrainedConfig, room: int) -> Cache:
     """An empty cache for `room` positions a row.
 

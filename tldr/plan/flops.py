@@ -108,7 +108,7 @@ def decode_cost(shape: Shape, row: Row, rows: int, options: Options, cast: bool 
     Args:
         cast: in bf16 the weights are fp32, cast at every step: read, written and read again.
     """
-    width = 2 if options.bf16 else 4
+    width = options.width
     columns = row.query + row.options * row.response / 2
     cache = shape.layers * shape.cache * width * columns
     weights = (8 if cast and options.bf16 else width) * shape.policy

@@ -48,6 +48,11 @@ class Options:
         """Whether the weights are spread over the processes."""
         return self.processes > 1 and self.placement in SHARDED
 
+    @property
+    def width(self) -> int:
+        """Bytes of a number that goes into a product."""
+        return 2 if self.bf16 else 4
+
 
 @dataclass(frozen=True)
 class Training:
@@ -140,7 +145,7 @@ def standing(work: Training, options: Options) -> dict[str, float]:
     """What lies in memory all through a stage, for one process."""
     n = options.processes
     spread = n if options.sharded else 1
-    width = 2 if options.bf16 else 4
+    width = options.width
     gathered = 0.0
     if options.placement == "zero2" and spread > 1:
         gathered = float(width * work.learning)
@@ -197,7 +202,7 @@ def encoded_together(query: int, rows: int, options: Options) -> int:
 
 def sampling_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
     """The peak while responses are sampled: no gradients, but a cache, and the queries' forward pass."""
-    shape, width = work.shape, 2 if options.bf16 else 4
+    shape, width = work.shape, options.width
     together = sampled_together(work, options, rows)
     tokens = work.query + work.options * work.response
     cache = float(together * tokens * shape.layers * shape.cache * width)

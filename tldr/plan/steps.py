@@ -18,7 +18,7 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer
 
 from tldr.config import Lora
-from tldr.models.cache import preallocated_cache, rows_of
+from tldr.models.cache import cache_width, preallocated_cache, rows_of
 from tldr.models.generate import pick
 from tldr.models.lora import adapter_parameters
 from tldr.models.packed import (
@@ -69,9 +69,7 @@ class Shape:
         self.spared = spared_entries(policy)
         self.layers = int(config.num_hidden_layers)
         self.width = int(config.hidden_size)
-        heads = int(config.num_attention_heads)
-        share = int(getattr(config, "num_key_value_heads", None) or heads) / heads
-        self.cache = round(2 * self.width * share)
+        self.cache = cache_width(config)
         self.layer = self.matrices / self.layers
 
     def adapters(self, settings: Lora, frozen_layers: int = 0) -> int:

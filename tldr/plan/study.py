@@ -176,25 +176,26 @@ class Planner:
         return Counts(self.study, self.assumed)
 
     @cached_property
-    def groups(self) -> list[tuple[Run, ...]]:
-        """Runs that train or use a model, those that differ in seeds together."""
+    def groups(self) -> list[tuple[tuple[Run, ...], Job]]:
+        """Runs that train or use a model, those that differ in seeds together, and what each of them does."""
         found: dict[str, list[Run]] = {}
         for run in expand(self.study, Names()):
             variant = "" if run.variant.startswith("rm") and run.variant[2:].isdigit() else run.variant
             alike = [run.stage, run.size, run.method, variant, run.dataset]
             key = json.dumps([*alike, run.settings.model_dump(mode="json")])
             found.setdefault(key, []).append(run)
-        return [tuple(runs) for runs in found.values() if self.job(runs[0]) is not None]
+        jobs = ((tuple(runs), self.job(runs[0])) for runs in found.values())
+        return [(runs, job) for runs, job in jobs if job is not None]
 
     def plan(self, only: str | None = None) -> list[RunPlan]:
         """Every group's plan, under one placement for all that is trained."""
-        groups = [runs for runs in self.groups if only is None or runs[0].stage == only]
+        groups = [(runs, job) for runs, job in self.groups if only is None or runs[0].stage == only]
         placements: Sequence[Placement] = ("ddp", "fsdp2") if self.machine.gpus > 1 else ("single",)
         if self.machine.placement is not None:
             placements = (self.machine.placement,)
         plans: list[RunPlan] = []
         for placement in placements:
-            plans = [self._plan(runs, placement) for runs in groups]
+            plans = [self._plan(runs, job, placement) for runs, job in groups]
             # What trains nothing is on one device, however the others are used.
             if all(plan.memory.total <= self.machine.room for plan in plans if plan.job.trained):
                 break
@@ -222,9 +223,8 @@ class Planner:
         in_bf16 = settings.frozen_dtype == "bf16"
         return replace(options, frozen_bf16=in_bf16, frozen_place=settings.frozen_place)
 
-    def _plan(self, runs: tuple[Run, ...], placement: Placement) -> RunPlan:
-        assumed, room, job = self.assumed, self.machine.room, self.job(runs[0])
-        assert job is not None
+    def _plan(self, runs: tuple[Run, ...], job: Job, placement: Placement) -> RunPlan:
+        assumed, room = self.assumed, self.machine.room
         options = self.options(runs[0], placement)
         memory, micro = job.peak(options, assumed)
         suggestion = tuple(job.remedies(options, room, assumed)) if memory.total > room else ()

@@ -80,7 +80,7 @@ class Model:
     def memory(self, part: Portion, options: Options, assumed: Assumed) -> tuple[Memory, int]:
         """The peak while a batch is sampled or scored whose texts fill their windows, and its queries."""
         window, samples = part.window, self.kind == "sample"
-        width = 2 if options.bf16 else 4
+        width = options.width
         rows = self.together(part, window.query, window.response, width)
         how = Forward(
             int(window.query),
@@ -121,8 +121,7 @@ class Model:
     def _query_cost(self, part: Portion, options: Options) -> Cost:
         if self.kind == "sample":
             # Batches are made for responses of full length.
-            width = 2 if options.bf16 else 4
-            rows = self.together(part, part.mean.query, part.window.response, width)
+            rows = self.together(part, part.mean.query, part.window.response, options.width)
             return decode_cost(self.shape, part.mean, rows, options)
         scores = 0.0 if self.kind == "judge" else head(self.shape, part.mean)
         return Cost(scoring=body(self.shape, part.mean) + scores)

@@ -17,6 +17,7 @@ from tldr.data.formats import Source, decode_response
 from tldr.data.tokenized import encode_queries
 from tldr.data.tokenizer import load_tokenizer
 from tldr.errors import UsageError
+from tldr.models.cache import cache_width
 from tldr.models.generate import generate
 from tldr.models.ladder import load_policy
 from tldr.models.reward import load_reward
@@ -196,10 +197,8 @@ def sampling_tokens(config: PreTrainedConfig, width: int) -> int:
     Args:
         width: bytes of a number.
     """
-    heads = int(config.num_attention_heads)
-    share = int(getattr(config, "num_key_value_heads", None) or heads) / heads
-    token = 2 * width * int(config.num_hidden_layers) * int(config.hidden_size) * share
-    return max(1, min(4 * INFERENCE_TOKENS, int(CACHE / token)))
+    token = width * int(config.num_hidden_layers) * cache_width(config)
+    return max(1, min(4 * INFERENCE_TOKENS, CACHE // token))
 
 
 def sample_responses(
