@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tests.stages import forks
 from tests.stages import lab as laboratory
+from tldr.models.packed import PackedBatch
+from tldr.models.reward import load_reward
 from tldr.records import Sample, read_records
+from tldr.stages.reward import Example, shared_scores
 from tldr.study.folder import last_error
 from tldr.study.launch import Launch
 from tldr.train.metrics import TIMES, read_metrics
@@ -63,6 +71,41 @@ def test_two_processes_sample_what_one_does(alone: Path, shared: Path) -> None:
     one, two = (read_records(out / "ppo" / "rollouts.jsonl", Sample) for out in (alone, shared))
     assert [(s.id, s.response_ids) for s in one] == [(s.id, s.response_ids) for s in two]
     assert len({tuple(s.response_ids or ()) for s in one}) > 8, "the processes draw the same"
+
+
+def test_two_processes_judge_as_one_does(alone: Path, shared: Path) -> None:
+    one, two = (json.loads((out / "reward" / "evaluation.json").read_text()) for out in (alone, shared))
+    assert two.keys() == one.keys() and two.pop("shift_in") == one.pop("shift_in")
+    assert two == pytest.approx(one, rel=1e-4, abs=1e-4) and one["valid2_pairs"] > 20
+
+
+def test_the_processes_share_what_is_judged(lab: Path) -> None:
+    """Each scores batches of its own, and calls as often as the other."""
+    model = load_reward(lab / "reward" / "checkpoint")
+    examples = [Example([5] * (20 + row % 150), [[6, 7], [8]][: 1 + row % 2], [1, 2]) for row in range(600)]
+    calls: list[int] = []
+
+    def call(function: Callable[..., Tensor], packed: PackedBatch) -> Tensor:
+        calls.append(len(packed.query))
+        return function({"reward": model}, packed)
+
+    def scores(process: int, processes: int) -> list[list[float]]:
+        accelerator = SimpleNamespace(
+            process_index=process,
+            num_processes=processes,
+            device=torch.device("cpu"),
+            reduce=lambda tensor, _: tensor,
+        )
+        stepper: Any = SimpleNamespace(accelerator=accelerator, modules={"reward": model}, call=call)
+        return shared_scores(stepper, examples, 0)
+
+    whole, often = scores(0, 1), len(calls)
+    parts = [scores(process, 4) for process in range(4)]
+    assert often % 4 and len(calls) - often == 4 * -(-often // 4)
+    assert len(calls) > 5 and [len(row) for row in whole] == [len(one.responses) for one in examples]
+    for row, *shares in zip(whole, *parts, strict=True):
+        assert sorted(share != [0.0] * len(row) for share in shares) == [False, False, False, True]
+        assert np.allclose(np.sum(shares, axis=0), row, atol=1e-6)
 
 
 def test_what_two_processes_save_loads_in_plain_transformers(lab: Path, alone: Path, shared: Path) -> None:

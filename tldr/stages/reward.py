@@ -33,7 +33,7 @@ from tldr.stages.common import (
     as_model,
     checkpoint_folder,
     encode_posts,
-    moved,
+    inference_batches,
     open_reward,
     open_tokenizer,
     pad_id,
@@ -94,13 +94,22 @@ def run(ctx: RunContext[Reward]) -> None:
     # the labels may come from elsewhere, where no stage has held them against the evaluation posts
     check_leaks(folder_keys(ctx.inputs["data"], ("valid1", "valid2")) | label_keys(rankings))
     splits = {name: encode_rankings(tokenizer, rows, ctx.lengths) for name, rows in rankings.items()}
-    train = splits["train"][: ctx.settings.limit]
-    model = train_reward(ctx, train, tokenizer)
+    train = splits.pop("train")[: ctx.settings.limit]
+    references = encode_references(ctx, tokenizer)
+    stepper = train_reward(ctx, train, tokenizer)
+    before = shared_scores(stepper, references, pad_id(tokenizer))
+    scores = {name: shared_scores(stepper, rows, pad_id(tokenizer)) for name, rows in splits.items()}
+    model = stepper.whole("reward")
     if model is None:
         return
-    evaluation, scores = finish(ctx, model, tokenizer, splits)
+    evaluation = finish(ctx, as_model(model), tokenizer, references, [row[0] for row in before])
+    for name, examples in splits.items():
+        pairs = sum(len(one.rank) * (len(one.rank) - 1) // 2 for one in examples)
+        evaluation |= {f"{name}_accuracy": accuracy(scores[name], examples), f"{name}_pairs": pairs}
+    evaluation["n"] = evaluation["valid2_pairs"]
     if ctx.settings.fold is not None:
-        write_records(ctx.folder / "predictions.jsonl", predictions(rankings["valid2"], scores))
+        shifted = [[score - evaluation["shift"] for score in row] for row in scores["valid2"]]
+        write_records(ctx.folder / "predictions.jsonl", predictions(rankings["valid2"], shifted))
     agreement = labels[-1] / "agreement.json"
     if agreement.exists():
         evaluation["label_agreement"] = json.loads(agreement.read_text(encoding="utf-8"))["agreement"]
@@ -166,11 +175,8 @@ def ranking_loss(parts: nn.ModuleDict, batch: RankedBatch) -> Loss:
 
 def train_reward(
     ctx: RunContext[Reward], train: list[Example], tokenizer: PreTrainedTokenizerBase
-) -> PreTrainedModel | None:
-    """Train from the SFT policy with a fresh head, one pass over the rankings by default.
-
-    The trained model is the first process's, which measures and saves it; the others' work is done.
-    """
+) -> Stepper:
+    """Train from the SFT policy with a fresh head, one pass over the rankings by default."""
     seed = derive(ctx.seed, "reward")
     settings = ctx.settings
     accelerator = make_accelerator(ctx.precision)
@@ -193,8 +199,7 @@ def train_reward(
         return stepper.step(ranking_loss, [batch.to(accelerator.device) for batch in batches])
 
     loop.run(update)
-    trained = stepper.whole("reward")
-    return None if trained is None else moved(as_model(trained), Device.open(ctx.precision))
+    return stepper
 
 
 def freeze_lowest(model: PreTrainedModel, share: float) -> int:
@@ -222,44 +227,61 @@ def accuracy(scores: list[list[float]], examples: list[Example]) -> float:
     return correct / pairs
 
 
+def shared_scores(stepper: Stepper, examples: list[Example], pad: int) -> list[list[float]]:
+    """The trained model's score of every summary, without a shift; every process must call.
+
+    The model is as it was trained, whole or sharded, and the processes share the batches: references and
+    validation pairs together are more than the training pairs, too many for one of them to score alone.
+    """
+    accelerator = stepper.accelerator
+    stepper.modules["reward"].train(False)
+    batches = list(inference_batches([example.length for example in examples]))
+    most = max(len(example.responses) for example in examples)
+    scores = torch.zeros(len(examples), most, dtype=torch.float64, device=accelerator.device)
+    with torch.no_grad():
+        for first in range(0, len(batches), accelerator.num_processes):
+            number = first + accelerator.process_index
+            rows = batches[min(number, len(batches) - 1)]  # past the end for company: all call as often
+            packed = collate_examples([examples[row] for row in rows], pad).packed
+            found = stepper.call(_rewards, packed.to(accelerator.device))
+            if number < len(batches):
+                scores[rows, : found.shape[1]] = found.double()
+    whole = accelerator.reduce(scores, "sum").tolist()
+    return [row[: len(example.responses)] for row, example in zip(whole, examples, strict=True)]
+
+
+def _rewards(parts: nn.ModuleDict, packed: PackedBatch) -> Tensor:
+    return response_scores(as_model(parts["reward"]), packed)
+
+
 def finish(
     ctx: RunContext[Reward],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    splits: dict[str, list[Example]],
-) -> tuple[dict[str, Any], list[list[float]]]:
-    """Shift to reference mean 0, save, reload, and measure what was saved.
+    references: list[Example],
+    before: list[float],
+) -> dict[str, Any]:
+    """Shift to reference mean 0, save, reload, and score references again by what was saved.
+
+    Args:
+        before: the references' scores without a shift.
 
     Returns:
-        the figures, and the saved model's scores of valid2.
+        the shift and what came of it.
     """
-    device = Device.open(ctx.precision)
-
-    def scored(model: PreTrainedModel, examples: list[Example]) -> list[list[float]]:
-        queries, responses = [e.query for e in examples], [e.responses for e in examples]
-        return Scorer(tokenizer, queries, responses, device).rewards(model)
-
-    references = encode_references(ctx, tokenizer)
-    before = [row[0] for row in scored(model, references)]
     shift = mean(before)
     way = apply_shift(model, shift)
     save_reward(model, tokenizer, ctx.folder / "checkpoint", _card(ctx, shift, way))
-    reloaded = open_reward(ctx.folder, device)
-    valid1, valid2 = (scored(reloaded, splits[name]) for name in ("valid1", "valid2"))
-    again = [row[0] for row in scored(reloaded, references[:RECHECKED])]
-    pairs = [sum(len(e.rank) * (len(e.rank) - 1) // 2 for e in splits[name]) for name in ("valid1", "valid2")]
+    device, some = Device.open(ctx.precision), references[:RECHECKED]
+    scorer = Scorer(tokenizer, [one.query for one in some], [one.responses for one in some], device)
+    again = [row[0] for row in scorer.rewards(open_reward(ctx.folder, device))]
     return {
-        "valid1_accuracy": accuracy(valid1, splits["valid1"]),
-        "valid2_accuracy": accuracy(valid2, splits["valid2"]),
-        "valid1_pairs": pairs[0],
-        "valid2_pairs": pairs[1],
-        "n": pairs[1],
         "shift": shift,
         "shift_in": way,
         "shift_posts": len(references),
         # of all references, as the saved model scores them: what it changed is read off the first ones
         "reference_mean": shift + mean(b - a for a, b in zip(before, again, strict=False)),
-    }, valid2
+    }
 
 
 def encode_references(ctx: RunContext[Reward], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
