@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ from tldr.cli.main import app
 from tldr.config import Study
 from tldr.errors import UsageError
 from tldr.plan.actual import actual
+from tldr.plan.counts import Counts
 from tldr.plan.hardware import GIB, Assumed, Device, device_named, hardware
+from tldr.plan.jobs import Trained
 from tldr.plan.memory import Options, Training, standing
 from tldr.plan.models import model_config
 from tldr.plan.steps import Shape
 from tldr.plan.study import Machine, Planner, RunPlan
+from tldr.stages.labels import SELECTION
 from tldr.study.load import load_study
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -216,3 +220,39 @@ def test_the_table_is_whole() -> None:
     wanted = "a100-40gb a100-80gb h100-80gb h100-pcie-80gb h200-141gb b200-180gb l40s-48gb a10-24gb"
     assert set(wanted.split()) < set(TABLE.devices)
     assert all(device.note for device in TABLE.devices.values())
+
+
+def test_what_a_reward_model_judges_is_in_its_hours_and_its_peak(tiny: Study, tmp_path: Path) -> None:
+    """Every process its share, at the end: the references, and both sides of the pairs held out."""
+    rows = [
+        {"split": split}
+        for split, count in (("train", 40), ("valid1", 9), ("valid2", 31))
+        for _ in range(count)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    data = tiny.data.model_copy(update={"comparisons": str(tmp_path / "pairs.jsonl")})
+    study = tiny.model_copy(update={"data": data})
+    (plan,) = planned(study, 1.0, stage="reward")
+    job = plan.job
+    assert isinstance(job, Trained) and job.judged is not None and job.examples == 40
+    references, pairs = job.judged.portions
+    assert (references.queries, references.window.options) == (TABLE.assumed.posts.sft, 1)
+    assert (pairs.queries, pairs.window.options) == (9 + 31, 2)
+    scored = job.judged.cost(Options(bf16=False))
+    assert plan.cost.scoring == scored.scoring > 0 == replace(job, judged=None).cost(Options()).scoring
+    # This model is so small that scoring 16,384 tokens at once is its peak, without gradients.
+    assert plan.memory.phase == "scoring" and plan.memory.parts["gradients"] == 0
+    assert plan.memory.parts["weights"] == 4 * job.trained
+    # DDP keeps the buckets that gradients are views of.
+    options = Options(bf16=False, processes=2, placement="ddp")
+    memory, _ = job.peak(options, TABLE.assumed)
+    assert memory.parts["gradients"] == 4 * job.trained
+
+
+def test_folds_are_counted_from_all_rows(tiny: Study, tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"split":"train"}\n' * 300)
+    data = tiny.data.model_copy(update={"comparisons": str(tmp_path / "pairs.jsonl")})
+    labels = tiny.labels.model_copy(update={"folds": 3})
+    study = tiny.model_copy(update={"data": data, "labels": labels})
+    train, held = Counts(study, TABLE.assumed).comparisons()
+    assert train + held == 300 and train == round(200 * (1 - 1 / SELECTION))

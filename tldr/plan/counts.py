@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -11,6 +13,7 @@ from tldr.plan.flops import Row
 from tldr.plan.hardware import Assumed
 from tldr.plan.models import model_config
 from tldr.plan.steps import Shape
+from tldr.stages.labels import SELECTION
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,23 @@ class Counts:
         """Examples in the study's data: counted where the file is there, else the paper's number."""
         data = self.study.data
         if isinstance(data, ToyData):
-            return self.study.labels.pairs if name == "comparisons" else int(getattr(data, f"{name}_posts"))
+            return int(getattr(data, f"{name}_posts"))
         path = getattr(data, name) or data.sft
         return _lines(Path(path)) or int(getattr(self.assumed.posts, name))
+
+    def comparisons(self) -> tuple[int, int]:
+        """Labelled prompts to train on, and to judge by (valid1 and valid2); of a file, by its splits."""
+        study = self.study
+        if isinstance(study.data, ToyData):
+            return study.labels.pairs, study.labels.valid_pairs
+        known = self.assumed.posts
+        splits = _splits(Path(study.data.comparisons)) if study.data.comparisons else Counter()
+        if not splits:
+            return known.comparisons, known.valid_comparisons
+        if folds := study.labels.folds:  # all are pooled: a fold is reported on, some of the rest selects
+            train = splits.total() * (1 - 1 / folds) * (1 - 1 / SELECTION)
+            return round(train), round(splits.total() - train)
+        return splits["train"], splits["valid1"] + splits["valid2"]
 
     def typical(self, window: Row) -> Row:
         """Mean lengths of what goes into a window."""
@@ -48,3 +65,13 @@ def _lines(path: Path) -> int:
         return 0
     with path.open("rb") as file:
         return sum(1 for line in file if line.strip())
+
+
+@cache
+def _splits(path: Path) -> Counter[str]:
+    """Rows of a comparison file by split."""
+    if not path.is_file():
+        return Counter()
+    with path.open("rb") as file:
+        found = (re.search(rb'"split"\s*:\s*"(\w+)"', line) for line in file)
+        return Counter(match[1].decode() for match in found if match)

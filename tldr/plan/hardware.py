@@ -37,6 +37,7 @@ class Posts(Settings):
     valid1: int
     valid2: int
     comparisons: int
+    valid_comparisons: int
     cnndm: int
 
 

@@ -1,6 +1,6 @@
 """What a run computes, as its plan sees it: a training step made many times (`Trained`).
 
-`tldr.plan.uses` has the other kind: models that are loaded, sampled and asked, and train nothing.
+`tldr.plan.uses` has the other kind: models that are sampled and asked, and trained nowhere in the run.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from tldr.plan.memory import (
     Memory,
     Options,
     Training,
-    largest_micro_batch,
+    idle_memory,
     sampled_together,
     training_memory,
 )
+from tldr.plan.uses import Model
 
 MOST_GPUS = 64
 
@@ -61,6 +62,7 @@ class Trained:
         step: its training step, with its micro-batch as `counted`.
         row: mean lengths.
         examples: queries; each goes through `epochs` steps. What PPO draws, it draws once.
+        judged: what the trained model scores at the end, the processes together.
     """
 
     stage: str
@@ -68,6 +70,7 @@ class Trained:
     row: Row
     examples: float
     epochs: float = 1
+    judged: Model | None = None
 
     @property
     def policy(self) -> int:
@@ -87,11 +90,21 @@ class Trained:
     def peak(self, options: Options, assumed: Assumed) -> tuple[Memory, int]:
         """See `Job`; the micro-batch as set."""
         micro = self.step.counted
-        return training_memory(self.step, options, micro, assumed), micro
+        return self._peak(options, micro, assumed), micro
+
+    def _peak(self, options: Options, rows: int, assumed: Assumed) -> Memory:
+        peak = training_memory(self.step, options, rows, assumed)
+        if self.judged is None:
+            return peak
+        scores, _ = self.judged.peak(options, assumed)
+        return max(peak, idle_memory(self.step, options, scores, assumed), key=lambda one: one.total)
 
     def largest(self, options: Options, room: float, assumed: Assumed) -> int:
         """See `Job`."""
-        return largest_micro_batch(self.step, options, room, assumed)
+        return _largest(
+            max(1, self.step.batch // options.processes),
+            lambda rows: self._peak(options, rows, assumed).total <= room,
+        )
 
     def cost(self, options: Options) -> Cost:
         """See `Job`."""
@@ -99,7 +112,8 @@ class Trained:
         if self.step.drawn:
             together = sampled_together(self.step, options, self.step.counted)
             cost = plus(cost, rollout_cost(self.step, self.row, together, options))
-        return times(cost, self.examples)
+        cost = times(cost, self.examples)
+        return cost if self.judged is None else plus(cost, self.judged.cost(options))
 
     def remedies(self, options: Options, room: float, assumed: Assumed) -> Iterator[str]:
         """See `Job`: settings, the cheapest first, then more devices."""
@@ -121,6 +135,17 @@ class Trained:
                 yield f"{self.stage}.micro_batch={largest}"
                 return
         yield f"a smaller model: {MOST_GPUS} such devices do not hold it"
+
+
+def _largest(limit: int, fits: Callable[[int], bool]) -> int:
+    """The most queries a forward pass, `limit` at most, that fit; 0 if none do."""
+    sizes = [2**power for power in range(limit.bit_length()) if 2**power < limit] + [limit]
+    most = 0
+    for rows in sizes:
+        if not fits(rows):
+            break
+        most = rows
+    return most
 
 
 def _changes(stage: str, options: Options) -> list[tuple[str, _Change]]:

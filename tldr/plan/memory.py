@@ -235,7 +235,7 @@ def _no_gradients(
 ) -> Memory:
     logits = max(peak.logits, 0.0)  # of the line through two sizes, which a query's few cross below 0
     parts = standing(work, options) | {
-        "gradients": 0.0,
+        "gradients": _kept_gradients(work, options),
         "cache": cache,
         "activations": peak.working - logits + casts,
         "logits": logits,
@@ -259,13 +259,13 @@ def training_memory(work: Training, options: Options, rows: int, assumed: Assume
     return max(peaks, key=lambda peak: peak.total)
 
 
-def largest_micro_batch(work: Training, options: Options, room: float, assumed: Assumed) -> int:
-    """The most queries a forward pass that leave the peak within `room` bytes; 0 if none do."""
-    limit = max(1, work.batch // options.processes)
-    sizes = [2**power for power in range(limit.bit_length()) if 2**power < limit] + [limit]
-    fits = 0
-    for rows in sizes:
-        if training_memory(work, options, rows, assumed).total > room:
-            break
-        fits = rows
-    return fits
+def idle_memory(work: Training, options: Options, scores: Memory, assumed: Assumed) -> Memory:
+    """The peak while the model in training scores what `scores` is the memory of, by a loaded model."""
+    moving = {name: scores.parts[name] for name in ("activations", "logits")}
+    parts = standing(work, options) | {"gradients": _kept_gradients(work, options)} | moving
+    return Memory(parts | reserve(parts, sum(moving.values()), options, assumed), "scoring")
+
+
+def _kept_gradients(work: Training, options: Options) -> float:
+    """Bytes of gradients outside a step: DDP keeps the buckets that they are views of."""
+    return 4.0 * work.trained if options.processes > 1 and not options.sharded else 0.0

@@ -11,6 +11,7 @@ from tldr.plan.flops import Row
 from tldr.plan.jobs import Trained
 from tldr.plan.memory import Training
 from tldr.plan.steps import Kind, Shape
+from tldr.plan.uses import Model, Portion
 from tldr.study.graph import Run
 
 
@@ -31,7 +32,19 @@ def trained(run: Run, settings: TrainingSettings, counts: Counts, processes: int
         step = replace(step, held=step.shape.reward - step.shape.reward_above(below))
     window = Row(step.query, step.options, step.response)
     row = window if isinstance(settings, Pretrain) else counts.typical(window)
-    return Trained(run.stage, step, row, examples, epochs)
+    judged = _judged(settings, step, counts) if isinstance(settings, Reward) else None
+    return Trained(run.stage, step, row, examples, epochs, judged)
+
+
+def _judged(settings: Reward, step: Training, counts: Counts) -> Model:
+    """What a reward model scores when it is trained: the references, and the pairs that were held out."""
+    references = counts.posts("sft")
+    if settings.shift_posts is not None:
+        references = min(settings.shift_posts, references)
+    rows = ((references, 1), (counts.comparisons()[1], step.options))
+    windows = [(queries, Row(step.query, options, step.response)) for queries, options in rows]
+    portions = (Portion(queries, window, counts.typical(window)) for queries, window in windows)
+    return Model("judge", step.shape, tuple(portions))
 
 
 def _step(run: Run, settings: TrainingSettings, counts: Counts) -> tuple[Training, float, float]:
@@ -47,7 +60,8 @@ def _step(run: Run, settings: TrainingSettings, counts: Counts) -> tuple[Trainin
     if isinstance(settings, Reward):
         options = 2 if isinstance(study.data, FileData) else study.labels.k[1]
         windows = (lengths.query, options, lengths.rm_response)
-        labels = min(settings.limit or counts.posts("comparisons"), counts.posts("comparisons"))
+        every, _ = counts.comparisons()
+        labels = min(settings.limit or every, every)
         below = round(settings.frozen_layers * shape.layers)  # as `freeze_lowest`
         return Training("reward", shape, *windows, batch, frozen_layers=below), labels, one(settings.epochs)
     if isinstance(settings, PPO):
