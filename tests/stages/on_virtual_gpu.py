@@ -91,6 +91,16 @@ def script(folder: str) -> None:
     sys.exit(script("gpu.py").main(["--tiny", "--rounds", "1", "--out", folder]))
 
 
+def refuse(kind: type[RuntimeError], fault: Callable[[], object]) -> None:
+    """Make a mistake that must not pass."""
+    try:
+        fault()
+    except kind as error:
+        print(f"refused: {error}")
+    else:
+        raise AssertionError("a fault passed")
+
+
 def faults() -> None:
     """Things that a GPU refuses, each of which must be refused; and what it takes."""
     here, there = torch.ones(3), torch.ones(3, device="cuda")
@@ -102,17 +112,17 @@ def faults() -> None:
         lambda: torch.rand(3, device="cuda", generator=torch.Generator()),
         lambda: torch.nn.functional.embedding(torch.tensor([0]), there[:, None]),
     ]
-    for number, fault in enumerate(wrong):
-        try:
-            fault()
-        except virtual.WrongDevice as error:
-            print(f"refused {number}: {error}")
-        else:
-            raise AssertionError(f"fault {number} passed")
-    try:
-        there.numpy()
-    except RuntimeError:
-        print(f"refused {len(wrong)}: numpy")
+    for fault in wrong:
+        refuse(virtual.WrongDevice, fault)
+    learning = torch.ones(1, 1, 2, 4, device="cuda", requires_grad=True)
+    attended = torch.nn.functional.scaled_dot_product_attention(learning, learning, learning)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    refuse(virtual.OrderVaries, lambda: attended.sum().backward(retain_graph=True))
+    torch.use_deterministic_algorithms(True)
+    attended.sum().backward()
+    refuse(virtual.OrderVaries, lambda: there.cumsum(0))
+    assert (there > 0).cumsum(0).tolist() == [1, 2, 3]
+    refuse(RuntimeError, there.numpy)
     assert there[torch.tensor([0])].device.type == "cuda" and (there + torch.tensor(1.0)).sum().item() == 6
     assert there.cpu().device.type == "cpu" and type(there.cpu()) is torch.Tensor
 

@@ -63,7 +63,7 @@ def device_lab(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_virtual_gpu_refuses_what_a_gpu_refuses(job: Job) -> None:
-    assert done(job("faults")).count("refused") == 7
+    assert done(job("faults")).count("refused") == 9
 
 
 def test_every_stage_on_the_device_gives_the_cpus_figures(lab: Path, device_lab: Path) -> None:

@@ -61,6 +61,14 @@ class WrongDevice(RuntimeError):
     """Something on the CPU met something on the device."""
 
 
+class OrderVaries(RuntimeError):
+    """Sums would be added up in an order that may change from run to run."""
+
+
+NO_ORDER = {"aten::bincount", "aten::cumprod", "aten::histc", "aten::kthvalue", "aten::median", "aten::put_"}
+"""With `aten::cumsum` of floats: CUDA's kernels vary, so deterministic mode refuses them."""
+
+
 class VirtualTensor(torch.Tensor):
     """A tensor on the virtual device; its numbers are in `host`, on the CPU."""
 
@@ -130,11 +138,20 @@ def check(func: Any, flat: list[Any]) -> None:
 
     Raises:
         WrongDevice: a tensor of at least one dimension, or a generator, is on the CPU.
+        OrderVaries: deterministic mode refuses the operation; or it is attention's backward pass (here made
+            of plain operations), which only adds up in a fixed order where that mode does more than warn.
     """
+    name, first = func._schema.name, flat[0]
+    strict = torch.are_deterministic_algorithms_enabled()
+    strict &= not torch.is_deterministic_algorithms_warn_only_enabled()
+    if strict and (name in NO_ORDER or (name == "aten::cumsum" and first.is_floating_point())):
+        raise OrderVaries(f"{func} has no deterministic kernel")
+    if name == "aten::_softmax_backward_data" and not strict:
+        raise OrderVaries("attention's backward pass outside deterministic mode")
     for one in flat:
         if isinstance(one, torch.Generator) and one.device.type != "cuda":
             raise WrongDevice(f"{func}: a generator on the CPU for numbers on the device")
-        if func._schema.name in MEETS or not isinstance(one, torch.Tensor) or isinstance(one, VirtualTensor):
+        if name in MEETS or not isinstance(one, torch.Tensor) or isinstance(one, VirtualTensor):
             continue
         if one.dim():
             raise WrongDevice(f"{func}: a tensor on the CPU, {tuple(one.shape)}, beside one on the device")

@@ -6,6 +6,8 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal
 
@@ -86,10 +88,31 @@ def matmul_error() -> float:
 
 
 def prepare_cuda() -> None:
-    """Deterministic kernels, so that a resumed run equals an uninterrupted one bit for bit."""
+    """Deterministic kernels, so that a resumed run equals an uninterrupted one bit for bit.
+
+    What has none warns: sums along rows while sampling, which are float64. Training steps are strict
+    (`deterministic`).
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """For a training step: on a GPU nothing inside adds up in an order that may change.
+
+    Where `prepare_cuda` merely warns, torch's fused attention takes its fast backward pass, which does so
+    (pytorch/pytorch#101847, #182551); samples and scores have no backward pass.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 @cache

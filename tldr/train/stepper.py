@@ -25,7 +25,7 @@ from tldr.mathematics.schedule import lr_multiplier
 from tldr.models.lora import merge_lora
 from tldr.train.checkpoint import gather
 from tldr.train.metrics import Row
-from tldr.train.precision import Resolved
+from tldr.train.precision import Resolved, deterministic
 from tldr.train.processes import Together, blueprint, rebuilt
 from tldr.train.rng import seeded
 
@@ -155,7 +155,8 @@ class Stepper:
             NonFiniteError: loss or gradient is NaN or infinite; no weight has been changed.
         """
         sums = []
-        with seeded(self.seed, "dropout", self.steps, self.accelerator.process_index):
+        streams = seeded(self.seed, "dropout", self.steps, self.accelerator.process_index)
+        with streams, deterministic(self.accelerator.device):
             for number, micro_batch in enumerate(micro_batches, start=1):
                 with self._sharing(number == len(micro_batches)):
                     part = self.call(loss, micro_batch)
