@@ -14,7 +14,7 @@ reproduce: .venv/core.stamp
 	$(BIN)/tldr-lab report configs/toy.yaml --out results/toy
 
 test: lint
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" --durations=15
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --durations=15
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

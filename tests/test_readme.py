@@ -118,7 +118,6 @@ def real_data(folder: Path) -> None:
     write_gguf(package / "tiny.gguf", context=256)
 
 
-@pytest.mark.xdist_group("readme")
 def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
     env = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{tmp_path}", "HF_HOME": str(tmp_path / "hf")}

@@ -11,10 +11,3 @@ from tests.stages import lab as laboratory
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one finished run of every stage; tests must not write into it."""
     return laboratory.build(tmp_path_factory.mktemp("lab"))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests on the laboratory go to one worker, which builds it once."""
-    for item in items:
-        if "lab" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("lab"))

@@ -23,7 +23,6 @@ from tldr.train.checkpoint import hash_folder
 pytestmark = [
     pytest.mark.skipif(virtual.compiler() is None, reason="no C++ compiler for the virtual GPU"),
     pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA: there is a real one"),
-    pytest.mark.xdist_group("lab"),
 ]
 ROOT = Path(__file__).resolve().parents[2]
 Job = Callable[..., "subprocess.Popen[str]"]
