@@ -6,8 +6,10 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,5 +147,22 @@ JOBS: dict[str, Callable[..., None]] = {
     job.__name__: job for job in (every_stage, variants, architectures, one, script, faults, misplaced)
 }
 
+
+def main(name: str, *words: str) -> int:
+    """Run a job; the exit code."""
+    try:
+        JOBS[name](*words)
+    except SystemExit as end:
+        return int(end.code or 0)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    JOBS[sys.argv[1]](*sys.argv[2:])
+    code = main(*sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At once: an error that passed through the device's autograd thread aborts one in four plain exits.
+    os._exit(code)

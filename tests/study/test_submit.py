@@ -318,12 +318,18 @@ def test_a_failed_job_stops_those_that_need_it_and_no_others(lab: Lab) -> None:
     assert [line for line in said if line.startswith("not run  sft-s-s0")]
 
 
+def saved(lab: Lab) -> str:
+    """The step of the data run's state; nothing before there is one."""
+    path = lab.folder("data") / "state" / "step"
+    return path.read_text() if path.exists() else ""
+
+
 def test_at_its_time_limit_a_job_saves_and_is_queued_again(lab: Lab) -> None:
     lab.behave(data="wait")
     codes: list[int] = []
     helper = threading.Thread(target=lambda: codes.append(submit_local(submission(lab, only="data"), print)))
     helper.start()
-    wait_until(lambda: lab.events() and (lab.folder("data") / "state" / "step").read_text() == "2")
+    wait_until(lambda: lab.events() and saved(lab) == "2")
     job = next(p for p in psutil.Process().children(recursive=True) if "_job" in p.cmdline())
     os.kill(job.pid, signal.SIGUSR2)  # as submitit does it
     helper.join(60)
@@ -349,7 +355,7 @@ def test_a_job_of_a_cluster_that_is_ended(
     names = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "100"}
     command = shlex.split(command_for(Path(sent(cluster, 100)["file"])))
     job = subprocess.Popen(command, env=os.environ | names)
-    wait_until(lambda: lab.events() and (lab.folder("data") / "state" / "step").read_text() == "2")
+    wait_until(lambda: lab.events() and saved(lab) == "2")
     job.send_signal(signum)
     assert job.wait(30) == 143
     control = cluster / "control"
