@@ -118,9 +118,8 @@ def test_frozen_layers_spare_gradients_moments_activations_and_backward_passes(t
     assert steps[1]["activations"] < 0.5 * steps[0]["activations"]
     assert full.cost.scoring == low.cost.scoring > 0  # what both judge at the end
     forward = full.cost.training / 3
-    assert low.cost.training == pytest.approx(
-        (1 + 2 / 4) * forward, rel=0.05
-    )  # its top quarter's backward pass
+    # Its top quarter's backward pass.
+    assert low.cost.training == pytest.approx((1 + 2 / 4) * forward, rel=0.05)
     assert low.cost.tokens == full.cost.tokens
 
 

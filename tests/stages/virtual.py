@@ -128,7 +128,7 @@ class VirtualTensor(torch.Tensor):
         def wrapped(result: Any) -> Any:
             if not isinstance(result, torch.Tensor) or not stays:
                 return result
-            return known.get(id(result)) if id(result) in known else VirtualTensor(result)
+            return known[id(result)] if id(result) in known else VirtualTensor(result)
 
         return tree_map(wrapped, out)
 
@@ -167,7 +167,9 @@ def to_host(one: Any) -> Any:
     if isinstance(one, torch.device):
         return torch.device("cpu")
     if isinstance(one, torch.Generator):
-        return _generators.setdefault(one, torch.Generator().manual_seed(one.initial_seed()))
+        if one not in _generators:
+            _generators[one] = torch.Generator().manual_seed(one.initial_seed())
+        return _generators[one]
     return one
 
 

@@ -234,8 +234,9 @@ def _no_gradients(
     loaded: int = 0,
 ) -> Memory:
     logits = max(peak.logits, 0.0)  # of the line through two sizes, which a query's few cross below 0
+    buckets = options.processes > 1 and not options.sharded  # DDP keeps those that gradients are views of
     parts = standing(work, options) | {
-        "gradients": _kept_gradients(work, options),
+        "gradients": 4.0 * work.trained if buckets else 0.0,
         "cache": cache,
         "activations": peak.working - logits + casts,
         "logits": logits,
@@ -261,11 +262,6 @@ def training_memory(work: Training, options: Options, rows: int, assumed: Assume
 
 def idle_memory(work: Training, options: Options, scores: Memory, assumed: Assumed) -> Memory:
     """The peak while the model in training scores what `scores` is the memory of, by a loaded model."""
-    moving = {name: scores.parts[name] for name in ("activations", "logits")}
-    parts = standing(work, options) | {"gradients": _kept_gradients(work, options)} | moving
-    return Memory(parts | reserve(parts, sum(moving.values()), options, assumed), "scoring")
-
-
-def _kept_gradients(work: Training, options: Options) -> float:
-    """Bytes of gradients outside a step: DDP keeps the buckets that they are views of."""
-    return 4.0 * work.trained if options.processes > 1 and not options.sharded else 0.0
+    logits = scores.parts["logits"]
+    peak = Peak(working=scores.parts["activations"] + logits, logits=logits)
+    return replace(_no_gradients(work, options, peak, assumed), phase="scoring")
