@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.data.test_hub_sources import COMPARISON, POST, lines, put
-from tldr.config import FileData
+from tldr.config import DataStage, FileData, TokenizerSpec
 from tldr.data.hub.catalog import CATALOG, TLDR_3
 from tldr.data.hub.layout import split_name
 from tldr.data.hub.place import posts_at, rankings_at
+from tldr.data.sources import load_comparisons, load_posts
 from tldr.plan.models import known_models
+from tldr.stages import data as data_stage
+from tldr.stages import labels as labels_stage
+from tldr.stages.context import RunContext
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
@@ -67,6 +72,37 @@ def test_the_presets_data_are_read_from_a_folder_as_released(tmp_path: Path) -> 
     assert data.comparisons is not None
     assert len(posts_at(data.sft)) == len(posts_at(data.valid1)) == len(posts_at(data.valid2)) == 1
     assert [row.batch for row in rankings_at(data.comparisons)] == BATCHES
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_a_presets_data_and_labels_pass_where_validation_posts_are_marked_valid2(
+    name: str, tmp_path: Path
+) -> None:
+    def post(id: str) -> dict[str, Any]:
+        return POST | {"id": id, "post": f"Post {id}."}
+
+    def label(id: str, split: str) -> dict[str, Any]:
+        return COMPARISON | {"split": split, "info": COMPARISON["info"] | {"id": id, "post": f"Post {id}."}}
+
+    ids = {"train": ["t3_1"], "valid": ["t3_2", "t3_3", "t3_4"], "test": ["t3_5"]}
+    files = {f"datasets/tldr_3_filtered/{split}.jsonl": lines(*map(post, ids[split])) for split in TLDR_3}
+    labels = lines(label("t3_1", "train"), label("t3_2", "valid1"), label("t3_3", "valid2"))
+    batches = {place: labels for place in RELEASED if "comparisons" in place}
+    study = load_study(CONFIGS / f"{name}.yaml")
+    assert isinstance(study.data, FileData)
+    settings = DataStage(
+        data=moved(study.data, put(tmp_path / "in", files | batches)),
+        tokenizer=TokenizerSpec(vocab_size=270),
+    )
+    data, out = tmp_path / "data", tmp_path / "labels"
+    for folder in (data, out):
+        folder.mkdir()
+    data_stage.run(RunContext(settings, data))
+    labels_stage.run(RunContext(study.labels, out, inputs={"data": data}))
+    assert [row.id for row in load_posts(data / "valid1.jsonl")] == ["t3_2", "t3_4"]
+    assert [row.id for row in load_posts(data / "validation_valid2.jsonl")] == ["t3_3"]
+    for split, id in (("train", "t3_1"), ("valid1", "t3_2"), ("valid2", "t3_3")):
+        assert [row.info.id for row in load_comparisons(out / f"{split}.jsonl")] == [id] * len(BATCHES)
 
 
 @pytest.mark.parametrize("name", LADDERS)

@@ -31,6 +31,8 @@ from tldr.records import Article, CandidateSummary, Info, Post, Ranking, write_r
 LEAKING = {
     ("sft", "valid1"), ("sft", "valid2"), ("sft", "labels/valid1"), ("sft", "labels/valid2"),
     ("ppo", "valid1"), ("ppo", "valid2"),
+    ("sft", "validation_valid2"), ("ppo", "validation_valid2"), ("labels/train", "validation_valid2"),
+    ("valid1", "validation_valid2"), ("labels/valid1", "validation_valid2"),
     ("labels/train", "valid1"), ("labels/train", "valid2"),
     ("labels/train", "labels/valid1"), ("labels/train", "labels/valid2"),
     ("valid1", "valid2"), ("valid1", "labels/valid2"),
@@ -135,3 +137,23 @@ def test_a_studys_files_are_read_and_bad_lines_counted(tmp_path: Path) -> None:
     assert [len(report.bad) for report in found.reports] == [1, 1, 0, 0]
     with pytest.raises(UsageError, match="holds no post"):
         read_set("empty", write_records(tmp_path / "empty.jsonl", []), found)
+
+
+def test_a_studys_validation_posts_are_divided_before_they_are_compared(tmp_path: Path) -> None:
+    names = {"sft": ["t3_sft"], "valid1": ["t3_1", "t3_2", "t3_both", "t3_none"], "valid2": ["t3_test"]}
+    files = {n: str(write_records(tmp_path / f"{n}.jsonl", map(post, ids))) for n, ids in names.items()}
+    marks = [("valid1", "t3_1"), ("valid2", "t3_2"), ("valid1", "t3_both"), ("valid2", "t3_both")]
+    labels = [label("train", "t3_sft"), label("valid2", "t3_out"), *(label(*mark) for mark in marks)]
+    files["comparisons"] = str(write_records(tmp_path / "comparisons.jsonl", labels))
+    found = Collected()
+    collect_study(FileData.model_validate(files), found)
+    assert found.sets["valid1"].ids == {"t3_1", "t3_both", "t3_none"}
+    assert found.sets["validation_valid2"].ids == {"t3_2"} and found.sets["valid2"].ids == {"t3_test"}
+    assert found.sets["labels/valid1"].ids == {"t3_1", "t3_both"}
+    assert found.sets["labels/valid2"].ids == {"t3_2", "t3_out"}
+    assert not any(pair.leak and pair.either for pair in overlaps(found.sets))
+    one_file = FileData.model_validate(files | {"valid2": files["valid1"]})
+    found = Collected()
+    collect_study(one_file, found)
+    assert found.sets["valid2"].ids == {"t3_2"} and "validation_valid2" not in found.sets
+    assert not any(pair.leak and pair.either for pair in overlaps(found.sets))

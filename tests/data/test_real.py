@@ -14,6 +14,7 @@ import pytest
 import regex
 from transformers import PreTrainedTokenizerBase
 
+from tldr.config import DataStage, FileData, Labels, TokenizerSpec
 from tldr.data.filter import judge
 from tldr.data.filter_rules import FilterOptions
 from tldr.data.formats import (
@@ -28,7 +29,13 @@ from tldr.data.formats import (
 from tldr.data.raw import Chunk
 from tldr.data.sources import check_disjoint, load_comparisons, load_posts, post_keys
 from tldr.data.tokenizer import window_report
-from tldr.records import Post
+from tldr.errors import UsageError
+from tldr.records import Post, write_records
+from tldr.stages import data as data_stage
+from tldr.stages import labels as labels_stage
+from tldr.stages.context import RunContext
+
+SELECT_OR_REPORT = ("valid1", "valid2", "validation_valid2")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +89,50 @@ def test_real_validation_halves_share_no_post(shared: Path) -> None:
     halves = [post_keys(r for r in rankings if r.split == split) for split in ("valid1", "valid2")]
     assert all(halves)
     check_disjoint({"valid1": halves[0]}, {"valid2": halves[1]})
+
+
+def test_real_posts_and_labels_that_overlap_pass_the_stages(
+    posts: list[Post], shared: Path, tmp_path: Path
+) -> None:
+    """Batch13 as it is, but that labels about posts not at hand train: a third of all its posts."""
+    labels = load_comparisons(shared / "comparisons" / "batch13.json")
+    marked = {split: {row.info.id for row in labels if row.split == split} for split in ("valid1", "valid2")}
+    named = {post.id for post in posts}
+    outside = sorted({row.info.id or "" for row in labels} - named)
+    training = set(outside[: len(marked["valid1"] | marked["valid2"]) // 3])
+    unmarked = [post for post in posts if post.id not in marked["valid1"] | marked["valid2"]]
+    parts = {"sft": unmarked[:500], "valid2": unmarked[500:700]}
+    parts["valid1"] = [post for post in posts if post.id not in {p.id for p in unmarked[:700]}]
+    files = {name: str(write_records(tmp_path / f"{name}.jsonl", rows)) for name, rows in parts.items()}
+    rows = [row.model_copy(update={"split": "train"}) if row.info.id in training else row for row in labels]
+    files["comparisons"] = str(write_records(tmp_path / "labels.jsonl", rows))
+
+    data = FileData.model_validate(files)
+    tokenizer = TokenizerSpec(path=str(shared / "gpt2-tokenizer"))
+    for folder in (tmp_path / "data", tmp_path / "labels"):
+        folder.mkdir()
+    data_stage.run(RunContext(DataStage(data=data, tokenizer=tokenizer), tmp_path / "data"))
+    labels_stage.run(RunContext(Labels(), tmp_path / "labels", inputs={"data": tmp_path / "data"}))
+    counts = json.loads((tmp_path / "data" / "manifest.json").read_text())["validation"]
+    assert counts == {"posts": len(parts["valid1"]), "unmarked": len(unmarked) - 700} | {
+        "valid1": 57, "valid2": 180, "both": 0, "labels_set_aside": 0,
+    }  # fmt: skip
+    ids = {name: {p.id for p in load_posts(tmp_path / "data" / f"{name}.jsonl")} for name in SELECT_OR_REPORT}
+    assert ids["validation_valid2"] == marked["valid2"] & named
+    assert ids["valid1"] == {p.id for p in unmarked[700:]} | (marked["valid1"] & named)
+    for split in ("train", "valid1", "valid2"):
+        written = load_comparisons(tmp_path / "labels" / f"{split}.jsonl")
+        assert written == [row for row in rows if row.split == split]
+
+
+def test_real_evaluation_batches_alone_hold_nothing_to_train_on(
+    posts: list[Post], shared: Path, tmp_path: Path
+) -> None:
+    for name, part in (("sft", posts[:1]), ("valid1", posts[1:2]), ("valid2", posts[2:3])):
+        write_records(tmp_path / f"{name}.jsonl", part)
+    write_records(tmp_path / "rankings.jsonl", load_comparisons(shared / "comparisons" / "batch13.json"))
+    with pytest.raises(UsageError, match="the comparisons hold none of split train"):
+        labels_stage.run(RunContext(Labels(), tmp_path / "out", inputs={"data": tmp_path}))
 
 
 def reference_encoder(folder: Path) -> Callable[[str], list[int]]:

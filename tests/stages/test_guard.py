@@ -12,7 +12,7 @@ import pytest
 from tests.data.test_leakage import label, post
 from tests.stages import lab as laboratory
 from tldr.config import DataStage, FileData, Labels, Settings, TokenizerSpec
-from tldr.data.sources import load_comparisons
+from tldr.data.sources import load_comparisons, load_posts
 from tldr.errors import RecordError, UsageError
 from tldr.records import Ranking, write_records
 from tldr.stages import data as data_stage
@@ -42,6 +42,127 @@ def test_labels_of_their_own_posts_pass(tmp_path: Path) -> None:
     labels_stage.run(context(tmp_path / "out", Labels(), data))
     rows = load_comparisons(tmp_path / "out" / "train.jsonl")
     assert [row.info.id for row in rows] == ["t3_sft", "t3_ppo"]
+
+
+def released(folder: Path, *labels: Ranking, **posts: list[str]) -> FileData:
+    """Posts and labels that overlap as the release's do: one file of validation posts, with both marks.
+
+    Args:
+        labels: further labels.
+        posts: ids of further posts by set.
+    """
+    ids = {
+        "sft": ["t3_sft"],
+        "valid1": [f"t3_{n}" for n in range(1, 10)],
+        "valid2": ["t3_test1", "t3_test2"],
+    }
+    files = {
+        name: str(write_records(folder / f"{name}.jsonl", map(post, [*own, *posts.get(name, [])])))
+        for name, own in ids.items()
+    }
+    if "ppo" in posts:
+        files["ppo"] = str(write_records(folder / "ppo.jsonl", map(post, posts["ppo"])))
+    marks = [("valid1", "t3_1"), ("valid1", "t3_2"), ("valid2", "t3_3"), ("valid2", "t3_4")]
+    marks += [("valid2", "t3_5"), ("valid1", "t3_6"), ("valid2", "t3_6"), ("valid2", "t3_3")]
+    outside = [("train", "t3_sft"), ("train", "t3_a"), ("valid1", "t3_b"), ("valid2", "t3_c")]
+    nameless = label("valid2", None, "body  of\nt3_7")
+    rows = [label(split, id) for split, id in marks + outside]
+    files["comparisons"] = str(write_records(folder / "comparisons.jsonl", [*rows, nameless, *labels]))
+    return FileData.model_validate(files)
+
+
+def both_stages(source: FileData, folder: Path) -> dict[str, Any]:
+    """Run the data stage into ``data`` and the labels stage into ``labels``; the data's manifest."""
+    settings = DataStage(data=source, tokenizer=TokenizerSpec(vocab_size=300))
+    folder.mkdir(exist_ok=True)
+    data_stage.run(context(folder / "data", settings, folder))
+    labels_stage.run(context(folder / "labels", Labels(), folder / "data"))
+    manifest: dict[str, Any] = json.loads((folder / "data" / "manifest.json").read_text())
+    return manifest
+
+
+def post_ids(file: Path) -> list[str]:
+    return [row.id for row in load_posts(file)]
+
+
+def labelled(file: Path) -> list[str]:
+    """Ids of the labels' posts, without those made for labels that have none."""
+    return [row.info.id or "" for row in load_comparisons(file) if not (row.info.id or "").startswith("h_")]
+
+
+def test_trap_validation_posts_marked_valid2_only_report(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = both_stages(released(tmp_path), tmp_path / "out")
+    data, labels = tmp_path / "out" / "data", tmp_path / "out" / "labels"
+    assert post_ids(data / "valid1.jsonl") == ["t3_1", "t3_2", "t3_6", "t3_8", "t3_9"]
+    assert post_ids(data / "validation_valid2.jsonl") == ["t3_3", "t3_4", "t3_5", "t3_7"]
+    assert post_ids(data / "valid2.jsonl") == ["t3_test1", "t3_test2"]
+    assert labelled(labels / "train.jsonl") == ["t3_sft", "t3_a"]
+    assert labelled(labels / "valid1.jsonl") == ["t3_1", "t3_2", "t3_6", "t3_b"]
+    assert labelled(labels / "valid2.jsonl") == ["t3_3", "t3_4", "t3_5", "t3_3", "t3_c"]
+    assert len(load_comparisons(labels / "valid2.jsonl")) == 6  # and the one without an id
+    aside = load_comparisons(data / "rankings_set_aside.jsonl")
+    assert [(row.info.id, row.split) for row in aside] == [("t3_6", "valid2")]
+    counts = {"posts": 9, "valid1": 2, "valid2": 4, "both": 1, "unmarked": 2, "labels_set_aside": 1}
+    assert manifest["validation"] == counts
+    files = {"sft": 1, "ppo": 1, "valid1": 5, "valid2": 2, "validation_valid2": 4}
+    assert manifest["records"] == files | {"rankings": 12, "rankings_set_aside": 1}
+    assert "of 9 validation posts, the comparisons mark 2 valid1 and 1 both" in caplog.text
+
+
+def test_one_file_of_validation_posts_given_as_both_sets_is_divided(tmp_path: Path) -> None:
+    source = released(tmp_path)
+    both_stages(source.model_copy(update={"valid2": source.valid1}), tmp_path / "out")
+    data = tmp_path / "out" / "data"
+    assert post_ids(data / "valid1.jsonl") == ["t3_1", "t3_2", "t3_6", "t3_8", "t3_9"]
+    assert post_ids(data / "valid2.jsonl") == ["t3_3", "t3_4", "t3_5", "t3_7"]
+    assert not (data / "validation_valid2.jsonl").exists()
+
+
+LEAKS_OF_A_RELEASE: dict[str, tuple[list[Ranking], dict[str, list[str]], str]] = {
+    "SFT on a post that only reports": ([], {"sft": ["t3_3"]}, "'validation_valid2' are in 'sft'"),
+    "SFT on a post that selects": ([], {"sft": ["t3_6"]}, "'valid1' are in 'sft'"),
+    "PPO on a post that only reports": ([], {"ppo": ["t3_4"]}, "'validation_valid2' are in 'ppo'"),
+    "SFT on a test post": ([], {"sft": ["t3_test1"]}, "'valid2' are in 'sft'"),
+    "SFT on a labelled post outside": ([], {"sft": ["t3_c"]}, "'labels/valid2' are in 'sft'"),
+    "training labels of a post that reports": (
+        [label("train", "t3_5")],
+        {},
+        "'validation_valid2' are in 'la",
+    ),
+    "training labels of a post with both marks": (
+        [label("train", "t3_6")],
+        {},
+        "'valid1' are in 'labels/train'",
+    ),
+    "training labels of an unmarked post": ([label("train", "t3_8")], {}, "'valid1' are in 'labels/train'"),
+    "both marks on a post outside": ([label("valid1", "t3_c")], {}, "'labels/valid2' are in 'labels/valid1'"),
+    "a test post marked valid1": ([label("valid1", "t3_test2")], {}, "'valid2' are in 'labels/valid1'"),
+    "an unmarked post among the test posts": ([], {"valid2": ["t3_9"]}, "'valid2' are in 'valid1'"),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS_OF_A_RELEASE)
+def test_what_leaks_in_a_release_is_refused(tmp_path: Path, leak: str) -> None:
+    labels, posts, told = LEAKS_OF_A_RELEASE[leak]
+    with pytest.raises(UsageError, match=told):
+        both_stages(released(tmp_path, *labels, **posts), tmp_path / "out")
+    assert not (tmp_path / "out" / "labels" / "train.jsonl").exists()
+
+
+def test_sets_that_do_not_overlap_are_written_as_given(tmp_path: Path) -> None:
+    folder = given(tmp_path / "given")
+    files = {name: str(folder / f"{name}.jsonl") for name in ("sft", "ppo", "valid1", "valid2")}
+    source = FileData.model_validate(files | {"comparisons": str(folder / "rankings.jsonl")})
+    manifest = both_stages(source, tmp_path / "out")
+    assert set(manifest) == {"records", "ppo_posts_are_sft_posts", "white_space"}
+    written = {path.name for path in (tmp_path / "out" / "data").glob("*.jsonl")}
+    assert written >= {"sft.jsonl", "ppo.jsonl", "valid1.jsonl", "valid2.jsonl", "rankings.jsonl"}
+    for name in ("sft", "ppo", "valid1", "valid2", "rankings"):
+        given_bytes = (folder / f"{name}.jsonl").read_bytes()
+        assert (tmp_path / "out" / "data" / f"{name}.jsonl").read_bytes() == given_bytes
+    assert not written & {"validation_valid2.jsonl", "rankings_set_aside.jsonl"}
 
 
 @pytest.mark.parametrize("split", ["valid1", "valid2"])
@@ -113,6 +234,11 @@ def test_labels_from_elsewhere_are_held_against_the_posts_by_the_reward_stage(
     write_records(tmp_path / "labels" / "train.jsonl", rows)
     inputs = {"policy": lab / "sft", "labels": tmp_path / "labels", "data": lab / "data"}
     with pytest.raises(UsageError, match="'valid2' are in 'labels/train'"):
+        laboratory.run(laboratory.context("reward", lab, tmp_path / "out", inputs=inputs), "reward")
+    shutil.copytree(lab / "data", tmp_path / "data")
+    shutil.copy(lab / "data" / "sft.jsonl", tmp_path / "data" / "validation_valid2.jsonl")
+    inputs |= {"labels": lab / "labels", "data": tmp_path / "data"}
+    with pytest.raises(UsageError, match="'validation_valid2' are in 'labels/train'"):
         laboratory.run(laboratory.context("reward", lab, tmp_path / "out", inputs=inputs), "reward")
 
 

@@ -58,6 +58,7 @@ class FileData(Settings):
     ppo: str | None = None
     """Body-filtered posts; when absent the SFT posts stand in, and every report says so."""
     valid1: str
+    """Posts to select on. Those that the comparisons mark valid2 are taken out: they only report."""
     valid2: str
     comparisons: str | None = None
     """Comparisons or rankings to train the RM on, instead of simulated labels."""

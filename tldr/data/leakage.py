@@ -3,27 +3,35 @@
 A post is the same by its id or by its body (`sources.body_hash`: the copies of the data differ in
 white space, and some rows have no id). What a set of posts is used for decides:
 
-===============  ==============  ==============  ==================================================
-set              shared with     verdict         why
-===============  ==============  ==============  ==================================================
-sft              valid1, valid2  leak            trained on the posts that choose and report
-sft              labels/valid*   leak            reward models start from SFT, which has learnt the
-                                                 references: they are among the labelled summaries
-ppo              valid1, valid2  leak            the policy is optimised on the posts it is judged on
-ppo              labels/valid*   normal          prompts carry no label, and no reward model learns
-                                                 from them; PPO's samples are reported on valid2
-labels/train     valid1, valid2  leak            the reward model scores the samples of these posts
-labels/train     labels/valid*   leak            its accuracy would be that on its training posts
-valid1           valid2          leak            what chooses (P App. A: 1,913 posts, excluded from
-                 labels/valid2                   what is reported; OAI README: valid1 and valid2)
-labels/valid1    valid2          leak            does not report
+===============  =================  =======  ======================================================
+set              shared with        verdict  why
+===============  =================  =======  ======================================================
+sft              valid1, valid2,    leak     trained on the posts that choose and report
+                 validation_valid2
+sft              labels/valid*      leak     reward models start from SFT, which has learnt the
+                                             references: they are among the labelled summaries
+ppo              valid1, valid2,    leak     the policy is optimised on the posts it is judged on
+                 validation_valid2
+ppo              labels/valid*      normal   prompts carry no label, and no reward model learns
+                                             from them; PPO's samples are reported on valid2
+labels/train     valid1, valid2,    leak     the reward model scores the samples of these posts
+                 validation_valid2
+labels/train     labels/valid*      leak     its accuracy would be that on its training posts
+valid1           valid2,            leak     what chooses (P App. A: 1,913 posts, excluded from
+                 validation_valid2           what is reported; OAI README: valid1 and valid2)
                  labels/valid2
-sft              ppo             normal          the SFT posts are PPO posts too (P App. A)
-sft, ppo         labels/train    normal          the paper labels summaries of its training posts
-valid1           labels/valid1   normal          the labels are about these posts
-valid2           labels/valid2   normal          the labels are about these posts
-===============  ==============  ==============  ==================================================
+labels/valid1    valid2,            leak     does not report
+                 validation_valid2
+                 labels/valid2
+sft              ppo                normal   the SFT posts are PPO posts too (P App. A)
+sft, ppo         labels/train       normal   the paper labels summaries of its training posts
+valid1           labels/valid1      normal   the labels are about these posts
+valid2           labels/valid2,     normal   the labels are about these posts; both sets only report
+                 validation_valid2
+===============  =================  =======  ======================================================
 
+``validation_valid2`` holds the validation posts that the comparisons mark valid2 (`tldr.data.validation`):
+the data stage takes them out of valid1. A study whose labels do not overlap so has no such set.
 With cross-validation the labels of each fold (``labels/fold-2/train``) are held to the same table.
 """
 
@@ -37,20 +45,23 @@ from typing import Any
 
 from tldr.config import FileData
 from tldr.data.hub.place import records_at
-from tldr.data.sources import body_hash, check_disjoint, comparison_or_ranking, post_keys
+from tldr.data.sources import check_disjoint, comparison_or_ranking, post_keys
+from tldr.data.validation import Marks, Named, named
 from tldr.errors import UsageError
 from tldr.records import Article, Comparison, Info, OnError, Post, Ranking, ReadReport, iter_records
 
 LABELS = ("labels/train", "labels/valid1", "labels/valid2")
 LEAKS: Mapping[str, tuple[str, ...]] = {
-    "sft": ("valid1", "valid2", "labels/valid1", "labels/valid2"),
-    "ppo": ("valid1", "valid2"),
-    "labels/train": ("valid1", "valid2", "labels/valid1", "labels/valid2"),
-    "valid1": ("valid2", "labels/valid2"),
-    "labels/valid1": ("valid2", "labels/valid2"),
+    "sft": ("valid1", "valid2", "validation_valid2", "labels/valid1", "labels/valid2"),
+    "ppo": ("valid1", "valid2", "validation_valid2"),
+    "labels/train": ("valid1", "valid2", "validation_valid2", "labels/valid1", "labels/valid2"),
+    "valid1": ("valid2", "validation_valid2", "labels/valid2"),
+    "labels/valid1": ("valid2", "validation_valid2", "labels/valid2"),
 }
 """Set -> the sets that may share no post with it."""
-POSTS = ("sft", "ppo", "valid1", "valid2")
+EVALUATION = ("valid1", "valid2", "validation_valid2")
+"""The sets of posts that choose or report."""
+POSTS = ("sft", "ppo", *EVALUATION)
 _FOLD = re.compile(r"(?<=^labels/)(fold-\d+)/")
 
 
@@ -81,14 +92,14 @@ def label_keys(splits: Mapping[str, Sequence[Ranking]]) -> dict[str, frozenset[s
 
 @dataclass(frozen=True)
 class PostSet:
-    """The different posts of some records, as (id or None, body hash)."""
+    """The different posts of some records."""
 
-    posts: frozenset[tuple[str | None, str]]
+    posts: frozenset[Named]
 
     @classmethod
     def of(cls, records: Iterable[Post | Article | Info]) -> PostSet:
         """The posts of records."""
-        return cls(frozenset((record.id, body_hash(record)) for record in records))
+        return cls(frozenset(map(named, records)))
 
     @property
     def ids(self) -> set[str]:
@@ -154,11 +165,13 @@ def forbidden(first: str, second: str, rules: Mapping[str, Sequence[str]] = LEAK
 
 
 def collect_study(data: FileData, into: Collected) -> None:
-    """The sets of a study whose data are files, labels by their own splits."""
-    for name in POSTS:
-        read_set(name, getattr(data, name) or data.sft, into, data.on_error)
+    """The sets of a study whose data are files, labels by their own splits; divided as by the data stage."""
+    files = {"sft": data.sft, "ppo": data.ppo or data.sft, "valid1": data.valid1, "valid2": data.valid2}
+    for name, file in files.items():
+        read_set(name, file, into, data.on_error)
     if data.comparisons is not None:
         _read_labels(Path(data.comparisons), into, data.on_error)
+        _divide(into.sets)
 
 
 def collect_folder(folder: Path, into: Collected, on_error: OnError = "stop") -> None:
@@ -207,6 +220,22 @@ def record_of_a_post(data: dict[str, Any]) -> Post | Article | Info:
     if "info" in data:
         return Info.model_validate(data["info"])
     return (Article if "article" in data else Post).model_validate(data)
+
+
+def _divide(sets: dict[str, PostSet]) -> None:
+    """Divide the posts of valid1 in place; see `tldr.data.validation.divide`."""
+    posts = sets["valid1"].posts
+    labels = [
+        sets[name].posts if name in sets else frozenset() for name in ("labels/valid1", "labels/valid2")
+    ]
+    marks = Marks.of(posts, *labels)
+    reporting = frozenset(post for post in posts if marks.reports(post))
+    if reporting:
+        name = "valid2" if sets["valid2"].posts == posts else "validation_valid2"
+        sets |= {"valid1": PostSet(posts - reporting), name: PostSet(reporting)}
+    used = frozenset(label for label in labels[1] if not marks.sets_aside(label))
+    if used != labels[1]:
+        sets["labels/valid2"] = PostSet(used)
 
 
 def _read_labels(path: Path, into: Collected, on_error: OnError) -> None:

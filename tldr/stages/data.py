@@ -14,6 +14,7 @@ from tldr.data.hub.place import posts_at, rankings_at
 from tldr.data.leakage import check_leaks, folder_keys
 from tldr.data.sources import check_disjoint, load_posts, post_keys
 from tldr.data.tokenizer import load_tokenizer, train_bpe
+from tldr.data.validation import Divided, divide
 from tldr.errors import UsageError
 from tldr.records import Post, Ranking, ReadReport, write_json, write_records
 from tldr.stages.context import RunContext
@@ -27,7 +28,10 @@ log = logging.getLogger(__name__)
 def run(ctx: RunContext[DataStage]) -> None:
     """Write ``sft``, ``ppo``, ``valid1``, ``valid2``, ``corpus``, ``cnndm`` as JSON lines; ``tokenizer/``.
 
-    A study that would train on its evaluation posts is refused (`tldr.data.leakage`).
+    Posts of valid1 that the comparisons mark valid2 only report: they go to ``validation_valid2``, or to
+    ``valid2`` where one set of posts is given as both (`tldr.data.validation`); labels that cannot be used
+    for that reason go to ``rankings_set_aside``. A study that would train on its evaluation posts is refused
+    (`tldr.data.leakage`).
 
     Raises:
         UsageError: a file is missing or empty, or sets share posts that they may not share.
@@ -61,6 +65,7 @@ def _collect(source: FileData, folder: Path) -> None:
     counts: dict[str, int] = {}
     white_space: dict[str, Convention] = {}
     reports = {name: ReadReport(Path(path)) for name, path in files.items()}
+    evaluation: dict[str, list[Post]] = {}
     for name, path in files.items():
         posts = posts_at(path, on_error=source.on_error, report=reports[name])
         white_space[name] = convention(posts)
@@ -68,11 +73,17 @@ def _collect(source: FileData, folder: Path) -> None:
             raise UsageError("a post has no summary", where=path, remedy=f"{name} posts need their reference")
         write_records(folder / f"{name}.jsonl", posts)
         counts[name] = len(posts)
+        if name in ("valid1", "valid2"):
+            evaluation[name] = posts
     rankings: list[Ranking] = []
+    divided: Divided | None = None
     if source.comparisons is not None:
         reports["rankings"] = ReadReport(Path(source.comparisons))
         rankings = rankings_at(source.comparisons, on_error=source.on_error, report=reports["rankings"])
         white_space["comparisons"] = convention(rankings)
+        if divided := divide(evaluation["valid1"], evaluation["valid2"], rankings):
+            rankings = divided.rankings
+            counts |= _write_divided(divided, folder)
         write_records(folder / "rankings.jsonl", rankings)
         counts["rankings"] = len(rankings)
     if source.cnndm is not None:
@@ -91,11 +102,30 @@ def _collect(source: FileData, folder: Path) -> None:
         "ppo_posts_are_sft_posts": source.ppo is None,
         "white_space": {name: one.to_json() for name, one in white_space.items()} | {"notes": notes},
     }
+    if divided is not None:
+        manifest["validation"] = divided.counts
     if bad := [line for report in reports.values() for line in report.bad]:
         manifest["bad_lines"] = {name: len(report.bad) for name, report in reports.items() if report.bad}
         (folder / "bad_lines.txt").write_text("\n".join(bad) + "\n", encoding="utf-8")
         log.warning("%d bad lines set aside: %s", len(bad), folder / "bad_lines.txt")
     write_json(folder / "manifest.json", manifest)
+
+
+def _write_divided(divided: Divided, folder: Path) -> dict[str, int]:
+    """Write the posts of the divided sets and the labels set aside, log all counts, and return the files'."""
+    for name, posts in divided.posts.items():
+        write_records(folder / f"{name}.jsonl", posts)
+    counts = {name: len(posts) for name, posts in divided.posts.items()}
+    if divided.set_aside:
+        write_records(folder / "rankings_set_aside.jsonl", divided.set_aside)
+        counts["rankings_set_aside"] = len(divided.set_aside)
+    log.warning(
+        "of %(posts)d validation posts, the comparisons mark %(valid1)d valid1 and %(both)d both (these "
+        "select), %(valid2)d valid2 (these only report) and %(unmarked)d not at all (these stay in valid1); "
+        "%(labels_set_aside)d valid2 labels of posts that select are set aside",
+        divided.counts,
+    )
+    return counts
 
 
 def _texts(folder: Path) -> Iterator[str]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.config import Lengths, Reward, one
-from tldr.data.leakage import check_leaks, folder_keys, label_keys
+from tldr.data.leakage import EVALUATION, check_leaks, folder_keys, label_keys
 from tldr.data.sources import load_comparisons
 from tldr.data.tokenized import encode_responses
 from tldr.errors import UsageError
@@ -92,7 +92,7 @@ def run(ctx: RunContext[Reward]) -> None:
         labels = [place / f"fold-{ctx.settings.fold}" for place in labels]
     rankings = {name: read_rankings(labels, name) for name in ("train", "valid1", "valid2")}
     # the labels may come from elsewhere, where no stage has held them against the evaluation posts
-    check_leaks(folder_keys(ctx.inputs["data"], ("valid1", "valid2")) | label_keys(rankings))
+    check_leaks(folder_keys(ctx.inputs["data"], EVALUATION) | label_keys(rankings))
     splits = {name: encode_rankings(tokenizer, rows, ctx.lengths) for name, rows in rankings.items()}
     train = splits.pop("train")[: ctx.settings.limit]
     references = encode_references(ctx, tokenizer)
