@@ -24,8 +24,8 @@ from tldr.bench.agree import BOUNDS, agreement  # noqa: E402
 from tldr.bench.measure import ERROR, Case, Result  # noqa: E402
 from tldr.bench.run import STAGES, cases, measured  # noqa: E402
 from tldr.bench.table import table_of  # noqa: E402
-from tldr.config import Study  # noqa: E402
 from tldr.study.load import load_study  # noqa: E402
+from tldr.study.settings import Study  # noqa: E402
 
 OPT = ROOT / "configs"
 LINES: list[tuple[str, list[str], list[str]]] = [

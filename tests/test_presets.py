@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.data.test_hub_sources import COMPARISON, POST, lines, put
-from tldr.config import DataStage, FileData, TokenizerSpec
-from tldr.data.hub.catalog import CATALOG, TLDR_3
-from tldr.data.hub.layout import split_name
-from tldr.data.hub.place import posts_at, rankings_at
-from tldr.data.sources import load_comparisons, load_posts
+from tests.sources.test_hub_sources import COMPARISON, POST, lines, put
+from tldr.inputs.posts import load_comparisons, load_posts
 from tldr.plan.models import known_models
-from tldr.stages import data as data_stage
-from tldr.stages import labels as labels_stage
-from tldr.stages.context import RunContext
+from tldr.sources.hub.catalog import CATALOG, TLDR_3
+from tldr.sources.hub.layout import split_name
+from tldr.sources.place import posts_at, rankings_at
+from tldr.stages.data.settings import DataSettings, FileData, TokenizerSpec
+from tldr.stages.data.stage import stage as data_stage
+from tldr.stages.labels.stage import stage as labels_stage
+from tldr.stages.shared.context import RunContext
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
@@ -90,7 +90,7 @@ def test_a_presets_data_and_labels_pass_where_validation_posts_are_marked_valid2
     batches = {place: labels for place in RELEASED if "comparisons" in place}
     study = load_study(CONFIGS / f"{name}.yaml")
     assert isinstance(study.data, FileData)
-    settings = DataStage(
+    settings = DataSettings(
         data=moved(study.data, put(tmp_path / "in", files | batches)),
         tokenizer=TokenizerSpec(vocab_size=270),
     )

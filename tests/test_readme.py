@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.data.hub_server import Hub, serve
 from tests.models.test_gguf import write_gguf
+from tests.sources.hub_server import Hub, serve
 
 REPOSITORY = Path(__file__).parents[1]
 TINY_STUDY = (

@@ -9,19 +9,22 @@ from rounds import Rounds
 from transformers import AutoConfig
 
 from tldr.bench.work import Setting, work_of
-from tldr.config import PPO, SFT, Lengths, Reward
+from tldr.settings.models import Lengths
+from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.reward.settings import RewardSettings
+from tldr.stages.sft.settings import SFTSettings
 from tldr.train.precision import peak_flops
 
 
-def settings_of(spec: dict[str, Any]) -> SFT | Reward | PPO:
+def settings_of(spec: dict[str, Any]) -> SFTSettings | RewardSettings | PPOSettings:
     """The stage with the batch sizes of the comparison; what is not named is the project's default."""
     batch = spec["batch"]
     if spec["stage"] == "sft":
-        return SFT(batch=batch)
+        return SFTSettings(batch=batch)
     if spec["stage"] == "reward":
-        return Reward(batch=batch)
+        return RewardSettings(batch=batch)
     ppo = spec["ppo"]
-    return PPO(
+    return PPOSettings(
         batch=batch,
         micro_batch=ppo["micro_batch"],
         epochs=ppo["epochs"],

@@ -16,7 +16,7 @@ import torch
 from tldr.bench.agree import BOUNDS, agreement
 from tldr.bench.measure import Case
 from tldr.bench.run import STAGES, cases
-from tldr.config import SFT
+from tldr.stages.sft.settings import SFTSettings
 from tldr.study.load import load_study
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -54,7 +54,7 @@ def test_a_step_that_is_wrong_in_bf16_is_seen(tmp_path: Path, monkeypatch: pytes
     case = next(one for one in cases(load_study(path), ["sft"], 1, 1) if isinstance(one, Case))
     from tldr.bench import agree, work
 
-    def planted(settings: SFT, setting: work.Setting) -> work.Work:
+    def planted(settings: SFTSettings, setting: work.Setting) -> work.Work:
         made = work.work_of(settings, setting)
         if setting.precision == "bf16":  # one matrix of the second run is another one
             with torch.no_grad():

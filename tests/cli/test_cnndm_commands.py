@@ -10,7 +10,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tldr.cli.main import app
-from tldr.data.tokenizer import train_bpe
+from tldr.queries.tokenizer import train_bpe
 from tldr.records import Article, Rating, read_records
 
 

@@ -20,9 +20,10 @@ from tests.study.conftest import FAKE, TINY, Lab, config, lab, same_code
 from tldr.cli import study as study_commands
 from tldr.cli.main import app
 from tldr.cli.stages import ALONE
-from tldr.config import SFT, Lengths, ModelSpec
 from tldr.errors import LabError
-from tldr.stages.context import RunContext
+from tldr.settings.models import Lengths, ModelSpec
+from tldr.stages.sft.settings import SFTSettings
+from tldr.stages.shared.context import RunContext
 from tldr.study.folder import locked
 from tldr.study.registry import STAGES, Stage
 from tldr.study.runner import Runner
@@ -205,7 +206,9 @@ def test_a_stage_alone_is_given_what_a_study_would_give_it(
     result = tell(*args, *sets)
     assert result.exit_code == 0, result.output
     (ctx,) = given
-    assert ctx.settings == SFT.model_validate({"optimizer": SFT().optimizer.model_copy(update={"lr": 5e-5})})
+    assert ctx.settings == SFTSettings.model_validate(
+        {"optimizer": SFTSettings().optimizer.model_copy(update={"lr": 5e-5})}
+    )
     assert ctx.inputs == {"policy": Path("org/name"), "data": data}
     assert (ctx.folder, ctx.seed, ctx.lengths, ctx.precision) == (out, 3, Lengths(query=64), "fp32")
     assert (ctx.tags, ctx.run, ctx.model) == ({"size": "s"}, "mine", None)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from tldr.cli.main import app
-from tldr.data.fake_dump import fake_rows
-from tldr.data.split import SETS
-from tldr.data.tokenizer import train_bpe
+from tldr.queries.tokenizer import train_bpe
 from tldr.records import Post, read_records, write_records
+from tldr.sources.fake_dump import fake_rows
+from tldr.sources.split import SETS
 
 
 def test_a_made_up_dump_is_filtered_and_told(tmp_path: Path) -> None:

@@ -176,11 +176,11 @@ def test_wrong_requests_are_told_before_anything_is_asked(tell: Tell, folder: Pa
 def test_a_reward_model_judges_by_its_own_scores(tell: Tell, folder: Path) -> None:
     import torch
 
-    from tldr.config import Lengths, ModelSpec
-    from tldr.data.formats import encode_query, encode_response
-    from tldr.data.tokenizer import train_bpe
     from tldr.models.ladder import build_policy
     from tldr.models.reward import reward_from_policy, save_reward
+    from tldr.queries.formats import encode_query, encode_response
+    from tldr.queries.tokenizer import train_bpe
+    from tldr.settings.models import Lengths, ModelSpec
     from tldr.study.folder import RunFile
 
     posts = read_records(folder / "posts.jsonl", Post)
@@ -223,7 +223,7 @@ def test_an_embedding_prefers_what_is_closer_to_the_post(tell: Tell, folder: Pat
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-    from tldr.data.tokenizer import train_bpe
+    from tldr.queries.tokenizer import train_bpe
 
     posts = read_records(folder / "posts.jsonl", Post)
     tokenizer = train_bpe([post.post for post in posts] * 5, 300)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.data.test_leakage import label, post
+from tests.inputs.test_leakage import label, post
 from tldr.cli.main import app
 from tldr.records import write_records
 

@@ -10,9 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tldr import config
-from tldr.config import Lengths
-from tldr.data.tokenizer import train_bpe
+from tldr.queries.tokenizer import train_bpe
 from tldr.records import (
     CandidateSummary,
     Extra,
@@ -23,19 +21,31 @@ from tldr.records import (
     write_json,
     write_records,
 )
+from tldr.settings.base import Settings
+from tldr.settings.models import Lengths
+from tldr.settings.training import Optimizer
+from tldr.stages.data.settings import DataSettings
+from tldr.stages.labels.settings import LabelsSettings
+from tldr.stages.pairs.settings import PairsSettings
+from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.pretrain.settings import PretrainSettings
+from tldr.stages.reward.settings import RewardSettings
+from tldr.stages.sft.settings import SFTSettings
+from tldr.stages.shared.settings import EvaluationSettings
 from tldr.study.folder import ParentRun, RunFile, done_digest
+from tldr.toy.settings import ToyData
 
 LENGTHS = Lengths(query=96, response=24, rm_response=32)
-SETTINGS: dict[str, config.Settings] = {
-    "data": config.DataStage(data=config.ToyData()),
-    "pretrain": config.Pretrain(optimizer=config.Optimizer(lr=1e-3)),
-    "sft": config.SFT(optimizer=config.Optimizer(lr=1e-3)),
-    "labels": config.Labels(),
-    "reward": config.Reward(optimizer=config.Optimizer(lr=1e-3)),
-    "ppo": config.PPO(batch=64, optimizer=config.Optimizer(lr=1e-3)),
-    "sample": config.Evaluation(),
-    "score": config.Evaluation(),
-    "pairs": config.Pairs(),
+SETTINGS: dict[str, Settings] = {
+    "data": DataSettings(data=ToyData()),
+    "pretrain": PretrainSettings(optimizer=Optimizer(lr=1e-3)),
+    "sft": SFTSettings(optimizer=Optimizer(lr=1e-3)),
+    "labels": LabelsSettings(),
+    "reward": RewardSettings(optimizer=Optimizer(lr=1e-3)),
+    "ppo": PPOSettings(batch=64, optimizer=Optimizer(lr=1e-3)),
+    "sample": EvaluationSettings(),
+    "score": EvaluationSettings(),
+    "pairs": PairsSettings(),
 }
 RUNS: dict[str, tuple[str, dict[str, str]]] = {
     "data": ("data", {}),

@@ -19,9 +19,9 @@ from eval.judge.llm import Limits, LLMJudge
 from eval.judge.measures import judge_results
 from eval.judge.prompt import build_prompt
 from tests.eval.judge_server import make_pairs
-from tldr.config import ModelSpec
-from tldr.data.tokenizer import load_tokenizer, train_bpe
 from tldr.models.ladder import build_policy
+from tldr.queries.tokenizer import load_tokenizer, train_bpe
+from tldr.settings.models import ModelSpec
 
 for package in ("fastapi", "uvicorn"):
     pytest.importorskip(package, reason="transformers' server is not installed: transformers[serving]")

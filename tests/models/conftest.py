@@ -9,10 +9,10 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tldr.config import ModelSpec
 from tldr.models import attention
 from tldr.models.ladder import build_policy
 from tldr.models.packed import PackedBatch, collate
+from tldr.settings.models import ModelSpec
 
 VOCAB, EOS, PAD = 40, 0, 1
 

@@ -11,11 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from tldr.config import ModelSpec
 from tldr.models import attention
 from tldr.models.attention import BLOCKED, blocked_attention
 from tldr.models.ladder import build_policy
 from tldr.models.packed import attention_mask, response_logprobs
+from tldr.settings.models import ModelSpec
 
 
 class Module(nn.Module):

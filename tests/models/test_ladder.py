@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, GPT2Config, GPT2LMHeadModel
 
-from tldr.config import ModelSpec
 from tldr.errors import CheckpointError, UsageError
 from tldr.models.attention import BLOCKED
 from tldr.models.ladder import (
@@ -23,6 +22,7 @@ from tldr.models.ladder import (
 from tldr.models.mimetic import OUTPUT_SCALE
 from tldr.models.packed import response_logprobs
 from tldr.models.reward import reward_from_policy, save_reward
+from tldr.settings.models import ModelSpec
 
 EOS, PAD = 0, 1
 

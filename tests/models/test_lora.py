@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tldr.config import Lora
 from tldr.errors import UsageError
 from tldr.models.ladder import ARCHITECTURES
 from tldr.models.lora import add_lora, lora_off, merge_lora
 from tldr.models.packed import PackedBatch, response_logprobs
 from tldr.models.reward import reward_from_policy
+from tldr.settings.training import Lora
 
 IDS = torch.arange(2, 20)[None]
 

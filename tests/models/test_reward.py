@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from tldr.config import ModelSpec
 from tldr.errors import CheckpointError, NonFiniteError, UsageError
 from tldr.models.ladder import ARCHITECTURES, build_policy, save_policy
 from tldr.models.packed import collate, response_scores, response_values
 from tldr.models.reward import apply_shift, load_reward, reward_from_policy, save_reward, value_from_reward
+from tldr.settings.models import ModelSpec
 
 EOS, PAD = 0, 1
 

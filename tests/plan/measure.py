@@ -18,14 +18,15 @@ import torch
 from torch import nn
 
 from tldr.bench.texts import bare_tokenizer
-from tldr.config import SFT, ModelSpec
 from tldr.models.ladder import build_policy
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
 from tldr.models.reward import reward_from_policy, value_from_reward
-from tldr.stages.common import Device, Sampling, as_model, sample_responses
-from tldr.stages.reward import freeze_lowest
-from tldr.stages.scoring import Scorer
-from tldr.stages.sft import response_loss
+from tldr.settings.models import ModelSpec
+from tldr.stages.reward.stage import freeze_lowest
+from tldr.stages.sft.settings import SFTSettings
+from tldr.stages.sft.stage import response_loss
+from tldr.stages.shared.common import Device, Sampling, as_model, sample_responses
+from tldr.stages.shared.scoring import Scorer
 from tldr.train.processes import make_accelerator
 from tldr.train.stepper import Loss, Stepper
 
@@ -107,7 +108,7 @@ def train(case: dict) -> None:  # type: ignore[type-arg]
         torch.randint(2, VOCAB, shape),
         torch.ones(shape, dtype=torch.bool),
     )
-    settings = SFT(gradient_checkpointing=case["checkpointing"])
+    settings = SFTSettings(gradient_checkpointing=case["checkpointing"])
     stepper = Stepper(make_accelerator(case["precision"]), modules, settings, seed=0)
     for _ in range(3):
         stepper.step(loss_of(case["kind"]), [batch] * case["micro_batches"])

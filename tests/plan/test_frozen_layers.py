@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.plan.test_lora import plans
-from tldr.config import Lora, ModelSpec
 from tldr.models.ladder import build_policy
 from tldr.models.lora import add_lora
 from tldr.models.reward import reward_from_policy
@@ -20,7 +19,9 @@ from tldr.plan.live import highest, peaks_of_step
 from tldr.plan.memory import Options, Training, update_memory
 from tldr.plan.models import model_config
 from tldr.plan.steps import Forward, Shape, Step, _step, peak_of
-from tldr.stages.reward import Example, collate_examples, freeze_lowest, ranking_loss
+from tldr.settings.models import ModelSpec
+from tldr.settings.training import Lora
+from tldr.stages.reward.stage import Example, collate_examples, freeze_lowest, ranking_loss
 from tldr.train.stepper import recompute_layers
 
 VOCAB = 64

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tldr.config import ModelSpec
 from tldr.models.attention import BLOCKED
 from tldr.plan.live import highest, peaks_of_depth, peaks_of_step
 from tldr.plan.models import model_config
 from tldr.plan.steps import Forward, Kind, Shape, _step, growth
+from tldr.settings.models import ModelSpec
 
 Step = tuple[nn.ModuleDict, Callable[[], Tensor]]
 ROWS, WIDTH, VOCAB = 8, 16, 32

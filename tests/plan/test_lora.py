@@ -8,7 +8,6 @@ import pytest
 
 from tests.plan.test_measured import VOCAB
 from tests.plan.test_study import TINY, planned
-from tldr.config import Lora, ModelSpec
 from tldr.models.ladder import build_policy
 from tldr.models.lora import add_lora
 from tldr.plan.hardware import hardware
@@ -16,6 +15,8 @@ from tldr.plan.memory import Options, update_memory
 from tldr.plan.models import model_config
 from tldr.plan.steps import Shape
 from tldr.plan.study import RunPlan
+from tldr.settings.models import ModelSpec
+from tldr.settings.training import Lora
 from tldr.study.load import load_study
 
 

@@ -15,13 +15,14 @@ from typing import Any, get_args
 
 import pytest
 
-from tldr.config import ModelSpec, Precision
 from tldr.plan.flops import Row
 from tldr.plan.hardware import hardware
 from tldr.plan.memory import Options, Training, training_memory
 from tldr.plan.models import model_config
 from tldr.plan.steps import Kind, Shape, Use
 from tldr.plan.uses import Model, Portion
+from tldr.settings.base import Precision
+from tldr.settings.models import ModelSpec
 
 VOCAB = 8192
 SMALL = {"arch": "gpt_neox", "d_model": 256, "layers": 4, "heads": 4, "context": 512}

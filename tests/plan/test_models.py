@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from tldr.config import ModelSpec
 from tldr.errors import CheckpointError
 from tldr.plan.flops import Row, body
 from tldr.plan.models import known_models, model_config
 from tldr.plan.steps import Shape
+from tldr.settings.models import ModelSpec
 from tldr.study.load import load_study
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -10,7 +10,6 @@ import pytest
 from typer.testing import CliRunner
 
 from tldr.cli.main import app
-from tldr.config import Study
 from tldr.errors import UsageError
 from tldr.plan.actual import actual
 from tldr.plan.counts import Counts
@@ -20,8 +19,9 @@ from tldr.plan.memory import Options, Training, standing
 from tldr.plan.models import model_config
 from tldr.plan.steps import Shape
 from tldr.plan.study import Machine, Planner, RunPlan
-from tldr.stages.labels import SELECTION
+from tldr.stages.labels.stage import SELECTION
 from tldr.study.load import load_study
+from tldr.study.settings import Study
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TABLE = hardware()

@@ -13,8 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.plan.test_study import CONFIGS, TABLE, TINY, planned
 from tldr.bench.texts import bare_tokenizer
-from tldr.config import Labels, ModelSpec, ToyData
-from tldr.data.probes import Prober
 from tldr.models.ladder import build_policy
 from tldr.models.reward import reward_from_policy
 from tldr.plan.counts import Counts
@@ -27,12 +25,16 @@ from tldr.plan.trained import trained
 from tldr.plan.used import PROBED, policy_slots, used
 from tldr.plan.uses import Model, Portion, Used, in_one_batch
 from tldr.records import Post
-from tldr.stages.common import INFERENCE_TOKENS, Device, Sampling, inference_batches, sample_responses
-from tldr.stages.labels import _slot
-from tldr.stages.scoring import Scorer
+from tldr.settings.models import ModelSpec
+from tldr.stages.labels.settings import LabelsSettings
+from tldr.stages.labels.stage import _slot
+from tldr.stages.pairs.probes import Prober
+from tldr.stages.shared.common import INFERENCE_TOKENS, Device, Sampling, inference_batches, sample_responses
+from tldr.stages.shared.scoring import Scorer
 from tldr.study.graph import Run, expand
 from tldr.study.load import load_study
 from tldr.study.registry import STAGES
+from tldr.toy.settings import ToyData
 
 VOCAB, QUERY, RESPONSE, POSTS = 64, 40, 12, 70
 FP32 = Options(bf16=False, cuda=False)
@@ -156,7 +158,7 @@ def test_batches_are_as_large_as_the_stages_make_them(budget: int, length: int) 
 
 
 def test_slots_of_the_policy_are_those_that_are_drawn() -> None:
-    settings, rng, questions = Labels(k=(2, 4)), random.Random(0), 40_000
+    settings, rng, questions = LabelsSettings(k=(2, 4)), random.Random(0), 40_000
     drawn = Counter[int]()
     for _ in range(questions):
         slots = [_slot(rng, settings) for _ in range(rng.randint(*settings.k))]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.stages import lab as laboratory
-from tldr.config import Precision, Settings
 from tldr.errors import LabError
+from tldr.settings.base import Precision, Settings
 from tldr.study.folder import RunFile, execute
 
 _forks = multiprocessing.get_context("forkserver")

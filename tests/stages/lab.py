@@ -6,13 +6,25 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tldr import config
-from tldr.config import Lengths, ModelSpec, Optimizer
-from tldr.stages.context import RunContext
+from tldr.settings.base import Settings
+from tldr.settings.models import Lengths, ModelSpec
+from tldr.settings.training import Optimizer
+from tldr.stages.best_of_n.settings import BestOfNSettings
+from tldr.stages.data.settings import DataSettings, TokenizerSpec
+from tldr.stages.labels.settings import LabelsSettings
+from tldr.stages.pairs.settings import PairsSettings
+from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.pretrain.settings import PretrainSettings
+from tldr.stages.ratings.settings import RatingsSettings
+from tldr.stages.reward.settings import RewardSettings
+from tldr.stages.sft.settings import SFTSettings
+from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.settings import EvaluationSettings
+from tldr.toy.settings import ToyData
 
 LENGTHS = Lengths(query=96, response=48, rm_response=64)
 MODEL = ModelSpec(d_model=16, layers=2, heads=2, context=256, init="mimetic")
-PPO = config.PPO(
+PPO = PPOSettings(
     batch=16,
     samples_per_query=2,
     minibatches=2,
@@ -21,21 +33,21 @@ PPO = config.PPO(
     save_every=1,
     optimizer=Optimizer(lr=1e-3, schedule="linear"),
 )
-SETTINGS: dict[str, config.Settings] = {
-    "data": config.DataStage(
-        data=config.ToyData(corpus=300, sft_posts=96, ppo_posts=128, valid1_posts=24, valid2_posts=24),
-        tokenizer=config.TokenizerSpec(vocab_size=512),
+SETTINGS: dict[str, Settings] = {
+    "data": DataSettings(
+        data=ToyData(corpus=300, sft_posts=96, ppo_posts=128, valid1_posts=24, valid2_posts=24),
+        tokenizer=TokenizerSpec(vocab_size=512),
     ),
-    "pretrain": config.Pretrain(steps=24, batch=8, save_every=4, optimizer=Optimizer(lr=1e-2, warmup=0.1)),
-    "sft": config.SFT(batch=8, save_every=3, dropout=0.1, optimizer=Optimizer(lr=5e-3)),
-    "labels": config.Labels(pairs=96, valid_pairs=48),
-    "reward": config.Reward(batch=8, save_every=3, optimizer=Optimizer(lr=5e-3)),
+    "pretrain": PretrainSettings(steps=24, batch=8, save_every=4, optimizer=Optimizer(lr=1e-2, warmup=0.1)),
+    "sft": SFTSettings(batch=8, save_every=3, dropout=0.1, optimizer=Optimizer(lr=5e-3)),
+    "labels": LabelsSettings(pairs=96, valid_pairs=48),
+    "reward": RewardSettings(batch=8, save_every=3, optimizer=Optimizer(lr=5e-3)),
     "ppo": PPO,
-    "best_of_n": config.BestOfN(n=4, scorers=["rm", "gold", "rouge"]),
-    "sample": config.Evaluation(temperatures=[0.0, 0.7]),
-    "score": config.Evaluation(),
-    "pairs": config.Pairs(posts=8, workers=3),
-    "ratings": config.Ratings(posts=8),
+    "best_of_n": BestOfNSettings(n=4, scorers=["rm", "gold", "rouge"]),
+    "sample": EvaluationSettings(temperatures=[0.0, 0.7]),
+    "score": EvaluationSettings(),
+    "pairs": PairsSettings(posts=8, workers=3),
+    "ratings": RatingsSettings(posts=8),
 }
 INPUTS: dict[str, dict[str, str]] = {
     "data": {},
@@ -99,7 +111,7 @@ def build(root: Path) -> Path:
     return root
 
 
-def changed(stage: str, changes: dict[str, Any]) -> config.Settings:
+def changed(stage: str, changes: dict[str, Any]) -> Settings:
     """The stage's settings with others in some places."""
     settings = SETTINGS[stage]
     return type(settings).model_validate({**settings.model_dump(), **changes})

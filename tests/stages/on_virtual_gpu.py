@@ -25,8 +25,9 @@ from tldr.train import precision as _precision
 _precision.peak_flops = lambda *_: 1e11  # type: ignore[assignment]  # a GPU's size of product takes the CPU minutes
 
 from tests.stages import lab
-from tldr.config import AdaptiveKL, Precision
-from tldr.stages import ppo
+from tldr.settings.base import Precision
+from tldr.stages.ppo.settings import AdaptiveKL
+from tldr.stages.ppo.stage import stage as ppo
 
 LORA = {"rank": 4, "alpha": 16}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {

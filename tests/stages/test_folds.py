@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from tldr.config import Labels, Reward
-from tldr.data.sources import body_hash, load_comparisons
 from tldr.errors import UsageError
+from tldr.inputs.posts import body_hash, load_comparisons
 from tldr.records import CandidateSummary, Info, Ranking
-from tldr.stages.labels import POSTS, SELECTION, split_folds
-from tldr.stages.reward import Example, accuracy, freeze_lowest, predictions
+from tldr.stages.labels.settings import LabelsSettings
+from tldr.stages.labels.stage import POSTS, SELECTION, split_folds
+from tldr.stages.reward.settings import RewardSettings
+from tldr.stages.reward.stage import Example, accuracy, freeze_lowest, predictions
 from tldr.study.load import load_study
 
 
@@ -107,16 +108,16 @@ def test_folds_and_reward_models_must_fit(tmp_path, more: str, wrong: str) -> No
 
 def test_one_fold_is_none() -> None:
     with pytest.raises(ValidationError):
-        Labels(folds=1)
-    assert Reward().fold is None
+        LabelsSettings(folds=1)
+    assert RewardSettings().fold is None
 
 
 @pytest.mark.parametrize("arch", ["gpt_neox", "gpt2", "opt", "llama"])
 def test_frozen_layers_get_no_gradient(arch: str) -> None:
-    from tldr.config import ModelSpec
     from tldr.models.ladder import build_policy
     from tldr.models.packed import collate, response_scores
     from tldr.models.reward import reward_from_policy
+    from tldr.settings.models import ModelSpec
 
     spec = ModelSpec(arch=arch, d_model=16, layers=4, heads=2, context=32)
     policy = build_policy(spec, vocab_size=40, eos_id=0, pad_id=1, seed=0)

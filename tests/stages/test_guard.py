@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from tests.data.test_leakage import label, post
+from tests.inputs.test_leakage import label, post
 from tests.stages import lab as laboratory
-from tldr.config import DataStage, FileData, Labels, Settings, TokenizerSpec
-from tldr.data.sources import load_comparisons, load_posts
 from tldr.errors import RecordError, UsageError
+from tldr.inputs.posts import load_comparisons, load_posts
 from tldr.records import Ranking, write_records
-from tldr.stages import data as data_stage
-from tldr.stages import labels as labels_stage
-from tldr.stages.context import RunContext
+from tldr.settings.base import Settings
+from tldr.stages.data.settings import DataSettings, FileData, TokenizerSpec
+from tldr.stages.data.stage import stage as data_stage
+from tldr.stages.labels.settings import LabelsSettings
+from tldr.stages.labels.stage import stage as labels_stage
+from tldr.stages.shared.context import RunContext
 from tldr.train.checkpoint import hash_folder
 
 FOLDS = [label("valid2", f"t3_label{number}") for number in range(40)]
@@ -39,7 +41,7 @@ def given(folder: Path, *labels: Ranking) -> Path:
 
 def test_labels_of_their_own_posts_pass(tmp_path: Path) -> None:
     data = given(tmp_path / "data", label("train", "t3_ppo"))
-    labels_stage.run(context(tmp_path / "out", Labels(), data))
+    labels_stage.run(context(tmp_path / "out", LabelsSettings(), data))
     rows = load_comparisons(tmp_path / "out" / "train.jsonl")
     assert [row.info.id for row in rows] == ["t3_sft", "t3_ppo"]
 
@@ -73,10 +75,10 @@ def released(folder: Path, *labels: Ranking, **posts: list[str]) -> FileData:
 
 def both_stages(source: FileData, folder: Path) -> dict[str, Any]:
     """Run the data stage into ``data`` and the labels stage into ``labels``; the data's manifest."""
-    settings = DataStage(data=source, tokenizer=TokenizerSpec(vocab_size=300))
+    settings = DataSettings(data=source, tokenizer=TokenizerSpec(vocab_size=300))
     folder.mkdir(exist_ok=True)
     data_stage.run(context(folder / "data", settings, folder))
-    labels_stage.run(context(folder / "labels", Labels(), folder / "data"))
+    labels_stage.run(context(folder / "labels", LabelsSettings(), folder / "data"))
     manifest: dict[str, Any] = json.loads((folder / "data" / "manifest.json").read_text())
     return manifest
 
@@ -174,21 +176,21 @@ def test_trap_labels_to_train_on_may_not_be_of_the_studys_evaluation_posts(
     rows = [row for row in load_comparisons(data / "rankings.jsonl") if row.info.id != f"t3_{split}"]
     write_records(data / "rankings.jsonl", [*rows, label(split, "t3_unseen")])
     with pytest.raises(UsageError, match=f"'{split}' are in 'labels/train'"):
-        labels_stage.run(context(tmp_path / "out", Labels(), data))
+        labels_stage.run(context(tmp_path / "out", LabelsSettings(), data))
     assert not (tmp_path / "out" / "train.jsonl").exists()
 
 
 def test_labels_in_folds_are_held_against_the_posts_too(tmp_path: Path) -> None:
     data = given(tmp_path / "data")
     write_records(data / "rankings.jsonl", FOLDS)
-    labels_stage.run(context(tmp_path / "apart", Labels(folds=2), data))
+    labels_stage.run(context(tmp_path / "apart", LabelsSettings(folds=2), data))
     assert (tmp_path / "apart" / "fold-1" / "train.jsonl").is_file()
     for name in ("sft", "valid1"):  # sooner or later in valid2 of a fold, and in train of another
         write_records(data / "rankings.jsonl", [*FOLDS, label("valid2", f"t3_{name}")])
         with pytest.raises(UsageError, match="evaluation posts are trained on"):
-            labels_stage.run(context(tmp_path / name, Labels(folds=2), data))
+            labels_stage.run(context(tmp_path / name, LabelsSettings(folds=2), data))
     write_records(data / "rankings.jsonl", [*FOLDS, label("valid2", "t3_ppo")])
-    labels_stage.run(context(tmp_path / "ppo", Labels(folds=2), data))
+    labels_stage.run(context(tmp_path / "ppo", LabelsSettings(folds=2), data))
 
 
 def test_bad_lines_of_a_studys_files_stop_it_or_are_counted(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_bad_lines_of_a_studys_files_stop_it_or_are_counted(tmp_path: Path) -> N
 
     def collect(folder: Path, **changes: str) -> None:
         files = FileData.model_validate({**named, **changes})
-        settings = DataStage(data=files, tokenizer=TokenizerSpec(vocab_size=300))
+        settings = DataSettings(data=files, tokenizer=TokenizerSpec(vocab_size=300))
         data_stage.run(context(folder, settings, folder))
 
     with pytest.raises(RecordError, match=r"sft\.jsonl:2: "):

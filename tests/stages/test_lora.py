@@ -20,8 +20,8 @@ from tests.stages.test_resume import figures, kill_after
 from tldr.errors import UsageError
 from tldr.models.ladder import load_policy
 from tldr.models.packed import PackedBatch, collate, response_logprobs
-from tldr.stages import ppo
-from tldr.stages.ppo import PPOStage
+from tldr.stages.ppo.stage import PPOStage
+from tldr.stages.ppo.stage import stage as ppo
 from tldr.train import stepper
 from tldr.train.checkpoint import hash_folder
 from tldr.train.frozen import Frozen, LoraOff

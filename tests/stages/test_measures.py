@@ -14,23 +14,25 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.stages import lab as laboratory
-from tldr.config import BestOfN, Evaluation, Pairs
-from tldr.data.formats import encode_queries, encode_response
-from tldr.data.sources import load_comparisons, load_posts
+from tldr.inputs.posts import load_comparisons, load_posts
 from tldr.models.ladder import load_policy
 from tldr.models.packed import collate, response_logprobs
+from tldr.queries.formats import encode_queries, encode_response
 from tldr.records import Comparison, Rating, Sample, TokenTrace, read_records
-from tldr.stages import scoring
-from tldr.stages.common import Device, open_reward
-from tldr.stages.ppo import PPOStage
-from tldr.stages.sample import plan
-from tldr.stages.scoring import Scorer
+from tldr.stages.best_of_n.settings import BestOfNSettings
+from tldr.stages.pairs.settings import PairsSettings
+from tldr.stages.ppo.stage import PPOStage
+from tldr.stages.sample.stage import plan
+from tldr.stages.shared import scoring
+from tldr.stages.shared.common import Device, open_reward
+from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared.settings import EvaluationSettings
 from tldr.train.checkpoint import hash_folder
 from tldr.train.metrics import read_metrics
 
 
 def test_sft_policies_alone_have_further_temperatures_and_nuclei() -> None:
-    settings = Evaluation(temperatures=[0.0, 0.7], sft_temperatures=[0.7, 1.0], sft_top_ps=[0.8])
+    settings = EvaluationSettings(temperatures=[0.0, 0.7], sft_temperatures=[0.7, 1.0], sft_top_ps=[0.8])
     assert [(way.temperature, way.top_p) for way in plan(settings, "ppo")] == [(0.0, 1.0), (0.7, 1.0)]
     ways = [(way.temperature, way.top_p) for way in plan(settings, "sft")]
     assert ways == [(0.0, 1.0), (0.7, 1.0), (1.0, 1.0), (1.0, 0.8)]
@@ -81,7 +83,7 @@ def test_many_summaries_of_a_post_are_scored_as_a_few_at_a_time(
 
 
 def test_pool_is_scored_by_every_reward_model(lab: Path, tmp_path: Path) -> None:
-    ctx = laboratory.context("best_of_n", lab, tmp_path, settings=BestOfN(n=3, posts=5))
+    ctx = laboratory.context("best_of_n", lab, tmp_path, settings=BestOfNSettings(n=3, posts=5))
     inputs = ctx.inputs | {"reward-m_n-9": lab / "reward"}
     laboratory.run(
         laboratory.context("best_of_n", lab, tmp_path, settings=ctx.settings, inputs=inputs), "best_of_n"
@@ -163,7 +165,7 @@ def test_files_without_labelers_are_scored_all_the_same(lab: Path, tmp_path: Pat
             lines.append(json.dumps(row))
         (target / "valid2.jsonl").write_text("\n".join(lines) + "\n")
     inputs = {"data": data, "labels": labels, "reward-s": lab / "reward", "sft-s": lab / "sft"}
-    ctx = laboratory.context("pairs", lab, tmp_path / "out", settings=Pairs(posts=4), inputs=inputs)
+    ctx = laboratory.context("pairs", lab, tmp_path / "out", settings=PairsSettings(posts=4), inputs=inputs)
     laboratory.run(ctx, "pairs")
     assert sorted(path.name for path in ctx.folder.glob("*.jsonl")) == ["probes.jsonl", "valid2.jsonl"]
 

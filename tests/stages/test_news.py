@@ -11,15 +11,16 @@ import pytest
 import torch
 
 from tests.stages import lab as laboratory
-from tldr.config import Evaluation, FileData, ZeroShot
-from tldr.data.formats import encode_response, encode_texts
 from tldr.errors import UsageError
 from tldr.models.ladder import load_policy
 from tldr.models.packed import collate, response_logprobs, response_scores
+from tldr.queries.formats import encode_response, encode_texts
 from tldr.records import Article, Comparison, Sample, read_records, write_records
-from tldr.stages import data as data_stage
-from tldr.stages.common import Device, open_reward, open_tokenizer
-from tldr.stages.context import RunContext
+from tldr.stages.data.settings import FileData
+from tldr.stages.data.stage import stage as data_stage
+from tldr.stages.shared.common import Device, open_reward, open_tokenizer
+from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.settings import EvaluationSettings, ZeroShot
 
 PARAGRAPH = "My brother moved to the city. He asked me for money and I said no."
 ARTICLES = [
@@ -35,7 +36,9 @@ def context(stage: str, lab: Path, folder: Path, method: str = "ppo", **changes:
     if stage == "score":
         inputs |= {"sft": lab / "sft", "reward": lab / "reward", "samples": folder.parent / "sample"}
     tags = {"size": "s", "method": method, "dataset": "cnndm"}
-    settings = Evaluation(temperatures=[0.0], posts=2, zero_shot=ZeroShot(examples=2, query_tokens=200))
+    settings = EvaluationSettings(
+        temperatures=[0.0], posts=2, zero_shot=ZeroShot(examples=2, query_tokens=200)
+    )
     fields = {"settings": settings, "inputs": inputs, "tags": tags} | changes
     return laboratory.context(stage, lab, folder, **fields)
 

@@ -12,17 +12,22 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.stages import lab as laboratory
-from tldr.config import SFT, AdaptiveKL, EOSRule, Evaluation, FileData, Labels, Optimizer
-from tldr.data.formats import encode_queries, encode_responses
-from tldr.data.sources import load_comparisons, load_posts
 from tldr.errors import NonFiniteError, UsageError
+from tldr.inputs.posts import load_comparisons, load_posts
 from tldr.models.ladder import load_policy
+from tldr.queries.formats import encode_queries, encode_responses
 from tldr.records import Sample, read_records, write_records
-from tldr.stages import data as data_stage
-from tldr.stages.common import Device, inference_batches, left_pad
-from tldr.stages.ppo import PPOStage
-from tldr.stages.reward import Example, collate_examples, ranking_loss
-from tldr.stages.scoring import Scorer
+from tldr.settings.training import Optimizer
+from tldr.stages.data.settings import FileData
+from tldr.stages.data.stage import stage as data_stage
+from tldr.stages.labels.settings import LabelsSettings
+from tldr.stages.ppo.settings import AdaptiveKL, EOSRule
+from tldr.stages.ppo.stage import PPOStage
+from tldr.stages.reward.stage import Example, collate_examples, ranking_loss
+from tldr.stages.sft.settings import SFTSettings
+from tldr.stages.shared.common import Device, inference_batches, left_pad
+from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared.settings import EvaluationSettings
 from tldr.train.checkpoint import hash_folder
 from tldr.train.metrics import read_metrics
 
@@ -144,7 +149,7 @@ def test_trap_valid1_selects_and_valid2_reports(lab: Path) -> None:
 def test_trap_sft_loss_is_on_the_response_unless_the_query_is_asked_for(lab: Path, tmp_path: Path) -> None:
     logs = {}
     for name in (False, True):
-        settings = SFT(batch=8, epochs=0.1, query_loss=name, optimizer=Optimizer(lr=1e-3))
+        settings = SFTSettings(batch=8, epochs=0.1, query_loss=name, optimizer=Optimizer(lr=1e-3))
         ctx = laboratory.context("sft", lab, tmp_path / str(name), settings=settings)
         laboratory.run(ctx, "sft")
         logs[name] = read_metrics(ctx.folder / "metrics.jsonl")[0]
@@ -209,7 +214,7 @@ def test_ppo_micro_batches_of_one_query_equal_whole_minibatches(lab: Path, tmp_p
 
 def test_trap_kway_labels_train_as_one_element_a_prompt(lab: Path, tmp_path: Path) -> None:
     labels = laboratory.context(
-        "labels", lab, tmp_path / "labels", settings=Labels(pairs=24, valid_pairs=16, k=(4, 9))
+        "labels", lab, tmp_path / "labels", settings=LabelsSettings(pairs=24, valid_pairs=16, k=(4, 9))
     )
     laboratory.run(labels, "labels")
     rows = load_comparisons(tmp_path / "labels" / "train.jsonl")
@@ -248,14 +253,17 @@ def test_fresh_label_rounds_start_from_the_policy_and_keep_the_reference(lab: Pa
 
 def test_sft_select_by_validation_loss_restores_the_best_weights(lab: Path, tmp_path: Path) -> None:
     """A learning rate that ruins the model in the end: the weights kept are of an earlier epoch."""
-    settings = SFT(
+    settings = SFTSettings(
         batch=8, epochs=3, select="valid_loss", optimizer=Optimizer(lr=0.05, schedule="constant", clip=100.0)
     )
     laboratory.run(laboratory.context("sft", lab, tmp_path, settings=settings), "sft")
     losses = [row["valid_loss"] for row in read_metrics(tmp_path / "metrics.jsonl") if "valid_loss" in row]
     assert len(losses) == 3
     best = laboratory.context(
-        "sft", lab, tmp_path / "again", settings=SFT(batch=8, epochs=0.01, optimizer=Optimizer(lr=1e-12))
+        "sft",
+        lab,
+        tmp_path / "again",
+        settings=SFTSettings(batch=8, epochs=0.01, optimizer=Optimizer(lr=1e-12)),
     )
     best.inputs["policy"] = tmp_path
     laboratory.run(best, "sft")
@@ -265,7 +273,7 @@ def test_sft_select_by_validation_loss_restores_the_best_weights(lab: Path, tmp_
 
 
 def test_zero_shot_stops_at_a_newline(lab: Path, tmp_path: Path) -> None:
-    ctx = laboratory.context("sample", lab, tmp_path, settings=Evaluation(temperatures=[1.0]))
+    ctx = laboratory.context("sample", lab, tmp_path, settings=EvaluationSettings(temperatures=[1.0]))
     ctx.inputs["policy"] = lab / "pretrain"
     ctx.tags["method"] = "pretrained"
     laboratory.run(ctx, "sample")
@@ -301,7 +309,7 @@ def test_nan_reward_stops_with_the_stage_named(
     lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "tldr.stages.rollout.response_scores",
+        "tldr.stages.ppo.rollout.response_scores",
         lambda _, batch: torch.full(batch.response.shape[:2], torch.nan),
     )
     with pytest.raises(NonFiniteError, match="ppo"):

@@ -23,7 +23,7 @@ from tests.stages import lab as laboratory
 from tldr.models.packed import PackedBatch
 from tldr.models.reward import load_reward
 from tldr.records import Sample, read_records
-from tldr.stages.reward import Example, shared_scores
+from tldr.stages.reward.stage import Example, shared_scores
 from tldr.study.folder import last_error
 from tldr.study.launch import Launch
 from tldr.train.metrics import TIMES, read_metrics

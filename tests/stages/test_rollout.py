@@ -10,21 +10,24 @@ import pytest
 import torch
 
 from tldr.bench.work import PPOWork, Setting
-from tldr.config import PPO, Lengths, ModelSpec
 from tldr.models.generate import Generation
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
 from tldr.plan.models import model_config
-from tldr.stages import sampler
-from tldr.stages.common import as_model
-from tldr.stages.ppo import MicroBatch
-from tldr.stages.rollout import SAMPLED, rollout_metrics
+from tldr.settings.models import Lengths, ModelSpec
+from tldr.stages.ppo.rollout import SAMPLED, rollout_metrics
+from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.ppo.stage import MicroBatch
+from tldr.stages.ppo.stage import samplers as sampler
+from tldr.stages.shared.common import as_model
 
 SPEC = ModelSpec(arch="gpt_neox", d_model=32, layers=2, heads=2, context=128)
 SETTING = Setting(model_config(SPEC, 64), Lengths(query=48, response=12, rm_response=24), "fp32", seed=3)
 
 
 def stage(micro_batch: int | None, setting: Setting = SETTING, **changes: Any) -> PPOWork:
-    settings = PPO(batch=24, samples_per_query=2, epochs=1, minibatches=2, micro_batch=micro_batch, **changes)
+    settings = PPOSettings(
+        batch=24, samples_per_query=2, epochs=1, minibatches=2, micro_batch=micro_batch, **changes
+    )
     return PPOWork(settings, setting)
 
 

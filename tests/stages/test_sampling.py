@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import OPTConfig
 
-from tldr.config import ModelSpec
 from tldr.models.packed import collate, response_logprobs
 from tldr.plan.models import model_config
-from tldr.stages.common import (
+from tldr.settings.models import ModelSpec
+from tldr.stages.shared.common import (
     INFERENCE_TOKENS,
     Device,
     Sampling,

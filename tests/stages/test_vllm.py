@@ -22,10 +22,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from tests.stages import lab as laboratory
-from tldr.config import PPO
 from tldr.errors import UsageError
 from tldr.models.generate import generate
 from tldr.records import Sample, iter_records
+from tldr.stages.ppo.settings import PPOSettings
 from tldr.train.checkpoint import hash_folder
 from tldr.train.metrics import read_metrics
 
@@ -193,7 +193,7 @@ def test_a_response_that_ends_by_something_else_is_refused(
 
 def test_what_cannot_be_is_refused(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError, match="loads whole weights, not adapters"):
-        PPO.model_validate({"sampler": "vllm", "lora": {"rank": 4}})
+        PPOSettings.model_validate({"sampler": "vllm", "lora": {"rank": 4}})
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UsageError, match="needs the package vllm") as caught:
         run(lab, tmp_path / "ppo")

@@ -9,16 +9,18 @@ import pytest
 import torch
 
 from tests.stages import lab as laboratory
-from tldr.config import Evaluation, Lengths, ModelSpec, Pretrain, Study, ToyData, ZeroShot
-from tldr.data.formats import encode_queries
-from tldr.data.sources import load_posts
-from tldr.data.zero_shot import choose_examples, zero_shot_queries
 from tldr.errors import UsageError
+from tldr.inputs.posts import load_posts
 from tldr.models.ladder import load_policy
 from tldr.models.packed import collate, response_logprobs, response_scores
+from tldr.queries.formats import encode_queries
+from tldr.queries.zero_shot import choose_examples, zero_shot_queries
 from tldr.records import Sample, read_records, write_records
-from tldr.stages import queries, sample
-from tldr.stages.common import (
+from tldr.settings.models import Lengths, ModelSpec
+from tldr.stages.pretrain.settings import PretrainSettings
+from tldr.stages.sample.stage import stage as sample
+from tldr.stages.shared import reporting as queries
+from tldr.stages.shared.common import (
     ATTENTION_PAIRS,
     Device,
     inference_batches,
@@ -26,9 +28,12 @@ from tldr.stages.common import (
     open_reward,
     open_tokenizer,
 )
-from tldr.stages.context import RunContext
+from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.settings import EvaluationSettings, ZeroShot
+from tldr.study.settings import Study
+from tldr.toy.settings import ToyData
 
-SETTINGS = Evaluation(temperatures=[0.0], posts=6, zero_shot=ZeroShot(examples=4, query_tokens=200))
+SETTINGS = EvaluationSettings(temperatures=[0.0], posts=6, zero_shot=ZeroShot(examples=4, query_tokens=200))
 
 
 def context(stage: str, lab: Path, folder: Path, **changes: Any) -> RunContext[Any]:
@@ -113,14 +118,14 @@ def test_other_policies_and_studies_without_examples_read_the_tldr_format(lab: P
     tokenizer, posts = open_tokenizer(lab / "sft"), load_posts(lab / "data" / "valid2.jsonl")[:3]
     plain = encode_queries(tokenizer, posts, 96)
     tuned = context("sample", lab, tmp_path, tags={"method": "sft"})
-    bare = context("sample", lab, tmp_path, settings=Evaluation())
+    bare = context("sample", lab, tmp_path, settings=EvaluationSettings())
     for ctx in (tuned, bare):
         assert queries.policy_queries(ctx, tokenizer, posts) == plain
     assert queries.policy_queries(context("sample", lab, tmp_path), tokenizer, posts) != plain
 
 
 def test_a_window_beyond_the_models_positions_is_refused_first(lab: Path, tmp_path: Path) -> None:
-    settings = Evaluation(zero_shot=ZeroShot(examples=1, query_tokens=209))
+    settings = EvaluationSettings(zero_shot=ZeroShot(examples=1, query_tokens=209))
     with pytest.raises(UsageError, match=r"209 query and 48 response .* context of 256") as caught:
         sample.run(context("sample", lab, tmp_path, settings=settings))
     assert "at most 208" in str(caught.value) and "evaluation.zero_shot.query_tokens" in str(caught.value)
@@ -150,8 +155,8 @@ def test_study_refuses_a_ladder_too_short_for_the_window() -> None:
         "data": ToyData(),
         "lengths": Lengths(query=96, response=48, rm_response=64),
         "ladder": {"s": ModelSpec(context=256)},
-        "pretrain": Pretrain(),
+        "pretrain": PretrainSettings(),
     }
-    Study(**fields, evaluation=Evaluation(zero_shot=ZeroShot(query_tokens=208)))
+    Study(**fields, evaluation=EvaluationSettings(zero_shot=ZeroShot(query_tokens=208)))
     with pytest.raises(ValueError, match=r"ladder.s.context 256 .* = 257"):
-        Study(**fields, evaluation=Evaluation(zero_shot=ZeroShot(query_tokens=209)))
+        Study(**fields, evaluation=EvaluationSettings(zero_shot=ZeroShot(query_tokens=209)))

@@ -14,7 +14,6 @@ import pytest
 from rich.console import Console
 
 from tests.study import fake_stages
-from tldr.config import Study
 from tldr.records import write_json
 from tldr.study import folder, graph, runner
 from tldr.study.display import Display
@@ -24,6 +23,7 @@ from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
 from tldr.study.registry import Stage
 from tldr.study.runner import Runner, write_run
+from tldr.study.settings import Study
 from tldr.study.status import Status, study_status
 
 TINY = """

@@ -18,10 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tldr.config import Settings
 from tldr.errors import LabError
 from tldr.records import write_json
-from tldr.stages.context import RunContext
+from tldr.settings.base import Settings
+from tldr.stages.shared.context import RunContext
 from tldr.study import folder as folders
 from tldr.study.registry import STAGES
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tldr.config import PPOVariant
 from tldr.study.load import load_study, read_settings, resolved
+from tldr.study.settings import PPOVariant
 
 Refusal = Callable[[Callable[[], object]], str]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tldr.config import SFT
 from tldr.errors import CheckpointError, LabError, UsageError
-from tldr.stages.context import RunContext
+from tldr.stages.sft.settings import SFTSettings
+from tldr.stages.shared.context import RunContext
 from tldr.study import folder as folders
 from tldr.study.folder import Busy, ParentRun, RunFile, check_code, execute, is_busy, last_error, locked
 from tldr.study.hashes import code_version
@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Path:
 def described(**settings: object) -> RunFile:
     return RunFile(
         stage="sft",
-        settings=SFT(**settings).model_dump(mode="json"),
+        settings=SFTSettings(**settings).model_dump(mode="json"),
         study="tiny",
         run="sft-s-s0-0123456789",
         seed=3,
@@ -52,7 +52,7 @@ def described(**settings: object) -> RunFile:
 
 def test_the_stage_is_given_what_run_json_says(run: Path) -> None:
     ctx = RunFile.read(run).context(run)
-    assert ctx.settings == SFT(seed_offset=2)
+    assert ctx.settings == SFTSettings(seed_offset=2)
     assert ctx.seed == 3 + 2
     assert ctx.inputs == {"policy": Path("org/name"), "data": Path("some/data")}
     assert (ctx.folder, ctx.study, ctx.run, ctx.tags) == (run, "tiny", run.name, {"size": "s"})
@@ -148,7 +148,7 @@ def test_trap_code_edited_while_the_study_runs(run: Path, refusal: Refusal) -> N
     spec = RunFile.read(run)
     spec.model_copy(update={"ingredients": {"code": "0" * 64}}).write(run)
     assert "code was edited" in refusal(lambda: check_code(run))
-    spec.model_copy(update={"ingredients": {"code": code_version("tldr.stages.sft")}}).write(run)
+    spec.model_copy(update={"ingredients": {"code": code_version("tldr.stages.sft.stage")}}).write(run)
     check_code(run)
 
 

@@ -187,7 +187,7 @@ def test_what_no_run_depends_on(config: Path, override: str) -> None:
 
 def test_code_of_a_stage_changes_it_and_below_only(config: Path, same_code: dict[str, str]) -> None:
     before = runs_of(config)
-    same_code["tldr.stages.ppo"] = "edited"
+    same_code["tldr.stages.ppo.stage"] = "edited"
     after = runs_of(config)
     assert {title for title in before if before[title].key != after[title].key} == PPO_AND_BELOW
 

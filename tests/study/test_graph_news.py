@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.study.test_graph import file_study, parents, runs_of
-from tldr.config import Evaluation
+from tldr.stages.shared.settings import EvaluationSettings
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
@@ -41,7 +41,7 @@ def test_every_policy_of_the_ladder_is_sampled_and_scored_on_news(config: Path) 
         "reward": ["reward-m-s0"],
         "data": ["data"],
     }
-    assert sample.settings == score.settings == Evaluation(temperatures=[0.3], posts=9)
+    assert sample.settings == score.settings == EvaluationSettings(temperatures=[0.3], posts=9)
     assert sample.tags == {"size": "m", "method": "ppo", "dataset": "cnndm"}
     assert "dataset" not in after["sample-m-s0-ppo"].tags
 

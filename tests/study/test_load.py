@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.study.conftest import TINY
-from tldr.config import SFT, Optimizer
+from tldr.settings.training import Optimizer
+from tldr.stages.sft.settings import SFTSettings
 from tldr.study.load import load_study, read_settings, resolved
 from tldr.study.strict_yaml import parse_yaml
 
@@ -191,5 +192,5 @@ def test_the_embedded_study_is_sound() -> None:
 
 
 def test_stage_settings_can_be_read_alone(refusal: Refusal) -> None:
-    assert read_settings(SFT, {}, ["optimizer.lr=1e-5"]).optimizer == Optimizer(lr=1e-5)
-    assert "did you mean 'epochs'" in refusal(lambda: read_settings(SFT, {}, ["epoch=2"]))
+    assert read_settings(SFTSettings, {}, ["optimizer.lr=1e-5"]).optimizer == Optimizer(lr=1e-5)
+    assert "did you mean 'epochs'" in refusal(lambda: read_settings(SFTSettings, {}, ["epoch=2"]))

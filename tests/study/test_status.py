@@ -30,7 +30,7 @@ def test_a_changed_setting_makes_runs_stale_and_says_which(lab: Lab) -> None:
 
 def test_changed_code_and_parents_are_named(lab: Lab, same_code: dict[str, str]) -> None:
     lab.make(only="sft")
-    same_code["tldr.stages.pretrain"] = "edited"
+    same_code["tldr.stages.pretrain.stage"] = "edited"
     stale = lab.stale()
     assert stale["pretrain-s-s0"] == "the code changed"
     assert stale["sft-s-s0"] == "its policy changed"

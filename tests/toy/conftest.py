@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tldr.config import ToyData
 from tldr.records import Post
 from tldr.toy import world
 from tldr.toy.generate import generate_toy
+from tldr.toy.settings import ToyData
 
 SMALL = ToyData(seed=3, corpus=1500, sft_posts=400, ppo_posts=500, valid1_posts=60, valid2_posts=80)
 

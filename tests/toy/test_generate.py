@@ -8,10 +8,10 @@ import random
 from pathlib import Path
 
 from tests.toy.conftest import SMALL
-from tldr.config import ToyData
 from tldr.records import Comparison, Post, Ranking, Rating, read_records
 from tldr.toy import world
 from tldr.toy.generate import Document, _draw, generate_toy
+from tldr.toy.settings import ToyData
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(folder: Path, tmp_path: Path) -> None:

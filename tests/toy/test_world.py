@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tldr.data.formats import encode_queries, encode_response, encode_responses
-from tldr.data.tokenizer import train_bpe
 from tldr.errors import RecordError
+from tldr.queries.formats import encode_queries, encode_response, encode_responses
+from tldr.queries.tokenizer import train_bpe
 from tldr.records import Post, read_records
 from tldr.toy import authors, corpus, gold, phrases, world, writers
 from tldr.toy.generate import Document

@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tldr.config import Optimizer, Training
 from tldr.errors import UsageError
+from tldr.settings.training import Optimizer, Training
 from tldr.train.checkpoint import State, hash_module, load_state, save_state
 from tldr.train.processes import make_accelerator
 from tldr.train.stepper import Loss, Stepper

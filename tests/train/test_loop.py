@@ -17,9 +17,9 @@ import pytest
 import torch
 from tiny_run import BATCHES, next_token_loss, stepper, train
 
-from tldr.config import Training
 from tldr.errors import CheckpointError, NonFiniteError
 from tldr.mathematics.schedule import lr_multiplier
+from tldr.settings.training import Training
 from tldr.train.checkpoint import hash_module
 from tldr.train.loop import TrainLoop
 from tldr.train.metrics import TIMES, Row, read_metrics

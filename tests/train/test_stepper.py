@@ -15,10 +15,11 @@ import torch
 from tiny_run import OPTIMIZER, VOCAB, Tiny, corpus, next_token_loss, stepper, train
 from torch import Tensor, nn
 
-from tldr.config import ModelSpec, Optimizer, Training
 from tldr.errors import NonFiniteError, UsageError
 from tldr.models.ladder import build_policy
-from tldr.stages.pretrain import Document, collate_documents, language_loss
+from tldr.settings.models import ModelSpec
+from tldr.settings.training import Optimizer, Training
+from tldr.stages.pretrain.stage import Document, collate_documents, language_loss
 from tldr.train.batching import micro_batches
 from tldr.train.metrics import TIMES, read_metrics
 from tldr.train.processes import make_accelerator

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tldr.config import Optimizer, Training
+from tldr.settings.training import Optimizer, Training
 from tldr.train.batching import BatchPlan, micro_batches
 from tldr.train.checkpoint import hash_module
 from tldr.train.loop import TrainLoop

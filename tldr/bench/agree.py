@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tldr.bench.measure import Case, Result
 from tldr.bench.work import PPOWork, Work, work_of
-from tldr.config import Precision
-from tldr.stages.rollout import Rollout
+from tldr.settings.base import Precision
+from tldr.stages.ppo.rollout import Rollout
 
 BOUNDS = {"loss": 0.02, "grad_norm": 0.05, "cosine": 0.99}
 """Largest relative difference of the loss and of the gradient's norm, least cosine of the gradients.

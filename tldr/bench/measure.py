@@ -11,9 +11,12 @@ from typing import Any, get_args
 import torch
 
 from tldr.bench.work import Done, Setting, work_of
-from tldr.config import PPO, SFT, Reward, one
 from tldr.plan.flops import Cost, Row, plus, rollout_cost, step_cost, times
 from tldr.plan.memory import Options, Training
+from tldr.settings.base import scalar
+from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.reward.settings import RewardSettings
+from tldr.stages.sft.settings import SFTSettings
 from tldr.study.environment import STATUS, environment, peak_bytes, proc
 from tldr.train.precision import Resolved, peak_flops
 
@@ -36,7 +39,7 @@ class Case:
     stage: str
     size: str
     model: str
-    settings: SFT | Reward | PPO
+    settings: SFTSettings | RewardSettings | PPOSettings
     setting: Setting
     work: Training
     options: Options
@@ -53,8 +56,8 @@ class Case:
             "size": self.size,
             "model": self.model,
             "parameters": self.work.shape.policy,
-            "batch": one(self.settings.batch),
-            "micro_batch": None if micro is None else one(micro),
+            "batch": scalar(self.settings.batch),
+            "micro_batch": None if micro is None else scalar(micro),
             "gradient_checkpointing": self.settings.gradient_checkpointing,
             "lengths": self.setting.lengths.model_dump(),
             "updates": self.updates,
@@ -92,9 +95,9 @@ def _speed(case: Case, done: Sequence[Done], ceiling: float) -> Result:
     for query, responses in rows:
         cost = plus(cost, _cost(case, Row(query, len(responses), mean(responses))))
     found = {"seconds": seconds, "tokens": tokens, "tokens_per_s": tokens / seconds}
-    if isinstance(case.settings, Reward):
+    if isinstance(case.settings, RewardSettings):
         found["pairs_per_s"] = len(rows) / seconds
-    if isinstance(case.settings, PPO):
+    if isinstance(case.settings, PPOSettings):
         found["episodes_per_s"] = sum(len(responses) for _, responses in rows) / seconds
         found |= {f"{name}_s": sum(one.phases[name] for one in done) for name in done[0].phases}
     return found | {"flops": cost.flops, "mfu": cost.flops / seconds / ceiling}
@@ -104,7 +107,7 @@ def _cost(case: Case, row: Row) -> Cost:
     """One query's share of an update, at its own length; what is computed twice counts once."""
     options = replace(case.options, checkpointing=False)
     cost = step_cost(case.work, options, row)
-    if isinstance(case.settings, PPO):
+    if isinstance(case.settings, PPOSettings):
         cost = plus(times(cost, case.settings.epochs), rollout_cost(case.work, row, 1, options))
     return cost
 

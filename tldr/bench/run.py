@@ -12,11 +12,15 @@ import torch
 
 from tldr.bench.measure import ERROR, MEMORY, Case, Result, rounds
 from tldr.bench.work import Setting
-from tldr.config import PPO, SFT, ModelSpec, Reward, Study
 from tldr.errors import LabError
 from tldr.plan.hardware import GIB, Device, hardware
 from tldr.plan.study import Machine, Planner, RunPlan
+from tldr.settings.models import ModelSpec
+from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.reward.settings import RewardSettings
+from tldr.stages.sft.settings import SFTSettings
 from tldr.study.environment import proc
+from tldr.study.settings import Study
 
 STAGES = ("sft", "reward", "ppo")
 _OOM = (torch.OutOfMemoryError, MemoryError)
@@ -40,7 +44,7 @@ def cases(study: Study, stages: Sequence[str], rounds: int, updates: int) -> Ite
 
 def _case(study: Study, plan: RunPlan, rounds: int, updates: int) -> Case:
     run = plan.runs[0]
-    assert isinstance(run.settings, SFT | Reward | PPO) and run.model is not None
+    assert isinstance(run.settings, SFTSettings | RewardSettings | PPOSettings) and run.model is not None
     setting = Setting(plan.work.shape.config, study.lengths, study.precision, run.seed or 0)
     return Case(
         study.name,

@@ -25,16 +25,20 @@ from tldr.bench.texts import (
     random_policy,
     random_reward,
 )
-from tldr.config import PPO, SFT, Lengths, Precision, Reward, one
 from tldr.models.ladder import set_dropout
 from tldr.models.packed import PackedBatch
-from tldr.stages.common import Device, eos_id, share
-from tldr.stages.context import RunContext
-from tldr.stages.ppo import PPOStage, add_value_head
-from tldr.stages.reward import Example, collate_examples, freeze_lowest, ranking_loss
-from tldr.stages.rollout import Experience, Models, Rollout
-from tldr.stages.sampler import OwnSampler
-from tldr.stages.sft import full_text_loss, pack, response_loss
+from tldr.settings.base import Precision, scalar
+from tldr.settings.models import Lengths
+from tldr.stages.ppo.rollout import Experience, Models, Rollout
+from tldr.stages.ppo.samplers import OwnSampler
+from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.ppo.stage import PPOStage, add_value_head
+from tldr.stages.reward.settings import RewardSettings
+from tldr.stages.reward.stage import Example, collate_examples, freeze_lowest, ranking_loss
+from tldr.stages.sft.settings import SFTSettings
+from tldr.stages.sft.stage import full_text_loss, pack, response_loss
+from tldr.stages.shared.common import Device, eos_id, share
+from tldr.stages.shared.context import RunContext
 from tldr.train.batching import BatchPlan
 from tldr.train.frozen import Frozen
 from tldr.train.loop import TrainLoop
@@ -93,12 +97,16 @@ class Supervised(ABC):
     """SFT or a reward model: examples, their batch plan, and one optimizer step an update."""
 
     def __init__(
-        self, settings: SFT | Reward, module: dict[str, nn.Module], rows: list[Lengthy], setting: Setting
+        self,
+        settings: SFTSettings | RewardSettings,
+        module: dict[str, nn.Module],
+        rows: list[Lengthy],
+        setting: Setting,
     ):
         accelerator = make_accelerator(setting.precision)
         seed = derive(setting.seed, next(iter(module)))
         lengths = [query + len(responses) * max(responses) for query, responses in rows]
-        self._plan = BatchPlan(lengths, one(settings.batch), seed, updates=ENDLESS, keep_last=False)
+        self._plan = BatchPlan(lengths, scalar(settings.batch), seed, updates=ENDLESS, keep_last=False)
         self.stepper = Stepper(accelerator, module, settings, seed)
         self._settings, self._rows, self._device = settings, rows, accelerator.device
 
@@ -119,8 +127,8 @@ class Supervised(ABC):
 class SFTWork(Supervised):
     """Supervised fine-tuning."""
 
-    def __init__(self, settings: SFT, setting: Setting):
-        count, vocab = max(EXAMPLES, one(settings.batch)), int(setting.config.vocab_size)
+    def __init__(self, settings: SFTSettings, setting: Setting):
+        count, vocab = max(EXAMPLES, scalar(settings.batch)), int(setting.config.vocab_size)
         queries = made_up_queries(count, setting.lengths.query, vocab, setting.seed)
         responses = made_up_responses(count, setting.lengths.response, vocab, setting.seed)
         self._examples = list(zip(queries, responses, strict=True))
@@ -133,7 +141,7 @@ class SFTWork(Supervised):
         super().__init__(settings, {"policy": policy}, rows, setting)
 
     def step(self, parts: Sequence[Sequence[int]]) -> Row:
-        """As `tldr.stages.sft.run`."""
+        """As `tldr.stages.sft.stage.run`."""
         batches = [pack([self._examples[i] for i in part], PAD).to(self._device) for part in parts]
         return self.stepper.step(self._loss, batches)
 
@@ -141,8 +149,8 @@ class SFTWork(Supervised):
 class RewardWork(Supervised):
     """A reward model on pairs; the first summary is the better one."""
 
-    def __init__(self, settings: Reward, setting: Setting):
-        count, vocab = max(EXAMPLES, one(settings.batch)), int(setting.config.vocab_size)
+    def __init__(self, settings: RewardSettings, setting: Setting):
+        count, vocab = max(EXAMPLES, scalar(settings.batch)), int(setting.config.vocab_size)
         queries = made_up_queries(count, setting.lengths.query, vocab, setting.seed)
         # As long as the policy's: labelers compared its samples and references of like length.
         responses = made_up_responses(2 * count, setting.lengths.response, vocab, setting.seed)
@@ -155,7 +163,7 @@ class RewardWork(Supervised):
         super().__init__(settings, {"reward": model}, rows, setting)
 
     def step(self, parts: Sequence[Sequence[int]]) -> Row:
-        """As `tldr.stages.reward.train_reward`."""
+        """As `tldr.stages.reward.stage.train_reward`."""
         batches = [collate_examples([self._examples[i] for i in part], PAD) for part in parts]
         return self.stepper.step(ranking_loss, [batch.to(self._device) for batch in batches])
 
@@ -166,12 +174,12 @@ class PPOWork(PPOStage):
     Without pretraining text (PPO-ptx), of which there is none; sampled by the policy itself.
     """
 
-    def __init__(self, settings: PPO, setting: Setting):
+    def __init__(self, settings: PPOSettings, setting: Setting):
         left_out = {"ptx_coef": 0.0, "save_steps": None, "keep_rollouts": None, "sampler": "own"}
         settings = settings.model_copy(update=left_out)
         folder = Path("unused")
         self.ctx = RunContext(settings, folder, lengths=setting.lengths, precision=setting.precision)
-        self.settings, self.batch = settings, one(settings.batch)
+        self.settings, self.batch = settings, scalar(settings.batch)
         self.seed = derive(setting.seed, "ppo")
         self.accelerator = make_accelerator(setting.precision)
         self.device = Device.open(setting.precision)
@@ -233,7 +241,11 @@ class PPOWork(PPOStage):
         return Done(end - start, figures["tokens"], self.rows, phases, figures)
 
 
-def work_of(settings: SFT | Reward | PPO, setting: Setting) -> Work:
+def work_of(settings: SFTSettings | RewardSettings | PPOSettings, setting: Setting) -> Work:
     """A stage set up with random weights, by the class of its settings."""
-    kinds: dict[type, Callable[..., Work]] = {SFT: SFTWork, Reward: RewardWork, PPO: PPOWork}
+    kinds: dict[type, Callable[..., Work]] = {
+        SFTSettings: SFTWork,
+        RewardSettings: RewardWork,
+        PPOSettings: PPOWork,
+    }
     return kinds[type(settings)](settings, setting)

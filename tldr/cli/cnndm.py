@@ -41,9 +41,9 @@ def cnndm_command(
     ] = "stop",
 ) -> None:
     """Clean CNN/DM articles as the paper did, for a study's data.cnndm."""
-    from tldr.data.cnndm import SUBSETS, in_subset, iter_articles
-    from tldr.data.tokenizer import load_tokenizer
+    from tldr.queries.tokenizer import load_tokenizer
     from tldr.records import ReadReport, write_records
+    from tldr.sources.cnndm import SUBSETS, in_subset, iter_articles
 
     wanted = SUBSETS.get(subset)
     counter = load_tokenizer(tokenizer) if wanted else None
@@ -69,9 +69,9 @@ def summeval_command(
     out: Out,
 ) -> None:
     """Turn SummEval's expert scores into ratings on the paper's axes, for evaluate --ratings."""
-    from tldr.data.hub.layout import iter_rows, parse_fields
-    from tldr.data.summeval import SummEvalRow
     from tldr.records import ReadReport, make_records, write_records
+    from tldr.sources.hub.layout import iter_rows, parse_fields
+    from tldr.sources.summeval import SummEvalRow
 
     rows = make_records(
         iter_rows(source),

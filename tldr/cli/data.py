@@ -49,13 +49,13 @@ def filter_command(
 ) -> None:
     """Filter the raw dump as the paper did: PPO queries, SFT posts, and what each rule removed.
 
-    A stopped filter goes on where it was. The settings are those of tldr/data/filter_rules.py; the
+    A stopped filter goes on where it was. The settings are those of tldr/sources/filter_rules.py; the
     list `off` switches rules off.
     """
     from eval.funnel import funnel_figure
     from eval.style import save
-    from tldr.data import filter as filtering
-    from tldr.data.filter_rules import FilterOptions
+    from tldr.sources import filter as filtering
+    from tldr.sources.filter_rules import FilterOptions
 
     options = read_settings(FilterOptions, {}, overrides, where="--set")
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
@@ -81,7 +81,7 @@ def fake_dump_command(
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
     """Write a made-up raw dump, with rule-breakers planted, to try the filter on."""
-    from tldr.data.fake_dump import write_fake_dump
+    from tldr.sources.fake_dump import write_fake_dump
 
     for fate, count in sorted(write_fake_dump(out, rows, seed).items()):
         typer.echo(f"{fate}: {count:,}")
@@ -98,9 +98,9 @@ def split_command(
     on_error: OnError = "stop",
 ) -> None:
     """Split posts into sft, valid1 and valid2 by a hash of their ids: more posts move none of them."""
-    from tldr.data.sources import load_comparisons, load_posts, post_keys
-    from tldr.data.split import split_posts
+    from tldr.inputs.posts import load_comparisons, load_posts, post_keys
     from tldr.records import ReadReport, write_records
+    from tldr.sources.split import split_posts
 
     report, *labels = (ReadReport(path) for path in (posts, *(apart or ())))
     keys = post_keys(

@@ -103,8 +103,8 @@ def judge(
 def _local(kind: str, model: str) -> Judge:
     """A judge that runs here; torch is loaded for it."""
     from eval.judge.scored import ScoreJudge
-    from tldr.config import Lengths
-    from tldr.stages.judging import embedding_scores, reward_scores
+    from tldr.settings.models import Lengths
+    from tldr.stages.shared.judging import embedding_scores, reward_scores
     from tldr.study.folder import RUN, RunFile
 
     place = Path(model)

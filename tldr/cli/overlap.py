@@ -17,7 +17,7 @@ from tldr.cli.evaluate import OnError, tell_bad_lines
 from tldr.errors import LabError, UsageError
 
 if TYPE_CHECKING:
-    from tldr.data.leakage import Collected, Overlap
+    from tldr.inputs.leakage import Collected, Overlap
 
 
 def overlap_command(
@@ -39,9 +39,9 @@ def overlap_command(
     """Count the posts that sets share, by id, by body, and by either; fail where it is a leak.
 
     Sets named as a study's (sft, ppo, valid1, valid2, labels/train, labels/valid1, labels/valid2) are
-    held to the rules of tldr/data/leakage.py, others to --refuse.
+    held to the rules of tldr/inputs/leakage.py, others to --refuse.
     """
-    from tldr.data import leakage
+    from tldr.inputs import leakage
 
     found = leakage.Collected()
     for place in places:
@@ -72,13 +72,15 @@ def overlap_command(
 
 
 def _collect(place: str, into: Collected, on_error: OnError) -> None:
-    from tldr.config import FileData
-    from tldr.data import leakage
+    from tldr.inputs import leakage
+    from tldr.sources.place import records_at
+    from tldr.stages.data.overlap import collect_study
+    from tldr.stages.data.settings import FileData
     from tldr.study.load import load_study
 
     name, equals, file = place.partition("=")
     if equals:
-        leakage.read_set(name, file, into, on_error)
+        leakage.read_set(name, file, into, on_error, records_at)
     elif Path(place).is_dir():
         leakage.collect_folder(Path(place), into, on_error)
     elif place.endswith((".yaml", ".yml")):
@@ -89,7 +91,7 @@ def _collect(place: str, into: Collected, on_error: OnError) -> None:
                 where=place,
                 remedy="name the folder of its data run (runs/STUDY/data-...)",
             )
-        leakage.collect_study(data, into)
+        collect_study(data, into)
     else:
         raise UsageError("neither NAME=FILE, a folder nor a study file", where=place, remedy="check the path")
 

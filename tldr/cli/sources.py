@@ -23,8 +23,8 @@ def add_source_commands(app: typer.Typer) -> None:
 
 def sources_command() -> None:
     """List the known sets: what their rows become, their splits and sizes, what to know of them."""
-    from tldr.data.hub.catalog import CATALOG
-    from tldr.data.hub.layout import split_name
+    from tldr.sources.hub.catalog import CATALOG
+    from tldr.sources.hub.layout import split_name
 
     console = Console(highlight=False)
     for known in CATALOG.values():
@@ -65,8 +65,8 @@ def fetch_command(
     What was cut goes on where it was. Files are checked by sha256, rows against the known sizes;
     OUT/manifest.json says what was got.
     """
-    from tldr.data.hub.fetch import fetch
-    from tldr.data.hub.load import open_source
+    from tldr.sources.hub.fetch import fetch
+    from tldr.sources.hub.load import open_source
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())

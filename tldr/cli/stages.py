@@ -16,8 +16,9 @@ from pydantic import create_model
 
 from tldr.cli.study import Overrides
 from tldr.cli.telling import told
-from tldr.config import Lengths, ModelSpec, Precision, Settings
 from tldr.errors import UsageError
+from tldr.settings.base import Precision, Settings
+from tldr.settings.models import Lengths, ModelSpec
 from tldr.study.folder import DONE, RUN, RunFile, done_digest, execute
 from tldr.study.hashes import FileHashes, code_version
 from tldr.study.load import read_settings

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from tldr.cli.telling import told
-from tldr.config import Study
 from tldr.errors import UsageError
 from tldr.study.display import Display, clock
 from tldr.study.graph import Run, expand, needed_for
@@ -20,6 +19,7 @@ from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
 from tldr.study.load import load_study
 from tldr.study.runner import Runner, default_jobs
+from tldr.study.settings import Study
 from tldr.study.status import Status, removable, remove, study_status, write_listing
 
 study_app = typer.Typer(help="Run a study, see how far it is, remove what is stale.", no_args_is_help=True)

@@ -8,11 +8,11 @@ from functools import cache
 from math import log
 from pathlib import Path
 
-from tldr.data.leakage import POSTS, Collected, Overlap, collect_folder, overlaps
-from tldr.data.sources import load_comparisons
 from tldr.doctor.findings import Sight, check
 from tldr.doctor.folders import Examined
 from tldr.doctor.limits import PROMPTS_DIFFER, REFERENCES_CUT, REPEATED_LABELS
+from tldr.inputs.leakage import POSTS, Collected, Overlap, collect_folder, overlaps
+from tldr.inputs.posts import load_comparisons
 from tldr.records import Post, Ranking, iter_records, read_records
 
 
@@ -23,7 +23,7 @@ from tldr.records import Post, Ranking, iter_records, read_records
     remedy="Split by post (`tldr-lab data split`), and see `tldr-lab data overlap` for the posts.",
 )
 def leakage(run: Examined) -> Iterator[Sight]:
-    """Sets that may share no post do not (`tldr.data.leakage`); labels of data that leak are not to blame."""
+    """Sets that may share no post share none (`tldr.inputs.leakage`); labels take no blame for their data."""
     data = run.parents.get("data")
     if data is None or not _leaks(data.folder):
         for pair in _leaks(run.folder, data.folder if data else None):
@@ -127,8 +127,8 @@ def rankings(path: Path) -> list[Ranking]:
 @cache
 def references(data: Path, name: str) -> list[list[int]]:
     """The references of a post file in tokens of the study, EOS included and none cut."""
-    from tldr.data.formats import encode_responses  # transformers: only when tokens are asked for
-    from tldr.data.tokenizer import load_tokenizer
+    from tldr.queries.formats import encode_responses  # transformers: only when tokens are asked for
+    from tldr.queries.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(data / "tokenizer")
     posts = read_records(data / f"{name}.jsonl", Post)

@@ -114,9 +114,9 @@ def length_rule(run: Examined) -> Iterator[Sight]:
 def random_init(run: Examined) -> Iterator[Sight]:
     """The accuracy on valid1 is above that before training, whichever way round a random head orders."""
     from tldr.models.reward import reward_from_policy
-    from tldr.stages.common import Device, checkpoint_folder, moved, open_tokenizer, pad_id
-    from tldr.stages.reward import accuracy, encode_rankings
-    from tldr.stages.scoring import Scorer
+    from tldr.stages.reward.stage import accuracy, encode_rankings
+    from tldr.stages.shared.common import Device, checkpoint_folder, moved, open_tokenizer, pad_id
+    from tldr.stages.shared.scoring import Scorer
 
     labels, found = _labels(run), _accuracy(run)
     if labels is None or found is None:

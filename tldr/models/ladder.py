@@ -21,10 +21,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from tldr.config import ModelSpec
 from tldr.errors import CheckpointError, UsageError
 from tldr.models.attention import BLOCKED
 from tldr.models.mimetic import mimetic_
+from tldr.settings.models import ModelSpec
 
 ARCHITECTURES = ("gpt_neox", "gpt2", "opt", "llama")
 """Bodies whose packed forward is tested equal to their plain one; others are refused."""

@@ -15,9 +15,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from tldr.config import Lora
-from tldr.config.extras import need
 from tldr.errors import UsageError
+from tldr.settings.extras import need
+from tldr.settings.training import Lora
 
 
 def add_lora(model: PreTrainedModel, settings: Lora | None, seed: int) -> None:

@@ -44,7 +44,7 @@ def reward_from_policy(
     if pad is None or pad in eos_ids(policy.config):
         raise UsageError(
             f"a reward model needs a pad token that is not the EOS, not {pad}",
-            remedy="take the tokenizer from tldr.data.tokenizer.load_tokenizer and pass its pad id",
+            remedy="take the tokenizer from tldr.queries.tokenizer.load_tokenizer and pass its pad id",
         )
     config = copy.deepcopy(policy.config)
     config.num_labels = 1

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from tldr.config import ModelSpec, Study, ToyData
 from tldr.plan.flops import Row
 from tldr.plan.hardware import Assumed
 from tldr.plan.models import model_config
 from tldr.plan.steps import Shape
-from tldr.stages.labels import SELECTION
+from tldr.settings.models import ModelSpec
+from tldr.stages.labels.stage import SELECTION
+from tldr.study.settings import Study
+from tldr.toy.settings import ToyData
 
 
 @dataclass(frozen=True)

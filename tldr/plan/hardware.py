@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from tldr.config import Settings
-from tldr.config.base import Positive, Unit
 from tldr.errors import UsageError
+from tldr.settings.base import Positive, Settings, Unit
 from tldr.study.load import nearest, read_settings
 from tldr.study.strict_yaml import read_yaml
 

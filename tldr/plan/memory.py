@@ -16,7 +16,7 @@ from tldr.models.ladder import choose_attention
 from tldr.plan.hardware import GIB, Assumed
 from tldr.plan.live import Peak
 from tldr.plan.steps import Forward, Growth, Kind, Shape, growth
-from tldr.stages.rollout import SAMPLED
+from tldr.stages.ppo.rollout import SAMPLED
 
 Placement = Literal["single", "ddp", "fsdp2", "zero2"]
 SHARDED = ("fsdp2", "zero2")

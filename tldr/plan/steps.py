@@ -17,7 +17,6 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer
 
-from tldr.config import Lora
 from tldr.models.cache import cache_width, preallocated_cache, rows_of
 from tldr.models.generate import pick
 from tldr.models.lora import adapter_parameters
@@ -31,9 +30,10 @@ from tldr.models.packed import (
 )
 from tldr.models.tail import last_layer_from, spared_entries
 from tldr.plan.live import Part, Peak, Step, along, highest, peaks_of_depth
-from tldr.stages.common import as_model
-from tldr.stages.pretrain import TextBatch, language_loss
-from tldr.stages.reward import freeze_lowest
+from tldr.settings.training import Lora
+from tldr.stages.pretrain.stage import TextBatch, language_loss
+from tldr.stages.reward.stage import freeze_lowest
+from tldr.stages.shared.common import as_model
 from tldr.train.stepper import recompute_layers
 
 Use = Literal["sample", "score", "judge"]

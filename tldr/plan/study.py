@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast, get_args
 
-from tldr.config import PPO, Study
-from tldr.config import Training as TrainingSettings
 from tldr.errors import UsageError
 from tldr.plan.counts import Counts
 from tldr.plan.flops import Cost
@@ -21,9 +19,12 @@ from tldr.plan.jobs import Job, Trained
 from tldr.plan.memory import Memory, Options, Placement, Training
 from tldr.plan.trained import trained
 from tldr.plan.used import used
+from tldr.settings.training import Training as TrainingSettings
+from tldr.stages.ppo.settings import PPOSettings
 from tldr.study.graph import Run, expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import nearest
+from tldr.study.settings import Study
 
 
 class Names(FileHashes):
@@ -218,7 +219,7 @@ class Planner:
         options = replace(
             options, processes=self.machine.gpus, placement=placement, checkpointing=checkpointing
         )
-        if not isinstance(settings, PPO):
+        if not isinstance(settings, PPOSettings):
             return options
         in_bf16 = settings.frozen_dtype == "bf16"
         return replace(options, frozen_bf16=in_bf16, frozen_place=settings.frozen_place)

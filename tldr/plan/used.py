@@ -10,18 +10,23 @@ from dataclasses import dataclass
 from itertools import product
 from math import factorial
 
-from tldr.config import PPO, BestOfN, Evaluation, FileData, Labels, Pairs
 from tldr.plan.counts import Counts
 from tldr.plan.flops import Row
 from tldr.plan.steps import Shape, Use
 from tldr.plan.uses import Model, Portion, Used
-from tldr.stages.queries import NEWS
-from tldr.stages.sample import plan as ways
+from tldr.stages.best_of_n.settings import BestOfNSettings
+from tldr.stages.data.settings import FileData
+from tldr.stages.labels.settings import LabelsSettings
+from tldr.stages.pairs.settings import PairsSettings
+from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.sample.stage import plan as ways
+from tldr.stages.shared.reporting import NEWS
+from tldr.stages.shared.settings import EvaluationSettings
 from tldr.study.graph import Run
 from tldr.toy.edits import EDITS
 
 PROBED = 13
-"""Different texts of a post's ten probes (`tldr.data.probes`), where the post allows them all."""
+"""Different texts of a post's ten probes (`tldr.stages.pairs.probes`), where the post allows them all."""
 
 
 def used(run: Run, counts: Counts) -> Used | None:
@@ -64,7 +69,7 @@ class _Asked:
         every = self.counts.posts(self.run.dataset or "valid2")
         return every if posts is None else min(posts, every)
 
-    def asked_of(self, settings: Evaluation, options: int) -> Portion:
+    def asked_of(self, settings: EvaluationSettings, options: int) -> Portion:
         """The posts as the run's own policy reads them: behind examples, where it is asked zero-shot."""
         portion = self.portion(self.reported(settings.posts), options)
         if self.run.dataset == NEWS:
@@ -86,7 +91,7 @@ class _Asked:
 
 def _sample(asked: _Asked) -> Iterator[Model]:
     settings = asked.run.settings
-    assert isinstance(settings, Evaluation)
+    assert isinstance(settings, EvaluationSettings)
     portion = asked.asked_of(settings, 1)
     every = [portion] * len(ways(settings, asked.run.method))
     yield asked.model("sample", "policy", *every)
@@ -94,11 +99,11 @@ def _sample(asked: _Asked) -> Iterator[Model]:
 
 def _score(asked: _Asked) -> Iterator[Model]:
     settings, parents = asked.run.settings, asked.run.parents
-    assert isinstance(settings, Evaluation)
+    assert isinstance(settings, EvaluationSettings)
     sampled = parents["samples"].runs[0]
     drawn = sampled.settings
-    assert isinstance(drawn, Evaluation | BestOfN)
-    options = len(drawn.scorers if isinstance(drawn, BestOfN) else ways(drawn, sampled.method))
+    assert isinstance(drawn, EvaluationSettings | BestOfNSettings)
+    options = len(drawn.scorers if isinstance(drawn, BestOfNSettings) else ways(drawn, sampled.method))
     settings = settings.model_copy(update={"posts": drawn.posts})
     plain = asked.asked_of(settings.model_copy(update={"zero_shot": None}), options)
     yield asked.model("score", "policy", asked.asked_of(settings, options))
@@ -107,17 +112,17 @@ def _score(asked: _Asked) -> Iterator[Model]:
     judged = asked.portion(plain.queries, options + 1, window)
     yield asked.model("judge", "reward", judged)
     trained = parents["ppo"].runs[0].settings if "ppo" in parents else None
-    if isinstance(trained, PPO) and _keeps_value(trained):
+    if isinstance(trained, PPOSettings) and _keeps_value(trained):
         yield asked.model("judge", "ppo", plain)
 
 
-def _keeps_value(settings: PPO) -> bool:
+def _keeps_value(settings: PPOSettings) -> bool:
     return settings.algorithm == "ppo" and settings.value_network == "separate" and settings.save_value
 
 
 def _best_of_n(asked: _Asked) -> Iterator[Model]:
     settings = asked.run.settings
-    assert isinstance(settings, BestOfN)
+    assert isinstance(settings, BestOfNSettings)
     portion = asked.portion(asked.reported(settings.posts), settings.n)
     policy = asked.model("sample", "policy", portion)
     yield policy
@@ -127,7 +132,7 @@ def _best_of_n(asked: _Asked) -> Iterator[Model]:
 
 def _labels(asked: _Asked) -> Iterator[Model]:
     settings, policies = asked.run.settings, asked.inputs("policy-")
-    assert isinstance(settings, Labels)
+    assert isinstance(settings, LabelsSettings)
     questions = settings.pairs + settings.valid_pairs
     shares = policy_slots(settings)
     for name in policies:  # none where labels are given
@@ -135,7 +140,7 @@ def _labels(asked: _Asked) -> Iterator[Model]:
         yield asked.model("sample", name, *(asked.portion(shares[n] * each, n) for n in sorted(shares) if n))
 
 
-def policy_slots(settings: Labels) -> dict[int, float]:
+def policy_slots(settings: LabelsSettings) -> dict[int, float]:
     """How many of a question's summaries the policy writes -> share of the questions.
 
     A slot is the reference's, a writer's or the policy's by their shares; of several references all but one
@@ -158,7 +163,7 @@ def policy_slots(settings: Labels) -> dict[int, float]:
 
 def _pairs(asked: _Asked) -> Iterator[Model]:
     settings, study = asked.run.settings, asked.counts.study
-    assert isinstance(settings, Pairs)
+    assert isinstance(settings, PairsSettings)
     every, policies = asked.counts.posts("valid2"), asked.inputs("policy-")
     probed = min(settings.posts, every)
     toy = not isinstance(study.data, FileData)

@@ -22,11 +22,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tldr.config import Lengths, ModelSpec, Precision, Settings
-from tldr.config.extras import check_extras
 from tldr.errors import LabError, UsageError
 from tldr.records import write_json
-from tldr.stages.context import RunContext
+from tldr.settings.base import Precision, Settings
+from tldr.settings.extras import check_extras
+from tldr.settings.models import Lengths, ModelSpec
+from tldr.stages.shared.context import RunContext
 from tldr.study.environment import STATUS, environment, peak_bytes, proc
 from tldr.study.hashes import code_version
 from tldr.study.registry import STAGES
@@ -39,7 +40,7 @@ NOT_OUTPUTS = frozenset(
 """What stands in a run's folder beside the files that others read."""
 DISK_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 TOKENS = ".tokens"
-"""Beside the runs of a study: texts that they have in common, encoded once (`tldr.data.tokenized`)."""
+"""Beside the runs of a study: texts that they have in common, encoded once (`tldr.queries.tokenized`)."""
 
 
 class Busy(LabError):
@@ -154,7 +155,7 @@ def execute(folder: Path) -> None:
                 stage = STAGES[run.stage].load()
                 held = proc(STATUS, "VmRSS")  # by the libraries
                 write_json(folder / ENVIRONMENT, {**environment(), "seconds": before.get("seconds", 0.0)})
-                from tldr.data.tokenized import keep_tokens  # it needs what the stage has loaded by now
+                from tldr.queries.tokenized import keep_tokens  # it needs what the stage has loaded by now
 
                 with keep_tokens(folder.parent / TOKENS if run.study else None):
                     stage(ctx)
@@ -169,7 +170,7 @@ def execute(folder: Path) -> None:
 
 def _take_part(run: RunFile, folder: Path) -> None:
     """The stage as a process that is not the first: it computes and writes nothing."""
-    from tldr.data.tokenized import keep_tokens
+    from tldr.queries.tokenized import keep_tokens
 
     with _failure_noted(folder), _termination(), keep_tokens(folder.parent / TOKENS if run.study else None):
         STAGES[run.stage].load()(run.context(folder))

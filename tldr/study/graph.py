@@ -20,23 +20,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from tldr.config import (
-    PPO,
-    BestOfNVariant,
-    DataStage,
-    Evaluation,
-    FileData,
-    ModelSpec,
-    PPOVariant,
-    Reward,
-    RewardVariant,
-    Settings,
-    Study,
-)
 from tldr.errors import UsageError
+from tldr.settings.base import Settings
+from tldr.settings.models import ModelSpec
+from tldr.stages.data.settings import DataSettings, FileData
+from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.reward.settings import RewardSettings
+from tldr.stages.shared.settings import EvaluationSettings
 from tldr.study.hashes import FileHashes, code_version, sha256
 from tldr.study.load import nearest
 from tldr.study.registry import STAGES
+from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Study
 
 Tags = dict[str, str | int | float | bool]
 
@@ -117,7 +111,7 @@ def expand(study: Study, files: FileHashes) -> list[Run]:
         UsageError: such a file is missing.
     """
     graph = _Graph(study, files)
-    data = graph.add(Run("data", DataStage(data=study.data, tokenizer=study.tokenizer)))
+    data = graph.add(Run("data", DataSettings(data=study.data, tokenizer=study.tokenizer)))
     for seed in study.seeds:
         graph.add_seed(seed, data)
     return list(graph.runs.values())
@@ -198,7 +192,7 @@ class _Graph:
     def _settings(self, settings: Settings) -> dict[str, Any]:
         """Settings as JSON; a file counts by what is in it, not by where it lies."""
         values = settings.model_dump(mode="json")
-        if isinstance(settings, DataStage):
+        if isinstance(settings, DataSettings):
             if isinstance(settings.data, FileData):
                 no_path = ("kind", "on_error")
                 paths = {name: v for name, v in values["data"].items() if v and name not in no_path}
@@ -217,7 +211,7 @@ class _Graph:
             for size in sizes
         }
         # How many rounds follow does not matter to a run, so it is no part of its settings.
-        ppo = self.study.ppo.model_copy(update={"rounds": PPO.model_fields["rounds"].default})
+        ppo = self.study.ppo.model_copy(update={"rounds": PPOSettings.model_fields["rounds"].default})
         policies, labels, reward = sft, dict[str, Source](), dict[str, Source]()
         for number in range(1, self.study.ppo.rounds + 1):
             name = "labels" if number == 1 else f"labels-{number}"
@@ -265,7 +259,9 @@ class _Graph:
 
     def _reward(self, number: int, size: str, seed: int, parents: Parents) -> Source:
         """The reward models of a size, all on the same labels; who uses them takes the best."""
-        settings = self.study.reward.model_copy(update={"seeds": Reward.model_fields["seeds"].default})
+        settings = self.study.reward.model_copy(
+            update={"seeds": RewardSettings.model_fields["seeds"].default}
+        )
         run = self._run("reward", settings, size, seed, parents)
         runs: list[Run] = []
         for index in range(self.study.reward.seeds):
@@ -285,10 +281,10 @@ class _Graph:
             run = self._best_of_n(made, size, self.study.best_of_n)
             self._score(made, size, "best_of_n", self.add(run), made.models[size]["sft"])
 
-    def _evaluation(self, method: str, temperatures: list[float] | None = None) -> Evaluation:
+    def _evaluation(self, method: str, temperatures: list[float] | None = None) -> EvaluationSettings:
         """What of the evaluation's settings matters to a run: the bootstrap's draws do to the report only,
         zero-shot examples to the pretrained policies."""
-        changes: dict[str, Any] = {"bootstrap": Evaluation.model_fields["bootstrap"].default}
+        changes: dict[str, Any] = {"bootstrap": EvaluationSettings.model_fields["bootstrap"].default}
         if method != "pretrained":
             changes["zero_shot"] = None
         if temperatures is not None:
@@ -342,7 +338,7 @@ class _Graph:
         for name, variant in self.study.variants.items():
             if not isinstance(variant, RewardVariant):
                 continue
-            settings = variant.set.model_copy(update={"seeds": Reward.model_fields["seeds"].default})
+            settings = variant.set.model_copy(update={"seeds": RewardSettings.model_fields["seeds"].default})
             for size in variant.sizes or self.study.ladder:
                 parents = {"policy": made.models[size]["sft"], "labels": made.labels["labels"]}
                 run = self._run("reward", settings, size, made.seed, parents | {"data": made.data})

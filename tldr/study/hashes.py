@@ -16,7 +16,7 @@ from tldr.errors import UsageError
 from tldr.records import write_json
 
 PACKAGE = Path(tldr.__file__).parent
-OUTSIDE = frozenset({"tldr.config", "tldr.errors"})
+OUTSIDE = frozenset({"tldr.settings", "tldr.errors"})
 """Modules not part of a code version: their effect is in the settings, or in messages only."""
 
 
@@ -67,7 +67,7 @@ class FileHashes:
         Raises:
             UsageError: there is no such file, source or split, or it cannot be had.
         """
-        from tldr.data.hub.place import identity_at  # here, as it brings transformers
+        from tldr.sources.place import identity_at  # here, as it brings transformers
 
         return identity_at(name, self.file)
 
@@ -102,7 +102,7 @@ def code_version(module: str, package: Path = PACKAGE) -> str:
     Comments, docstrings and layout do not count; an import inside a function does.
 
     Args:
-        module: dotted name, ``tldr.stages.sft``.
+        module: dotted name, ``tldr.stages.sft.stage``.
         package: folder of the top-level package.
 
     Raises:

@@ -14,8 +14,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tldr.config import Settings, Study
 from tldr.errors import UsageError
+from tldr.settings.base import Settings
+from tldr.study.settings import Study
 from tldr.study.strict_yaml import line_of, parse_yaml, read_yaml
 
 S = TypeVar("S", bound=Settings)

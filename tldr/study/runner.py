@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tldr.config import ModelSpec, Study
-from tldr.config.extras import check_extras
 from tldr.errors import LabError
+from tldr.settings.extras import check_extras
+from tldr.settings.models import ModelSpec
 from tldr.study.display import Display, clock, headline
 from tldr.study.environment import cores
 from tldr.study.folder import LOG, RUN, Busy, ParentRun, RunFile, done_digest, last_error, locked, read_note
@@ -28,6 +28,7 @@ from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
 from tldr.study.nursery import Forked, Nursery
 from tldr.study.registry import STAGES
+from tldr.study.settings import Study
 from tldr.study.status import status_of
 
 POLL = 0.2

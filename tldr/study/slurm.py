@@ -19,8 +19,8 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import _make_sbatch_string
 
-from tldr.config import Settings
 from tldr.errors import LabError, UsageError
+from tldr.settings.base import Settings
 from tldr.study.load import Places, nearest, read_settings
 from tldr.study.registry import STAGES
 from tldr.study.strict_yaml import read_yaml

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tldr.config import Study
 from tldr.errors import LabError, UsageError
 from tldr.records import write_json
 from tldr.study.folder import (
@@ -27,6 +26,7 @@ from tldr.study.folder import (
 from tldr.study.graph import Run
 from tldr.study.hashes import FileHashes
 from tldr.study.load import resolved
+from tldr.study.settings import Study
 
 State = Literal["done", "running", "failed", "stale", "waiting"]
 

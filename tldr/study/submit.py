@@ -19,7 +19,6 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tldr.config import Study
 from tldr.errors import UsageError
 from tldr.records import write_json
 from tldr.study.folder import Busy, last_error, read_note
@@ -27,6 +26,7 @@ from tldr.study.graph import Run
 from tldr.study.hashes import FileHashes, sha256
 from tldr.study.launch import Launch
 from tldr.study.registry import STAGES
+from tldr.study.settings import Study
 from tldr.study.slurm import Batch, Needs, Resources, need_slurm, queued
 from tldr.study.status import status_of
 

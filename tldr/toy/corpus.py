@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from tldr.data.formats import format_query
+from tldr.queries.formats import format_query
 from tldr.records import Post
 from tldr.toy import phrases
 from tldr.toy.world import Facts, facts_of

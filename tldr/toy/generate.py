@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tldr.config import ToyData
 from tldr.records import Post, Record, write_json, write_records
 from tldr.toy import authors, corpus, labelers, world, writers
 from tldr.toy.labelers import Candidate, Split
+from tldr.toy.settings import ToyData
 
 COMPARISONS, VALID_COMPARISONS, RANKINGS, RATINGS = 2000, 500, 300, 300
 """Labels on scripted summaries (the study's own pool, with policy samples, is the label stage's)."""

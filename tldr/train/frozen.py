@@ -16,7 +16,7 @@ from tldr.train.stepper import Stepper
 
 
 class Frozen:
-    """A frozen model at its place; `tldr.config.PPO.frozen_place` says what the places are.
+    """A frozen model at its place; `PPOSettings.frozen_place` says what the places are.
 
     Args:
         model: whole, on any device.

@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tldr.config import Training
 from tldr.errors import CheckpointError, NonFiniteError
+from tldr.settings.training import Training
 from tldr.train.checkpoint import State, load_state, save_state
 from tldr.train.metrics import MetricsLog, Progress, Row
 from tldr.train.precision import peak_flops

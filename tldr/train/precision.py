@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import torch
 
-from tldr.config import Precision
 from tldr.errors import UsageError
+from tldr.settings.base import Precision
 
 Resolved = Literal["fp32", "bf16"]
 """Weights and optimizer are float32 in both; bf16 is autocast."""

@@ -24,8 +24,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
-from tldr.config import Precision
 from tldr.errors import UsageError
+from tldr.settings.base import Precision
 from tldr.train.checkpoint import gather
 from tldr.train.precision import Resolved, prepare_cpu, prepare_cuda, resolve_precision
 

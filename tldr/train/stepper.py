@@ -18,11 +18,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tldr.config import Optimizer, Training
-from tldr.config.extras import need
 from tldr.errors import NonFiniteError, UsageError
 from tldr.mathematics.schedule import lr_multiplier
 from tldr.models.lora import merge_lora
+from tldr.settings.extras import need
+from tldr.settings.training import Optimizer, Training
 from tldr.train.checkpoint import gather
 from tldr.train.metrics import Row
 from tldr.train.precision import Resolved, deterministic

@@ -1,1 +1,0 @@
-"""Texts and tokens: query formats, tokenizers, record files, the filter of the raw dump."""

@@ -1,0 +1,1 @@
+"""What a study is given: posts and labels read and checked, and the guard against leakage."""

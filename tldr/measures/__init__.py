@@ -1,0 +1,1 @@
+"""Measures without torch that training and evaluation share."""

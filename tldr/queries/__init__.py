@@ -1,0 +1,1 @@
+"""What models see: formats, tokenizers, tokens kept on disk."""

@@ -1,0 +1,151 @@
+"""Tokenizers: a byte-level BPE trained on the study's corpus, or any folder or hub name.
+
+The pad is always a token of its own. Where a pretrained tokenizer lacks one, ``<|pad|>`` is added
+past the end of the model's embedding, which is **not** resized: pads are masked everywhere and
+replaced by another id before each forward pass, so the extra id is never looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from tldr.errors import UsageError
+from tldr.queries.formats import encode_responses
+
+EOS = "<|endoftext|>"
+PAD = "<|pad|>"
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE with GPT-2's pre-tokenization; the same texts give the same tokenizer.
+
+    Args:
+        vocab_size: at least 258: 256 bytes, EOS and pad. Small corpora may yield fewer tokens.
+
+    Returns:
+        a tokenizer whose `save_pretrained` folder loads with plain ``AutoTokenizer``; it pads on the left.
+
+    Raises:
+        UsageError: no texts, or a vocabulary too small for the bytes.
+    """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    least = len(alphabet) + 2
+    if vocab_size < least:
+        raise UsageError(
+            f"a vocabulary of {vocab_size} cannot hold 256 bytes, EOS and pad",
+            where="tokenizer.vocab_size",
+            remedy=f"use at least {least}",
+        )
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    seen = 0
+
+    def counted() -> Iterable[str]:
+        nonlocal seen
+        for text in texts:
+            seen += bool(text)
+            yield text
+
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[EOS, PAD],
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
+    )
+    backend.train_from_iterator(counted(), trainer)
+    if not seen:
+        raise UsageError(
+            "no text to train the tokenizer on", where="corpus", remedy="give it a non-empty corpus"
+        )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend,
+        eos_token=EOS,
+        pad_token=PAD,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def load_tokenizer(path_or_name: str | Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a local folder (checkpoint, or vocab.json + merges.txt) or by hub name.
+
+    Returns:
+        a tokenizer with an EOS and a pad that is not it; it pads on the left.
+
+    Raises:
+        UsageError: nothing found, not readable as a tokenizer, or no EOS.
+    """
+    place = str(path_or_name)
+    tokenizer = _load(place)
+    if tokenizer.eos_token_id is None:
+        raise UsageError(
+            "the tokenizer has no EOS token, so no response could ever end",
+            where=place,
+            remedy='set "eos_token" in its tokenizer_config.json',
+        )
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD})
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def _load(place: str) -> PreTrainedTokenizerBase:
+    folder = Path(place)
+    if not folder.is_dir() and (folder.is_absolute() or place.startswith(".") or place.count("/") > 1):
+        raise UsageError("no such tokenizer folder", where=place, remedy="check the path")
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    try:
+        if {"vocab.json", "merges.txt"} <= names and not names & {"tokenizer.json", "tokenizer_config.json"}:
+            tokenizer: PreTrainedTokenizerBase = GPT2Tokenizer.from_pretrained(place)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        if folder.is_dir():
+            raise UsageError(
+                f"this folder holds no tokenizer that transformers can load: {reason}",
+                where=place,
+                remedy="it needs tokenizer.json, or vocab.json and merges.txt",
+            ) from error
+        raise UsageError(
+            f"no such local folder, and the model hub did not give it: {reason}",
+            where=place,
+            remedy="pass a local folder; if HF_HUB_OFFLINE is set, unset it to download, "
+            "or set it to 1 to use only what is cached",
+        ) from error
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class WindowReport:
+    """Tokens that references need in one tokenizer, leading space and EOS included."""
+
+    texts: int
+    mean: float
+    p99: float
+    largest: int
+    """The smallest response window that cuts none of them."""
+
+
+def window_report(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> WindowReport:
+    """What the paper's window of 24-48 GPT-2 tokens becomes in another tokenizer (N+: 53 in Pythia's).
+
+    Args:
+        texts: the references that passed the window.
+
+    Raises:
+        UsageError: no texts.
+    """
+    if not texts:
+        raise UsageError("no references to measure", remedy="give at least one text")
+    lengths = np.array([len(ids) for ids in encode_responses(tokenizer, texts, max_tokens=1 << 30)])
+    return WindowReport(
+        len(texts), float(lengths.mean()), float(np.percentile(lengths, 99)), int(lengths.max())
+    )

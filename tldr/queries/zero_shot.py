@@ -1,0 +1,68 @@
+"""The paper's zero-shot baseline: posts with good summaries packed left of the query (P 3.2, Fig. 1).
+
+Source: openai/summarize-from-feedback `utils/experiment_helpers.py` (``tldr_zero_shot_task``: 13 posts
+chosen by hand, references of 24 to 47 tokens asserted) and `tasks.py` (the examples are the query's
+left padding, whose tail is kept). Those posts are not ours to hand on: SFT posts stand in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from tldr.errors import UsageError
+from tldr.queries.formats import (
+    TLDR_ZERO_SHOT,
+    Source,
+    encode_queries,
+    encode_texts,
+    example_context,
+    fill_left,
+    start_tokens,
+)
+from tldr.records import Post
+
+REFERENCE_TOKENS = range(24, 48)
+"""Lengths that an example's reference may have, in tokens without EOS and without its leading space."""
+
+
+def choose_examples(tokenizer: PreTrainedTokenizerBase, posts: Sequence[Post], count: int) -> list[Post]:
+    """The `count` posts with the smallest SHA-256 of their ids, of those with a reference of fit length.
+
+    A draw that neither the order of the file nor a seed changes, so that every run of a study sees the
+    same examples. Posts are drawn whatever their length: the shortest ones would let more examples
+    into the window, but show summaries about as long as what they summarize.
+
+    Raises:
+        UsageError: fewer than `count` posts have such a reference.
+    """
+    chosen: list[Post] = []
+    for post in sorted(posts, key=lambda post: hashlib.sha256(post.id.encode()).digest()):
+        if len(encode_texts(tokenizer, [(post.summary or "").strip()])[0]) in REFERENCE_TOKENS:
+            chosen.append(post)
+            if len(chosen) == count:
+                return chosen
+    raise UsageError(
+        f"{len(chosen)} SFT posts have a reference of {REFERENCE_TOKENS.start} to "
+        f"{REFERENCE_TOKENS.stop - 1} tokens, {count} in-context examples are asked for",
+        where="evaluation.zero_shot.examples",
+        remedy="ask for fewer, or give more SFT posts",
+    )
+
+
+def zero_shot_queries(
+    tokenizer: PreTrainedTokenizerBase, posts: Sequence[Source], examples: Sequence[Post], max_tokens: int
+) -> list[list[int]]:
+    """Queries in the paper's zero-shot format with the examples' tail before them.
+
+    A tokenizer's start token, where it has one, comes before the examples.
+
+    Returns:
+        token ids of each query, `max_tokens` of them unless the examples are shorter than the room.
+    """
+    start = start_tokens(tokenizer)
+    context = encode_texts(tokenizer, [example_context(examples, TLDR_ZERO_SHOT)])[0]
+    queries = encode_queries(tokenizer, posts, max_tokens, TLDR_ZERO_SHOT)
+    return [start + fill_left(query[len(start) :], context, max_tokens - len(start)) for query in queries]

@@ -1,0 +1,46 @@
+"""Settings of models and of the windows they read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt, model_validator
+
+from tldr.settings.base import Settings
+
+
+class ModelSpec(Settings):
+    """One rung of the ladder: a random init from a config, or a folder or hub name to load."""
+
+    path: str | None = None
+    """Local folder or hub name; when set, the fields below are not used."""
+    arch: Literal["gpt_neox", "gpt2", "opt", "llama"] = "gpt_neox"
+    d_model: PositiveInt = 64
+    layers: PositiveInt = 2
+    heads: PositiveInt = 4
+    context: PositiveInt = 256
+    init: Literal["default", "mimetic"] = "default"
+    """mimetic (Trockman & Kolter 2023): W_q = W_k and W_o ~ W_v^T, a copying prior for tiny models."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelSpec:
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads}")
+        return self
+
+
+class Lengths(Settings):
+    """Windows in tokens (P Table of formats): query 512, policy response 48, RM response 128."""
+
+    query: PositiveInt = 512
+    response: PositiveInt = 48
+    """Response length of the policy, EOS included."""
+    rm_response: PositiveInt = 128
+
+    @model_validator(mode="after")
+    def _rm_sees_all(self) -> Lengths:
+        if self.rm_response < self.response:
+            raise ValueError(
+                "rm_response is shorter than response: the RM could not read what the policy writes"
+            )
+        return self

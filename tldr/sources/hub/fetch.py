@@ -1,0 +1,199 @@
+"""A source written out as the project's records: fetched, checked against what is known of it, recorded."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tldr
+from tldr.errors import LabError, UsageError
+from tldr.records import OnError, Post, ReadReport, Record, write_json, write_records
+from tldr.sources.hub.convention import Convention, Tally, same_convention
+from tldr.sources.hub.convert import RawRow
+from tldr.sources.hub.download import sha256_of
+from tldr.sources.hub.load import Source
+
+MANIFEST = "manifest.json"
+EVERY = 10_000
+
+Counted = Callable[[str, int], None]
+"""Called with a split and how many of its rows are read so far."""
+
+
+@dataclass
+class SplitResult:
+    """What a split held.
+
+    Attributes:
+        rows: all of them, the bad ones included.
+        bad: where the bad ones lie, and what is wrong with them.
+        warnings: how it differs from what is known of it.
+    """
+
+    split: str
+    file: str
+    record: str
+    rows: int
+    bad: list[str]
+    convention: Convention
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Fetched:
+    """What was got, and all that must be told of it."""
+
+    splits: list[SplitResult]
+    warnings: list[str]
+
+
+def fetch(
+    source: Source,
+    wanted: str | None,
+    out: Path,
+    *,
+    on_error: OnError = "stop",
+    counted: Counted | None = None,
+) -> Fetched:
+    """Write ``<split>.jsonl`` for every split wanted, and ``manifest.json``.
+
+    Files are all here and checked before the first is read; a split's file appears when it is whole.
+    A manifest that is there already is added to, and vouches for the files that it names.
+
+    Args:
+        wanted: as of `Source.select`.
+        on_error: "stop" at the first bad row, or "skip" it: counted, and named in ``<split>.bad.txt``.
+
+    Raises:
+        UsageError: no such split; or `out` holds another source.
+        LabError: a file is not what it was when it was first fetched; or see `Source.local`.
+        RecordError: a bad row, with on_error "stop".
+    """
+    splits = source.select(wanted)
+    manifest = _previous(source, out)
+    inputs = {path: _input(source, path) for split in splits for path in source.splits[split]}
+    for path, found in inputs.items():
+        _check_same(path, found["sha256"], manifest["inputs"].get(path), out)
+    manifest["inputs"].update(inputs)
+    results = []
+    for split in splits:
+        result = _write(source, split, out, on_error, counted)
+        results.append(result)
+        manifest["splits"][split] = {
+            "file": result.file,
+            "record": result.record,
+            "rows": result.rows,
+            "bad": len(result.bad),
+            "sha256": sha256_of(out / result.file),
+            "revision": source.revision,
+            "on_error": on_error,
+            "white_space": result.convention.to_json(),
+            "warnings": result.warnings,
+        }
+    aside = [f"not read, as it holds no rows of a known form: {one}" for one in source.left_aside]
+    manifest["warnings"] = [*aside, *_mixed(results)]
+    write_json(out / MANIFEST, manifest)
+    return Fetched(results, [*(one for result in results for one in result.warnings), *manifest["warnings"]])
+
+
+def _mixed(results: Iterable[SplitResult]) -> list[str]:
+    """What speaks against using the splits together."""
+    try:
+        return same_convention({result.split: result.convention for result in results})
+    except UsageError as error:
+        return [error.what]
+
+
+def _previous(source: Source, out: Path) -> dict[str, Any]:
+    """The manifest to write to: what an earlier fetch of the same source left, or a new one."""
+    fresh: dict[str, Any] = {
+        "source": source.name,
+        "note": source.known.note if source.known else "a folder of one's own",
+        "origin": source.listing.origin if source.listing else str(source.folder),
+        "revision": source.revision,
+        "versions": {
+            "tldr-feedback": tldr.__version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("huggingface_hub", "pyarrow")},
+        },
+        "inputs": {},
+        "splits": {},
+    }
+    path = out / MANIFEST
+    if not path.exists():
+        return fresh
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        name, inputs, splits = old["source"], dict(old["inputs"]), dict(old["splits"])
+    except (ValueError, KeyError, TypeError):
+        name, inputs, splits = "something else", {}, {}
+    if name != source.name:
+        raise UsageError(
+            f"the folder holds {name}, not {source.name}", where=path, remedy="take another --out"
+        )
+    return {**fresh, "inputs": inputs, "splits": splits}
+
+
+def _input(source: Source, path: str) -> dict[str, Any]:
+    """A file's size, sha256 and address, once it is sure that it is the file that was announced."""
+    file = source.local(path)
+    remote = source.remote(path)
+    sha256 = sha256_of(file)
+    if remote is not None and remote.sha256 not in (None, sha256):
+        raise LabError(
+            f"the file on this disk has sha256 {sha256}, not {remote.sha256} as announced",
+            where=file,
+            remedy="it is damaged: remove it and run the command again",
+        )
+    return {"bytes": file.stat().st_size, "sha256": sha256, "url": remote.url if remote else None}
+
+
+def _check_same(path: str, sha256: str, before: Mapping[str, Any] | None, out: Path) -> None:
+    if before is not None and before.get("sha256") != sha256:
+        raise LabError(
+            f"{path} has changed: its sha256 is {sha256}, and was {before.get('sha256')} when it was fetched",
+            where=out / MANIFEST,
+            remedy="take another --out to keep both, or remove this folder to take the new one",
+        )
+
+
+def _write(source: Source, split: str, out: Path, on_error: OnError, counted: Counted | None) -> SplitResult:
+    report = ReadReport(source.folder)
+    tally, subreddits = Tally(), Counter[str]()
+    kind, titles = "", 0
+
+    def counting(records: Iterator[Record]) -> Iterator[Record]:
+        nonlocal kind, titles
+        for number, record in enumerate(records, start=1):
+            tally.add(record)
+            kind = kind or type(record).__name__
+            if isinstance(record, Post):
+                subreddits[record.subreddit] += 1
+            elif isinstance(record, RawRow):
+                titles += bool(record.title)
+            if counted and number % EVERY == 0:
+                counted(split, number)
+            yield record
+
+    file = write_records(
+        out / f"{split}.jsonl", counting(source.records(split, on_error=on_error, report=report))
+    )
+    if report.bad:
+        bad = out / f"{split}.bad.txt"
+        bad.write_text("".join(f"{line}\n" for line in report.bad), encoding="utf-8")
+    rows = report.good + len(report.bad)
+    result = SplitResult(split, str(file.relative_to(out)), kind, rows, report.bad, tally.convention())
+    if source.known is not None:
+        result.warnings += source.known.differences(split, rows, subreddits)
+    if kind == RawRow.__name__ and not titles:
+        result.warnings.append(
+            f"{split}: no row has a title, so `data filter` would count none as a top-level post; take the "
+            "corpus from its authors (zenodo 1168855)"
+        )
+    return result

@@ -1,0 +1,143 @@
+"""How the published folders are laid out: which files belong to which split, and their rows.
+
+::
+
+    comparisons/batch3.json, tldr_3_filtered/train.jsonl     OpenAI's files: the path without its suffix
+    data/train-00000-of-00002-<hash>.parquet                 the hub's: shards of one split
+    comparisons/train/0000.parquet                           the hub's converted Parquet
+    corpus-webis-tldr-17.zip                                 a dump, in any form that the filter reads
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tldr.errors import UsageError
+from tldr.sources.raw import read_chunks
+from tldr.strict_json import parse_object
+
+LINES = (".jsonl", ".json")
+PACKED = (".gz", ".bz2", ".zst")
+SUFFIXES = (".parquet", ".zip", *LINES, *(line + packed for line in LINES for packed in PACKED))
+
+BATCH_ROWS = 1_000
+CHUNK_BYTES = 1 << 20
+
+_SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?:-[0-9a-f]+)?$")
+_TOP = ("data", "dataset", "datasets", "default")
+"""Folders that only hold the others."""
+
+RawData = Any
+"""A row as it lies in its file: the bytes of a line, or the fields of a Parquet row."""
+Row = tuple[str, RawData]
+"""Where a row lies (``file:line`` or ``file:row``), and the row."""
+
+
+def is_data(path: str) -> bool:
+    """Whether a file's name says that it may hold rows."""
+    return path.endswith(SUFFIXES) and not any(part.startswith(".") for part in PurePosixPath(path).parts)
+
+
+def split_name(path: str) -> str:
+    """The split a file belongs to: ``data/train-00000-of-00001.parquet`` -> ``train``."""
+    suffix = max((s for s in SUFFIXES if path.endswith(s)), key=len, default="")
+    parts = list(PurePosixPath(path.removesuffix(suffix)).parts)
+    while len(parts) > 1 and parts[0] in _TOP:
+        parts.pop(0)
+    if len(parts) > 1 and parts[-1].isdigit():
+        parts.pop()
+    if shard := _SHARD.match(parts[-1]):
+        parts[-1] = shard["split"]
+    return "/".join(parts)
+
+
+def by_split(paths: Iterable[str]) -> dict[str, list[str]]:
+    """Split -> its files in order. Where a split is there as JSON lines and as Parquet, the lines count."""
+    splits: dict[str, list[str]] = {}
+    for path in sorted(paths):
+        splits.setdefault(split_name(path), []).append(path)
+    for split, files in splits.items():
+        lines = [path for path in files if not path.endswith(".parquet")]
+        splits[split] = lines or files
+    return splits
+
+
+def check_shards(paths: Iterable[str], where: str | Path) -> None:
+    """Refuse a split of which a shard is missing (``-00000-of-00003`` tells how many there are).
+
+    Raises:
+        UsageError: naming the shards that are not there.
+    """
+    shards: dict[tuple[str, int], set[int]] = {}
+    for path in paths:
+        if shard := _SHARD.match(path.removesuffix(".parquet")):
+            shards.setdefault((shard["split"], int(shard["total"])), set()).add(int(shard["number"]))
+    for (split, total), numbers in shards.items():
+        if lacking := sorted(set(range(total)) - numbers):
+            names = ", ".join(f"{split}-{number:05}-of-{total:05}" for number in lacking[:3])
+            raise UsageError(
+                f"{len(lacking)} of {total} shards are missing: {names}", where=where, remedy="fetch them too"
+            )
+
+
+def columns(path: Path) -> list[str]:
+    """The names of a file's fields: of its schema, or of its first good line; none if it holds no rows."""
+    try:
+        if path.suffix == ".parquet":
+            return list(pq.read_schema(path).names)
+        for _, line in islice(iter_rows(path), 100):
+            try:
+                return list(parse_object(line))
+            except ValueError:
+                continue
+    except pa.ArrowInvalid as error:
+        raise _broken(path, error) from None
+    return []
+
+
+def iter_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file, in bounded memory; blank lines are left out.
+
+    Raises:
+        UsageError: the file is missing or broken.
+    """
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+        return
+    for chunk in read_chunks(path, CHUNK_BYTES):
+        for number, line in enumerate(chunk.data.split(b"\n"), start=chunk.first_line):
+            if line.strip():
+                yield f"{path}:{number}", line
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}:{number}", row
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _broken(path, error) from None
+
+
+def _broken(path: Path, error: Exception) -> UsageError:
+    what = f"not a Parquet file, or a damaged one: {str(error).splitlines()[0]}"
+    return UsageError(what, where=path, remedy="remove it and fetch it again")
+
+
+def parse_fields(row: Any) -> Mapping[str, Any]:
+    """The fields of a row as `iter_rows` gives it.
+
+    Raises:
+        ValueError: with a one-line reason, for a line that holds no JSON object.
+    """
+    return parse_object(row) if isinstance(row, bytes) else row

@@ -1,0 +1,142 @@
+"""``NAME@SPLIT`` and ``FOLDER@SPLIT``: the records of a source's split, where a study names its files.
+
+A split that is a folder (``comparisons``) stands for all below it, and ``train+valid1`` for both.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tldr.errors import UsageError
+from tldr.inputs.posts import check_posts, load_comparisons, load_posts
+from tldr.records import Comparison, Kind, OnError, Post, Ranking, ReadReport, Record, iter_records
+from tldr.sources.hub.load import open_source
+
+log = logging.getLogger(__name__)
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Place:
+    """``NAME@SPLIT`` or ``FOLDER@SPLIT``."""
+
+    source: str
+    split: str
+
+    def records(self, *, on_error: OnError = "stop", report: ReadReport | None = None) -> Iterator[Record]:
+        """The records of the split.
+
+        Args:
+            on_error, report: as of `tldr.records.iter_records`.
+
+        Raises:
+            UsageError: there is no such source or split, or it cannot be had.
+            RecordError: a bad row.
+        """
+        source = open_source(self.source)
+        report = report if report is not None else ReadReport(Path(str(self)))
+        for split in source.select(self.split):
+            before, subreddits = report.good + len(report.bad), Counter[str]()
+            for record in source.records(split, on_error=on_error, report=report):
+                if isinstance(record, Post):
+                    subreddits[record.subreddit] += 1
+                yield record
+            if source.known is not None:
+                rows = report.good + len(report.bad) - before
+                for warning in source.known.differences(split, rows, subreddits):
+                    log.warning("%s: %s", source.name, warning)
+
+    def read(self, kind: type[R], *, on_error: OnError = "stop", report: ReadReport | None = None) -> list[R]:
+        """All records of the split, which must be of one kind.
+
+        Raises:
+            UsageError: also where it holds records of another kind, or none.
+            RecordError: a bad row.
+        """
+        records = list(self.records(on_error=on_error, report=report))
+        wrong = next((type(record).__name__ for record in records if not isinstance(record, kind)), None)
+        if wrong is not None or not records:
+            raise UsageError(
+                f"holds {wrong} records, not {kind.__name__}" if wrong else "holds no record",
+                where=str(self),
+                remedy="name a split of the right kind: `tldr-lab data sources` tells what each gives",
+            )
+        return [record for record in records if isinstance(record, kind)]
+
+    def __str__(self) -> str:
+        return f"{self.source}@{self.split}"
+
+    def identity(self, hash_file: Callable[[Path], str]) -> str:
+        """What the place stands for: a folder's content, or a known source's revision.
+
+        Args:
+            hash_file: sha256 of a file.
+
+        Raises:
+            UsageError: there is no such source or split.
+        """
+        source = open_source(self.source)
+        splits = source.select(self.split)
+        if source.revision is not None:
+            return f"{source.name}@{'+'.join(splits)} {source.revision}"
+        return " ".join(
+            f"{split}:{hash_file(source.folder / path)}" for split in splits for path in source.splits[split]
+        )
+
+
+def parse_place(text: str) -> Place | None:
+    """The source and split that a setting names, or None where it is a plain file's path."""
+    source, at, split = text.rpartition("@")
+    return Place(source, split) if at and source and split and not Path(text).is_file() else None
+
+
+def records_at(
+    text: str | Path,
+    kind: Kind[R],
+    *,
+    on_error: OnError = "stop",
+    report: ReadReport | None = None,
+) -> Iterator[Record]:
+    """Records of a JSON-lines file, each of that kind, or of a source's split, whatever they are."""
+    place = parse_place(str(text))
+    if place is None:
+        return iter_records(text, kind, on_error=on_error, report=report)
+    return place.records(on_error=on_error, report=report)
+
+
+def posts_at(text: str, *, on_error: OnError = "stop", report: ReadReport | None = None) -> list[Post]:
+    """Posts of a JSON-lines file or of a source's split; see `tldr.inputs.posts.load_posts`."""
+    place = parse_place(text)
+    if place is None:
+        return load_posts(text, on_error=on_error, report=report)
+    return check_posts(place.read(Post, on_error=on_error, report=report), text)
+
+
+def rankings_at(text: str, *, on_error: OnError = "stop", report: ReadReport | None = None) -> list[Ranking]:
+    """Labels of a JSON-lines file or of a source's splits; see `tldr.inputs.posts.load_comparisons`."""
+    place = parse_place(text)
+    if place is None:
+        return load_comparisons(text, on_error=on_error, report=report)
+    rankings = []
+    for row in place.read(Record, on_error=on_error, report=report):
+        if isinstance(row, Comparison):
+            row = Ranking.from_comparison(row)
+        if not isinstance(row, Ranking):
+            raise UsageError(
+                f"holds {type(row).__name__} records, not comparisons",
+                where=text,
+                remedy="name a split of comparisons",
+            )
+        rankings.append(row)
+    return rankings
+
+
+def identity_at(text: str, hash_file: Callable[[Path], str]) -> str:
+    """What a setting stands for: a plain file's hash, or `Place.identity`."""
+    place = parse_place(text)
+    return hash_file(Path(text)) if place is None else place.identity(hash_file)

@@ -1,0 +1,1 @@
+"""The data stage: post files and a tokenizer in one folder."""

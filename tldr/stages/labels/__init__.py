@@ -1,0 +1,1 @@
+"""The shared comparison pool."""

@@ -1,0 +1,114 @@
+"""Settings of PPO."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt, model_validator
+
+from tldr.settings.base import NonNegative, PerSize, Positive, Settings, Share, Unit
+from tldr.settings.training import Finetuning, Optimizer
+
+
+class EOSRule(Settings):
+    """What becomes of a response without EOS. Not in the paper: off unless named."""
+
+    missing: Literal["none", "replace", "subtract"] = "none"
+    """none: nothing. replace: its score is `value` (N+, Ziegler). subtract: its score - |value| (TRL)."""
+    value: float = -1.0
+
+
+class AdaptiveKL(Settings):
+    """Ziegler's controller (lm-human-preferences/train_policy.py): error clipped to 0.2."""
+
+    target: Positive = 6.0
+    horizon: PositiveInt = 10000
+
+
+class PPOSettings(Finetuning):
+    """PPO as in the paper (3.4, B.1): beta 0.05, gamma 1, lambda 0.95, 4 epochs, linear decay.
+
+    Clip ranges, vf_coef and whitening are lm-human-preferences' (the paper is silent). With `lora`, policy
+    and value network get adapters of their own, and the reference is the policy without them where it is
+    the model that the policy starts from: no second copy, whatever `frozen_dtype` and `frozen_place` are.
+    """
+
+    optimizer: Optimizer = Optimizer(lr=1.5e-5, schedule="linear")
+    value_lr: PerSize[Positive] | None = None
+    """None: the policy's."""
+    value_network: Literal["separate", "shared"] = "separate"
+    """separate: a network of its own, started from the RM (the paper's). shared: a head on the policy,
+    started from 0 (Fig. 11's comparison)."""
+    save_value: bool = True
+    """Keep the separate value network beside the policy, for reports that show values."""
+    algorithm: Literal["ppo", "reinforce", "rloo"] = "ppo"
+    """reinforce and rloo are baselines to compare with: no value network, `epochs` must be 1."""
+    batch: PerSize[PositiveInt] = 512
+    """Episodes a rollout."""
+    episodes: PerSize[PositiveInt] = 1_000_000
+    samples_per_query: PositiveInt = 1
+    minibatches: PositiveInt = 1
+    epochs: PositiveInt = 4
+    beta: PerSize[NonNegative] = 0.05
+    """KL coefficient (fixed unless `adaptive_kl`)."""
+    gamma: Unit = 1.0
+    lam: Unit = 0.95
+    clip: Positive = 0.2
+    value_clip: Positive = 0.2
+    vf_coef: NonNegative = 0.1
+    temperature: Positive = 1.0
+    sampler: Literal["own", "vllm"] = "own"
+    """own: the policy, or a copy of it, through the decode loop here; resumes bit for bit. vllm: an engine
+    beside the trainer (one process, no LoRA), its weights loaded anew every iteration; `sampler_gap` in the
+    log says how far its log-probabilities are from the trainer's, which are the ones that count."""
+    vllm_memory: Share = 0.3
+    """Share of the device's memory that vLLM takes for its weights and cache."""
+    whiten_rewards: bool = False
+    whiten_advantages: bool = True
+    eos: EOSRule = EOSRule()
+    adaptive_kl: AdaptiveKL | None = None
+    ptx_coef: NonNegative = 0.0
+    """InstructGPT's gamma: weight of the pretraining loss in each update (27.8 there)."""
+    ptx_ratio: Positive = 1.0
+    """Pretraining examples per episode (InstructGPT: 8)."""
+    rounds: PositiveInt = 1
+    """Fresh-label rounds: after each, sample the policy, label, retrain the RM, go on."""
+    save_every: PositiveInt = 10
+    save_steps: PositiveInt | None = None
+    """Also save inside an iteration: its episodes once they are scored, then after so many optimizer
+    steps. For iterations of many minutes; a run told to end (SIGTERM) saves there in any case."""
+    frozen_dtype: Literal["fp32", "bf16"] = "fp32"
+    """Weights of the two models that do not learn: reference and reward model."""
+    frozen_place: Literal["device", "cpu", "shard"] = "device"
+    """device: whole in every process. cpu: in host memory, each on the device while it scores episodes.
+    shard: spread over the processes, gathered layer by layer in every forward pass."""
+    keep_rollouts: PositiveInt | None = None
+    """Keep every so-manieth iteration's episodes as samples; the last one's are kept in any case."""
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> PPOSettings:
+        if isinstance(self.batch, int):
+            if self.batch % self.samples_per_query:
+                raise ValueError(
+                    f"batch {self.batch} is not a multiple of samples_per_query {self.samples_per_query}"
+                )
+            queries = self.batch // self.samples_per_query
+            if queries % self.minibatches:
+                raise ValueError(f"{queries} queries do not split into {self.minibatches} minibatches")
+        if self.algorithm != "ppo" and self.epochs > 1:
+            raise ValueError(
+                f"{self.algorithm} has no ratio to clip: set epochs to 1, each sample is used once"
+            )
+        if self.value_network == "shared" and (self.algorithm != "ppo" or self.value_lr is not None):
+            raise ValueError("value_network shared is ppo's, and learns at the policy's rate: drop value_lr")
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError("lora: dropout is off in RL, set it to 0")
+        if self.lora is not None and self.sampler == "vllm":
+            raise ValueError("sampler vllm loads whole weights, not adapters: use own with lora")
+        if self.algorithm == "rloo" and self.samples_per_query < 2:
+            raise ValueError("rloo needs samples_per_query >= 2")
+        return self
+
+    def packages(self) -> dict[str, str]:
+        """See `Settings.packages`."""
+        return super().packages() | ({"sampler": "vllm"} if self.sampler == "vllm" else {})

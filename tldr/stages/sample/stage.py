@@ -1,0 +1,68 @@
+"""Sample a policy on the reporting posts (valid2): greedy and at the temperatures asked for."""
+
+from __future__ import annotations
+
+from tldr.models.ladder import parameter_count
+from tldr.records import Sample, write_records
+from tldr.stages.shared.common import (
+    Device,
+    Sampling,
+    open_sampler,
+    open_tokenizer,
+    sample_responses,
+)
+from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.reporting import check_window, policy_queries, reporting_set
+from tldr.stages.shared.samples import policy_name, to_sample
+from tldr.stages.shared.settings import EvaluationSettings
+from tldr.train.metrics import Progress
+from tldr.train.rng import derive
+
+
+def run(ctx: RunContext[EvaluationSettings]) -> None:
+    """Write ``samples.jsonl``: one `Sample` a post and way of sampling.
+
+    Inputs: ``policy`` (checkpoint or run folder; the tokenizer is taken from it), ``data`` (folder with
+    ``valid2.jsonl``, or ``cnndm.jsonl`` for the tag ``dataset: cnndm``). A policy tagged ``method:
+    pretrained`` is sampled zero-shot: it also stops at a newline, as the paper's does (format table,
+    stop token 198), and has in-context examples from ``sft.jsonl`` before its query where `zero_shot`
+    is set.
+    """
+    device = Device.open(ctx.precision)
+    policy = open_sampler(ctx.inputs["policy"], device)
+    check_window(ctx, policy)
+    tokenizer = open_tokenizer(ctx.inputs["policy"])
+    posts = reporting_set(ctx)[: ctx.settings.posts]
+    queries = policy_queries(ctx, tokenizer, posts)
+    tags = {**ctx.tags, "params": parameter_count(policy)}
+    rows: list[Sample] = []
+    ways = plan(ctx.settings, str(ctx.tags.get("method", "")))
+    progress = Progress(ctx.folder, total=len(ways))
+    for done, way in enumerate(ways, start=1):
+        names = (str(way.temperature), *([str(way.top_p)] if way.top_p < 1 else []))
+        draws = sample_responses(
+            policy,
+            tokenizer,
+            queries,
+            way,
+            max_new_tokens=ctx.lengths.response,
+            seed=derive(ctx.seed, "sample", *names),
+            device=device,
+        )
+        how = {"temperature": way.temperature, "top_p": way.top_p, "tags": tags}
+        rows += [
+            to_sample(ctx, post.id, draw, policy_name(ctx), **how)
+            for post, (draw,) in zip(posts, draws, strict=True)
+        ]
+        progress.update(done)
+    write_records(ctx.folder / "samples.jsonl", rows)
+
+
+def plan(settings: EvaluationSettings, method: str) -> list[Sampling]:
+    """Every way in which a policy is sampled, each once; SFT policies have more of them (Fig. 8)."""
+    further = settings.sft_temperatures if method == "sft" else []
+    top_ps = settings.sft_top_ps if method == "sft" else []
+    newline = method == "pretrained"
+    ways = [Sampling(temperature=t, stop_newline=newline) for t in [*settings.temperatures, *further]]
+    ways += [Sampling(temperature=1.0, top_p=share, stop_newline=newline) for share in top_ps]
+    return list(dict.fromkeys(ways))

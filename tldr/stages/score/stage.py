@@ -1,0 +1,204 @@
+"""Score samples: RM of sample and reference, log-probabilities under policy and SFT, gold, token traces."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from tldr.errors import RecordError, UsageError
+from tldr.queries.formats import encode_response
+from tldr.records import Article, Post, Sample, TokenTrace, read_records, write_records
+from tldr.stages.shared.common import (
+    Device,
+    encode_posts,
+    eos_id,
+    newline_ids,
+    open_policy,
+    open_reward,
+    open_tokenizer,
+)
+from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.reporting import is_pretrained, policy_queries, reporting_set
+from tldr.stages.shared.scoring import Scorer, Tokens, gold_scores, has_gold, sample_ids
+from tldr.stages.shared.settings import EvaluationSettings
+from tldr.train.metrics import Progress
+
+LOGPROBS = {"policy": "logprob", "sft": "logprob_sft"}
+
+
+def run(ctx: RunContext[EvaluationSettings]) -> None:
+    """Write ``samples.jsonl`` with scores filled in, and ``tokens.jsonl`` for the first way of sampling.
+
+    Inputs: ``samples`` (file or run folder), ``data`` (``valid2.jsonl`` or ``cnndm.jsonl``), and
+    any of ``policy``, ``sft``, ``reward``, ``ppo`` (a PPO run, for its value network and its KL
+    coefficient); what is not given is not scored. Scores are named ``rm``, ``rm_reference``, ``gold``,
+    ``gold_reference``, ``gold_preference`` and ``gold_<axis>``.
+    """
+    samples = read_records(_samples_file(ctx.inputs["samples"]), Sample)
+    scored = Samples(ctx, samples)
+    names = [name for name in (*LOGPROBS, "reward") if name in ctx.inputs]
+    progress = Progress(ctx.folder, total=len(names) + 1)
+    tokens: dict[str, list[list[float]]] = {}
+    scores: list[dict[str, float]] = [dict(sample.scores) for sample in samples]
+    for done, name in enumerate(names, start=1):
+        if name == "reward":
+            for row, more in zip(scores, scored.rewards(), strict=True):
+                row.update(more)
+        else:
+            tokens[LOGPROBS[name]] = scored.token_logprobs(name)
+        progress.update(done)
+    if has_gold(scored.posts):
+        for sample, post, row in zip(samples, scored.posts, scores, strict=True):
+            assert isinstance(post, Post)
+            row.update(gold_scores(post, sample.text, sample.stopped is not False))
+    rows = [
+        sample.model_copy(
+            update={name: sum(values[i]) for name, values in tokens.items()} | {"scores": scores[i]}
+        )
+        for i, sample in enumerate(samples)
+    ]
+    write_records(ctx.folder / "samples.jsonl", rows)
+    if "logprob" in tokens:
+        values = scored.token_values() if _value_folder(ctx) else None
+        write_records(ctx.folder / "tokens.jsonl", traces(ctx, rows, tokens, values))
+
+
+class Samples:
+    """The samples grouped by post, so that each query is encoded once for all of its samples."""
+
+    def __init__(self, ctx: RunContext[EvaluationSettings], samples: list[Sample]):
+        self.ctx, self.samples, self.device = ctx, samples, Device.open(ctx.precision)
+        known = {post.id: post for post in reporting_set(ctx)}
+        self.posts = [_post_of(sample, known) for sample in samples]
+        groups: dict[str, list[int]] = {}
+        for index, sample in enumerate(samples):
+            groups.setdefault(sample.id, []).append(index)
+        self.groups = list(groups.values())
+
+    def _scorer(self, name: str, references: bool = False) -> Scorer:
+        """Queries and responses in the tokens of an input's model; the reference comes last."""
+        tokenizer, lengths = open_tokenizer(self.ctx.inputs[name]), self.ctx.lengths
+        first = [self.posts[group[0]] for group in self.groups]
+        responses = [
+            [sample_ids(self.samples[index], tokenizer, lengths) for index in group] for group in self.groups
+        ]
+        if name == "policy":
+            return Scorer(tokenizer, policy_queries(self.ctx, tokenizer, first), responses, self.device)
+        if is_pretrained(self.ctx):
+            _end_with_eos(tokenizer, responses)
+        if references:
+            if any(len(ids) > lengths.rm_response for row in responses for ids in row):
+                raise UsageError(
+                    "a sample is longer than the reward model's window", where="lengths.rm_response"
+                )
+            for row, post in zip(responses, first, strict=True):
+                row += self._reference(tokenizer, post)
+        return Scorer(tokenizer, encode_posts(tokenizer, first, lengths), responses, self.device)
+
+    def _reference(self, tokenizer: PreTrainedTokenizerBase, post: Post | Article) -> list[Tokens]:
+        window = self.ctx.lengths.rm_response
+        return [] if post.summary is None else [encode_response(tokenizer, post.summary, window)]
+
+    def _in_order(self, rows: list[list[list[float]]]) -> list[list[float]]:
+        """Values of posts' samples in the order of the samples."""
+        values: list[list[float]] = [[] for _ in self.samples]
+        for group, row in zip(self.groups, rows, strict=True):
+            for index, one in zip(group, row, strict=False):
+                values[index] = one
+        return values
+
+    def token_logprobs(self, name: str) -> list[list[float]]:
+        """Log-probability of every token of every sample under one of the policies."""
+        policy = open_policy(self.ctx.inputs[name], self.device)
+        return self._in_order(self._scorer(name).token_logprobs(policy))
+
+    def token_values(self) -> list[list[float]]:
+        """Value of every token of every sample under the PPO run's value network."""
+        folder = _value_folder(self.ctx)
+        assert folder is not None
+        return self._in_order(self._scorer("ppo").token_values(open_reward(folder, self.device)))
+
+    def rewards(self) -> list[dict[str, float]]:
+        """Reward-model score of every sample and of its post's reference."""
+        rows = self._scorer("reward", references=True).rewards(
+            open_reward(self.ctx.inputs["reward"], self.device)
+        )
+        values: list[dict[str, float]] = [{} for _ in self.samples]
+        for group, row in zip(self.groups, rows, strict=True):
+            reference = {"rm_reference": row[-1]} if len(row) > len(group) else {}
+            for index, score in zip(group, row, strict=False):
+                values[index] = {"rm": score} | reference
+        return values
+
+
+def traces(
+    ctx: RunContext[EvaluationSettings],
+    samples: list[Sample],
+    tokens: dict[str, list[list[float]]],
+    values: list[list[float]] | None,
+) -> list[TokenTrace]:
+    """Token by token, the samples drawn in the first way (the headline's).
+
+    A token's reward is the KL penalty at the coefficient with which the PPO run ended, and at the
+    last token the reward model's score too; without a PPO run there is none.
+    """
+    tokenizer, beta = open_tokenizer(ctx.inputs["policy"]), _beta(ctx)
+    way = (samples[0].temperature, samples[0].top_p)
+    rows = []
+    for index, sample in enumerate(samples):
+        if (sample.temperature, sample.top_p) != way:
+            continue
+        ids = sample_ids(sample, tokenizer, ctx.lengths)
+        parts = {name: of_sample[index] for name, of_sample in tokens.items()}
+        if values is not None:
+            parts["value"] = values[index]
+        if beta is not None and "logprob_sft" in parts and "rm" in sample.scores:
+            pairs = zip(parts["logprob"], parts["logprob_sft"], strict=True)
+            parts["reward"] = [-beta * (mine - sft) for mine, sft in pairs]
+            parts["reward"][-1] += sample.scores["rm"]
+        rows.append(
+            TokenTrace(
+                id=sample.id,
+                policy=sample.policy,
+                run=sample.run,
+                temperature=sample.temperature,
+                pieces=[str(tokenizer.decode([token])) for token in ids],
+                **{name: [round(value, 4) for value in part] for name, part in parts.items()},
+            )
+        )
+    return rows
+
+
+def _end_with_eos(tokenizer: PreTrainedTokenizerBase, responses: list[list[Tokens]]) -> None:
+    """Put EOS for the newline that ended a zero-shot summary: other models know no other end."""
+    newlines = newline_ids(tokenizer)
+    for row in responses:
+        row[:] = [[*ids[:-1], eos_id(tokenizer)] if ids[-1] in newlines else ids for ids in row]
+
+
+def _value_folder(ctx: RunContext[EvaluationSettings]) -> Path | None:
+    folder = ctx.inputs["ppo"] / "value" if "ppo" in ctx.inputs else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _beta(ctx: RunContext[EvaluationSettings]) -> float | None:
+    """The KL coefficient of the PPO run's last iteration."""
+    path = ctx.inputs["ppo"] / "metrics.jsonl" if "ppo" in ctx.inputs else None
+    if path is None or not path.is_file():
+        return None
+    return float(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["beta"])
+
+
+def _samples_file(place: Path) -> Path:
+    return place / "samples.jsonl" if place.is_dir() else place
+
+
+def _post_of(sample: Sample, posts: dict[str, Post | Article]) -> Post | Article:
+    if sample.id not in posts:
+        raise RecordError(
+            f"sample of post {sample.id}, which is not among the posts given",
+            remedy="give the post file that the samples were drawn from",
+        )
+    return posts[sample.id]

@@ -1,0 +1,71 @@
+"""What a policy summarizes, and the query it is given: TL;DR, zero-shot with examples, or news."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tldr.errors import UsageError
+from tldr.inputs.posts import check_disjoint, load_articles, post_keys
+from tldr.queries.zero_shot import choose_examples, zero_shot_queries
+from tldr.records import Article, Post
+from tldr.stages.shared.common import encode_posts, read_posts
+from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.settings import EvaluationSettings, ZeroShot
+
+NEWS = "cnndm"
+"""Tag ``dataset`` of runs whose policy summarizes news articles."""
+
+
+def is_pretrained(ctx: RunContext[EvaluationSettings]) -> bool:
+    """Whether the run's policy is one without fine-tuning (tag ``method: pretrained``)."""
+    return ctx.tags.get("method") == "pretrained"
+
+
+def reporting_set(ctx: RunContext[EvaluationSettings]) -> Sequence[Post | Article]:
+    """What the run reports on: ``valid2.jsonl``, or ``cnndm.jsonl`` with the tag ``dataset: cnndm``."""
+    if ctx.tags.get("dataset") == NEWS:
+        return load_articles(ctx.inputs["data"] / f"{NEWS}.jsonl")
+    return read_posts(ctx.inputs["data"], "valid2")
+
+
+def policy_queries(
+    ctx: RunContext[EvaluationSettings], tokenizer: PreTrainedTokenizerBase, sources: Sequence[Post | Article]
+) -> list[list[int]]:
+    """The tokens after which the run's policy writes its summaries, the same for sampling and scoring.
+
+    A pretrained policy reads the paper's zero-shot format behind in-context examples from
+    ``sft.jsonl``, if `Evaluation.zero_shot` asks for it; every other one the TL;DR format. Articles are
+    in the format of the TL;DR policies' transfer (``{article}\\n\\nTL;DR:``) for all policies.
+
+    Raises:
+        UsageError: too few SFT posts can be examples, or one of them is among `sources`.
+    """
+    zero_shot = _zero_shot(ctx)
+    if zero_shot is None:
+        return encode_posts(tokenizer, sources, ctx.lengths)
+    examples = choose_examples(tokenizer, read_posts(ctx.inputs["data"], "sft"), zero_shot.examples)
+    check_disjoint({"zero-shot examples": post_keys(examples)}, {"evaluation posts": post_keys(sources)})
+    return zero_shot_queries(tokenizer, sources, examples, zero_shot.query_tokens)
+
+
+def _zero_shot(ctx: RunContext[EvaluationSettings]) -> ZeroShot | None:
+    """The in-context examples' settings, where the run uses them."""
+    on_posts = ctx.tags.get("dataset") != NEWS
+    return ctx.settings.zero_shot if is_pretrained(ctx) and on_posts else None
+
+
+def check_window(ctx: RunContext[EvaluationSettings], policy: PreTrainedModel) -> None:
+    """Refuse a zero-shot window longer than the policy's positions, before anything is sampled."""
+    zero_shot = _zero_shot(ctx)
+    if zero_shot is None:
+        return
+    context = int(policy.config.max_position_embeddings)
+    if zero_shot.query_tokens + ctx.lengths.response > context:
+        raise UsageError(
+            f"{zero_shot.query_tokens} query and {ctx.lengths.response} response tokens do not fit into "
+            f"the model's context of {context}",
+            where="evaluation.zero_shot.query_tokens",
+            remedy=f"set it to at most {context - ctx.lengths.response}",
+        )

@@ -1,0 +1,112 @@
+"""Scores of summaries: reward model, log-probabilities, the toy world's gold utility."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tldr.models.packed import PackedBatch, collate, response_logprobs, response_scores, response_values
+from tldr.queries.formats import encode_response
+from tldr.records import Article, Info, Post, Sample
+from tldr.settings.models import Lengths
+from tldr.stages.shared.common import Device, inference_batches, pad_id
+from tldr.toy.gold import preference_probability, utility
+
+Tokens = list[int]
+
+TOGETHER = 8
+"""Summaries of a post in one forward pass: more share its encoding, but attention grows quadratically."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Encodes summaries once and runs any model over them in length-sorted batches.
+
+    Attributes:
+        queries: tokens of each prompt, one an item.
+        responses: tokens of each item's K summaries (K may differ between items).
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    queries: Sequence[Tokens]
+    responses: Sequence[Sequence[Tokens]]
+    device: Device
+
+    def _tokens(self, function: Callable[[PackedBatch], torch.Tensor]) -> list[list[list[float]]]:
+        """`_map` for functions of tokens (batch -> (B,K,R)); padding is cut off."""
+        return [
+            [values[: len(tokens)] for values, tokens in zip(row, options, strict=True)]
+            for row, options in zip(self._map(function), self.responses, strict=True)
+        ]
+
+    def _map(self, function: Callable[[PackedBatch], torch.Tensor]) -> list[list[Any]]:
+        """Apply `function` (batch -> (B,K,...)) and hand the values back in the items' order."""
+        parts = [
+            (item, options[start : start + TOGETHER])
+            for item, options in enumerate(self.responses)
+            for start in range(0, len(options), TOGETHER)
+        ]
+        widths = [len(self.queries[i]) + len(options) * max(map(len, options)) for i, options in parts]
+        values: list[list[Any]] = [[] for _ in parts]
+        for rows in inference_batches(widths):
+            batch = collate(
+                [self.queries[parts[row][0]] for row in rows],
+                [list(parts[row][1]) for row in rows],
+                pad_id(self.tokenizer),
+            )
+            with torch.inference_mode(), self.device.autocast():
+                out = function(batch.to(self.device.device)).float().cpu()
+            for position, row in enumerate(rows):
+                values[row] = out[position, : len(parts[row][1])].tolist()
+        joined: list[list[Any]] = [[] for _ in self.queries]
+        for (item, _), of_part in zip(parts, values, strict=True):
+            joined[item] += of_part
+        return joined
+
+    def rewards(self, reward: PreTrainedModel) -> list[list[float]]:
+        """Reward-model score of every summary, read at its EOS, shift applied."""
+        return self._map(lambda batch: response_scores(reward, batch))
+
+    def logprobs(self, policy: PreTrainedModel) -> list[list[float]]:
+        """Summed log-probability (nats, temperature 1) of every summary."""
+        return [[sum(row) for row in rows] for rows in self.token_logprobs(policy)]
+
+    def token_logprobs(self, policy: PreTrainedModel) -> list[list[list[float]]]:
+        """Log-probability (nats, temperature 1) of every token of every summary."""
+        return self._tokens(lambda batch: response_logprobs(policy, batch))
+
+    def token_values(self, value: PreTrainedModel) -> list[list[list[float]]]:
+        """A value network's estimate before every token of every summary."""
+        return self._tokens(lambda batch: response_values(value, batch))
+
+
+def sample_ids(sample: Sample, tokenizer: PreTrainedTokenizerBase, lengths: Lengths) -> Tokens:
+    """The exact tokens drawn, or the text encoded anew for samples from elsewhere."""
+    if sample.response_ids:
+        return sample.response_ids
+    return encode_response(tokenizer, sample.text, lengths.rm_response)
+
+
+def has_gold(posts: Sequence[Post | Article]) -> bool:
+    """Whether the posts carry the toy world's planted facts."""
+    return all("facts" in (post.model_extra or {}) for post in posts)
+
+
+def gold_scores(post: Post | Info, text: str, stopped: bool) -> dict[str, float]:
+    """The planted truth of a summary: utility, its axes, P(a labeler prefers it to the reference)."""
+    mine = utility(post, text, stopped=stopped)
+    scores = {
+        "gold": mine.overall,
+        "gold_coverage": mine.coverage,
+        "gold_accuracy": mine.accuracy,
+        "gold_coherence": mine.coherence,
+    }
+    if isinstance(post, Post) and post.summary is not None:
+        reference = utility(post, post.summary, stopped=True)
+        scores["gold_reference"] = reference.overall
+        scores["gold_preference"] = float(preference_probability(mine.overall, reference.overall))
+    return scores

@@ -1,0 +1,191 @@
+"""A study: data, ladder, seeds, stages, their variants, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tldr.settings.base import Name, NonNegative, Precision, Settings
+from tldr.settings.models import Lengths, ModelSpec
+from tldr.stages.best_of_n.settings import BestOfNSettings
+from tldr.stages.data.settings import FileData, TokenizerSpec
+from tldr.stages.labels.settings import LabelsSettings
+from tldr.stages.pairs.settings import PairsSettings
+from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.pretrain.settings import PretrainSettings
+from tldr.stages.ratings.settings import RatingsSettings
+from tldr.stages.reward.settings import RewardSettings
+from tldr.stages.sft.settings import SFTSettings
+from tldr.stages.shared.settings import EvaluationSettings
+from tldr.toy.settings import ToyData
+
+
+class RewardVariant(Settings):
+    """Reward models trained otherwise: on fewer labels (Fig. 6), say."""
+
+    kind: Literal["reward"] = "reward"
+    sizes: list[Name] | None = None
+    """None: the whole ladder."""
+    set: RewardSettings
+    """What differs from the study's `reward`; the rest is taken from there."""
+
+
+class PPOVariant(Settings):
+    """Policies trained otherwise: another KL coefficient (Fig. 5), a shared value network (Fig. 11)."""
+
+    kind: Literal["ppo"] = "ppo"
+    sizes: list[Name] | None = None
+    set: PPOSettings
+    reward: Name | None = None
+    """The reward variant to train against; None: the study's own reward model."""
+    temperatures: Annotated[list[NonNegative], Field(min_length=1)] = [1.0]
+    """At which the policy is sampled: 1 for a KL axis."""
+
+
+class BestOfNVariant(Settings):
+    """A larger pool, scored by every reward model of the study and chosen from by N (Fig. 7)."""
+
+    kind: Literal["best_of_n"] = "best_of_n"
+    sizes: list[Name] | None = None
+    set: BestOfNSettings
+
+
+Variant = Annotated[RewardVariant | PPOVariant | BestOfNVariant, Field(discriminator="kind")]
+
+
+class Study(Settings):
+    """One experiment: data, ladder, seeds, stages, evaluation."""
+
+    name: Name
+    description: str = ""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    precision: Precision = "auto"
+    data: Annotated[ToyData | FileData, Field(discriminator="kind")]
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    lengths: Lengths = Lengths()
+    ladder: Annotated[dict[Name, ModelSpec], Field(min_length=1)]
+    sizes: Annotated[list[Name], Field(min_length=1)] | None = None
+    """The rungs that are used, None: all. `load_study` takes the others out (`chosen`)."""
+    pretrain: PretrainSettings | None = None
+    sft: SFTSettings = SFTSettings()
+    labels: LabelsSettings = LabelsSettings()
+    reward: RewardSettings = RewardSettings()
+    ppo: PPOSettings = PPOSettings()
+    best_of_n: BestOfNSettings | None = BestOfNSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    pairs: PairsSettings | None = None
+    ratings: RatingsSettings | None = None
+    variants: dict[Name, Variant] = {}
+    """Stages run again with other settings: scaling, ablations. In a study file a variant may hold
+    ``sweep: {beta: [0.1, 0]}``; it stands for one variant a value (``kl-0.1``, ``kl-0``)."""
+
+    def chosen(self) -> Study:
+        """The study without the rungs that `sizes` does not name, in the ladder, settings and variants.
+
+        Raises:
+            ValueError: `sizes` names a rung that the ladder has not.
+        """
+        if self.sizes is None:
+            return self
+        if odd := set(self.sizes) - set(self.ladder):
+            raise ValueError(f"the ladder has {_list(self.ladder)}, and no {_list(odd)}")
+        changes: dict[str, object] = {
+            name: value.of_sizes(self.sizes) for name, value in self if isinstance(value, Settings)
+        }
+        changes["ladder"] = {size: model for size, model in self.ladder.items() if size in self.sizes}
+        changes["variants"] = {
+            name: variant.model_copy(update={"sizes": sizes, "set": variant.set.of_sizes(self.sizes)})
+            for name, variant in self.variants.items()
+            if (sizes := _some(variant.sizes, self.sizes)) != []
+        }
+        return self.model_validate({**dict(self), **changes, "sizes": None})
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        for size, model in self.ladder.items():
+            if model.path is None and self.pretrain is None:
+                raise ValueError(
+                    f"ladder.{size} starts from a random init but the study has no pretrain stage"
+                )
+            room = self.lengths.query + self.lengths.response
+            if model.path is None and model.context < room:
+                raise ValueError(
+                    f"ladder.{size}.context {model.context} is shorter than query + response = {room}"
+                )
+            zero_shot = self.evaluation.zero_shot
+            if zero_shot and model.path is None:
+                room = zero_shot.query_tokens + self.lengths.response
+                if model.context < room:
+                    raise ValueError(
+                        f"ladder.{size}.context {model.context} is shorter than "
+                        f"evaluation.zero_shot.query_tokens + lengths.response = {room}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _names(self) -> Study:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds}: one is named twice")
+        for stage, settings in self:
+            for key, sizes in settings.size_maps() if isinstance(settings, Settings) else ():
+                if odd := sizes ^ set(self.ladder):
+                    raise ValueError(
+                        f"{stage}.{key} names {_list(sizes)}, the ladder {_list(self.ladder)}: "
+                        f"they differ in {_list(odd)}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _variants(self) -> Study:
+        for name, variant in self.variants.items():
+            if odd := set(variant.sizes or ()) - set(self.ladder):
+                raise ValueError(f"variants.{name}.sizes: the ladder has no {_list(odd)}")
+            if isinstance(variant, PPOVariant) and variant.reward is not None:
+                other = self.variants.get(variant.reward)
+                if not isinstance(other, RewardVariant):
+                    raise ValueError(f"variants.{name}.reward: '{variant.reward}' is no reward variant")
+                if odd := set(variant.sizes or self.ladder) - set(other.sizes or self.ladder):
+                    raise ValueError(f"variants.{name}: {variant.reward} is not trained at size {_list(odd)}")
+        return self
+
+    @model_validator(mode="after")
+    def _folds(self) -> Study:
+        """Reward models are trained without a fold exactly where the labels come in folds."""
+        rewards = {"reward": self.reward} | {
+            f"variants.{name}.set": variant.set
+            for name, variant in self.variants.items()
+            if isinstance(variant, RewardVariant)
+        }
+        folds = self.labels.folds
+        for key, settings in rewards.items():
+            if folds is None and settings.fold is not None:
+                raise ValueError(f"{key}.fold {settings.fold}: the labels have no folds (labels.folds)")
+            if folds is not None and (settings.fold is None or settings.fold >= folds):
+                raise ValueError(f"{key}.fold {settings.fold} is none of the {folds} folds 0 to {folds - 1}")
+        if folds is not None and isinstance(self.data, ToyData):
+            raise ValueError("labels.folds is for given labels: the toy world holds posts out by itself")
+        return self
+
+    @model_validator(mode="after")
+    def _labelers(self) -> Study:
+        """Only the toy world can label what a policy writes."""
+        if isinstance(self.data, FileData):
+            if self.data.comparisons is None:
+                raise ValueError("data.comparisons is missing: files bring no labelers, so give their labels")
+            if self.ppo.rounds > 1:
+                raise ValueError(f"ppo.rounds {self.ppo.rounds} needs fresh labels, which files cannot give")
+            if self.best_of_n and "gold" in self.best_of_n.scorers:
+                raise ValueError("best_of_n.scorers: gold is known in the toy world only")
+            if self.ratings:
+                raise ValueError("ratings: only the toy world has labelers to rate what a policy writes")
+        return self
+
+
+def _some(sizes: list[str] | None, chosen: list[str]) -> list[str] | None:
+    return None if sizes is None else [size for size in sizes if size in chosen]
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,25 @@
+"""Settings of the generated world."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from tldr.settings.base import Settings
+
+
+class ToyData(Settings):
+    """Sizes of the generated world; its rules are in `tldr.toy`."""
+
+    kind: Literal["toy"] = "toy"
+    seed: int = 1
+    corpus: PositiveInt = 24000
+    """Documents of the pretraining corpus."""
+    sft_posts: PositiveInt = 6000
+    """Posts with a reference for SFT; they are among the PPO posts, as in the paper."""
+    ppo_posts: PositiveInt = 8000
+    valid1_posts: PositiveInt = 600
+    """Posts for selecting models."""
+    valid2_posts: PositiveInt = 1000
+    """Posts for reporting; nothing is ever chosen on them."""
