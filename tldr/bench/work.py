@@ -29,6 +29,7 @@ from tldr.models.ladder import set_dropout
 from tldr.models.packed import PackedBatch
 from tldr.settings.base import Precision, scalar
 from tldr.settings.models import Lengths
+from tldr.stages.ppo import PPOInputs
 from tldr.stages.ppo.rollout import Experience, Models, Rollout
 from tldr.stages.ppo.samplers import OwnSampler
 from tldr.stages.ppo.settings import PPOSettings
@@ -178,7 +179,8 @@ class PPOWork(PPOStage):
         left_out = {"ptx_coef": 0.0, "save_steps": None, "keep_rollouts": None, "sampler": "own"}
         settings = settings.model_copy(update=left_out)
         folder = Path("unused")
-        self.ctx = RunContext(settings, folder, lengths=setting.lengths, precision=setting.precision)
+        inputs = PPOInputs(policy=folder, reference=folder, reward=folder, data=folder)
+        self.ctx = RunContext(settings, folder, inputs, lengths=setting.lengths, precision=setting.precision)
         self.settings, self.batch = settings, scalar(settings.batch)
         self.seed = derive(setting.seed, "ppo")
         self.accelerator = make_accelerator(setting.precision)

@@ -26,10 +26,10 @@ from tldr.mathematics.rewards import apply_eos_rule, token_rewards
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores
 from tldr.queries.formats import decode_response
 from tldr.records import Post, Sample
+from tldr.stages.ppo import PPORun
 from tldr.stages.ppo.samplers import Sampler
 from tldr.stages.ppo.settings import PPOSettings
 from tldr.stages.shared.common import Device, Draw
-from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.samples import policy_name, to_sample
 from tldr.stages.shared.scoring import gold_scores, has_gold
 from tldr.train.frozen import Frozen, LoraOff
@@ -262,7 +262,7 @@ def rollout_metrics(rollout: Rollout, beta: float) -> dict[str, float]:
 
 
 def rollout_samples(
-    ctx: RunContext[PPOSettings],
+    ctx: PPORun,
     rollout: Rollout,
     tokenizer: PreTrainedTokenizerBase,
     posts: Sequence[Post],

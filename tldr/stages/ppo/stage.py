@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from tldr.models.reward import load_reward, save_reward, value_from_reward
 from tldr.records import Sample, read_records, write_records
 from tldr.settings.base import scalar
 from tldr.stages.data.stage import read_corpus
+from tldr.stages.ppo import PPORun
 from tldr.stages.ppo.rollout import (
     Episodes,
     Experience,
@@ -38,7 +40,6 @@ from tldr.stages.ppo.rollout import (
     with_advantages,
 )
 from tldr.stages.ppo.samplers import OwnSampler, Sampler, VLLMSampler
-from tldr.stages.ppo.settings import PPOSettings
 from tldr.stages.pretrain.stage import Document, TextBatch, collate_documents, encode_documents, language_loss
 from tldr.stages.shared.common import (
     Device,
@@ -51,7 +52,6 @@ from tldr.stages.shared.common import (
     pad_id,
     read_posts,
 )
-from tldr.stages.shared.context import RunContext
 from tldr.train.batching import BatchPlan, micro_batches
 from tldr.train.frozen import Frozen, LoraOff
 from tldr.train.loop import TrainLoop
@@ -83,23 +83,23 @@ class PPOStage:
         UsageError: the processes cannot share a batch.
     """
 
-    def __init__(self, ctx: RunContext[PPOSettings]):
+    def __init__(self, ctx: PPORun):
         self.ctx, self.settings = ctx, ctx.settings
         self.batch = scalar(ctx.settings.batch)
         self.seed = derive(ctx.seed, "ppo")
         self.accelerator = make_accelerator(ctx.precision)
         self.device = Device.open(ctx.precision)
-        self.tokenizer: PreTrainedTokenizerBase = open_tokenizer(ctx.inputs["policy"])
-        self.posts = read_posts(ctx.inputs["data"], "ppo")
+        self.tokenizer: PreTrainedTokenizerBase = open_tokenizer(ctx.inputs.policy)
+        self.posts = read_posts(ctx.inputs.data, "ppo")
         self.queries = encode_posts(self.tokenizer, self.posts, ctx.lengths)
         # On the CPU until the stepper places it: whole it may be too large for the device.
-        policy = load_policy(checkpoint_folder(ctx.inputs["policy"]))
+        policy = load_policy(checkpoint_folder(ctx.inputs.policy))
         self.documents = self._documents(int(policy.config.max_position_embeddings))
         add_lora(policy, self.settings.lora, derive(self.seed, "lora", "policy"))
         self.sampler = self._sampler(policy)
         self.stepper = self._stepper(policy)
         self.reference = self._reference()
-        self.reward = self._frozen(load_reward, "reward")
+        self.reward = self._frozen(load_reward, ctx.inputs.reward)
         queries = self.batch // self.settings.samples_per_query
         processes, parts = self.accelerator.num_processes, self.settings.minibatches
         if queries % processes or queries // parts < processes:
@@ -118,14 +118,14 @@ class PPOStage:
         self.loop = TrainLoop("ppo", ctx.folder, self.stepper, self.plan.total_updates, self.settings)
 
     def _reference(self) -> Frozen | LoraOff:
-        start, reference = (checkpoint_folder(self.ctx.inputs[name]) for name in ("policy", "reference"))
+        start, reference = map(checkpoint_folder, (self.ctx.inputs.policy, self.ctx.inputs.reference))
         if self.settings.lora is not None and start.resolve() == reference.resolve():
             return LoraOff(self.stepper, "policy")
-        return self._frozen(load_policy, "reference")
+        return self._frozen(load_policy, self.ctx.inputs.reference)
 
-    def _frozen(self, load: Any, name: str) -> Frozen:
+    def _frozen(self, load: Any, place: Path) -> Frozen:
         dtype = torch.bfloat16 if self.settings.frozen_dtype == "bf16" else torch.float32
-        model = load(checkpoint_folder(self.ctx.inputs[name]), dtype=dtype)
+        model = load(checkpoint_folder(place), dtype=dtype)
         return Frozen(model, self.settings.frozen_place, self.device.device)
 
     def _sampler(self, policy: PreTrainedModel) -> Sampler:
@@ -133,7 +133,7 @@ class PPOStage:
         if self.settings.sampler == "own":
             return OwnSampler(policy, self.accelerator, self.device, **ids)
         return VLLMSampler(
-            checkpoint_folder(self.ctx.inputs["policy"]),
+            checkpoint_folder(self.ctx.inputs.policy),
             self.accelerator,
             self.device,
             window=self.ctx.lengths.query + self.ctx.lengths.response,
@@ -168,7 +168,7 @@ class PPOStage:
         if self.settings.value_network == "shared":
             add_value_head(policy)
         elif self.settings.algorithm == "ppo":
-            reward = load_reward(checkpoint_folder(self.ctx.inputs["reward"]))
+            reward = load_reward(checkpoint_folder(self.ctx.inputs.reward))
             modules["value"] = value = value_from_reward(reward)
             add_lora(value, self.settings.lora, derive(self.seed, "lora", "value"))
         value_lr = self.settings.value_lr
@@ -184,7 +184,7 @@ class PPOStage:
     def _documents(self, context: int) -> list[Document]:
         if not self.settings.ptx_coef:
             return []
-        return encode_documents(read_corpus(self.ctx.inputs["data"]), self.tokenizer, context)
+        return encode_documents(read_corpus(self.ctx.inputs.data), self.tokenizer, context)
 
     def rollout(self, iteration: int, beta: float) -> Rollout:
         """Sample and score this iteration's episodes, each process its share of them."""
@@ -398,16 +398,14 @@ def summarise(steps: Sequence[Metrics]) -> Metrics:
     }
 
 
-def run(ctx: RunContext[PPOSettings]) -> None:
+def run(ctx: PPORun) -> None:
     """Train ``policy`` against ``reward`` on the posts of ``data``; write ``checkpoint/``.
 
     Inputs: ``policy`` (where training starts: SFT, or the last round's policy), ``reference`` (SFT),
     ``reward``, ``data``. Also writes ``rollouts.jsonl``, the episodes of the last iteration (and of
     others, `keep_rollouts`), and ``value/``.
     """
-    if len(read_posts(ctx.inputs["data"], "ppo")) * ctx.settings.samples_per_query < scalar(
-        ctx.settings.batch
-    ):
+    if len(read_posts(ctx.inputs.data, "ppo")) * ctx.settings.samples_per_query < scalar(ctx.settings.batch):
         raise UsageError(
             "fewer PPO posts than one rollout needs",
             where="ppo.batch",
