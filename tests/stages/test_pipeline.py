@@ -15,14 +15,17 @@ from tests.stages import lab as laboratory
 from tldr.config import SFT, AdaptiveKL, EOSRule, Evaluation, FileData, Labels, Optimizer
 from tldr.data.formats import encode_queries, encode_responses
 from tldr.data.sources import load_comparisons, load_posts
-from tldr.errors import NonFiniteError, UsageError
+from tldr.errors import NonFiniteError, RecordError, UsageError
 from tldr.models.ladder import load_policy
-from tldr.records import Sample, read_records, write_records
+from tldr.records import Ranking, Sample, read_records, write_records
 from tldr.stages import data as data_stage
-from tldr.stages.common import Device, inference_batches, left_pad
+from tldr.stages.common import Device, inference_batches, left_pad, newline_ids, open_tokenizer
 from tldr.stages.ppo import PPOStage
 from tldr.stages.reward import Example, collate_examples, ranking_loss
 from tldr.stages.scoring import Scorer
+from tldr.toy import labelers
+from tldr.toy.gold import count
+from tldr.toy.world import facts_of
 from tldr.train.checkpoint import hash_folder
 from tldr.train.metrics import read_metrics
 
@@ -167,7 +170,9 @@ def test_best_of_n_chooses_by_each_scorer_from_one_pool(lab: Path) -> None:
     chosen = read_records(lab / "best_of_n" / "samples.jsonl", Sample)
     assert len(pool) == 24 * 4 and len(chosen) == 24 * 3
     for scorer in ("rm", "gold", "rouge"):
-        for best in (s for s in chosen if s.tags["scorer"] == scorer):
+        chosen_by = [s for s in chosen if s.tags["scorer"] == scorer]
+        assert len(chosen_by) == 24
+        for best in chosen_by:
             assert best.scores[scorer] == max(s.scores[scorer] for s in pool if s.id == best.id)
 
 
@@ -176,7 +181,34 @@ def test_labels_agreement_and_planted_errors(lab: Path) -> None:
     policies = {summary.policy for row in rows for summary in row.summaries}
     assert {"ref", "s-t0.85", "writer_wrong"} <= policies
     report = json.loads((lab / "labels" / "agreement.json").read_text())
-    assert 0.5 < report["agreement"] <= 1 and report["pairs"] > 20
+    assert report["rankings"] == {"train": 96, "valid1": 24, "valid2": 24}
+    assert report["pairs"] == len(differing(lab / "labels"))  # comparisons have no ties
+
+
+def differing(labels: Path) -> list[Ranking]:
+    """The validation pairs of two different texts."""
+    rows = [row for split in ("valid1", "valid2") for row in load_comparisons(labels / f"{split}.jsonl")]
+    assert {len(row.summaries) for row in rows} == {2}
+    return [row for row in rows if row.summaries[0].text != row.summaries[1].text]
+
+
+@pytest.mark.parametrize("opposed", [False, True])
+def test_agreement_is_the_share_of_pairs_that_two_workers_order_alike(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opposed: bool
+) -> None:
+    """Two exact workers agree on all pairs; one for long and one for short texts on equal lengths."""
+    bias = 1e6 if opposed else 0.0
+    workers = tuple(labelers.Worker(str(sign), 0.0, sign * bias) for sign in (1, -1))
+    monkeypatch.setattr(labelers, "WORKERS", workers)
+    settings = Labels(pairs=2, valid_pairs=48)
+    ctx = laboratory.context("labels", lab, tmp_path, settings=settings)
+    laboratory.run(ctx, "labels")
+    report = json.loads((tmp_path / "agreement.json").read_text())
+    pairs = differing(tmp_path)
+    lengths = [[count(facts_of(row.info), one.text).words for one in row.summaries] for row in pairs]
+    alike = sum(a == b for a, b in lengths) if opposed else len(pairs)
+    assert report["pairs"] == len(pairs) > 40
+    assert report["agreement"] == pytest.approx(alike / len(pairs)) and (alike < len(pairs)) == opposed
 
 
 @pytest.mark.parametrize(
@@ -265,19 +297,31 @@ def test_sft_select_by_validation_loss_restores_the_best_weights(lab: Path, tmp_
 
 
 def test_zero_shot_stops_at_a_newline(lab: Path, tmp_path: Path) -> None:
-    ctx = laboratory.context("sample", lab, tmp_path, settings=Evaluation(temperatures=[1.0]))
-    ctx.inputs["policy"] = lab / "pretrain"
-    ctx.tags["method"] = "pretrained"
-    laboratory.run(ctx, "sample")
-    samples = read_records(tmp_path / "samples.jsonl", Sample)
-    assert all("\n" not in sample.text for sample in samples) and samples[0].policy == "pretrained-s"
+    """The same policy, once as it is pretrained and once as if it were fine-tuned, which goes on."""
+    newlines = newline_ids(open_tokenizer(lab / "pretrain"))
+    found: dict[str, list[Sample]] = {}
+    for method in ("pretrained", "sft"):
+        ctx = laboratory.context("sample", lab, tmp_path / method, settings=Evaluation(temperatures=[1.0]))
+        ctx.inputs["policy"] = lab / "pretrain"
+        ctx.tags["method"] = method
+        laboratory.run(ctx, "sample")
+        found[method] = read_records(tmp_path / method / "samples.jsonl", Sample)
+    stopped_there = 0
+    for sample in found["pretrained"]:
+        *before, last = sample.response_ids or []
+        assert not newlines & set(before) and "\n" not in sample.text and sample.policy == "pretrained-s"
+        stopped_there += last in newlines
+        assert sample.stopped or len(before) == laboratory.LENGTHS.response - 1
+    assert stopped_there > 0, "a policy that writes no newline shows nothing"
+    assert any(newlines & set((sample.response_ids or [])[:-1]) for sample in found["sft"])
+    assert any("\n" in sample.text for sample in found["sft"])
 
 
 def test_scoring_samples_of_unknown_posts_says_so(lab: Path, tmp_path: Path) -> None:
     write_records(tmp_path / "foreign.jsonl", [Sample(id="nowhere", policy="x", text=" a")])
     ctx = laboratory.context("score", lab, tmp_path)
     ctx.inputs["samples"] = tmp_path / "foreign.jsonl"
-    with pytest.raises(Exception, match="nowhere"):
+    with pytest.raises(RecordError, match="sample of post nowhere, which is not among the posts given"):
         laboratory.run(ctx, "score")
 
 

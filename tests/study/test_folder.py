@@ -117,11 +117,11 @@ def test_two_processes_never_work_on_one_run(run: Path, act: list[Act]) -> None:
     def hold() -> None:
         with locked(run):
             inside.set()
-            leave.wait(10)
+            leave.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    inside.wait(10)
+    assert inside.wait(60)
     try:
         assert is_busy(run)
         with pytest.raises(Busy):
