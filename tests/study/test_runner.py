@@ -163,12 +163,15 @@ def test_two_runners_share_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
     assert lab.states()["data"].state == "running"
 
     def release() -> None:
-        wait_for(lambda: "another runner is at work on it" in lab.screen.getvalue())
-        (lab.root / "go").touch()
+        try:
+            wait_for(lambda: "another runner is at work on it" in lab.screen.getvalue())
+        finally:
+            (lab.root / "go").touch()
 
+    runner = lab.runner(only="data")
     helper = threading.Thread(target=release)
     helper.start()
-    assert lab.run(only="data") == 0
+    assert runner.run() == 0
     helper.join()
     assert other.wait(60) == 0
     assert lab.events() == ["start data 0", "end data"]
