@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.settings import EvaluationSettings
+from tldr.study.registry import STAGES
 from tldr.toy.settings import ToyData
 
 LENGTHS = Lengths(query=96, response=48, rm_response=64)
@@ -79,14 +80,23 @@ METHODS = {"sample": "ppo", "score": "ppo", "best_of_n": "best_of_n", "ppo": "pp
 TRAINED = ("pretrain", "sft", "reward", "ppo")
 
 
-def context(stage: str, root: Path, folder: Path, seed: int = 0, **changes: Any) -> RunContext[Any]:
-    """The run of a stage whose parents lie in `root`."""
+def context(
+    stage: str,
+    root: Path,
+    folder: Path,
+    seed: int = 0,
+    inputs: dict[str, Path] | None = None,
+    **changes: Any,
+) -> RunContext[Any, Any]:
+    """The run of a stage whose parents lie in `root`, or are the inputs given."""
     folder.mkdir(parents=True, exist_ok=True)
     tags: dict[str, str | int | float | bool] = {"size": "s", "method": METHODS.get(stage, stage)}
     fields: dict[str, Any] = {
         "settings": SETTINGS[stage],
         "folder": folder,
-        "inputs": {name: root / parent for name, parent in INPUTS[stage].items()},
+        "inputs": STAGES[stage].typed(
+            {name: root / parent for name, parent in INPUTS[stage].items()} if inputs is None else inputs
+        ),
         "seed": seed,
         "model": MODEL,
         "lengths": LENGTHS,
@@ -98,9 +108,14 @@ def context(stage: str, root: Path, folder: Path, seed: int = 0, **changes: Any)
     return RunContext(**(fields | changes))
 
 
-def run(ctx: RunContext[Any], stage: str) -> Path:
+def rewired(ctx: RunContext[Any, Any], **inputs: Any) -> RunContext[Any, Any]:
+    """The same run with other inputs."""
+    return replace(ctx, inputs=replace(ctx.inputs, **inputs))
+
+
+def run(ctx: RunContext[Any, Any], stage: str) -> Path:
     """Run a stage; its folder."""
-    import_module(f"tldr.stages.{stage}").run(ctx)
+    STAGES[stage].load()(ctx)
     return ctx.folder
 
 

@@ -24,10 +24,10 @@ from tldr.train import precision as _precision
 
 _precision.peak_flops = lambda *_: 1e11  # type: ignore[assignment]  # a GPU's size of product takes the CPU minutes
 
-from tests.stages import lab
+from tests.stages import forks, lab
 from tldr.settings.base import Precision
+from tldr.stages.ppo import stage as ppo
 from tldr.stages.ppo.settings import AdaptiveKL
-from tldr.stages.ppo.stage import stage as ppo
 
 LORA = {"rank": 4, "alpha": 16}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -82,8 +82,10 @@ def architectures(parents: str, folder: str) -> None:
             print(f"done {lab.run(ctx, stage)}", flush=True)
 
 
-def one(stage: str, parents: str, folder: str) -> None:
-    """One run, in fp32, which saves a state after every step."""
+def one(stage: str, parents: str, folder: str, held: str | None = None) -> None:
+    """One run, in fp32, which saves a state after every step and may be held (`forks.hold`)."""
+    if held is not None:
+        forks.hold(int(held))
     run(stage, Path(parents), Path(folder), "fp32", {"save_every": 1, "save_steps": 1})
 
 

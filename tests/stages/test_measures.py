@@ -84,10 +84,7 @@ def test_many_summaries_of_a_post_are_scored_as_a_few_at_a_time(
 
 def test_pool_is_scored_by_every_reward_model(lab: Path, tmp_path: Path) -> None:
     ctx = laboratory.context("best_of_n", lab, tmp_path, settings=BestOfNSettings(n=3, posts=5))
-    inputs = ctx.inputs | {"reward-m_n-9": lab / "reward"}
-    laboratory.run(
-        laboratory.context("best_of_n", lab, tmp_path, settings=ctx.settings, inputs=inputs), "best_of_n"
-    )
+    laboratory.run(laboratory.rewired(ctx, rewards={"m_n-9": lab / "reward"}), "best_of_n")
     pool = read_records(tmp_path / "pool.jsonl", Sample)
     assert Counter(sample.id for sample in pool) == dict.fromkeys({sample.id for sample in pool}, 3)
     assert len(pool) == 15
