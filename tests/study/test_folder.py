@@ -14,7 +14,7 @@ from tldr.errors import CheckpointError, LabError, UsageError
 from tldr.stages.sft import SFTInputs
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.context import RunContext
-from tldr.stages.shared.declaration import Stage
+from tldr.stages.shared.declaration import Stage, named
 from tldr.study import folder as folders
 from tldr.study.folder import Busy, ParentRun, RunFile, check_code, execute, is_busy, last_error, locked
 from tldr.study.registry import STAGES
@@ -166,5 +166,15 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         execute(tmp_path)
 
 
-def test_inputs_of_the_table_have_a_stage_that_reads_them() -> None:
-    assert all(set(stage.optional) <= set(stage.inputs) for stage in STAGES.values())
+def test_missing_and_unknown_inputs_are_named(refusal: Refusal) -> None:
+    text = refusal(lambda: STAGES["sft"].typed({"policy": "p"}))
+    assert "sft lacks its input data" in text and "Folder of posts and tokenizer" in text
+    text = refusal(lambda: STAGES["sft"].typed({"policy": "p", "data": "d", "reward": "r"}))
+    assert "sft reads no input 'reward'" in text and "it reads data, policy" in text
+
+
+def test_inputs_of_any_number_are_named_by_their_key() -> None:
+    names = {"policy": "p", "labels": "l", "labels-2": "l2", "labels-10": "l10", "data": "d"}
+    inputs = STAGES["reward"].typed(names)
+    assert inputs.labels == "l" and inputs.further_labels == {"2": "l2", "10": "l10"}
+    assert named(inputs) == names

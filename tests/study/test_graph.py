@@ -189,7 +189,7 @@ def test_what_no_run_depends_on(config: Path, override: str) -> None:
 
 
 def test_a_name_holds_no_code(config: Path, same_code: dict[str, str]) -> None:
-    """A plan or a submission needs names before anything runs; code decides what is stale (test_staleness)."""
+    """A plan or a submission needs names before anything runs; code decides what is stale."""
     before = runs_of(config)
     same_code.update(dict.fromkeys((stage.module for stage in STAGES.values()), "edited"))
     assert {title: run.name for title, run in before.items()} == {
