@@ -13,11 +13,14 @@ from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.data.settings import DataSettings, TokenizerSpec
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.pairs.settings import PairsSettings
+from tldr.stages.ppo.algorithm import PPO
 from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.ppo.stage import open_ppo
 from tldr.stages.pretrain.settings import PretrainSettings
 from tldr.stages.ratings.settings import RatingsSettings
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.settings import SFTSettings
+from tldr.stages.shared.common import open_tokenizer, read_posts
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.settings import EvaluationSettings
 from tldr.study.registry import STAGES
@@ -25,7 +28,7 @@ from tldr.toy.settings import ToyData
 
 LENGTHS = Lengths(query=96, response=48, rm_response=64)
 MODEL = ModelSpec(d_model=16, layers=2, heads=2, context=256, init="mimetic")
-PPO = PPOSettings(
+PPO_SETTINGS = PPOSettings(
     batch=16,
     samples_per_query=2,
     minibatches=2,
@@ -43,7 +46,7 @@ SETTINGS: dict[str, Settings] = {
     "sft": SFTSettings(batch=8, save_every=3, dropout=0.1, optimizer=Optimizer(lr=5e-3)),
     "labels": LabelsSettings(pairs=96, valid_pairs=48),
     "reward": RewardSettings(batch=8, save_every=3, optimizer=Optimizer(lr=5e-3)),
-    "ppo": PPO,
+    "ppo": PPO_SETTINGS,
     "best_of_n": BestOfNSettings(n=4, scorers=["rm", "gold", "rouge"]),
     "sample": EvaluationSettings(temperatures=[0.0, 0.7]),
     "score": EvaluationSettings(),
@@ -111,6 +114,12 @@ def context(
 def rewired(ctx: RunContext[Any, Any], **inputs: Any) -> RunContext[Any, Any]:
     """The same run with other inputs."""
     return replace(ctx, inputs=replace(ctx.inputs, **inputs))
+
+
+def ppo_of(ctx: RunContext[Any, Any]) -> PPO:
+    """The PPO stage's algorithm on the networks and posts of a run."""
+    tokenizer, posts = open_tokenizer(ctx.inputs.policy), read_posts(ctx.inputs.data, "ppo")
+    return open_ppo(ctx, tokenizer, posts)
 
 
 def run(ctx: RunContext[Any, Any], stage: str) -> Path:

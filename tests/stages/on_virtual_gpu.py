@@ -26,7 +26,7 @@ _precision.peak_flops = lambda *_: 1e11  # type: ignore[assignment]  # a GPU's s
 
 from tests.stages import forks, lab
 from tldr.settings.base import Precision
-from tldr.stages.ppo import stage as ppo
+from tldr.stages.ppo import algorithm
 from tldr.stages.ppo.settings import AdaptiveKL
 
 LORA = {"rank": 4, "alpha": 16}
@@ -134,15 +134,15 @@ def faults() -> None:
 
 def misplaced(parents: str, folder: str) -> None:
     """A PPO stage whose episodes are left on the CPU."""
-    device = ppo.Device.open("fp32").device
-    original = ppo.PPOStage.__init__
+    device = algorithm.Device.open("fp32").device
+    original = algorithm.PPO.__init__
 
-    def planted(self: Any, *args: Any) -> None:
-        original(self, *args)
+    def planted(self: Any, *args: Any, **settings: Any) -> None:
+        original(self, *args, **settings)
         self.device = type(self.device)(torch.device("cpu"), self.device.precision)
 
     assert device.type == "cuda"
-    ppo.PPOStage.__init__ = planted  # type: ignore[method-assign]
+    algorithm.PPO.__init__ = planted  # type: ignore[method-assign]
     run("ppo", Path(parents), Path(folder), "fp32", {})
 
 

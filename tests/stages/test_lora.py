@@ -21,7 +21,7 @@ from tldr.errors import UsageError
 from tldr.models.ladder import load_policy
 from tldr.models.packed import PackedBatch, collate, response_logprobs
 from tldr.stages.ppo import stage as ppo
-from tldr.stages.ppo.stage import PPOStage
+from tldr.stages.ppo.algorithm import PPO
 from tldr.train import stepper
 from tldr.train.checkpoint import hash_folder
 from tldr.train.frozen import Frozen, LoraOff
@@ -110,17 +110,16 @@ def test_killed_under_lora_and_resumed_equals_uninterrupted(lab: Path, tmp_path:
     assert figures(killed) == figures(whole)
 
 
-def ppo_stage(lab: Path, folder: Path, **inputs: Path) -> PPOStage:
+def ppo_stage(lab: Path, folder: Path, **inputs: Path) -> PPO:
     ctx = laboratory.context("ppo", lab, folder, settings=laboratory.changed("ppo", {"lora": LORA}))
-    ctx.inputs.update(inputs)
-    return PPOStage(ctx)
+    return laboratory.ppo_of(laboratory.rewired(ctx, **inputs))
 
 
 def batch() -> PackedBatch:
     return collate([[5, 6, 7], [8, 9]], [[[10, 11, 12]], [[13, 14]]], 1)
 
 
-def reference_logprobs(stage: PPOStage) -> Tensor:
+def reference_logprobs(stage: PPO) -> Tensor:
     with torch.no_grad(), stage.reference.at_work() as call:
         found: Tensor = call(response_logprobs, batch())
     return found
