@@ -14,7 +14,7 @@ from submitit import JobEnvironment
 
 from tldr.errors import LabError, UsageError
 from tldr.study.environment import cores
-from tldr.study.folder import DONE, LOG, RUN, RunFile, done_digest, last_error
+from tldr.study.folder import DONE, LOG, RUN, RunFile, last_error
 from tldr.study.graph import Run, expand
 from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
@@ -43,7 +43,7 @@ def work(path: Path) -> int:
         what = f"{name}: its code or its data was changed since it was submitted"
         raise UsageError(what, where=path, remedy="submit the study again")
     folder = root / name
-    if done_digest(folder):
+    if (folder / DONE).exists():
         return 0
     if here.node == 0:
         with locked_or_new(folder):
