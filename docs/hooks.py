@@ -1,12 +1,12 @@
 """What mkdocs asks while it builds: generated pages, figures of the committed results, links into the code.
 
-A page links to a source file with ``[text](src:tldr/mathematics/kl.py#token_kl)``. The file becomes a page of
-the site, so the strict build fails where the file or the name is gone.
+A page links to a file of the repository by its path, with a name in the file where there is one:
+``[text](../tldr/mathematics/kl.py#token_kl)``. The file becomes a page of the site (a figure is copied), so
+the strict build fails where the file or the name is gone.
 """
 
 from __future__ import annotations
 
-import posixpath
 import re
 import sys
 from pathlib import Path
@@ -20,36 +20,40 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import reference  # noqa: E402
 
-SOURCE = re.compile(r"\]\(src:([^)#]+)(#[^)]+)?\)")
-FIGURE = re.compile(r"\]\((figures/[\w.]+\.png)\)")
-FIGURES = ROOT / "results" / "toy"
-CHECKS = "<!-- the checks of the doctor -->"
+OUTSIDE = re.compile(r"\]\(\.\./([\w./-]+)(#[\w.]+)?\)")
+"""A link out of ``docs/``: the file's path in the repository, and a name in it."""
+GENERATED = {"settings.md": reference.settings_page, "commands.md": reference.commands_page}
+INSERTED = {
+    "<!-- the checks of the doctor -->": reference.checks_text,
+    "<!-- the stages -->": reference.stages_table,
+}
+"""Comment in a page -> what stands there in the built page."""
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the generated pages, and the source files and figures that pages name."""
+    """Add the generated pages, and the files that pages link to."""
     texts = [file.content_string for file in files.documentation_pages()]
-    for name, page in {"settings.md": reference.settings_page, "commands.md": reference.commands_page}.items():
+    for name, page in GENERATED.items():
         files.append(File.generated(config, name, content=page()))
-    for name in sorted({match[1] for text in texts for match in SOURCE.finditer(text)}):
-        if not (ROOT / name).is_file():
-            raise PluginError(f"a page links to {name}, which does not exist")
-        page_text = reference.source_page(ROOT / name)
-        files.append(File.generated(config, _source_page(name), content=page_text))
-    for name in sorted({match[1] for text in texts for match in FIGURE.finditer(text)}):
-        files.append(File.generated(config, name, abs_src_path=str(FIGURES / name)))
+    for name in sorted({match[1] for text in texts for match in OUTSIDE.finditer(text)}):
+        path = ROOT / name
+        if not path.is_file():
+            raise PluginError(f"a page links to {name}, which is no file")
+        if path.suffix == ".png":
+            files.append(File.generated(config, place_in_site(name), abs_src_path=str(path)))
+        else:
+            files.append(File.generated(config, place_in_site(name), content=reference.source_page(path)))
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Point links into the code at the pages of the source files, and fill in the doctor's checks."""
-    here = posixpath.dirname(page.file.src_uri)
-
-    def link(match: re.Match[str]) -> str:
-        return f"]({posixpath.relpath(_source_page(match[1]), here or '.')}{match[2] or ''})"
-
-    return SOURCE.sub(link, markdown.replace(CHECKS, reference.checks_text() if CHECKS in markdown else ""))
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Point links out of ``docs/`` at the files' places in the site, and fill in what the code says."""
+    for comment, text in INSERTED.items():
+        if comment in markdown:
+            markdown = markdown.replace(comment, text())
+    return OUTSIDE.sub(lambda match: f"]({place_in_site(match[1])}{match[2] or ''})", markdown)
 
 
-def _source_page(name: str) -> str:
-    return f"source/{name}.md"
+def place_in_site(name: str) -> str:
+    """Where a file of the repository lies in the site."""
+    return name if name.endswith(".png") else f"source/{name}.md"

@@ -26,6 +26,7 @@ from tldr.doctor.examine import GROUPS
 from tldr.doctor.findings import CHECKS, Check
 from tldr.settings.base import Settings
 from tldr.sources.filter_rules import FilterOptions
+from tldr.stages.shared.declaration import is_needed
 from tldr.study.registry import STAGES
 from tldr.study.settings import Study
 from tldr.study.slurm import Resources
@@ -156,7 +157,9 @@ def _bounds(metadata: Iterable[Any]) -> str:
     found: list[str] = []
     for part in metadata:
         for one in part.metadata if isinstance(part, FieldInfo) else [part]:
-            found += [f" {sign} {getattr(one, key):g}" for kind, key, sign in _BOUNDS if isinstance(one, kind)]
+            found += [
+                f" {sign} {getattr(one, key):g}" for kind, key, sign in _BOUNDS if isinstance(one, kind)
+            ]
             if isinstance(one, MinLen):
                 found.append(f" (at least {one.min_length})")
             assert not isinstance(one, MaxLen)
@@ -169,7 +172,9 @@ def default_text(field: FieldInfo) -> str:
     if value is PydanticUndefined:
         return "**required**"
     if isinstance(value, Settings):
-        plain = {name: one.get_default(call_default_factory=True) for name, one in type(value).model_fields.items()}
+        plain = {
+            name: one.get_default(call_default_factory=True) for name, one in type(value).model_fields.items()
+        }
         changed = {name: getattr(value, name) for name, one in plain.items() if getattr(value, name) != one}
         return ", ".join(f"`{name}: {_plain(one)}`" for name, one in changed.items()) or "its defaults"
     return f"`{_plain(value)}`" if value != "" else "empty"
@@ -220,11 +225,26 @@ def _leaves(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
             yield from _leaves(inner, (*words, name))
 
 
+# Stages
+
+
+def stages_table() -> str:
+    """Every stage with what it reads and makes, from the declarations; an input in brackets is optional."""
+    lines = ["| stage | what it does | reads | makes |", "|---|---|---|---|"]
+    for name, stage in sorted(STAGES.items(), key=lambda item: _ORDER.index(item[0])):
+        reads = [field.name if is_needed(field) else f"({field.name})" for field in stage.fields()]
+        lines.append(f"| `{name}` | {stage.help} | {', '.join(reads) or '-'} | {stage.makes.name} |")
+    return "\n".join(lines)
+
+
+_ORDER = "data pretrain sft labels reward ppo best_of_n sample score pairs ratings".split()
+
+
 # Checks of the doctor
 
 
 def checks_text() -> str:
-    """A section for each stage, with the checks that blame it: what is healthy, why it matters, what to do."""
+    """A section for each stage, with its checks: what is healthy, why it matters, what to do."""
     assert GROUPS, "importing the groups registers their checks"
     lines = [GENERATED]
     everywhere = [check for check in CHECKS if len(check.stages) > 4]

@@ -16,12 +16,17 @@ class Optimizer(Settings):
     """adamw8bit: its two moments in 8 bits, in blocks with a scale each (Dettmers et al. 2022, arXiv
     2110.02861), 2 bytes a weight in place of 8; needs the extra `8bit`. Not sharded."""
     lr: PerSize[Positive] = 1e-4
+    """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of AdamW's first and second moment."""
     eps: Positive = 1e-8
+    """Added to the root of the second moment."""
     weight_decay: NonNegative = 0.0
+    """AdamW's decoupled weight decay."""
     clip: Positive = 1.0
     """Gradient norm limit."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the decay after the warm-up."""
     warmup: NonNegative = 0.0
     """Below 1 a share of all updates, from 1 on a number of updates."""
     final: Unit = 0.0
@@ -56,6 +61,7 @@ class Lora(Settings):
     paper's; needs the extra `lora`. What a stage saves is the merged model, in plain form."""
 
     rank: PositiveInt = 16
+    """Width of the adapters."""
     alpha: PositiveInt = 32
     """What the adapter adds is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
