@@ -287,13 +287,14 @@ def source_page(path: Path) -> str:
     """A source file as a page; in Python every top-level definition and method is a heading to link to."""
     text = path.read_text(encoding="utf-8")
     name = path.relative_to(ROOT).as_posix()
-    lines = ["---", "search: {exclude: true}", "---", f"# `{name}`", ""]
+    lines = ["---", "search: {exclude: true}", "hide: [navigation]", "---", f"# `{name}`", ""]
     language = {".py": "python", ".yaml": "yaml", ".yml": "yaml"}.get(path.suffix, "text")
     rows = text.splitlines()
     marks = [(1, "", 0), *(_definitions(ast.parse(text).body) if language == "python" else [])]
     for (first, title, level), (last, *_) in zip(marks, [*marks[1:], (len(rows) + 1, "", 0)], strict=True):
         if title:
-            lines += [f"{'#' * level} `{title}` {{ #{title} }}", ""]
+            named = "" if "__" in title else f" {{ #{title} }}"  # Markdown reads __init__ as bold
+            lines += [f"{'#' * level} `{title}`{named}", ""]
         chunk = "\n".join(rows[first - 1 : last - 1]).rstrip()
         lines += [f'````{language} linenums="{first}"', chunk, "````", ""]
     return "\n".join(lines)

@@ -36,6 +36,8 @@ class Needs(Settings):
         gpus: on each machine.
         cpus: on each machine.
         mem: memory on each machine, as sbatch reads it ("64G"); None leaves it to the cluster.
+        partition: of the cluster; None is its default.
+        account: that is charged; None is the cluster's default.
         options: further options of sbatch, as in ``{constraint: h100}``.
         setup: shell lines before the run.
     """
