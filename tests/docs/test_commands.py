@@ -108,12 +108,13 @@ def smaller(words: list[str]) -> list[str]:
     return [*words[:first], *extra, *words[first:]]
 
 
-WITHOUT_A_PROCESS = (
+IN_THIS_PROCESS = (
     *(("study", name) for name in ("status", "submit")),
-    *(("data", name) for name in ("sources", "overlap", "split", "fake-dump")),
-    *((name,) for name in ("report", "compare", "doctor", "plan", "evaluate", "agreement")),
+    *(("data", name) for name in ("toy", "sources", "overlap", "split", "fake-dump")),
+    *((name,) for name in ("report", "compare", "doctor", "plan", "evaluate", "agreement", "judge")),
+    *((name,) for name in ("pretrain", "sft", "reward", "ppo", "sample")),
 )
-"""Commands that train nothing run in this process, which has torch and pandas loaded already."""
+"""Commands that run here, since this process has loaded torch and pandas already."""
 
 
 def run_command(command: str, folder: Path, env: dict[str, str]) -> None:
@@ -122,7 +123,7 @@ def run_command(command: str, folder: Path, env: dict[str, str]) -> None:
     words = [word for part in shlex.split(before) for word in expanded(part, folder)]
     if words[0] == "tldr-lab":
         arguments = smaller(words[1:])
-        if any(tuple(arguments[: len(name)]) == name for name in WITHOUT_A_PROCESS):
+        if any(tuple(arguments[: len(name)]) == name for name in IN_THIS_PROCESS):
             done = CliRunner().invoke(app, arguments)
             check(command, done.exit_code, done.stdout, done.stderr)
             return
