@@ -17,7 +17,8 @@ from tldr.records import Post, Sample, read_records, write_records
 from tldr.settings.base import scalar
 from tldr.stages.data.stage import read_corpus
 from tldr.stages.ppo import PPORun
-from tldr.stages.ppo.algorithm import PPO, Networks, Queries
+from tldr.stages.ppo.algorithm import PPO
+from tldr.stages.ppo.networks import Networks, Queries
 from tldr.stages.ppo.rollout import Rollout
 from tldr.stages.ppo.samplers import Sampler, VLLMSampler
 from tldr.stages.pretrain.stage import Document, encode_documents
