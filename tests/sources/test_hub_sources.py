@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,13 +15,13 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.sources.hub_server import COMMIT, Hub, serve
+from tests.sources.hub_server import COMMIT, Hub, serve, use_as_hub
 from tldr.errors import LabError, RecordError, UsageError
 from tldr.inputs.posts import body_hash
 from tldr.queries.formats import format_query
 from tldr.records import Comparison, Info, Post, ReadReport, read_records
 from tldr.sources.filter_rules import read_candidate, table2
-from tldr.sources.hub import download as downloading
+from tldr.sources.hub import resume
 from tldr.sources.hub.catalog import BATCHES, CATALOG, KnownSource
 from tldr.sources.hub.convention import convention
 from tldr.sources.hub.convert import parse_prompt
@@ -71,8 +72,8 @@ def zipped(data: bytes) -> bytes:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr(downloading, "WAIT", 0.0)
-    monkeypatch.setattr(downloading, "ATTEMPTS", 2)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(resume, "ATTEMPTS", 2)
     monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with serve() as hub:
@@ -173,7 +174,7 @@ def test_offline_never_asks_and_says_what_it_lacks(
     files = {f"data/{split}-00000-of-00001.parquet": parquet(POST) for split in ("train", "test")}
     hub.publish("vwxyzjn/summarize_from_feedback_tldr_3_filtered", files)
     name, offline = "vwxyzjn/summarize_from_feedback_tldr_3_filtered", not by_setting
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    use_as_hub(monkeypatch, hub.url)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", by_setting)
     with pytest.raises(UsageError, match=r"never fetched on this machine(?s:.*)data fetch"):
         open_source(name, offline=offline)

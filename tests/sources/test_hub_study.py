@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,17 @@ import pytest
 from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
-from tests.sources.hub_server import COMMIT, serve
+from tests.sources.hub_server import COMMIT, serve, use_as_hub
 from tests.sources.test_hub_sources import ASKED, COMPARISON, PAIR, POST, lines, parquet, put
 from tldr.cli.main import app
 from tldr.errors import RecordError, UsageError
 from tldr.inputs.leakage import Collected
 from tldr.records import Post, Ranking, read_records
-from tldr.sources.hub import download as downloading
 from tldr.sources.hub.catalog import CATALOG
 from tldr.sources.place import Place, parse_place, posts_at, rankings_at
+from tldr.stages.data import stage as data_stage
 from tldr.stages.data.overlap import collect_study
 from tldr.stages.data.settings import DataSettings, FileData, TokenizerSpec
-from tldr.stages.data.stage import stage as data_stage
 from tldr.stages.shared.context import RunContext
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
@@ -154,7 +154,7 @@ def test_a_place_counts_by_content_or_by_name_and_revision(
 
     monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
     with serve() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        use_as_hub(monkeypatch, hub.url)
         hub.publish("trl-lib/tldr", {"data/train-00000-of-00001.parquet": parquet(ASKED)})
         third = identities(study, **elsewhere | {"sft": "trl-lib/tldr@train"})
         assert third["sft"] == f"trl-lib/tldr@train {COMMIT}"
@@ -173,7 +173,8 @@ def test_fetch_as_a_user_types_it_with_a_cut_and_then_offline(
 ) -> None:
     monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(downloading, "WAIT", 0.0)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 50)  # a cut loses at most a chunk
     name, a, b = "CarperAI/openai_summarize_comparisons", tmp_path / "a", tmp_path / "b"
     with serve() as hub:
         hub.publish(name, {f"data/{s}-00000-of-00001-0a.parquet": parquet(PAIR) for s in ("train", "valid1")})

@@ -30,10 +30,10 @@ from tldr.records import Post, write_records
 from tldr.sources.filter import judge
 from tldr.sources.filter_rules import FilterOptions
 from tldr.sources.raw import Chunk
+from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import DataSettings, FileData, TokenizerSpec
-from tldr.stages.data.stage import stage as data_stage
+from tldr.stages.labels import stage as labels_stage
 from tldr.stages.labels.settings import LabelsSettings
-from tldr.stages.labels.stage import stage as labels_stage
 from tldr.stages.shared.context import RunContext
 
 SELECT_OR_REPORT = ("valid1", "valid2", "validation_valid2")

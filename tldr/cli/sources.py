@@ -62,8 +62,9 @@ def fetch_command(
 ) -> None:
     """Fetch a source and write its splits as JSON lines of the project's records, text unchanged.
 
-    What was cut goes on where it was. Files are checked by sha256, rows against the known sizes;
-    OUT/manifest.json says what was got.
+    A broken connection is resumed. After an interruption, complete files are kept; of an incomplete one,
+    a plain URL's resumes and the hub's starts again. Files are checked by sha256 and row counts against
+    the known sizes. OUT/manifest.json records what was fetched.
     """
     from tldr.sources.hub.fetch import fetch
     from tldr.sources.hub.load import open_source

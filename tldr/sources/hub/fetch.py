@@ -17,7 +17,7 @@ from tldr.records import OnError, Post, ReadReport, Record, write_json, write_re
 from tldr.sources.hub.convention import Convention, Tally, same_convention
 from tldr.sources.hub.convert import RawRow
 from tldr.sources.hub.download import sha256_of
-from tldr.sources.hub.load import Source
+from tldr.sources.hub.load import OpenedSource
 
 MANIFEST = "manifest.json"
 EVERY = 10_000
@@ -54,7 +54,7 @@ class Fetched:
 
 
 def fetch(
-    source: Source,
+    source: OpenedSource,
     wanted: str | None,
     out: Path,
     *,
@@ -67,12 +67,12 @@ def fetch(
     A manifest that is there already is added to, and vouches for the files that it names.
 
     Args:
-        wanted: as of `Source.select`.
+        wanted: as of `OpenedSource.select`.
         on_error: "stop" at the first bad row, or "skip" it: counted, and named in ``<split>.bad.txt``.
 
     Raises:
         UsageError: no such split; or `out` holds another source.
-        LabError: a file is not what it was when it was first fetched; or see `Source.local`.
+        LabError: a file is not what it was when it was first fetched; or see `OpenedSource.local`.
         RecordError: a bad row, with on_error "stop".
     """
     splits = source.select(wanted)
@@ -110,7 +110,7 @@ def _mixed(results: Iterable[SplitResult]) -> list[str]:
         return [error.what]
 
 
-def _previous(source: Source, out: Path) -> dict[str, Any]:
+def _previous(source: OpenedSource, out: Path) -> dict[str, Any]:
     """The manifest to write to: what an earlier fetch of the same source left, or a new one."""
     fresh: dict[str, Any] = {
         "source": source.name,
@@ -140,7 +140,7 @@ def _previous(source: Source, out: Path) -> dict[str, Any]:
     return {**fresh, "inputs": inputs, "splits": splits}
 
 
-def _input(source: Source, path: str) -> dict[str, Any]:
+def _input(source: OpenedSource, path: str) -> dict[str, Any]:
     """A file's size, sha256 and address, once it is sure that it is the file that was announced."""
     file = source.local(path)
     remote = source.remote(path)
@@ -163,7 +163,9 @@ def _check_same(path: str, sha256: str, before: Mapping[str, Any] | None, out: P
         )
 
 
-def _write(source: Source, split: str, out: Path, on_error: OnError, counted: Counted | None) -> SplitResult:
+def _write(
+    source: OpenedSource, split: str, out: Path, on_error: OnError, counted: Counted | None
+) -> SplitResult:
     report = ReadReport(source.folder)
     tally, subreddits = Tally(), Counter[str]()
     kind, titles = "", 0

@@ -19,9 +19,8 @@ from huggingface_hub import HfApi, cached_assets_path, constants
 from tldr.errors import LabError, UsageError
 from tldr.records import write_json
 from tldr.sources.hub.catalog import KnownSource
-from tldr.sources.hub.download import AGAIN, HTTP_ERRORS, RemoteFile, head
-
-LIBRARY = "tldr-feedback"
+from tldr.sources.hub.download import HTTP_ERRORS, LIBRARY, RETRIED, RemoteFile, status_of
+from tldr.sources.hub.resume import headers_of
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,8 @@ def _list_hub(known: KnownSource, endpoint: str | None) -> Listing:
         api = HfApi(endpoint=endpoint, token=None if endpoint == constants.ENDPOINT else False)
         info = api.dataset_info(known.name, revision=known.revision, files_metadata=True)
     except HTTP_ERRORS as error:
-        status = getattr(getattr(error, "response", None), "status_code", 0)
-        if 400 <= status < 500 and status not in AGAIN:
+        status = status_of(error)
+        if 400 <= status < 500 and status not in RETRIED:
             raise UsageError(
                 f"no such data set, or no revision '{known.revision}' (HTTP status {status})",
                 where=where,
@@ -149,7 +148,7 @@ def _list_urls(known: KnownSource, base: str) -> Listing:
     for path in known.files:
         url = f"{base.rstrip('/')}/{path}"
         try:
-            headers = head(url)
+            headers = headers_of(url)
         except UsageError as error:
             gone.append(error)
             headers = {}

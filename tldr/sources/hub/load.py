@@ -7,21 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import constants, get_token, try_to_load_from_cache
+from huggingface_hub import constants, try_to_load_from_cache
 
 from tldr.errors import UsageError
 from tldr.records import OnError, ReadReport, Record, make_records
 from tldr.sources.hub import layout
 from tldr.sources.hub.catalog import CATALOG, KnownSource, known_source
 from tldr.sources.hub.convert import Origin, RowLayout, layout_of
-from tldr.sources.hub.download import RemoteFile, Shown, download, sha256_of
+from tldr.sources.hub.download import RemoteFile, Shown, download_from_hub, sha256_of
 from tldr.sources.hub.listing import Listing, cache_folder, get_listing, keep_listing, with_hash
+from tldr.sources.hub.resume import download_url
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Source:
+class OpenedSource:
     """A source that is open: its splits and their files, which are fetched when they are read.
 
     Attributes:
@@ -89,11 +90,18 @@ class Source:
                 where=target,
                 remedy=f"run `tldr-lab data fetch {self.name}` with a network, or give a copy by --from",
             )
-        # the user's token is for the hub, never for a mirror
-        token = get_token() if self.listing.origin == constants.ENDPOINT else None
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
         log.info("fetching %s", remote.url)
-        download(remote, target, headers=headers, shown=self.shown)
+        if self.known.base:
+            download_url(remote, target, shown=self.shown)
+        else:
+            download_from_hub(
+                remote,
+                target,
+                repository=self.name,
+                revision=self.listing.revision,
+                endpoint=self.listing.origin,
+                shown=self.shown,
+            )
         if remote.sha256 is None:
             self.listing = with_hash(self.listing, path, sha256_of(target))
             keep_listing(self.known, self.listing)
@@ -143,7 +151,7 @@ def open_source(
     offline: bool = False,
     refresh: bool = False,
     shown: Shown | None = None,
-) -> Source:
+) -> OpenedSource:
     """Open a known source or a local folder.
 
     Args:
@@ -166,10 +174,10 @@ def open_source(
     splits: dict[str, list[str]] = {}
     for split, files in layout.by_split(file.path for file in listing.files).items():
         splits.setdefault(known.split(split), []).extend(files)
-    return Source(name, known, cache_folder(known, listing.revision), splits, listing, offline, shown)
+    return OpenedSource(name, known, cache_folder(known, listing.revision), splits, listing, offline, shown)
 
 
-def _open_folder(name: str, folder: Path) -> Source:
+def _open_folder(name: str, folder: Path) -> OpenedSource:
     if not folder.is_dir():
         raise UsageError("no such folder", where=folder, remedy="check the path")
     known = CATALOG.get(name)
@@ -184,7 +192,7 @@ def _open_folder(name: str, folder: Path) -> Source:
     splits: dict[str, list[str]] = {}
     for split, files in layout.by_split(fitting).items():
         splits.setdefault(known.split(split) if known else split, []).extend(files)
-    return Source(name, known, folder, splits, left_aside=aside)
+    return OpenedSource(name, known, folder, splits, left_aside=aside)
 
 
 def _form(path: Path) -> RowLayout | None:
