@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tests.texts import TEXTS
 from tldr.errors import UsageError
-from tldr.queries.formats import encode_texts
+from tldr.queries.encode import encode_texts
 from tldr.queries.tokenizer import train_bpe
 from tldr.queries.zero_shot import choose_examples, zero_shot_queries
 from tldr.records import Post

@@ -15,7 +15,7 @@ from tests.stages import lab as laboratory
 from tldr.errors import NonFiniteError, UsageError
 from tldr.inputs.posts import load_comparisons, load_posts
 from tldr.models.ladder import load_policy
-from tldr.queries.formats import encode_queries, encode_responses
+from tldr.queries.encode import encode_queries, encode_responses
 from tldr.records import Sample, read_records, write_records
 from tldr.settings.training import Optimizer
 from tldr.stages.data.settings import FileData

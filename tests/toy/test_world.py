@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.texts import encode_response
 from tldr.errors import RecordError
-from tldr.queries.formats import encode_queries, encode_response, encode_responses
+from tldr.queries.encode import encode_queries, encode_responses
 from tldr.queries.tokenizer import train_bpe
 from tldr.records import Post, read_records
 from tldr.toy import authors, corpus, gold, phrases, world, writers

@@ -7,16 +7,13 @@ replaced by another id before each forward pass, so the extra id is never looked
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tldr.errors import UsageError
-from tldr.queries.formats import encode_responses
 
 EOS = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -121,31 +118,3 @@ def _load(place: str) -> PreTrainedTokenizerBase:
             "or set it to 1 to use only what is cached",
         ) from error
     return tokenizer
-
-
-@dataclass(frozen=True)
-class WindowReport:
-    """Tokens that references need in one tokenizer, leading space and EOS included."""
-
-    texts: int
-    mean: float
-    p99: float
-    largest: int
-    """The smallest response window that cuts none of them."""
-
-
-def window_report(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> WindowReport:
-    """What the paper's window of 24-48 GPT-2 tokens becomes in another tokenizer (N+: 53 in Pythia's).
-
-    Args:
-        texts: the references that passed the window.
-
-    Raises:
-        UsageError: no texts.
-    """
-    if not texts:
-        raise UsageError("no references to measure", remedy="give at least one text")
-    lengths = np.array([len(ids) for ids in encode_responses(tokenizer, texts, max_tokens=1 << 30)])
-    return WindowReport(
-        len(texts), float(lengths.mean()), float(np.percentile(lengths, 99)), int(lengths.max())
-    )

@@ -12,18 +12,13 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from tldr.errors import UsageError
-from tldr.queries.formats import (
-    TLDR_ZERO_SHOT,
-    Source,
-    encode_queries,
-    encode_texts,
-    example_context,
-    fill_left,
-    start_tokens,
-)
+from tldr.errors import RecordError, UsageError
+from tldr.queries.encode import encode_queries, encode_texts, start_tokens
+from tldr.queries.formats import TLDR_ZERO_SHOT, Summarizable, format_query
 from tldr.records import Post
 
+EXAMPLE_SEPARATOR = "\n\n=====\n\n"
+"""Between the in-context examples (OAI experiment_helpers.py)."""
 REFERENCE_TOKENS = range(24, 48)
 """Lengths that an example's reference may have, in tokens without EOS and without its leading space."""
 
@@ -53,7 +48,10 @@ def choose_examples(tokenizer: PreTrainedTokenizerBase, posts: Sequence[Post], c
 
 
 def zero_shot_queries(
-    tokenizer: PreTrainedTokenizerBase, posts: Sequence[Source], examples: Sequence[Post], max_tokens: int
+    tokenizer: PreTrainedTokenizerBase,
+    posts: Sequence[Summarizable],
+    examples: Sequence[Post],
+    max_tokens: int,
 ) -> list[list[int]]:
     """Queries in the paper's zero-shot format with the examples' tail before them.
 
@@ -63,6 +61,32 @@ def zero_shot_queries(
         token ids of each query, `max_tokens` of them unless the examples are shorter than the room.
     """
     start = start_tokens(tokenizer)
-    context = encode_texts(tokenizer, [example_context(examples, TLDR_ZERO_SHOT)])[0]
+    context = encode_texts(tokenizer, [example_context(examples)])[0]
     queries = encode_queries(tokenizer, posts, max_tokens, TLDR_ZERO_SHOT)
     return [start + fill_left(query[len(start) :], context, max_tokens - len(start)) for query in queries]
+
+
+def example_context(examples: Sequence[Post]) -> str:
+    """In-context examples as text, each followed by the separator (OAI experiment_helpers.py).
+
+    Raises:
+        RecordError: an example has no summary.
+    """
+    parts = []
+    for example in examples:
+        if not example.summary:
+            raise RecordError("an in-context example needs a summary", where=example.id)
+        query = format_query(example, TLDR_ZERO_SHOT)
+        parts.append(query + " " + example.summary.lstrip(" ") + EXAMPLE_SEPARATOR)
+    return "".join(parts)
+
+
+def fill_left(query: list[int], context: list[int], max_tokens: int) -> list[int]:
+    """The query with as much of the context's tail before it as fits: the last examples are kept."""
+    room = max_tokens - len(query)
+    return (context[-room:] if room > 0 else []) + query
+
+
+def newline_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens that begin with a newline: each of them ends a zero-shot summary (a BPE may merge several)."""
+    return {index for index in range(len(tokenizer)) if str(tokenizer.decode([index])).startswith("\n")}

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from tldr.errors import UsageError
-from tldr.queries.formats import encode_texts
+from tldr.queries.encode import encode_texts
 from tldr.records import Article, NonEmpty, ReadReport, Record, make_records
 from tldr.sources.hub.layout import is_data, iter_rows, parse_fields
 

@@ -23,7 +23,8 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from tldr.errors import RecordError, UsageError
-from tldr.queries.formats import encode_responses, encode_texts, format_query, surely_longer
+from tldr.queries.encode import encode_responses, encode_texts, surely_longer
+from tldr.queries.formats import format_query
 from tldr.queries.tokenizer import load_tokenizer
 from tldr.records import Post
 from tldr.sources.filter_rules import (

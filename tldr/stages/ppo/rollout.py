@@ -24,7 +24,7 @@ from tldr.mathematics.kl import sequence_kl
 from tldr.mathematics.masking import whiten
 from tldr.mathematics.rewards import apply_eos_rule, token_rewards
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores
-from tldr.queries.formats import decode_response
+from tldr.queries.encode import decode_response
 from tldr.records import Post, Sample
 from tldr.stages.ppo.samplers import Sampler
 from tldr.stages.ppo.settings import PPOSettings

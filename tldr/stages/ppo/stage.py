@@ -24,6 +24,7 @@ from tldr.models.ladder import load_policy, save_policy
 from tldr.models.lora import add_lora
 from tldr.models.packed import PackedBatch, response_logprobs, response_values
 from tldr.models.reward import load_reward, save_reward, value_from_reward
+from tldr.queries.encode import encode_queries
 from tldr.records import Sample, read_records, write_records
 from tldr.settings.base import scalar
 from tldr.stages.data.stage import read_corpus
@@ -44,7 +45,6 @@ from tldr.stages.shared.common import (
     Device,
     as_model,
     checkpoint_folder,
-    encode_posts,
     eos_id,
     left_pad,
     open_tokenizer,
@@ -91,7 +91,7 @@ class PPOStage:
         self.device = Device.open(ctx.precision)
         self.tokenizer: PreTrainedTokenizerBase = open_tokenizer(ctx.inputs["policy"])
         self.posts = read_posts(ctx.inputs["data"], "ppo")
-        self.queries = encode_posts(self.tokenizer, self.posts, ctx.lengths)
+        self.queries = encode_queries(self.tokenizer, self.posts, ctx.lengths.query)
         # On the CPU until the stepper places it: whole it may be too large for the device.
         policy = load_policy(checkpoint_folder(ctx.inputs["policy"]))
         self.documents = self._documents(int(policy.config.max_position_embeddings))
