@@ -260,8 +260,8 @@ def test_trap_zero_shot_responses_stop_at_a_newline() -> None:
 
 def test_zero_shot_examples_fill_the_left_and_the_last_survive(bpe: PreTrainedTokenizerBase) -> None:
     context = example_context([POST, POST])
-    one = format_query(POST, TLDR_ZERO_SHOT) + " a dog\n\n=====\n\n"
-    assert context == one * 2
+    example = format_query(POST, TLDR_ZERO_SHOT) + " a dog\n\n=====\n\n"
+    assert context == example * 2
     query = encode_query(bpe, POST, 200, TLDR_ZERO_SHOT)
     ids = encode_texts(bpe, [context])[0]
     assert fill_left(query, ids, len(query) + 7) == ids[-7:] + query

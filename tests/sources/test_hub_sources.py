@@ -230,7 +230,7 @@ def test_trap_the_better_summary_of_a_pair_is_not_always_first(tmp_path: Path) -
     for row, other, n in zip(first, second, range(64), strict=True):
         assert isinstance(row, Comparison) and isinstance(other, Comparison)
         # the order is of the texts alone: whichever is the better one, they stand where they stood
-        assert [one.text for one in row.summaries] == [one.text for one in other.summaries]
+        assert [summary.text for summary in row.summaries] == [summary.text for summary in other.summaries]
         assert {row.choice, other.choice} == {0, 1}
         assert row.summaries[row.choice].text == f" a{n}"
         assert (row.split, other.split, row.info.post, row.info.id) == ("train", "valid1", BODY, MADE_ID)
@@ -271,7 +271,7 @@ def test_a_folder_of_no_known_layout_lists_what_was_found(tmp_path: Path) -> Non
     put(tmp_path, {"d.jsonl": lines(POST)})
     source = open_source(str(tmp_path))
     assert list(source.splits) == ["d"]
-    assert [one.split(":")[0] for one in source.left_aside] == ["a.jsonl", "b.parquet", "c.json"]
+    assert [file.split(":")[0] for file in source.left_aside] == ["a.jsonl", "b.parquet", "c.json"]
     with pytest.raises(UsageError, match=r"no split 'train'(?s:.*)its splits: d"):
         source.select("d+train")
     put(tmp_path, {"d.jsonl": b"", "e.parquet": b"PAR1 no"})
@@ -287,7 +287,7 @@ def test_bad_rows_stop_or_are_counted_and_named(tmp_path: Path) -> None:
         list(source.records("train"))
     report = ReadReport(tmp_path)
     assert len(list(source.records("train", on_error="skip", report=report))) == report.good == 2
-    places = [one.split(": ")[0].rpartition(":")[2] for one in report.bad]
+    places = [line.split(": ")[0].rpartition(":")[2] for line in report.bad]
     assert places == ["2", "3", "4", "5"]
     (split,) = fetch(source, None, tmp_path / "out", on_error="skip").splits
     assert (split.rows, len(split.bad)) == (6, 4)
@@ -349,8 +349,8 @@ def test_a_dump_without_titles_is_told(tmp_path: Path) -> None:
         put(tmp_path / folder, {"data/corpus-webis-tldr-17.zip": zipped(lines(*rows))})
         source = open_source("webis/tldr-17", str(tmp_path / folder))
         told = fetch(source, None, tmp_path / f"{folder}-out").warnings
-        assert any("no row has a title" in one for one in told) == (folder == "without")
-        assert any("known to be 3,848,330" in one for one in told)
+        assert any("no row has a title" in warning for warning in told) == (folder == "without")
+        assert any("known to be 3,848,330" in warning for warning in told)
         written = (tmp_path / f"{folder}-out" / "train.jsonl").read_text().splitlines()
         assert [read_candidate(json.loads(line)).body for line in written] == [RAW["body"]] * len(rows)
 

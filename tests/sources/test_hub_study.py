@@ -21,7 +21,7 @@ from tldr.errors import RecordError, UsageError
 from tldr.inputs.leakage import Collected
 from tldr.records import Post, Ranking, read_records
 from tldr.sources.hub.catalog import CATALOG
-from tldr.sources.place import Place, parse_place, posts_at, rankings_at
+from tldr.sources.place import SourceSplit, parse_place, posts_at, rankings_at
 from tldr.stages.data import stage as data_stage
 from tldr.stages.data.overlap import collect_study
 from tldr.stages.data.settings import DataSettings, FileData, TokenizerSpec
@@ -82,7 +82,7 @@ def test_the_leakage_guard_reads_splits_too(folder: Path) -> None:
     places = {name: f"{folder}@{split}" for name, split in SPLITS.items()}
     found = Collected()
     collect_study(FileData.model_validate(places), found)
-    sizes = {name: len(one.posts) for name, one in found.sets.items()}
+    sizes = {name: len(held.posts) for name, held in found.sets.items()}
     assert sizes == {"sft": 30, "ppo": 30, "valid1": 25, "valid2": 25} | {
         f"labels/{split}": 1 for split in ("train", "valid1", "valid2")
     }
@@ -111,7 +111,7 @@ def test_a_plain_file_stays_a_file(tmp_path: Path) -> None:
     odd = put(tmp_path, {"posts@home.jsonl": lines(POST)}) / "posts@home.jsonl"
     assert parse_place(str(odd)) is None
     assert parse_place("posts.jsonl") is None
-    assert parse_place("a@b/c@train+valid1") == Place("a@b/c", "train+valid1")
+    assert parse_place("a@b/c@train+valid1") == SourceSplit("a@b/c", "train+valid1")
     assert len(posts_at(str(odd))) == 1
 
 

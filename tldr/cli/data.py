@@ -62,7 +62,7 @@ def filter_command(
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("filter", total=None)
 
-        def show(state: filtering.Progress) -> None:
+        def show(state: filtering.FilterProgress) -> None:
             funnel = state.funnel
             text = f"{funnel.rows:,} rows, {funnel.queries:,} queries, {funnel.posts:,} posts"
             bar.update(task, description=text, total=state.total, completed=state.read)
@@ -104,7 +104,7 @@ def split_command(
 
     report, *labels = (ReadReport(path) for path in (posts, *(apart or ())))
     keys = post_keys(
-        row.info for one in labels for row in load_comparisons(one.path, on_error=on_error, report=one)
+        row.info for lines in labels for row in load_comparisons(lines.path, on_error=on_error, report=lines)
     )
     read = load_posts(posts, on_error=on_error, report=report)
     tell_bad_lines([report, *labels])

@@ -60,7 +60,7 @@ def overlap_command(
     tell_bad_lines(found.reports)
     rows = leakage.overlaps(found.sets, rules)
     if as_json:
-        sizes = {name: len(one.posts) for name, one in found.sets.items()}
+        sizes = {name: len(held.posts) for name, held in found.sets.items()}
         typer.echo(json.dumps({"posts": sizes, "overlaps": [asdict(row) for row in rows]}, indent=2))
     else:
         Console(width=None if Console().is_terminal else 1000).print(_table(found, rows))
@@ -104,8 +104,8 @@ def _table(found: Collected, rows: list[Overlap]) -> Table:
     for name in found.sets:
         table.add_column(Text(name), justify="right")
     cells = {(row.first, row.second): row for row in rows}
-    for first, one in found.sets.items():
-        line = [Text(first), Text(f"{len(one.posts):,}")]
+    for first, held in found.sets.items():
+        line = [Text(first), Text(f"{len(held.posts):,}")]
         for second in found.sets:
             row = cells.get((first, second))
             if row is None:

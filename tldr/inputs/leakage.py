@@ -140,8 +140,8 @@ class Collected:
 
 def overlaps(sets: Mapping[str, PostSet], rules: Mapping[str, Sequence[str]] = LEAKS) -> list[Overlap]:
     """Every ordered pair of different sets."""
-    ids = {name: one.ids for name, one in sets.items()}
-    bodies = {name: one.bodies for name, one in sets.items()}
+    ids = {name: found.ids for name, found in sets.items()}
+    bodies = {name: found.bodies for name, found in sets.items()}
     return [
         Overlap(
             a,

@@ -30,7 +30,7 @@ from tldr.records import Post
 from tldr.sources.filter_rules import (
     POST_RULES,
     SUMMARY_RULES,
-    Candidate,
+    FilterCandidate,
     FilterOptions,
     first_broken,
     full_id,
@@ -46,7 +46,7 @@ CHUNK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class Progress:
+class FilterProgress:
     """Where the filter stands; `read` and `total` are bytes on disk."""
 
     funnel: Funnel
@@ -57,7 +57,7 @@ class Progress:
 def judge(chunk: Chunk, place: str, options: FilterOptions, tokenizer: PreTrainedTokenizerBase) -> Judged:
     """Every rule but `duplicate` on the lines of a chunk, cheap rules first, tokens in batches."""
     judged = Judged()
-    rows: list[tuple[int, Candidate]] = []
+    rows: list[tuple[int, FilterCandidate]] = []
     for number, line in enumerate(chunk.data.split(b"\n"), start=chunk.first_line):
         if not line.strip():
             continue
@@ -79,13 +79,13 @@ def judge(chunk: Chunk, place: str, options: FilterOptions, tokenizer: PreTraine
     return judged
 
 
-def _parse(line: bytes) -> Candidate:
+def _parse(line: bytes) -> FilterCandidate:
     return read_candidate(parse_object(line))
 
 
 def _judge_lengths(
     judged: Judged,
-    rows: list[tuple[int, Candidate]],
+    rows: list[tuple[int, FilterCandidate]],
     options: FilterOptions,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
@@ -186,7 +186,7 @@ def run_filter(
     *,
     workers: int | None = None,
     on_error: Literal["stop", "skip"] = "stop",
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[FilterProgress], None] | None = None,
 ) -> Funnel:
     """Filter raw dump files into `out`, going on where an interrupted run of the same request stopped.
 
@@ -230,7 +230,7 @@ def run_filter(
                     _refuse(judged.bad[0])
                 state.add(chunk, judged, keep_duplicates="duplicate" in options.off)
                 if progress:
-                    progress(Progress(state.funnel, sum(sizes[:index]) + chunk.read, sum(sizes)))
+                    progress(FilterProgress(state.funnel, sum(sizes[:index]) + chunk.read, sum(sizes)))
         _check_titles(state.funnel)
     return publish(state, paths)
 

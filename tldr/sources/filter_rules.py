@@ -39,7 +39,7 @@ RULES = (
 )
 """All rules in order. What passes up to `query_tokens` is a PPO query; what passes all, an SFT post."""
 
-Split = Literal["train", "valid", "test"]
+FilterSplit = Literal["train", "valid", "test"]
 
 
 class FilterOptions(Settings):
@@ -68,7 +68,7 @@ class FilterOptions(Settings):
 
 
 @dataclass
-class Candidate:
+class FilterCandidate:
     """A row of the dump on its way through the rules; `post` and `summary` are set by `no_tldr`."""
 
     id: str
@@ -79,7 +79,7 @@ class Candidate:
     summary: str = ""
 
 
-def read_candidate(row: dict[str, Any]) -> Candidate:
+def read_candidate(row: dict[str, Any]) -> FilterCandidate:
     """The fields the filter needs of a Webis-TLDR-17 row; comments have no title.
 
     Raises:
@@ -91,7 +91,7 @@ def read_candidate(row: dict[str, Any]) -> Candidate:
             raise ValueError(f"no field '{name}', or an empty one")
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{name}: expected text, found {type(value).__name__}")
-    return Candidate(
+    return FilterCandidate(
         id=values["id"] or "",
         subreddit=values["subreddit"] or "",
         title=values["title"] or "",
@@ -176,7 +176,7 @@ def split_tldr(body: str) -> tuple[str, str] | None:
     return post, summary
 
 
-def no_tldr(row: Candidate, options: FilterOptions) -> bool:
+def no_tldr(row: FilterCandidate, options: FilterOptions) -> bool:
     """No summary can be parsed out of the body (step 3); else sets `post` and `summary`."""
     parts = split_tldr(row.body)
     if parts:
@@ -184,43 +184,43 @@ def no_tldr(row: Candidate, options: FilterOptions) -> bool:
     return parts is None
 
 
-def comment(row: Candidate, options: FilterOptions) -> bool:
+def comment(row: FilterCandidate, options: FilterOptions) -> bool:
     """Not a top-level post: comments have no title (step 4)."""
     return not row.title.strip() or row.id.startswith("t1_")
 
 
-def subreddit(row: Candidate, options: FilterOptions) -> bool:
+def subreddit(row: FilterCandidate, options: FilterOptions) -> bool:
     """Not in the whitelist (step 5)."""
     return row.subreddit not in (table2() if options.whitelist is None else options.whitelist)
 
 
-def title_update(row: Candidate, options: FilterOptions) -> bool:
+def title_update(row: FilterCandidate, options: FilterOptions) -> bool:
     """The title announces a follow-up (step 6)."""
     return bool(pattern("follow_up_title", r"\W*(?:{})").match(row.title.lower()))
 
 
-def suicide(row: Candidate, options: FilterOptions) -> bool:
+def suicide(row: FilterCandidate, options: FilterOptions) -> bool:
     """Speaks of suicide (step 7)."""
     return any(pattern("suicide").search(text.lower()) for text in (row.title, row.post))
 
 
-def sexual(row: Candidate, options: FilterOptions) -> bool:
+def sexual(row: FilterCandidate, options: FilterOptions) -> bool:
     """Graphic: at least `sexual_terms` different explicit terms (step 7)."""
     return len(set(pattern("sexual").findall(f"{row.title}\n{row.post}".lower()))) >= options.sexual_terms
 
 
-def summary_update(row: Candidate, options: FilterOptions) -> bool:
+def summary_update(row: FilterCandidate, options: FilterOptions) -> bool:
     """The summary begins with "Edit", "Update" or "P.S." (step 9)."""
     return bool(pattern("follow_up_text", r"\W*(?:{})").match(row.summary.lower()))
 
 
-def profanity(row: Candidate, options: FilterOptions) -> bool:
+def profanity(row: FilterCandidate, options: FilterOptions) -> bool:
     """Too large a share of the summary's words is profane (step 9)."""
     found = len(pattern("profanity").findall(row.summary.lower()))
     return found > options.profanity * len(row.summary.split())
 
 
-Rule = Callable[[Candidate, FilterOptions], bool]
+Rule = Callable[[FilterCandidate, FilterOptions], bool]
 """True when the rule removes the row."""
 POST_RULES: tuple[Rule, ...] = (no_tldr, comment, subreddit, title_update, suicide, sexual)
 """Before the body is tokenized."""
@@ -228,7 +228,7 @@ SUMMARY_RULES: tuple[Rule, ...] = (summary_update, profanity)
 """Before the summary is tokenized."""
 
 
-def first_broken(rules: tuple[Rule, ...], row: Candidate, options: FilterOptions) -> str | None:
+def first_broken(rules: tuple[Rule, ...], row: FilterCandidate, options: FilterOptions) -> str | None:
     """The name of the first rule that removes the row."""
     for rule in rules:
         if rule.__name__ not in options.off and rule(row, options):
@@ -241,7 +241,7 @@ def full_id(id: str) -> str:
     return id if id.startswith("t3_") else f"t3_{id}"
 
 
-def split_of(id: str, options: FilterOptions) -> Split:
+def split_of(id: str, options: FilterOptions) -> FilterSplit:
     """Where a post belongs, by a hash of its id: more data never moves a post to another split."""
     place = place_of(id)
     if place < options.valid:

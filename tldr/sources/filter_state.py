@@ -31,7 +31,7 @@ from transformers import PreTrainedTokenizerBase
 import tldr
 from tldr.errors import UsageError
 from tldr.records import write_json
-from tldr.sources.filter_rules import RULES_FOLDER, FilterOptions, Split
+from tldr.sources.filter_rules import RULES_FOLDER, FilterOptions, FilterSplit
 from tldr.sources.funnel import QUERY_BIN, Funnel
 
 SYNC_SECONDS = 5.0
@@ -40,7 +40,7 @@ DIGEST_BYTES = 8
 LATEST = 1 << 17
 """Digests that wait in a set, at some 100 bytes each, to be merged into the sorted array."""
 PARQUET_ROWS = 10_000
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+SPLITS: tuple[FilterSplit, ...] = ("train", "valid", "test")
 SETS = ("queries", "posts")
 """PPO queries (filtered by body, no summaries), and SFT posts (filtered by summary too)."""
 OUTPUTS = tuple(f"{kind}/{split}.jsonl" for kind in SETS for split in SPLITS)
@@ -51,7 +51,7 @@ class Kept(NamedTuple):
     """A row that became a query, and perhaps an SFT post."""
 
     row: int
-    split: Split
+    split: FilterSplit
     subreddit: str
     query: str
     query_tokens: int

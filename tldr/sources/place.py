@@ -22,7 +22,7 @@ R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceSplit:
     """``NAME@SPLIT`` or ``FOLDER@SPLIT``."""
 
     source: str
@@ -89,10 +89,10 @@ class Place:
         )
 
 
-def parse_place(text: str) -> Place | None:
+def parse_place(text: str) -> SourceSplit | None:
     """The source and split that a setting names, or None where it is a plain file's path."""
     source, at, split = text.rpartition("@")
-    return Place(source, split) if at and source and split and not Path(text).is_file() else None
+    return SourceSplit(source, split) if at and source and split and not Path(text).is_file() else None
 
 
 def records_at(
@@ -137,6 +137,6 @@ def rankings_at(text: str, *, on_error: OnError = "stop", report: ReadReport | N
 
 
 def identity_at(text: str, hash_file: Callable[[Path], str]) -> str:
-    """What a setting stands for: a plain file's hash, or `Place.identity`."""
+    """What a setting stands for: a plain file's hash, or `SourceSplit.identity`."""
     place = parse_place(text)
     return hash_file(Path(text)) if place is None else place.identity(hash_file)

@@ -16,7 +16,7 @@ EXPERTS = "mean of 3 experts"
 Score = Annotated[float, Field(ge=1, le=5)]
 
 
-class Scores(Record):
+class ExpertScores(Record):
     """Means of three experts on 1-5."""
 
     coherence: Score
@@ -29,7 +29,7 @@ class SystemSummary(Record):
     """What one system wrote, and its scores."""
 
     summary: str
-    scores: Scores
+    scores: ExpertScores
 
 
 class SummEvalRow(Record):
@@ -54,7 +54,7 @@ class SummEvalRow(Record):
             )
 
 
-def paper_axes(scores: Scores) -> Axes:
+def paper_axes(scores: ExpertScores) -> Axes:
     """SummEval's scores on the paper's axes, 1-5 stretched to 1-7: numbers between whole ones.
 
     Coherence is coherence and consistency accuracy. Relevance stands for coverage, though it asks for

@@ -38,7 +38,7 @@ class Utility(NamedTuple):
     overall: float
 
 
-class Count(NamedTuple):
+class SummaryContent(NamedTuple):
     """What a summary says and how: slots stated rightly, wrong values, blemishes, length."""
 
     covered: tuple[str, ...]
@@ -87,7 +87,7 @@ def legal_trigrams() -> frozenset[Trigram]:
     return frozenset(legal)
 
 
-def count(facts: Facts, text: str) -> Count:
+def count(facts: Facts, text: str) -> SummaryContent:
     """Read a summary: word look-up for the facts, the trigram table for the language."""
     said = pieces(text)
     mentions = Counter(piece for piece in said if piece in SLOT_OF)
@@ -96,7 +96,7 @@ def count(facts: Facts, text: str) -> Count:
     legal = legal_trigrams()
     illegal = sum(t not in legal for t in zip(collapsed, collapsed[1:], collapsed[2:], strict=False))
     fourgrams = list(zip(said, said[1:], said[2:], said[3:], strict=False))
-    return Count(
+    return SummaryContent(
         covered=tuple(slot for slot, value in facts.items() if value in mentions),
         wrong={slot: min(n, MAX_WRONG) for slot, n in wrong.items()},
         illegal=illegal,

@@ -18,7 +18,7 @@ from tldr.records import Axes, CandidateSummary, Comparison, Extra, Info, Post, 
 from tldr.toy.gold import TAU, WEIGHTS, Utility, count, utility_of
 from tldr.toy.world import facts_of
 
-Split = Literal["train", "valid1", "valid2"]
+LabelSplit = Literal["train", "valid1", "valid2"]
 
 STRENGTH = (0.8, 1.8, 3.2)
 """Noisy gaps, in units of TAU, from which the slider moves 2, 3 and 4 steps from the middle."""
@@ -87,7 +87,7 @@ def compare(
     *,
     worker: Worker | None = None,
     batch: str = "toy",
-    split: Split = "train",
+    split: LabelSplit = "train",
 ) -> Comparison:
     """One labeler's choice between two summaries, with the signed 1-9 slider (never 5; P C.1).
 
@@ -119,7 +119,7 @@ def rank(
     *,
     worker: Worker | None = None,
     batch: str = "toy",
-    split: Split = "train",
+    split: LabelSplit = "train",
 ) -> Ranking:
     """One labeler's order of K summaries, 1 = best; neighbours closer than `TIE` share a rank.
 
@@ -160,7 +160,7 @@ def rate(
     *,
     worker: Worker | None = None,
     batch: str = "toy",
-    split: Split = "valid2",
+    split: LabelSplit = "valid2",
 ) -> Rating:
     """One labeler's 1-7 ratings on the paper's four axes.
 
@@ -188,6 +188,7 @@ def agreement(pairs: Sequence[tuple[Post, Candidate, Candidate]], rng: random.Ra
     """Share of pairs on which two different random workers choose alike (the paper: 72-77 %)."""
     alike = 0
     for post, a, b in pairs:
-        one, two = rng.sample(WORKERS, 2)
-        alike += compare(post, a, b, rng, worker=one).choice == compare(post, a, b, rng, worker=two).choice
+        first, second = rng.sample(WORKERS, 2)
+        choices = [compare(post, a, b, rng, worker=worker).choice for worker in (first, second)]
+        alike += choices[0] == choices[1]
     return alike / len(pairs)

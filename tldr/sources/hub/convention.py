@@ -92,7 +92,7 @@ class Tally:
 
 def _summaries(record: Record) -> Iterable[str]:
     if (several := getattr(record, "summaries", None)) is not None:
-        return [one.text for one in several]
+        return [summary.text for summary in several]
     summary = getattr(record, "summary", None)
     return [] if summary is None else [getattr(summary, "text", summary)]
 
@@ -122,28 +122,28 @@ def same_convention(conventions: Mapping[str, Convention]) -> list[str]:
     """
     for articles in (False, True):
         styles = {
-            name: one
-            for name, one in conventions.items()
-            if (one.kind == "Article") == articles and one.texts
+            name: found
+            for name, found in conventions.items()
+            if (found.kind == "Article") == articles and found.texts
         }
-        known = {one.paragraph_style for one in styles.values()} - {None}
+        known = {found.paragraph_style for found in styles.values()} - {None}
         if {"kept", "collapsed"} <= known:
             raise UsageError(
                 "sets whose blank lines differ cannot be mixed: "
-                + "; ".join(f"{name}: {one}" for name, one in styles.items()),
+                + "; ".join(f"{name}: {found}" for name, found in styles.items()),
                 where="data",
                 remedy="take all sets from copies that keep the blank lines",
             )
     notes = [
-        f"{name}: some texts keep their blank lines, others do not ({one})"
-        for name, one in conventions.items()
-        if one.paragraph_style == "mixed"
+        f"{name}: some texts keep their blank lines, others do not ({found})"
+        for name, found in conventions.items()
+        if found.paragraph_style == "mixed"
     ]
-    for kind in dict.fromkeys(one.kind for one in conventions.values()):
+    for kind in dict.fromkeys(found.kind for found in conventions.values()):
         shares = {
-            name: one.leading_share
-            for name, one in conventions.items()
-            if one.kind == kind and one.leading_share is not None
+            name: found.leading_share
+            for name, found in conventions.items()
+            if found.kind == kind and found.leading_share is not None
         }
         if shares and max(shares.values()) - min(shares.values()) > 0.5:
             told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())

@@ -26,7 +26,7 @@ class RawRow(Record):
 
 
 @dataclass(frozen=True)
-class Origin:
+class RowOrigin:
     """The source and split that a row is of."""
 
     source: str
@@ -39,9 +39,9 @@ class RowLayout:
 
     name: str
     columns: frozenset[str]
-    convert: Callable[[Fields, Origin], Record]
+    convert: Callable[[Fields, RowOrigin], Record]
 
-    def record(self, row: Fields, origin: Origin) -> Record:
+    def record(self, row: Fields, origin: RowOrigin) -> Record:
         """The record of a row.
 
         Raises:
@@ -108,37 +108,37 @@ def _drop_null(fields: Fields | None) -> dict[str, Any]:
     return {name: value for name, value in (fields or {}).items() if value is not None}
 
 
-def _comparison(row: Fields, origin: Origin) -> Comparison:
+def _comparison(row: Fields, origin: RowOrigin) -> Comparison:
     info = Info.model_validate(_drop_null(row["info"]))
     return Comparison.model_validate({**row, "info": named(info), "extra": _drop_null(row.get("extra"))})
 
 
-def _ranking(row: Fields, origin: Origin) -> Ranking:
+def _ranking(row: Fields, origin: RowOrigin) -> Ranking:
     info = Info.model_validate(_drop_null(row["info"]))
     return Ranking.model_validate({**row, "info": named(info), "extra": _drop_null(row.get("extra"))})
 
 
-def _rating(row: Fields, origin: Origin) -> Rating:
+def _rating(row: Fields, origin: RowOrigin) -> Rating:
     return Rating.model_validate({**row, "info": named(Info.model_validate(_drop_null(row["info"])))})
 
 
-def _post(row: Fields, origin: Origin) -> Post:
+def _post(row: Fields, origin: RowOrigin) -> Post:
     return Post.model_validate(row)
 
 
-def _article(row: Fields, origin: Origin) -> Article:
+def _article(row: Fields, origin: RowOrigin) -> Article:
     return Article.model_validate(row)
 
 
-def _news(row: Fields, origin: Origin) -> Article:
+def _news(row: Fields, origin: RowOrigin) -> Article:
     return Article(id=row["id"], article=row["article"], summary=row["highlights"])
 
 
-def _raw(row: Fields, origin: Origin) -> RawRow:
+def _raw(row: Fields, origin: RowOrigin) -> RawRow:
     return RawRow.model_validate(row)
 
 
-def _prompted(row: Fields, origin: Origin) -> Post:
+def _prompted(row: Fields, origin: RowOrigin) -> Post:
     summary = row["completion"] if "completion" in row else row["label"]
     fields = parse_prompt(_text(row, "prompt"))
     info = named(Info(post=fields["post"]))
@@ -149,7 +149,7 @@ PAIR_SPLITS: dict[str, Literal["train", "valid1"]] = {"train": "train", "valid1"
 """Splits of pairs by their last name; any other (valid2, test, validation) is for reporting: valid2."""
 
 
-def _pair(row: Fields, origin: Origin) -> Comparison:
+def _pair(row: Fields, origin: RowOrigin) -> Comparison:
     """A pair of which the better summary is named.
 
     The two are put in the order of their hashes: chosen first, a model could learn the position, and

@@ -30,7 +30,7 @@ HTTP_ERRORS: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses that a later request may not meet."""
 
-Shown = Callable[[str, int, int | None], None]
+ByteProgress = Callable[[str, int, int | None], None]
 """Called with a file's path, the bytes received so far, and its size where it is known."""
 
 
@@ -81,7 +81,13 @@ def place_checked(file: RemoteFile, target: Path, receive: Callable[[Path], None
 
 
 def download_from_hub(
-    file: RemoteFile, target: Path, *, repository: str, revision: str, endpoint: str, shown: Shown | None
+    file: RemoteFile,
+    target: Path,
+    *,
+    repository: str,
+    revision: str,
+    endpoint: str,
+    shown: ByteProgress | None,
 ) -> Path:
     """Put a data set's file at `target`, whole and checked; an existing file is not fetched again.
 
@@ -117,7 +123,7 @@ def download_from_hub(
     return place_checked(file, target, receive)
 
 
-def _bar(file: RemoteFile, shown: Shown | None) -> type[tqdm]:
+def _bar(file: RemoteFile, shown: ByteProgress | None) -> type[tqdm]:
     """A progress bar for the hub's client that draws nothing and reports to `shown`."""
 
     class Reported(tqdm):

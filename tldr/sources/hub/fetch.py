@@ -22,7 +22,7 @@ from tldr.sources.hub.load import OpenedSource
 MANIFEST = "manifest.json"
 EVERY = 10_000
 
-Counted = Callable[[str, int], None]
+RowProgress = Callable[[str, int], None]
 """Called with a split and how many of its rows are read so far."""
 
 
@@ -46,7 +46,7 @@ class SplitResult:
 
 
 @dataclass
-class Fetched:
+class FetchResult:
     """What was got, and all that must be told of it."""
 
     splits: list[SplitResult]
@@ -59,8 +59,8 @@ def fetch(
     out: Path,
     *,
     on_error: OnError = "stop",
-    counted: Counted | None = None,
-) -> Fetched:
+    counted: RowProgress | None = None,
+) -> FetchResult:
     """Write ``<split>.jsonl`` for every split wanted, and ``manifest.json``.
 
     Files are all here and checked before the first is read; a split's file appears when it is whole.
@@ -96,10 +96,11 @@ def fetch(
             "white_space": result.convention.to_json(),
             "warnings": result.warnings,
         }
-    aside = [f"not read, as it holds no rows of a known form: {one}" for one in source.left_aside]
+    aside = [f"not read, as it holds no rows of a known form: {file}" for file in source.left_aside]
     manifest["warnings"] = [*aside, *_mixed(results)]
     write_json(out / MANIFEST, manifest)
-    return Fetched(results, [*(one for result in results for one in result.warnings), *manifest["warnings"]])
+    of_splits = [warning for result in results for warning in result.warnings]
+    return FetchResult(results, [*of_splits, *manifest["warnings"]])
 
 
 def _mixed(results: Iterable[SplitResult]) -> list[str]:
@@ -164,7 +165,7 @@ def _check_same(path: str, sha256: str, before: Mapping[str, Any] | None, out: P
 
 
 def _write(
-    source: OpenedSource, split: str, out: Path, on_error: OnError, counted: Counted | None
+    source: OpenedSource, split: str, out: Path, on_error: OnError, counted: RowProgress | None
 ) -> SplitResult:
     report = ReadReport(source.folder)
     tally, subreddits = Tally(), Counter[str]()

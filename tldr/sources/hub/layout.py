@@ -36,7 +36,7 @@ _TOP = ("data", "dataset", "datasets", "default")
 
 RawData = Any
 """A row as it lies in its file: the bytes of a line, or the fields of a Parquet row."""
-Row = tuple[str, RawData]
+LocatedRow = tuple[str, RawData]
 """Where a row lies (``file:line`` or ``file:row``), and the row."""
 
 
@@ -102,7 +102,7 @@ def columns(path: Path) -> list[str]:
     return []
 
 
-def iter_rows(path: Path) -> Iterator[Row]:
+def iter_rows(path: Path) -> Iterator[LocatedRow]:
     """The rows of a file, in bounded memory; blank lines are left out.
 
     Raises:
@@ -117,7 +117,7 @@ def iter_rows(path: Path) -> Iterator[Row]:
                 yield f"{path}:{number}", line
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path) -> Iterator[LocatedRow]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:

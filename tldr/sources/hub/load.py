@@ -13,8 +13,8 @@ from tldr.errors import UsageError
 from tldr.records import OnError, ReadReport, Record, make_records
 from tldr.sources.hub import layout
 from tldr.sources.hub.catalog import CATALOG, KnownSource, known_source
-from tldr.sources.hub.convert import Origin, RowLayout, layout_of
-from tldr.sources.hub.download import RemoteFile, Shown, download_from_hub, sha256_of
+from tldr.sources.hub.convert import RowLayout, RowOrigin, layout_of
+from tldr.sources.hub.download import ByteProgress, RemoteFile, download_from_hub, sha256_of
 from tldr.sources.hub.listing import Listing, cache_folder, get_listing, keep_listing, with_hash
 from tldr.sources.hub.resume import download_url
 
@@ -39,7 +39,7 @@ class OpenedSource:
     splits: dict[str, list[str]]
     listing: Listing | None = None
     offline: bool = False
-    shown: Shown | None = None
+    shown: ByteProgress | None = None
     left_aside: list[str] = field(default_factory=list)
 
     @property
@@ -133,14 +133,14 @@ class OpenedSource:
                 raise _no_form(self.name, [f"{path}: {_shown_columns(file)}"])
             yield from make_records(
                 layout.iter_rows(file),
-                _maker(form, Origin(self.name, split)),
+                _maker(form, RowOrigin(self.name, split)),
                 form.name,
                 on_error=on_error,
                 report=report,
             )
 
 
-def _maker(form: RowLayout, origin: Origin) -> Callable[[layout.RawData], Record]:
+def _maker(form: RowLayout, origin: RowOrigin) -> Callable[[layout.RawData], Record]:
     return lambda row: form.record(layout.parse_fields(row), origin)
 
 
@@ -150,7 +150,7 @@ def open_source(
     *,
     offline: bool = False,
     refresh: bool = False,
-    shown: Shown | None = None,
+    shown: ByteProgress | None = None,
 ) -> OpenedSource:
     """Open a known source or a local folder.
 

@@ -19,8 +19,8 @@ from tldr.errors import LabError
 from tldr.sources.hub.download import (
     HTTP_ERRORS,
     RETRIED,
+    ByteProgress,
     RemoteFile,
-    Shown,
     failure,
     place_checked,
     refusal,
@@ -35,7 +35,7 @@ UNCHANGED = {"Accept-Encoding": "identity"}
 """Asks for the file's own bytes, not compressed ones: sizes and ranges count those."""
 
 
-def download_url(file: RemoteFile, target: Path, *, shown: Shown | None = None) -> Path:
+def download_url(file: RemoteFile, target: Path, *, shown: ByteProgress | None = None) -> Path:
     """Put a file at `target`, whole and checked; an existing file is not fetched again.
 
     A partial download stays at ``<target>.partial`` and is resumed, in this call or in a later one.
@@ -72,7 +72,7 @@ def headers_of(url: str) -> Mapping[str, str]:
     return answer.headers
 
 
-def _receive_all(file: RemoteFile, partial: Path, shown: Shown | None) -> None:
+def _receive_all(file: RemoteFile, partial: Path, shown: ByteProgress | None) -> None:
     failures = 0
     while True:
         before = _size(partial)
@@ -93,7 +93,7 @@ def _receive_all(file: RemoteFile, partial: Path, shown: Shown | None) -> None:
         time.sleep(min(WAIT * 2 ** max(failures - 1, 0), LONGEST_WAIT))
 
 
-def _receive(file: RemoteFile, partial: Path, shown: Shown | None) -> None:
+def _receive(file: RemoteFile, partial: Path, shown: ByteProgress | None) -> None:
     """Make one request and append its bytes to `partial`.
 
     Raises:
