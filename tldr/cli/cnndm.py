@@ -30,14 +30,17 @@ def cnndm_command(
     out: OutputFile,
     subset: Annotated[
         Literal["all", "filtered24to48", "filtered48to64"],
-        typer.Option("--subset", help="By the reference's tokens; the latter has references as lists."),
+        typer.Option(
+            "--subset", help="By the reference's tokens; filtered48to64 has bullet lists as references."
+        ),
     ] = "all",
     tokenizer: Annotated[
-        str, typer.Option("--tokenizer", help="That counts them: folder or hub name.")
+        str, typer.Option("--tokenizer", help="Tokenizer that counts them: folder or hub name.")
     ] = "openai-community/gpt2",
-    ftfy: Annotated[bool, typer.Option(help="Mend broken text with ftfy, as the paper did.")] = True,
+    ftfy: Annotated[bool, typer.Option(help="Fix broken text with ftfy, as the paper did.")] = True,
     on_error: Annotated[
-        Literal["stop", "skip"], typer.Option("--on-error", help="What to do at a story or row that is none.")
+        Literal["stop", "skip"],
+        typer.Option("--on-error", help="What to do with a story or row that is not an article."),
     ] = "stop",
 ) -> None:
     """Clean CNN/DM articles as the paper did, for a study's data.cnndm."""

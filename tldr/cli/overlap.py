@@ -1,4 +1,4 @@
-"""``data overlap``: which posts files, a study's data or its labels have in common."""
+"""``data overlap``: the posts that files, a study's data and its labels share."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def overlap_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
     on_error: OnError = "stop",
 ) -> None:
-    """Count the posts that sets share, by id, by body, and by either; fail where it is a leak.
+    """Count the posts that sets share, by id, by body and by either, and fail if that is a leak.
 
-    Sets named as a study's (sft, ppo, valid1, valid2, labels/train, labels/valid1, labels/valid2) are
-    held to the rules of tldr/inputs/leakage.py, others to --refuse.
+    Sets with a study's names (sft, ppo, valid1, valid2, labels/train, labels/valid1, labels/valid2)
+    follow the rules of tldr/inputs/leakage.py, other sets those of --refuse.
     """
     from tldr.inputs import leakage
 
@@ -67,7 +67,7 @@ def overlap_command(
     if leaks := [row for row in rows if row.leak and row.either and row.first < row.second]:
         pairs = ", ".join(f"{row.first} and {row.second} ({row.either:,})" for row in leaks)
         raise LabError(
-            f"posts in sets that may share none: {pairs}", remedy="remove them from one of the sets"
+            f"posts in sets that must not share any: {pairs}", remedy="remove them from one of the sets"
         )
 
 
@@ -97,7 +97,7 @@ def _collect(place: str, into: Collected, on_error: OnError) -> None:
 
 
 def _table(found: Collected, rows: list[Overlap]) -> Table:
-    """Rows' posts that are in the columns' sets: by either, and in brackets by id and by body."""
+    """The posts of each row's set that are in each column's: by either key (by id, by body)."""
     table = Table(title=Text("posts of the row that are in the column: either (id, body); ! is a leak"))
     table.add_column("")
     table.add_column("posts", justify="right")

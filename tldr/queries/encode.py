@@ -145,7 +145,7 @@ def _truncate(
 
 
 def _cuts(text: str, below: int) -> Iterator[str]:
-    """The truncation rule's shorter texts in order, leaving out those of `below` characters or more."""
+    """The truncation rule's shorter texts in order, without those of `below` characters or more."""
     end = text.rfind("\n", 0, below)
     while end > 0:
         yield text[:end]
@@ -157,11 +157,11 @@ def _cuts(text: str, below: int) -> Iterator[str]:
 
 
 def _hopeless_from(tokenizer: PreTrainedTokenizerBase, head: str, text: str, max_tokens: int) -> int:
-    """A length from which every cut of `text` is certain to be too long, found by bisection.
+    """A length from which every prefix of `text` is certainly too long, found by bisection.
 
-    Byte-level BPE always splits between a word's end and a blank, so up to there a query's tokens
-    do not depend on what follows: cuts that keep a stretch of `max_tokens` tokens cannot fit, as
-    the format's tail adds at least one. Other tokenizers promise no such thing: nothing is skipped.
+    Byte-level BPE always splits between the end of a word and a blank, so a query's tokens up to there do
+    not depend on what follows. A prefix with `max_tokens` tokens cannot fit, as the format's tail adds at
+    least one more. Other tokenizers do not guarantee this, so nothing is skipped for them.
     """
     if not _splits_before_blanks(tokenizer, head + text):
         return len(text)
@@ -175,7 +175,7 @@ def _hopeless_from(tokenizer: PreTrainedTokenizerBase, head: str, text: str, max
 
 
 def surely_longer(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> bool:
-    """Whether the text's words alone show it to have more than so many tokens (far cheaper than encoding)."""
+    """Whether the number of words proves that the text has more than `tokens` tokens, without encoding it."""
     return len(_WORD_END.findall(text)) > tokens and _splits_before_blanks(tokenizer, text)
 
 
@@ -188,7 +188,7 @@ def _splits_before_blanks(tokenizer: PreTrainedTokenizerBase, text: str) -> bool
     names = [type(step).__name__ for step in (steps if type(steps).__name__ == "Sequence" else [steps])]
     normalizer = type(backend.normalizer).__name__
     return (
-        # GPT-2's pattern, alone or after single digits were set apart (SmolLM2)
+        # GPT-2's pattern, alone or after a split into single digits (SmolLM2)
         names in (["ByteLevel"], ["Digits", "ByteLevel"])
         and "use_regex=False" not in repr(steps)
         and (normalizer == "NoneType" or (normalizer == "NFC" and unicodedata.is_normalized("NFC", text)))

@@ -1,8 +1,8 @@
 """Tokenizers: a byte-level BPE trained on the study's corpus, or any folder or hub name.
 
-The pad is always a token of its own. Where a pretrained tokenizer lacks one, ``<|pad|>`` is added
-past the end of the model's embedding, which is **not** resized: pads are masked everywhere and
-replaced by another id before each forward pass, so the extra id is never looked up.
+The pad token always differs from EOS. If a pretrained tokenizer has no pad, ``<|pad|>`` is added past the end
+of the model's embedding, which is **not** resized. Pads are masked everywhere and replaced by another id
+before each forward pass, so the extra id is never looked up.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _load(place: str) -> PreTrainedTokenizerBase:
                 remedy="it needs tokenizer.json, or vocab.json and merges.txt",
             ) from error
         raise UsageError(
-            f"no such local folder, and the model hub did not give it: {reason}",
+            f"no such local folder, and it cannot be loaded from the model hub: {reason}",
             where=place,
             remedy="pass a local folder; if HF_HUB_OFFLINE is set, unset it to download, "
             "or set it to 1 to use only what is cached",

@@ -1,8 +1,8 @@
-"""The paper's zero-shot baseline: posts with good summaries packed left of the query (P 3.2, Fig. 1).
+"""The paper's zero-shot baseline: in-context examples before the query (P 3.2, Fig. 1).
 
 Source: openai/summarize-from-feedback `utils/experiment_helpers.py` (``tldr_zero_shot_task``: 13 posts
 chosen by hand, references of 24 to 47 tokens asserted) and `tasks.py` (the examples are the query's
-left padding, whose tail is kept). Those posts are not ours to hand on: SFT posts stand in.
+left padding, whose tail is kept). Those posts cannot be redistributed, so SFT posts replace them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from tldr.records import Post
 EXAMPLE_SEPARATOR = "\n\n=====\n\n"
 """Between the in-context examples (OAI experiment_helpers.py)."""
 REFERENCE_TOKENS = range(24, 48)
-"""Lengths that an example's reference may have, in tokens without EOS and without its leading space."""
+"""Allowed lengths of an example's reference, in tokens without EOS and without the leading space."""
 
 
 def choose_examples(tokenizer: PreTrainedTokenizerBase, posts: Sequence[Post], count: int) -> list[Post]:
-    """The `count` posts with the smallest SHA-256 of their ids, of those with a reference of fit length.
+    """Of the posts with a reference of an allowed length, the `count` with the smallest SHA-256 of the id.
 
-    A draw that neither the order of the file nor a seed changes, so that every run of a study sees the
-    same examples. Posts are drawn whatever their length: the shortest ones would let more examples
-    into the window, but show summaries about as long as what they summarize.
+    The choice depends on neither the order of the file nor a seed, so every run of a study has the same
+    examples. Posts of any length are chosen. The shortest posts would fit more examples into the window,
+    but their summaries are about as long as the posts.
 
     Raises:
         UsageError: fewer than `count` posts have such a reference.
@@ -41,7 +41,7 @@ def choose_examples(tokenizer: PreTrainedTokenizerBase, posts: Sequence[Post], c
                 return chosen
     raise UsageError(
         f"{len(chosen)} SFT posts have a reference of {REFERENCE_TOKENS.start} to "
-        f"{REFERENCE_TOKENS.stop - 1} tokens, {count} in-context examples are asked for",
+        f"{REFERENCE_TOKENS.stop - 1} tokens, but {count} in-context examples are needed",
         where="evaluation.zero_shot.examples",
         remedy="ask for fewer, or give more SFT posts",
     )
@@ -53,12 +53,12 @@ def zero_shot_queries(
     examples: Sequence[Post],
     max_tokens: int,
 ) -> list[list[int]]:
-    """Queries in the paper's zero-shot format with the examples' tail before them.
+    """Queries in the paper's zero-shot format, each after the tail of the examples.
 
     A tokenizer's start token, where it has one, comes before the examples.
 
     Returns:
-        token ids of each query, `max_tokens` of them unless the examples are shorter than the room.
+        token ids of each query: `max_tokens` of them, or fewer if the examples do not fill the window.
     """
     start = start_tokens(tokenizer)
     context = encode_texts(tokenizer, [example_context(examples)])[0]

@@ -1,6 +1,6 @@
-"""``NAME@SPLIT`` and ``FOLDER@SPLIT``: the records of a source's split, where a study names its files.
+"""``NAME@SPLIT`` and ``FOLDER@SPLIT``: a source's split, wherever a study names a file.
 
-A split that is a folder (``comparisons``) stands for all below it, and ``train+valid1`` for both.
+A split that is a folder (``comparisons``) stands for all splits below it; ``train+valid1`` stands for both.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SourceSplit:
             on_error, report: as of `tldr.records.iter_records`.
 
         Raises:
-            UsageError: there is no such source or split, or it cannot be had.
+            UsageError: there is no such source or split, or it cannot be fetched.
             RecordError: a bad row.
         """
         source = open_source(self.source)
@@ -55,7 +55,7 @@ class SourceSplit:
         """All records of the split, which must be of one kind.
 
         Raises:
-            UsageError: also where it holds records of another kind, or none.
+            UsageError: as of `records`; or the split holds records of another kind, or none.
             RecordError: a bad row.
         """
         records = list(self.records(on_error=on_error, report=report))
@@ -64,7 +64,7 @@ class SourceSplit:
             raise UsageError(
                 f"holds {wrong} records, not {kind.__name__}" if wrong else "holds no record",
                 where=str(self),
-                remedy="name a split of the right kind: `tldr-lab data sources` tells what each gives",
+                remedy="name a split of the right kind: `tldr-lab data sources` lists what each holds",
             )
         return [record for record in records if isinstance(record, kind)]
 
@@ -72,7 +72,7 @@ class SourceSplit:
         return f"{self.source}@{self.split}"
 
     def identity(self, hash_file: Callable[[Path], str]) -> str:
-        """What the place stands for: a folder's content, or a known source's revision.
+        """What identifies the data: a folder's content, or a known source's revision.
 
         Args:
             hash_file: sha256 of a file.
@@ -102,7 +102,7 @@ def records_at(
     on_error: OnError = "stop",
     report: ReadReport | None = None,
 ) -> Iterator[Record]:
-    """Records of a JSON-lines file, each of that kind, or of a source's split, whatever they are."""
+    """Records of a JSON-lines file, each of the given kind, or of a source's split, of any kind."""
     place = parse_place(str(text))
     if place is None:
         return iter_records(text, kind, on_error=on_error, report=report)
@@ -137,6 +137,6 @@ def rankings_at(text: str, *, on_error: OnError = "stop", report: ReadReport | N
 
 
 def identity_at(text: str, hash_file: Callable[[Path], str]) -> str:
-    """What a setting stands for: a plain file's hash, or `SourceSplit.identity`."""
+    """What identifies a setting's data: a plain file's hash, or `SourceSplit.identity`."""
     place = parse_place(text)
     return hash_file(Path(text)) if place is None else place.identity(hash_file)

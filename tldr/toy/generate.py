@@ -15,7 +15,7 @@ from tldr.toy.labelers import Candidate, LabelSplit
 from tldr.toy.settings import ToyData
 
 COMPARISONS, VALID_COMPARISONS, RANKINGS, RATINGS = 2000, 500, 300, 300
-"""Labels on scripted summaries (the study's own pool, with policy samples, is the label stage's)."""
+"""Numbers of labels on scripted summaries; the label stage labels the samples of policies."""
 RANKED = 5
 """Summaries in a ranking."""
 
@@ -28,7 +28,7 @@ class ToyDocument(Record):
 
 
 def _draw(rng: random.Random, prefix: str, n: int, seen: set[str]) -> list[Post]:
-    """`n` posts whose bodies are nowhere else in the world's files."""
+    """`n` posts whose bodies occur nowhere else in the world's files."""
     posts: list[Post] = []
     while len(posts) < n:
         post = world.draw_post(rng, f"{prefix}-{len(posts):06d}")
@@ -107,7 +107,7 @@ def generate_toy(config: ToyData, out: Path) -> dict[str, Any]:
         The manifest: settings, world version, rows and sha256 of each file, labeler agreement.
     """
     seen: set[str] = set()
-    # the evaluation posts come first: other sizes of the training files leave them as they are
+    # evaluation posts are drawn first, so the sizes of the training files do not change them
     posts: dict[LabelSplit, list[Post]] = {}
     sizes: dict[LabelSplit, int] = {
         "valid2": config.valid2_posts,

@@ -21,7 +21,7 @@ from tldr.toy.world import facts_of
 LabelSplit = Literal["train", "valid1", "valid2"]
 
 STRENGTH = (0.8, 1.8, 3.2)
-"""Noisy gaps, in units of TAU, from which the slider moves 2, 3 and 4 steps from the middle."""
+"""Noisy gaps, in units of TAU, at which the slider is 2, 3 and 4 steps from the middle."""
 TIE = 0.25
 """Neighbours in a ranking closer than this, in units of TAU, are tied."""
 RATING_NOISE = 0.5
@@ -30,7 +30,7 @@ RATING_NOISE = 0.5
 
 @dataclass(frozen=True)
 class Worker:
-    """One labeler: noise as a multiple of TAU, and utility given away for each word of length."""
+    """One labeler: noise as a multiple of TAU, and extra utility per word of length."""
 
     name: str
     carelessness: float
@@ -45,7 +45,7 @@ WORKERS: tuple[Worker, ...] = tuple(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A summary to be labelled: its text, who wrote it, whether it ended with EOS."""
+    """A summary to label: its text, its policy, and whether it ended with EOS."""
 
     text: str
     policy: str
@@ -57,7 +57,7 @@ class Candidate:
 
 
 def info_of(post: Post) -> Info:
-    """The post as comparisons carry it; the toy facts stay with it, so gold can be asked again."""
+    """The post as comparisons carry it, with its toy facts, from which gold utility is computed."""
     facts = dict(facts_of(post))
     return Info.model_validate(
         {"id": post.id, "subreddit": post.subreddit, "title": post.title, "post": post.post, "facts": facts}
@@ -67,12 +67,12 @@ def info_of(post: Post) -> Info:
 def _impressions(
     worker: Worker, post: Post, candidates: Sequence[Candidate], rng: random.Random
 ) -> list[float]:
-    """What the worker makes of each summary, in utility."""
+    """The noisy utility that the worker perceives in each summary."""
     facts = facts_of(post)
     felt = []
     for candidate in candidates:
         true = utility_of(facts, candidate.text, candidate.stopped)
-        # the length axis is 0.02 a word for everybody; the bias comes on top
+        # the length axis is 0.02 a word for all workers; the bias is added to it
         words = count(facts, candidate.text).words
         gumbel = -math.log(rng.expovariate(1.0))
         felt.append(true.overall + worker.length_bias * words + TAU * worker.carelessness * gumbel)
@@ -92,7 +92,7 @@ def compare(
     """One labeler's choice between two summaries, with the signed 1-9 slider (never 5; P C.1).
 
     Args:
-        worker: by default drawn.
+        worker: None for a random one.
 
     Raises:
         RecordError: the post carries no toy facts.
@@ -143,7 +143,7 @@ def rank(
 
 
 def true_axes(u: Utility) -> dict[str, float]:
-    """The four axes on the 1-7 scale before noise: 7 = nothing missing, wrong or clumsy."""
+    """The four axes on the 1-7 scale before noise; 7 means nothing missing, wrong or clumsy."""
     whole = sum(WEIGHTS.values())
     return {
         "overall": 1 + 6 * (u.overall + 1) / (whole + 1.5),
@@ -185,7 +185,7 @@ def rate(
 
 
 def agreement(pairs: Sequence[tuple[Post, Candidate, Candidate]], rng: random.Random) -> float:
-    """Share of pairs on which two different random workers choose alike (the paper: 72-77 %)."""
+    """Share of pairs on which two different random workers agree (the paper: 72-77 %)."""
     alike = 0
     for post, a, b in pairs:
         first, second = rng.sample(WORKERS, 2)

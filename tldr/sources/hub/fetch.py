@@ -1,4 +1,4 @@
-"""A source written out as the project's records: fetched, checked against what is known of it, recorded."""
+"""Fetch a source, check it against its known sizes, and write it as the project's records."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ MANIFEST = "manifest.json"
 EVERY = 10_000
 
 RowProgress = Callable[[str, int], None]
-"""Called with a split and how many of its rows are read so far."""
+"""Called with a split and the number of its rows read so far."""
 
 
 @dataclass
 class SplitResult:
-    """What a split held.
+    """The result of one split.
 
     Attributes:
-        rows: all of them, the bad ones included.
-        bad: where the bad ones lie, and what is wrong with them.
-        warnings: how it differs from what is known of it.
+        rows: all rows, including bad ones.
+        bad: position and fault of each bad row.
+        warnings: how the split differs from its known size.
     """
 
     split: str
@@ -47,7 +47,7 @@ class SplitResult:
 
 @dataclass
 class FetchResult:
-    """What was got, and all that must be told of it."""
+    """The results of all splits, and everything to warn about."""
 
     splits: list[SplitResult]
     warnings: list[str]
@@ -63,16 +63,17 @@ def fetch(
 ) -> FetchResult:
     """Write ``<split>.jsonl`` for every split wanted, and ``manifest.json``.
 
-    Files are all here and checked before the first is read; a split's file appears when it is whole.
-    A manifest that is there already is added to, and vouches for the files that it names.
+    All files are fetched and checked before the first is read. A split's file appears when it is complete.
+    An existing manifest is extended; files must have the sha256 that it records.
 
     Args:
         wanted: as of `OpenedSource.select`.
-        on_error: "stop" at the first bad row, or "skip" it: counted, and named in ``<split>.bad.txt``.
+        on_error: "stop" at the first bad row, or "skip" it, which counts it and names it in
+            ``<split>.bad.txt``.
 
     Raises:
         UsageError: no such split; or `out` holds another source.
-        LabError: a file is not what it was when it was first fetched; or see `OpenedSource.local`.
+        LabError: a file differs from the one first fetched; or see `OpenedSource.local`.
         RecordError: a bad row, with on_error "stop".
     """
     splits = source.select(wanted)
@@ -104,7 +105,7 @@ def fetch(
 
 
 def _mixed(results: Iterable[SplitResult]) -> list[str]:
-    """What speaks against using the splits together."""
+    """Reasons not to use the splits together."""
     try:
         return same_convention({result.split: result.convention for result in results})
     except UsageError as error:
@@ -112,10 +113,10 @@ def _mixed(results: Iterable[SplitResult]) -> list[str]:
 
 
 def _previous(source: OpenedSource, out: Path) -> dict[str, Any]:
-    """The manifest to write to: what an earlier fetch of the same source left, or a new one."""
+    """The manifest of an earlier fetch of the same source, or a new one."""
     fresh: dict[str, Any] = {
         "source": source.name,
-        "note": source.known.note if source.known else "a folder of one's own",
+        "note": source.known.note if source.known else "a local folder",
         "origin": source.listing.origin if source.listing else str(source.folder),
         "revision": source.revision,
         "versions": {
@@ -142,7 +143,7 @@ def _previous(source: OpenedSource, out: Path) -> dict[str, Any]:
 
 
 def _input(source: OpenedSource, path: str) -> dict[str, Any]:
-    """A file's size, sha256 and address, once it is sure that it is the file that was announced."""
+    """A file's size, sha256 and address, after a check against the announced sha256."""
     file = source.local(path)
     remote = source.remote(path)
     sha256 = sha256_of(file)

@@ -1,4 +1,4 @@
-"""The one interface to every source: a known name, or a folder in one of the published layouts."""
+"""The interface to every source: a known name, or a folder in one of the published layouts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class OpenedSource:
-    """A source that is open: its splits and their files, which are fetched when they are read.
+    """An open source: its splits and their files, which are fetched when they are read.
 
     Attributes:
-        known: what is known of it; None for a folder of somebody's own.
+        known: its entry in the catalog; None for another folder.
         splits: split -> paths of its files below `folder`.
-        folder: where the files lie, or will lie once fetched.
+        folder: where the files are, or will be once fetched.
         listing: None for a local folder.
-        left_aside: files of the folder that hold no rows of a known form, and their columns.
+        left_aside: files of the folder without rows of a known form, and their columns.
     """
 
     name: str
@@ -44,11 +44,11 @@ class OpenedSource:
 
     @property
     def revision(self) -> str | None:
-        """The hub's commit, or what stands for it; None for a local folder."""
+        """The hub's commit or its equivalent for plain URLs; None for a local folder."""
         return self.listing.revision if self.listing else None
 
     def select(self, wanted: str | None) -> list[str]:
-        """The splits meant by ``a``, ``a+b``, or a folder's name; all where nothing is named.
+        """The splits that ``a``, ``a+b`` or a folder's name stands for; all splits for None.
 
         Raises:
             UsageError: there is no such split.
@@ -66,10 +66,10 @@ class OpenedSource:
         return list(dict.fromkeys(found))
 
     def local(self, path: str) -> Path:
-        """A file of the source on this disk, fetched if need be.
+        """The path of a file on this disk, fetched if necessary.
 
         Raises:
-            UsageError, LabError: see `tldr.sources.hub.download`; or offline and it was not fetched before.
+            UsageError, LabError: as of `download_from_hub`; or offline and the file was not fetched before.
         """
         if self.listing is None or self.known is None:
             return self.folder / path
@@ -78,7 +78,7 @@ class OpenedSource:
             return target
         remote = next(file for file in self.listing.files if file.path == path)
         if not self.known.base:
-            # what another tool has fetched into the hub's own cache is not fetched twice
+            # reuse what another tool has fetched into the hub's own cache
             cached = try_to_load_from_cache(
                 self.name, path, revision=self.listing.revision, repo_type="dataset"
             )
@@ -108,7 +108,7 @@ class OpenedSource:
         return target
 
     def remote(self, path: str) -> RemoteFile | None:
-        """What the listing says of a file."""
+        """The listing's entry of a file."""
         files = self.listing.files if self.listing else ()
         return next((file for file in files if file.path == path), None)
 
@@ -158,12 +158,12 @@ def open_source(
         name: of the catalog, or a folder's path; a folder of a known name counts as that source.
         origin: for a known source, a folder that holds its files or the address of a mirror.
         offline: never touch the network; HF_HUB_OFFLINE=1 does the same.
-        refresh: ask for the newest revision, where one was fetched before.
-        shown: told of the progress of downloads.
+        refresh: ask for the newest revision even if one was fetched before.
+        shown: called with the progress of downloads.
 
     Raises:
         UsageError: the name is not known, the folder holds nothing of a known form, or the source
-            cannot be had.
+            cannot be fetched.
     """
     folder = origin if origin is not None and "://" not in origin else name if Path(name).is_dir() else None
     if folder is not None:
