@@ -35,7 +35,7 @@ from tldr.mathematics.ppo import (
 from tldr.models.lora import add_lora
 from tldr.models.packed import PackedBatch, response_logprobs, response_values
 from tldr.settings.base import Precision, scalar
-from tldr.stages.ppo.networks import Networks, Progress, Queries, Unsaved, add_value_head
+from tldr.stages.ppo.networks import IterationProgress, Networks, Queries, Unsaved, add_value_head
 from tldr.stages.ppo.rollout import (
     Episodes,
     Judges,
@@ -82,7 +82,7 @@ class PPO:
 
     Attributes:
         plan: which queries an iteration asks.
-        progress: see `Progress`; a stage puts its training loop here.
+        progress: see `IterationProgress`; a stage puts its training loop here.
         on_phase: told "sampled" and "scored" when that is finished, for timings.
         on_rollout: given the iteration (from 0) and its rollout, when the iteration ends.
 
@@ -274,7 +274,7 @@ class PPO:
         self.sampler, self.stepper = self._learning(networks)
         self.reference = self._reference(networks)
         self.reward = self._frozen(networks.reward)
-        self.progress: Progress = Unsaved()
+        self.progress: IterationProgress = Unsaved()
         self.on_phase: Callable[[str], None] = lambda name: None
         self.on_rollout: Callable[[int, Rollout], None] = lambda index, rollout: None
 

@@ -53,7 +53,7 @@ class Queries:
     documents: Sequence[Document] = ()
 
 
-class Progress(Protocol):
+class IterationProgress(Protocol):
     """Where an iteration keeps what a stopped run needs to go on inside it; `TrainLoop` is one.
 
     Attributes:
@@ -78,7 +78,7 @@ class Unsaved:
     part: int = 0
 
     def pause(self, part: int = 0, due: bool = False) -> None:
-        """See `Progress`."""
+        """See `IterationProgress`."""
         self.part = part
 
 
