@@ -8,12 +8,10 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.study.conftest import FAKE, Lab
@@ -23,7 +21,6 @@ from tldr.study import job as jobs
 from tldr.study import slurm
 from tldr.study.graph import needed_for
 from tldr.study.launch import Launch
-from tldr.study.local import submit_local
 from tldr.study.runner import write_run
 from tldr.study.slurm import Needs, Resources
 from tldr.study.submit import JobFile, JobId, Submission, command_for, dependency, submit_slurm, undone
@@ -165,8 +162,6 @@ def test_machines_and_gpus_are_those_of_the_launch_file(lab: Lab) -> None:
     made = Submission(study, runs, lab.root, lab.files, Resources(gpus=4), launch)
     with pytest.raises(UsageError, match="4 GPUs for 8 processes on a machine"):
         made.needs(by_stage["ppo"])
-    with pytest.raises(UsageError, match="asks for 8 GPUs"):
-        submit_local(Submission(study, runs, lab.root, lab.files, Resources(gpus=8)), print)
 
 
 # What is submitted
@@ -175,7 +170,7 @@ def test_machines_and_gpus_are_those_of_the_launch_file(lab: Lab) -> None:
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the PATH with stand-ins: sbatch keeps its file and counts from 100, up to 5 jobs
-    where `full` is; squeue tells the file `queue`; scontrol keeps its arguments."""
+    where `full` is; squeue tells the file `queue`; scontrol keeps its arguments; srun runs its command."""
     folder = tmp_path / "cluster"
     folder.mkdir()
     scripts = {
@@ -183,7 +178,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         'cp "$FILE" sent/$n; echo "Submitted batch job $n"',
         "squeue": 'echo "$*" >> asked; cat queue',
         "scontrol": 'echo "$*" >> control',
-        "srun": "exit 1",
+        "srun": 'while :; do\ncase "$1" in --output|--error) shift 2;; -*) shift;; *) exec "$@";; esac\ndone',
     }
     for name, text in scripts.items():
         script = folder / name
@@ -256,7 +251,7 @@ def test_what_was_submitted_before_sbatch_refused_is_not_submitted_again(lab: La
 
 def test_without_slurm_nothing_is_submitted(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm.shutil, "which", lambda name: None)
-    with pytest.raises(UsageError, match=r"sbatch, srun, squeue not found(.|\n)*--executor local"):
+    with pytest.raises(UsageError, match=r"sbatch, srun, squeue not found(.|\n)*here: tldr-lab study run"):
         submit_slurm(submission(lab), print)
     assert not (lab.root / "jobs").exists()
 
@@ -286,9 +281,26 @@ def test_what_another_runner_is_at_holds_up_what_needs_it(lab: Lab) -> None:
 # Jobs
 
 
-def test_local_jobs_run_parents_first_and_only_once(lab: Lab) -> None:
-    said: list[str] = []
-    assert submit_local(submission(lab), said.append) == 0
+def carry_out(cluster: Path) -> dict[str, tuple[int, str]]:
+    """Run the jobs that were sent, each if those it waits for ended well; exit code and stderr by name."""
+    ended: dict[str, tuple[int, str]] = {}
+    well: set[str] = set()
+    for number in sorted(path.name for path in (cluster / "sent").iterdir()):
+        options = sent(cluster, int(number))
+        if set(re.findall(r"\d+", options.get("dependency", ""))) <= well:
+            command = ["bash", str(cluster / "sent" / number)]
+            job = subprocess.run(
+                command, env=os.environ | {"SLURM_JOB_ID": number}, stderr=subprocess.PIPE, text=True
+            )
+            ended[options["job-name"]] = job.returncode, job.stderr
+            well |= {number} if job.returncode == 0 else set()
+    return ended
+
+
+def test_jobs_run_parents_first_and_only_once(lab: Lab, cluster: Path) -> None:
+    assert submit_slurm(submission(lab), print) == 5
+    ended = carry_out(cluster)
+    assert len(ended) == 5 and {code for code, _ in ended.values()} == {0}, ended
     events = [line.rsplit(" ", 1)[0] if line.startswith("start") else line for line in lab.events()]
     assert sorted(events) == sorted(
         f"{word} {run.title}" for word in ("start", "end") for run in submission(lab).runs
@@ -296,45 +308,33 @@ def test_local_jobs_run_parents_first_and_only_once(lab: Lab) -> None:
     for size in ("s", "m"):
         assert events.index(f"end pretrain-{size}-s0") < events.index(f"start sft-{size}-s0")
     assert events[:2] == ["start data", "end data"]
-    before = lab.events()
-    assert submit_local(submission(lab), said.append) == 0
-    assert lab.events() == before
+    assert submit_slurm(submission(lab), print) == 0
+    assert len(list((cluster / "sent").iterdir())) == 5
     assert not list(lab.root.rglob("*.pkl"))
 
 
-def test_a_failed_job_stops_those_that_need_it_and_no_others(lab: Lab) -> None:
+def test_a_failed_job_stops_those_that_need_it_and_no_others(lab: Lab, cluster: Path) -> None:
     lab.behave(**{"pretrain-s-s0": "fail"})
-    said: list[str] = []
-    assert submit_local(submission(lab), said.append) == 1
+    assert submit_slurm(submission(lab), print) == 5
+    ended = carry_out(cluster)
     assert {title: status.state for title, status in lab.states().items() if title.startswith(("p", "s"))
             and status.state != "waiting"} == {
         "pretrain-s-s0": "failed", "pretrain-m-s0": "done", "sft-m-s0": "done"
     }  # fmt: skip
-    (failed,) = [line for line in said if line.startswith("failed")]
-    assert "here: no luck" in failed
+    assert "tiny-sft-s" not in ended and len(ended) == 4
+    code, log = ended["tiny-pretrain-s"]
     name = lab.folder("pretrain-s-s0").name
-    log = Path(failed.rpartition("log: ")[2]).read_text()
+    assert code == 1
     assert f"error: {name}: failed: here: no luck; not started for it: sft-s-s0-" in log
-    assert [line for line in said if line.startswith("not run  sft-s-s0")]
+    said: list[str] = []
+    assert submit_slurm(submission(lab), said.append) == 2
+    assert [line for line in said if line.startswith(f"failed before  {name}: here: no luck")]
 
 
 def saved(lab: Lab) -> str:
     """The step of the data run's state; nothing before there is one."""
     path = lab.folder("data") / "state" / "step"
     return path.read_text() if path.exists() else ""
-
-
-def test_at_its_time_limit_a_job_saves_and_is_queued_again(lab: Lab) -> None:
-    lab.behave(data="wait")
-    codes: list[int] = []
-    helper = threading.Thread(target=lambda: codes.append(submit_local(submission(lab, only="data"), print)))
-    helper.start()
-    wait_until(lambda: lab.events() and saved(lab) == "2")
-    job = next(p for p in psutil.Process().children(recursive=True) if "_job" in p.cmdline())
-    os.kill(job.pid, signal.SIGUSR2)  # as submitit does it
-    helper.join(60)
-    assert codes == [0]
-    assert lab.events() == ["start data 0", "start data 2", "end data"]
 
 
 @pytest.mark.parametrize(

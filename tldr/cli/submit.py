@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,6 @@ def submit(
     config: Config,
     overrides: Overrides = [],  # noqa: B006
     only: Annotated[str, typer.Option("--only", metavar="STAGE", help="This stage and what it needs.")] = "",
-    executor: Annotated[
-        Literal["slurm", "local"], typer.Option(help="Where: a SLURM cluster, or jobs on this machine.")
-    ] = "slurm",
     resources: Annotated[
         Path | None,
         typer.Option(
@@ -41,8 +38,7 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the sbatch files alone.")] = False,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Submit what is not done as jobs, each after those it needs; seeds are job arrays."""
-    from tldr.study.local import submit_local
+    """Submit what is not done to a SLURM cluster, each job after those it needs; seeds are job arrays."""
     from tldr.study.slurm import Resources
     from tldr.study.submit import Submission, submit_slurm
 
@@ -56,8 +52,6 @@ def submit(
         return
     write_listing(opened.study, opened.runs, opened.root)
     opened.files.save()
-    if executor == "local":
-        raise typer.Exit(submit_local(submission, typer.echo))
     count = submit_slurm(submission, typer.echo)
     typer.echo(f"{count} runs submitted; see: tldr-lab study status {config}")
 

@@ -176,7 +176,7 @@ def need_slurm() -> None:
     if missing := [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]:
         raise UsageError(
             f"{', '.join(missing)} not found: no SLURM here",
-            remedy="submit on the cluster's login node, or use --executor local, or see --dry-run",
+            remedy="submit on the cluster's login node, or see --dry-run; to run here: tldr-lab study run",
         )
 
 

@@ -1,4 +1,4 @@
-"""A study as jobs: on a SLURM cluster, each after those it needs, or on this machine.
+"""A study as jobs on a SLURM cluster, each after those it needs.
 
 Runs that differ in their seed alone are one job array. A job is given a JSON file of ``STUDY/jobs``; it
 expands the study anew, so what was edited since is noticed, and runs its run as a process of its own.
