@@ -22,7 +22,7 @@ from tldr.study import slurm
 from tldr.study.graph import needed_for
 from tldr.study.launch import Launch
 from tldr.study.runner import write_run
-from tldr.study.slurm import Needs, Resources
+from tldr.study.slurm import Allocation, Needs, Resources, first_host
 from tldr.study.submit import JobFile, JobId, Submission, command_for, dependency, submit_slurm, undone
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -119,7 +119,6 @@ def test_the_sbatch_files_of_a_dry_run(lab: Lab) -> None:
 module load cuda
 
 # command
-export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output {folder}/%A_%a_%t_log.out --error {folder}/%A_%a_%t_log.err --cpus-per-task=64 \
 {shlex.quote(sys.executable)} -m tldr _job {folder}/sft-s-HASH.json
 """
@@ -228,7 +227,6 @@ def test_each_job_is_submitted_after_those_it_needs_and_once(lab: Lab, cluster: 
     assert [line for line in said if "failed before" in line and "no luck" in line]
     assert "array" not in sent(cluster, 105) and "dependency" not in sent(cluster, 105)
     assert sent(cluster, 106)["dependency"] == "afterok:105"
-    assert not list(lab.root.rglob("*.pkl")), "submitit's pickled functions are not used"
 
 
 def file_runs(lab: Lab, title: str) -> list[str]:
@@ -310,7 +308,6 @@ def test_jobs_run_parents_first_and_only_once(lab: Lab, cluster: Path) -> None:
     assert events[:2] == ["start data", "end data"]
     assert submit_slurm(submission(lab), print) == 0
     assert len(list((cluster / "sent").iterdir())) == 5
-    assert not list(lab.root.rglob("*.pkl"))
 
 
 def test_a_failed_job_stops_those_that_need_it_and_no_others(lab: Lab, cluster: Path) -> None:
@@ -352,7 +349,7 @@ def test_a_job_of_a_cluster_that_is_ended(
     made = submission(lab, SEEDS, only="data")
     submit_slurm(made, print)
     (cluster / "queue").write_text(state)
-    names = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "100"}
+    names = {"SLURM_JOB_ID": "100"}
     command = shlex.split(command_for(Path(sent(cluster, 100)["file"])))
     job = subprocess.Popen(command, env=os.environ | names)
     wait_until(lambda: lab.events() and saved(lab) == "2")
@@ -366,7 +363,7 @@ def test_a_job_of_a_cluster_that_is_ended(
 
 
 def test_a_study_changed_since_is_refused_by_its_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
     made = submission(lab, only="data")
     file, path = made.job(made.runs[:1], "data")
     write_json(path, file.model_copy(update={"runs": ["data-0000000000"]}).model_dump(mode="json"))
@@ -376,7 +373,6 @@ def test_a_study_changed_since_is_refused_by_its_job(lab: Lab, monkeypatch: pyte
 
 def test_the_launcher_of_a_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
-        "SUBMITIT_EXECUTOR": "slurm",
         "SLURM_JOB_ID": "30007",
         "SLURM_NODEID": "1",
         "SLURM_JOB_NODELIST": "n[3,7]",
@@ -389,12 +385,37 @@ def test_the_launcher_of_a_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Non
     made = Submission(study, runs, lab.root, lab.files, Resources(), launch, FAKE)
     by_stage = {run.stage: run for run in runs}
     file, _ = made.job(runs[:1], "any")
-    command, env = jobs._command(file, by_stage["ppo"], jobs.JobEnvironment())
+    command, env = jobs._command(file, by_stage["ppo"], Allocation.read())
     options = " ".join(command[3:])
     assert options == (
         f"--config_file {launch.config} --main_process_port 30007 --machine_rank 1 --main_process_ip n3 "
         "-m tldr _run"
     )
     assert env["OMP_NUM_THREADS"] == "8"
-    command, env = jobs._command(file, by_stage["data"], jobs.JobEnvironment())
+    command, env = jobs._command(file, by_stage["data"], Allocation.read())
     assert command == list(FAKE) and env["OMP_NUM_THREADS"] == "64"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"),
+    [
+        ("n3", "n3"),
+        ("n[3,7]", "n3"),
+        ("n[03-12,20],m1", "n03"),
+        ("a,b[1-2]", "a"),
+        ("r[1-2]n[08-9]-ib", "r1n08-ib"),
+    ],
+)
+def test_the_first_machine_of_a_job(nodes: str, host: str) -> None:
+    assert first_host(nodes) == host
+
+
+def test_the_task_of_an_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UsageError, match="this is not a SLURM job"):
+        Allocation.read()
+    values = {"JOB_ID": "41", "ARRAY_JOB_ID": "40", "ARRAY_TASK_ID": "2", "RESTART_COUNT": "3"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    here = Allocation.read()
+    assert (here.number, here.name, here.task, here.restarts) == (41, "40_2", 2, 3)

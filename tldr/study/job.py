@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from submitit import JobEnvironment
 
 from tldr.errors import LabError, UsageError
 from tldr.study.environment import cores
@@ -20,7 +17,7 @@ from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
 from tldr.study.registry import STAGES
 from tldr.study.runner import MALLOC, THREADS, describe, locked_or_new, write_run
-from tldr.study.slurm import runs_still
+from tldr.study.slurm import TIME_LIMIT, Allocation
 from tldr.study.submit import JobFile
 
 SHARED_DISK = 60
@@ -35,8 +32,8 @@ def work(path: Path) -> int:
         UsageError: not a job's file, or the study's code or data was changed since it was submitted.
         LabError: the run failed, or cannot be queued again; it says what is not started for it.
     """
-    job, here, root = JobFile.read(path), JobEnvironment(), path.parent.parent
-    name = job.runs[int(here.array_task_id or 0)]
+    job, here, root = JobFile.read(path), Allocation.read(), path.parent.parent
+    name = job.runs[here.task]
     runs = expand(job.study, FileHashes(root / "hashes.json"))
     run = next((run for run in runs if run.name == name), None)
     if run is None:
@@ -45,14 +42,14 @@ def work(path: Path) -> int:
     folder = root / name
     if done_digest(folder):
         return 0
-    if here.node == 0:
+    if here.machine == 0:
         with locked_or_new(folder):
             write_run(run, job.study, root)
     else:
         _await(describe(run, job.study, root), folder)
     command, env = _command(job, run, here)
-    code, told = _supervise([*command, str(folder)], env, folder, here)
-    if (folder / DONE).exists() or (here.node and code == 0):
+    code, told = _supervise([*command, str(folder)], env, folder)
+    if (folder / DONE).exists() or (here.machine and code == 0):
         return 0
     if told:
         return _again(told, job, here)
@@ -85,7 +82,7 @@ def _await(spec: RunFile, folder: Path) -> None:
     raise LabError("the first machine has not begun this run", where=folder, remedy="see its log")
 
 
-def _command(job: JobFile, run: Run, here: JobEnvironment) -> tuple[list[str], dict[str, str]]:
+def _command(job: JobFile, run: Run, here: Allocation) -> tuple[list[str], dict[str, str]]:
     """The program of a run, its folder to be added, and what is added to its environment."""
     launch = Launch.read(Path(job.launch)) if job.launch and STAGES[run.stage].trains else None
     processes = launch.here if launch else 1
@@ -94,20 +91,17 @@ def _command(job: JobFile, run: Run, here: JobEnvironment) -> tuple[list[str], d
     if launch is None or launch.processes == 1:
         return job.program, env
     # Jobs on one machine must not meet at one port, and the machines of one job must.
-    options = ["--main_process_port", str(20_000 + int(here.raw_job_id) % 20_000)]
+    options = ["--main_process_port", str(20_000 + here.number % 20_000)]
     if launch.machines > 1:
-        options += ["--machine_rank", str(here.node), "--main_process_ip", here.hostnames[0]]
+        options += ["--machine_rank", str(here.machine), "--main_process_ip", here.first_host]
     return launch.command(*options), env
 
 
-def _supervise(
-    command: Sequence[str], env: Mapping[str, str], folder: Path, here: JobEnvironment
-) -> tuple[int, set[int]]:
+def _supervise(command: Sequence[str], env: Mapping[str, str], folder: Path) -> tuple[int, set[int]]:
     """Run a program to its end; its exit code, and the signals that told it to save and end."""
     told: set[int] = set()
-    limit = here._usr_sig()
-    # Some clusters signal a job's every process: the run is to know SIGTERM alone.
-    signal.signal(limit, signal.SIG_IGN)
+    # Some clusters signal every process of a job: the run is to receive SIGTERM alone.
+    signal.signal(TIME_LIMIT, signal.SIG_IGN)
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -123,28 +117,22 @@ def _supervise(
             process.terminate()
         told.add(signum)
 
-    for signum in (limit, signal.SIGTERM, signal.SIGINT):
+    for signum in (TIME_LIMIT, signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop)
     return process.wait(), told
 
 
-def _again(told: set[int], job: JobFile, here: JobEnvironment) -> int:
-    """Queue the job again, unless it was cancelled or is queued by the cluster itself.
+def _again(told: set[int], job: JobFile, here: Allocation) -> int:
+    """Queue the job again, unless it was cancelled or the cluster itself has queued it again.
 
     Raises:
-        LabError: it was queued again often enough, or cannot be.
+        LabError: it was queued again as often as it may be, or cannot be.
     """
-    slurm = here.name() == "slurm"
-    if here._usr_sig() not in told and not (slurm and runs_still(here.job_id)):
+    if TIME_LIMIT not in told and not here.is_running():
         return TERMINATED
-    if (often := int(os.environ.get("SLURM_RESTART_COUNT", 0))) >= job.requeues:
-        what = f"queued again {often} times and not done"
-        raise LabError(what, where=here.job_id, remedy="give it more time, then submit the study again")
-    if here.node == 0:
-        try:
-            here._requeue(0)
-        except subprocess.SubprocessError as error:
-            remedy = "submit the study again: it goes on from what it saved"
-            raise LabError(f"cannot be queued again: {error}", where=here.job_id, remedy=remedy) from None
-    sys.stdout.flush()
+    if here.restarts >= job.requeues:
+        what = f"queued again {here.restarts} times and not done"
+        raise LabError(what, where=here.name, remedy="give it more time, then submit the study again")
+    if here.machine == 0:
+        here.requeue()
     return TERMINATED

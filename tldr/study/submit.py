@@ -2,7 +2,7 @@
 
 Runs that differ in their seed alone are one job array. A job is given a JSON file of ``STUDY/jobs``; it
 expands the study anew, so what was edited since is noticed, and runs its run as a process of its own.
-Told to end (SIGTERM of a pre-emption, submitit's signal before the time limit), it has the run save,
+Told to end (by SIGTERM before a pre-emption, by SIGUSR2 before the time limit), it lets the run save
 and is queued again.
 """
 
@@ -240,7 +240,7 @@ def _submit_batches(submission: Submission, there: dict[str, JobId], say: Say, *
             number = name
         else:
             write_json(path, job.model_dump(mode="json"))
-            number = batch.submit(submission.folder)
+            number = batch.submit(path.with_suffix(".sbatch"))
         new = {run.name: JobId(number, task if batch.tasks > 1 else None) for task, run in enumerate(runs)}
         ids |= new
         if not dry:
