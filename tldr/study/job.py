@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tldr.errors import LabError, UsageError
+from tldr.interrupts import TERMINATED, handling
 from tldr.study.environment import cores
 from tldr.study.folder import DONE, LOG, RUN, RunFile, done_digest, last_error
 from tldr.study.graph import Run, expand
@@ -22,7 +24,6 @@ from tldr.study.submit import JobFile
 
 SHARED_DISK = 60
 """Seconds within which what one machine has written is seen by the others."""
-TERMINATED = 128 + signal.SIGTERM
 
 
 def work(path: Path) -> int:
@@ -48,11 +49,11 @@ def work(path: Path) -> int:
     else:
         _await(describe(run, job.study, root), folder)
     command, env = _command(job, run, here)
-    code, told = _supervise([*command, str(folder)], env, folder)
-    if (folder / DONE).exists() or (here.machine and code == 0):
-        return 0
-    if told:
-        return _again(told, job, here)
+    with _supervised([*command, str(folder)], env, folder) as (code, told):
+        if (folder / DONE).exists() or (here.machine and code == 0):
+            return 0
+        if told:
+            return _again(told, job, here)
     reason = last_error(folder) or f"its process ended with code {code}"
     stopped = ", ".join(after(name, runs)) or "nothing"
     raise LabError(
@@ -97,12 +98,17 @@ def _command(job: JobFile, run: Run, here: Allocation) -> tuple[list[str], dict[
     return launch.command(*options), env
 
 
-def _supervise(command: Sequence[str], env: Mapping[str, str], folder: Path) -> tuple[int, set[int]]:
-    """Run a program to its end; its exit code, and the signals that told it to save and end."""
+@contextmanager
+def _supervised(
+    command: Sequence[str], env: Mapping[str, str], folder: Path
+) -> Iterator[tuple[int, set[int]]]:
+    """Run a program to its end; its exit code, and the signals that told it to save and end.
+
+    Further signals are ignored inside the block, so that the job can be queued again.
+    """
     told: set[int] = set()
-    # Some clusters signal every process of a job: the run is to receive SIGTERM alone.
-    signal.signal(TIME_LIMIT, signal.SIG_IGN)
-    with (folder / LOG).open("ab") as log:
+    # Some clusters signal every process of a job: the run inherits that it is to ignore this one.
+    with handling([TIME_LIMIT], signal.SIG_IGN), (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -112,14 +118,13 @@ def _supervise(command: Sequence[str], env: Mapping[str, str], folder: Path) -> 
             start_new_session=True,
         )
 
-    def stop(signum: int, _: object) -> None:
-        if not told:
-            process.terminate()
-        told.add(signum)
+        def stop(signum: int, _: object) -> None:
+            if not told:
+                process.terminate()
+            told.add(signum)
 
-    for signum in (TIME_LIMIT, signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, stop)
-    return process.wait(), told
+        with handling([TIME_LIMIT, signal.SIGTERM, signal.SIGINT], stop):
+            yield process.wait(), told
 
 
 def _again(told: set[int], job: JobFile, here: Allocation) -> int:
