@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# By default an example may take 200 ms, and drawing them a few seconds.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

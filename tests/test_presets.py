@@ -14,9 +14,11 @@ from tldr.plan.models import known_models
 from tldr.sources.hub.catalog import CATALOG, TLDR_3
 from tldr.sources.hub.layout import split_name
 from tldr.sources.place import posts_at, rankings_at
+from tldr.stages.data import DataInputs
+from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import DataSettings, FileData, TokenizerSpec
-from tldr.stages.data.stage import stage as data_stage
-from tldr.stages.labels.stage import stage as labels_stage
+from tldr.stages.labels import LabelsInputs
+from tldr.stages.labels import stage as labels_stage
 from tldr.stages.shared.context import RunContext
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
@@ -97,8 +99,8 @@ def test_a_presets_data_and_labels_pass_where_validation_posts_are_marked_valid2
     data, out = tmp_path / "data", tmp_path / "labels"
     for folder in (data, out):
         folder.mkdir()
-    data_stage.run(RunContext(settings, data))
-    labels_stage.run(RunContext(study.labels, out, inputs={"data": data}))
+    data_stage.run(RunContext(settings, data, DataInputs()))
+    labels_stage.run(RunContext(study.labels, out, inputs=LabelsInputs(data=data)))
     assert [row.id for row in load_posts(data / "valid1.jsonl")] == ["t3_2", "t3_4"]
     assert [row.id for row in load_posts(data / "validation_valid2.jsonl")] == ["t3_3"]
     for split, id in (("train", "t3_1"), ("valid1", "t3_2"), ("valid2", "t3_3")):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import resource
 import subprocess
 import sys
 import types
@@ -24,8 +23,9 @@ from tldr.errors import LabError
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.declaration import Stage
 from tldr.study.folder import locked
-from tldr.study.registry import STAGES, Stage
+from tldr.study.registry import STAGES
 from tldr.study.runner import Runner
 
 __all__ = ["config", "lab", "same_code"]  # fixtures
@@ -49,25 +49,19 @@ def shell(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_trap_help_waits_for_no_torch() -> None:
-    """Every command's help is shown without torch, transformers or pandas, in half a second of work."""
+    """Every command's help is shown without torch, transformers or pandas."""
     code = (
         "import sys\nfrom tldr.cli.main import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code\n"
         "heavy = {'torch', 'transformers', 'accelerate', 'pandas', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    seconds: list[float] = []
     commands: list[list[str]] = [[], ["sft"], ["study", "run"]]
-    while len(seconds) < len(commands) or (min(seconds) >= 0.5 and len(seconds) < 15):  # beside other tests
-        command = commands[len(seconds) % len(commands)]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for command in commands:
         done = subprocess.run(
             [sys.executable, "-c", code, *command, "--help"], cwd=ROOT, capture_output=True, text=True
         )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert done.returncode == 0, done.stderr
-        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-    assert min(seconds) < 0.5, seconds
 
 
 def test_the_commands(tell: Tell) -> None:

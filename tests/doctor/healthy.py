@@ -32,7 +32,7 @@ from tldr.stages.pretrain.settings import PretrainSettings
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.settings import EvaluationSettings
-from tldr.study.folder import ParentRun, RunFile, done_digest
+from tldr.study.folder import ParentRun, RunFile, outputs_digest
 from tldr.toy.settings import ToyData
 
 LENGTHS = Lengths(query=96, response=24, rm_response=32)
@@ -109,7 +109,7 @@ def finish(folder: Path, stage: str, parents: dict[str, str]) -> None:
         lengths=LENGTHS,
         tags={"size": "s", "method": folder.name.split("-")[-1] if stage in ("sample", "score") else stage},
         parents={
-            name: ParentRun(run=parent, done=done_digest(folder.parent / parent))
+            name: ParentRun(run=parent, outputs=outputs_digest(folder.parent / parent))
             for name, parent in parents.items()
         },
     ).write(folder)

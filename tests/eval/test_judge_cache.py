@@ -26,7 +26,7 @@ def test_a_budget_waits_for_open_requests_before_it_says_no() -> None:
     waiting = threading.Thread(target=lambda: said.append(budget.reserve(0.7)))
     waiting.start()
     budget.settle(0.8, 0.2)
-    waiting.join(5)
+    waiting.join(60)
     assert said == [True] and not budget.spent > 0.2
     budget.settle(0.7, 0.8)
     assert budget.spent == pytest.approx(1.0) and not budget.reserve(0.01) and budget.reserve(0.0)
@@ -44,7 +44,7 @@ def _hold(path: Path, ready: Any) -> None:
     cache = Cache(path)
     with cache.claim(Connection("m").question("?", 1)):
         ready.set()
-        time.sleep(60)
+        time.sleep(600)
 
 
 def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
     ready = context.Event()
     holder = context.Process(target=_hold, args=(tmp_path / "c.sqlite", ready))
     holder.start()
-    assert ready.wait(30) and holder.pid
+    assert ready.wait(60) and holder.pid
     with closing(Cache(tmp_path / "c.sqlite")) as cache:
         question, got = Connection("m").question("?", 1), threading.Event()
 
@@ -66,7 +66,7 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
         with cache.claim(Connection("m").question("another", 1)):
             os.kill(holder.pid, signal.SIGKILL)
         holder.join()
-        claimer.join(10)
+        claimer.join(60)
         assert got.is_set()
 
 

@@ -35,7 +35,7 @@ DEAR = Price(1000, 1000)  # a tenth of a cent a token
 
 @contextmanager
 def judging(
-    server: Server | str, path: Path, price: Price = FREE, timeout: float = 5.0, **limits: Any
+    server: Server | str, path: Path, price: Price = FREE, timeout: float = 60.0, **limits: Any
 ) -> Iterator[LLMJudge]:
     url = server if isinstance(server, str) else server.url
     connection = Connection("tiny", url, timeout)
@@ -76,7 +76,7 @@ def test_trap_judge_asked_in_both_orders(tmp_path: Path) -> None:
 
 
 def test_a_hostile_endpoint_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """429 with Retry-After, 500, garbage, empty choices, a cut connection, a time-out, then answers."""
+    """429 with Retry-After, 500, garbage, empty choices, a cut connection, then answers."""
     troubles: list[Callable[[], Reply]] = [
         lambda: Reply(b'{"error": {"message": "slow down"}}', 429, Retry_After="0.4"),
         lambda: Reply(b"<html>oops</html>", 500, Content_Type="text/html"),
@@ -87,7 +87,6 @@ def test_a_hostile_endpoint_is_survived(tmp_path: Path, monkeypatch: pytest.Monk
         lambda: Reply(json.dumps({"choices": [{"message": {"content": 7}}]}).encode()),
         lambda: Reply(b"null"),
         lambda: Reply(completion("Preferred: A"), cut=True),
-        lambda: (time.sleep(0.7), says("A"))[1],
     ]  # fmt: skip
     started: dict[str, float] = {}
     waited: list[float] = []
@@ -101,7 +100,7 @@ def test_a_hostile_endpoint_is_survived(tmp_path: Path, monkeypatch: pytest.Monk
             waited.append(time.monotonic() - started[prompt])
         return says("tie" if coin(prompt) else "none")
 
-    with serving(behaviour) as server, judging(server, tmp_path, timeout=0.5, concurrency=10) as judge:
+    with serving(behaviour) as server, judging(server, tmp_path, concurrency=10) as judge:
         rows, error = drain(judge, len(troubles))
     assert error is None
     assert len(rows) == 2 * len(troubles) == judge.retries
@@ -111,19 +110,39 @@ def test_a_hostile_endpoint_is_survived(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(waited) == 2 and min(waited) >= 0.4
 
 
+def test_a_question_without_an_answer_in_time_is_asked_again(tmp_path: Path) -> None:
+    asked_again = threading.Event()
+
+    def silent_at_first(prompt: str, count: int) -> Reply:
+        if count == 1:
+            asked_again.wait(60)
+        else:
+            asked_again.set()
+        return says("A")
+
+    with serving(silent_at_first) as server, judging(server, tmp_path, timeout=0.5, concurrency=1) as judge:
+        rows, error = drain(judge, 1)
+    assert error is None and [row.verdict for row in rows] == ["A", "A"]
+    assert max(server.asked.values()) >= 2 and judge.retries == len(server.requests) - 2
+
+
 def test_retry_after_may_be_a_date_and_may_be_too_long(tmp_path: Path) -> None:
-    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    replies = iter([Reply(b"", 503, Retry_After=soon), Reply(b"", 429, Retry_After="nonsense")])
+    soon = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=100)
+    dated_reply = Reply(b"", 503, Retry_After=format_datetime(soon, usegmt=True))
+    replies = iter([dated_reply, Reply(b"", 429, Retry_After="nonsense")])
     with (
         serving(lambda *_: next(replies)) as server,
         closing(Endpoint(Connection("m", server.url))) as endpoint,
     ):
         question = endpoint.connection.question("?", 5)
+        before = datetime.now(UTC)
         with pytest.raises(AgainError) as dated:
             endpoint.ask(question)
+        after = datetime.now(UTC)
         with pytest.raises(AgainError) as nonsense:
             endpoint.ask(question)
-    assert dated.value.wait is not None and 90 < dated.value.wait <= 100
+    assert dated.value.wait is not None
+    assert (soon - after).total_seconds() <= dated.value.wait <= (soon - before).total_seconds()
     assert nonsense.value.wait is None
     with serving(lambda *_: Reply(b"", 429, Retry_After="1e9")) as server, judging(server, tmp_path) as judge:
         rows, error = drain(judge, 1)
@@ -175,11 +194,14 @@ def test_a_refusal_ends_the_run_at_once(tmp_path: Path, status: int, body: bytes
 
 
 def test_no_more_requests_at_once_than_allowed(tmp_path: Path) -> None:
-    def slow(*_: object) -> Reply:
-        time.sleep(0.05)
+    three = threading.Barrier(3)
+
+    def together(*_: object) -> Reply:
+        three.wait(60)  # all three are open at once
+        time.sleep(0.05)  # ... and a fourth would have time to come
         return says("B")
 
-    with serving(slow) as server, judging(server, tmp_path, concurrency=3) as judge:
+    with serving(together) as server, judging(server, tmp_path, concurrency=3) as judge:
         rows, _ = drain(judge, 6)
     assert len(rows) == 12 and server.most_open == 3
 
@@ -299,7 +321,7 @@ def test_a_killed_run_asks_nothing_twice(tmp_path: Path) -> None:
     def seven_then_wait(_: str, __: int) -> Reply:
         if len(server.requests) > 7 and not gate.is_set():
             held.release()
-            gate.wait(30)
+            gate.wait(120)
         return says("B")
 
     with serving(seven_then_wait) as server:
@@ -326,6 +348,6 @@ def test_two_processes_share_a_cache_and_ask_everything_once(tmp_path: Path) -> 
 
     with serving(slow) as server:
         both = [run_process(server, tmp_path, 4) for _ in range(2)]
-        said = [process.communicate(timeout=60)[0].strip() for process in both]
+        said = [process.communicate(timeout=300)[0].strip() for process in both]
     assert said == ["20 None"] * 2
     assert set(server.asked.values()) == {1} and len(server.asked) == 20

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from eval.stats import (
+    _CHUNK_CELLS,
+    FloatArray,
+    _resamples,
     bootstrap_mean,
     bootstrap_means,
     bootstrap_totals,
@@ -93,7 +94,7 @@ def test_columns_share_their_resamples() -> None:
     assert alone.low == pytest.approx(bootstrap_mean(values, codes, draws=400).low)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.integers(1, 50))
 def test_totals_resample_whole_clusters(codes: list[int], draws: int) -> None:
     """With a column of ones and a column of cluster marks every draw holds each cluster wholly or not."""
@@ -105,11 +106,30 @@ def test_totals_resample_whole_clusters(codes: list[int], draws: int) -> None:
 
 
 @pytest.mark.parametrize("posts", [5_000, 20_000])
-def test_ten_thousand_draws_on_twenty_thousand_judgements_are_quick(posts: int) -> None:
+def test_resamples_are_drawn_in_few_chunks_of_bounded_size(
+    posts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand draws on twenty thousand judgements: by post, and no array of all draws at once."""
+    shapes: list[tuple[int, int]] = []
+
+    def resamples(groups: int, rows: int, seed: int, chunk: int) -> FloatArray:
+        shapes.append((rows, groups))
+        return _resamples(groups, rows, seed, chunk)
+
+    monkeypatch.setattr("eval.stats._resamples", resamples)
     draw = np.random.default_rng(0)
-    started = time.process_time()
     bootstrap_mean(draw.random(20_000), draw.permutation(20_000) % posts, draws=10_000)
-    assert time.process_time() - started < 10
+    assert sum(rows for rows, _ in shapes) == 10_000
+    assert {groups for _, groups in shapes} == {posts}
+    assert max(rows * groups for rows, groups in shapes) <= _CHUNK_CELLS
+    assert len(shapes) == -(-10_000 * posts // _CHUNK_CELLS)
+
+
+def test_resamples_of_the_same_posts_are_drawn_once() -> None:
+    _resamples.cache_clear()
+    for column in range(3):
+        bootstrap_totals(np.full((6, 1), column), [0, 0, 1, 1, 2, 2], draws=50)
+    assert _resamples.cache_info().misses == 1
 
 
 def test_paired_difference_by_hand() -> None:

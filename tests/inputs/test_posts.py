@@ -91,7 +91,7 @@ def test_posts_load_unchanged_and_ids_mean_one_post(tmp_path: Path) -> None:
         load_posts(path)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_mutated_lines_never_crash_and_never_pass_as_something_else(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -34,7 +34,7 @@ def test_discounted_sum_is_the_sum_written_out(length, factor):
     torch.testing.assert_close(discounted_sum(values, factor), expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), gamma=st.floats(0.5, 1.0))
 def test_gae_with_lambda_1_is_return_minus_value_and_with_0_the_one_step_error(ragged, seed, gamma):
     mask, (rewards, values) = ragged(seed, 2, dtype=torch.float64)
@@ -48,7 +48,7 @@ def test_gae_with_lambda_1_is_return_minus_value_and_with_0_the_one_step_error(r
     torch.testing.assert_close(one_step[mask], (rewards + gamma * following - real)[mask])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), extra=st.integers(1, 20))
 def test_appended_padding_changes_no_bit(ragged, seed, extra):
     mask, (rewards, values) = ragged(seed, 2)
@@ -88,7 +88,7 @@ def test_rloo_by_hand():
     assert rloo_advantages(rewards, mask).tolist() == [[[0.0, 0.0], [4.5, 0.0], [-4.5, -4.5]]]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), k=st.integers(2, 5), shift=st.floats(-10, 10))
 def test_rloo_sums_to_zero_over_siblings_and_ignores_a_shift(ragged, seed, k, shift):
     mask, (rewards,) = ragged(seed, 1, shape=(3, k, 4), dtype=torch.float64)

@@ -41,7 +41,7 @@ def test_ties_are_broken_fairly_by_hand():
         assert best_of_n_gold(proxy, gold).tolist() == pytest.approx([14 / 3, 2, 2])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 7).flatmap(
         lambda pool: st.lists(
@@ -61,7 +61,7 @@ def test_equals_the_enumeration_of_all_subsets(posts):
         assert row == pytest.approx(brute_force(scores, golds), abs=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), pool=st.integers(1, 60))
 def test_n_1_is_the_mean_and_n_all_is_the_top(seed, pool):
     generator = torch.Generator().manual_seed(seed)

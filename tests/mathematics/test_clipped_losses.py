@@ -9,7 +9,7 @@ import torch
 from torch.autograd import gradcheck
 
 from tldr.errors import UsageError
-from tldr.mathematics.ppo import policy_loss, policy_stats, ppo_ptx_loss, value_loss, value_stats
+from tldr.mathematics.ppo import policy_loss, policy_stats, ppo_loss, reinforce_loss, value_loss, value_stats
 
 FOUR = torch.ones(1, 4, dtype=torch.bool)
 RATIO = torch.tensor([[1.5, 0.5, 0.9, 1.1]])
@@ -104,10 +104,22 @@ def test_explained_variance_by_hand():
     assert value_stats(returns, values, returns, mask, clip=9.0)["explained_variance"].item() == 1.0
 
 
-def test_ppo_ptx_loss_by_hand():
-    # 0.5 + 0.1 * 2 + 27.8 * 3
-    loss = ppo_ptx_loss(torch.tensor(0.5), torch.tensor(2.0), torch.tensor(3.0), vf_coef=0.1, ptx_coef=27.8)
-    assert loss.item() == pytest.approx(84.1)
+def test_ppo_loss_by_hand():
+    policy, value, pretrain = torch.tensor([0.5, 2.0, 3.0])
+    coefficients = {"vf_coef": 0.1, "ptx_coef": 27.8}
+    assert ppo_loss(policy, value, pretrain, **coefficients).item() == pytest.approx(84.1)  # + 27.8 * 3
+    assert ppo_loss(policy, value, None, **coefficients).item() == pytest.approx(0.7)
+    assert ppo_loss(policy, None, None, **coefficients).item() == 0.5
+
+
+def test_reinforce_loss_by_hand():
+    logprobs = torch.tensor([[-1.0, -2.0, -9.0]], requires_grad=True)
+    advantages, mask = torch.tensor([[2.0, -1.0, 5.0]]), torch.tensor([[True, True, False]])
+    loss = reinforce_loss(logprobs, advantages, mask)
+    assert loss.item() == pytest.approx((2.0 - 2.0) / 2)  # -(2 * -1 + -1 * -2) / 2
+    loss.backward()
+    assert logprobs.grad.tolist() == [[-1.0, 0.5, 0.0]]
+    assert reinforce_loss(logprobs, advantages, mask, count=4.0).item() == 0.0
 
 
 def test_padding_reaches_no_loss_no_gradient_and_no_stat(ragged):

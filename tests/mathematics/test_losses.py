@@ -116,7 +116,7 @@ def rankings(seed, prompts=4, k=6):
     return scores, ranks, mask
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6))
 def test_kway_loss_equals_nested_loops(seed):
     scores, ranks, mask = rankings(seed)
@@ -125,7 +125,7 @@ def test_kway_loss_equals_nested_loops(seed):
     assert loss.isnan() if expected is None else loss.item() == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6))
 def test_kway_loss_with_two_summaries_is_the_pairwise_loss(seed):
     generator = torch.Generator().manual_seed(seed)
@@ -138,7 +138,7 @@ def test_kway_loss_with_two_summaries_is_the_pairwise_loss(seed):
     torch.testing.assert_close(kway_loss(scores, ranks, both), pairwise_loss(chosen, rejected))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), order=st.permutations(range(6)))
 def test_the_order_of_summaries_and_absent_slots_do_not_matter(seed, order):
     scores, ranks, mask = rankings(seed)

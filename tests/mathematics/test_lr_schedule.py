@@ -46,7 +46,7 @@ def test_cosine_is_torchs():
     assert course(20, schedule="cosine", final=0.1) == pytest.approx(theirs)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     updates=st.integers(1, 200),
     schedule=st.sampled_from(["cosine", "linear", "constant"]),

@@ -97,7 +97,7 @@ def near(tensor: Tensor, mask: Tensor, expected: Rows) -> None:
     assert (tensor[~mask] == 0).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     gamma=st.sampled_from([1.0, 0.9]),
@@ -138,7 +138,7 @@ def test_the_chain_equals_the_oracle(ragged, seed, gamma, lam, beta):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_reinforce_rloo_and_kl_equal_the_oracle(ragged, seed):
     mask, (rewards, logprobs, ref) = ragged(seed, 3, shape=(2, 4, 6), dtype=torch.float64)

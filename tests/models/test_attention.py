@@ -43,7 +43,7 @@ def results(function, groups: int, parts: list[Tensor], mask: Tensor | None, **c
     return [out, *torch.autograd.grad((out.float() * weights).sum(), parts)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(1, 3),
     length=st.integers(2, 14),

@@ -92,7 +92,8 @@ def test_weights_and_tokens_survive_and_the_pad_is_its_own(tmp_path: Path) -> No
     text = " the cat sat"
     assert tokenizer.decode(encode_texts(tokenizer, [text])[0]) == text
     AutoTokenizer.from_pretrained(folder)  # a plain transformers folder
-    assert reward_from_policy(made, seed=0, pad_id=tokenizer.pad_token_id) is not None
+    reward = reward_from_policy(made, seed=0, pad_id=tokenizer.pad_token_id)
+    assert reward(ids).logits.shape == (1, 1) and reward.config.pad_token_id == tokenizer.pad_token_id
 
 
 def test_a_package_is_found_without_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,7 +230,7 @@ examples = st.lists(
 ).filter(lambda items: any(answer for _, answers in items for answer in answers))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(examples)
 def test_collate_round_trip(items):
     queries, responses = [list(q) for q, _ in items], [r for _, r in items]

@@ -22,9 +22,10 @@ from tldr.records import Post, Ranking, read_records
 from tldr.sources.hub import download as downloading
 from tldr.sources.hub.catalog import CATALOG
 from tldr.sources.place import Place, parse_place, posts_at, rankings_at
+from tldr.stages.data import DataInputs
+from tldr.stages.data import stage as data_stage
 from tldr.stages.data.overlap import collect_study
 from tldr.stages.data.settings import DataSettings, FileData, TokenizerSpec
-from tldr.stages.data.stage import stage as data_stage
 from tldr.stages.shared.context import RunContext
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
@@ -63,7 +64,7 @@ def run(folder: Path, out: Path, **changes: str) -> dict[str, Any]:
     sets = SPLITS | changes
     data = FileData.model_validate({name: f"{folder}@{split}" for name, split in sets.items()})
     settings = DataSettings(data=data, tokenizer=TokenizerSpec(vocab_size=270))
-    data_stage.run(RunContext(settings, put(out, {"log": b""})))
+    data_stage.run(RunContext(settings, put(out, {"log": b""}), DataInputs()))
     manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text())
     return manifest
 

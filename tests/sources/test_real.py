@@ -30,10 +30,11 @@ from tldr.records import Post, write_records
 from tldr.sources.filter import judge
 from tldr.sources.filter_rules import FilterOptions
 from tldr.sources.raw import Chunk
+from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import DataSettings, FileData, TokenizerSpec
-from tldr.stages.data.stage import stage as data_stage
+from tldr.stages.labels import LabelsInputs
+from tldr.stages.labels import stage as labels_stage
 from tldr.stages.labels.settings import LabelsSettings
-from tldr.stages.labels.stage import stage as labels_stage
 from tldr.stages.shared.context import RunContext
 
 SELECT_OR_REPORT = ("valid1", "valid2", "validation_valid2")
@@ -113,7 +114,9 @@ def test_real_posts_and_labels_that_overlap_pass_the_stages(
     for folder in (tmp_path / "data", tmp_path / "labels"):
         folder.mkdir()
     data_stage.run(RunContext(DataSettings(data=data, tokenizer=tokenizer), tmp_path / "data"))
-    labels_stage.run(RunContext(LabelsSettings(), tmp_path / "labels", inputs={"data": tmp_path / "data"}))
+    labels_stage.run(
+        RunContext(LabelsSettings(), tmp_path / "labels", inputs=LabelsInputs(data=tmp_path / "data"))
+    )
     counts = json.loads((tmp_path / "data" / "manifest.json").read_text())["validation"]
     assert counts == {"posts": len(parts["valid1"]), "unmarked": len(unmarked) - 700} | {
         "valid1": 57, "valid2": 180, "both": 0, "labels_set_aside": 0,
@@ -133,7 +136,7 @@ def test_real_evaluation_batches_alone_hold_nothing_to_train_on(
         write_records(tmp_path / f"{name}.jsonl", part)
     write_records(tmp_path / "rankings.jsonl", load_comparisons(shared / "comparisons" / "batch13.json"))
     with pytest.raises(UsageError, match="the comparisons hold none of split train"):
-        labels_stage.run(RunContext(LabelsSettings(), tmp_path / "out", inputs={"data": tmp_path}))
+        labels_stage.run(RunContext(LabelsSettings(), tmp_path / "out", inputs=LabelsInputs(data=tmp_path)))
 
 
 def reference_encoder(folder: Path) -> Callable[[str], list[int]]:

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
+from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from typing import Any
 from tests.stages import lab as laboratory
 from tldr.errors import LabError
 from tldr.settings.base import Precision, Settings
+from tldr.stages.shared.declaration import named
 from tldr.study.folder import RunFile, execute
+from tldr.train.metrics import MetricsLog
 
 _forks = multiprocessing.get_context("forkserver")
 PRELOAD = [__name__, *(f"tldr.stages.{stage}" for stage in laboratory.SETTINGS), "peft"]
@@ -39,17 +43,21 @@ def prepare(
         lengths=ctx.lengths,
         precision=precision,
         tags=ctx.tags,
-        inputs={name: str(place) for name, place in ctx.inputs.items()},
+        inputs={name: str(place) for name, place in named(ctx.inputs).items()},
     ).write(folder)
     return folder
 
 
 def start(
-    *folders: Path, processes: int = 1, environment: dict[str, str] | None = None
+    *folders: Path,
+    processes: int = 1,
+    environment: dict[str, str] | None = None,
+    held: int | None = None,
 ) -> list[ForkServerProcess]:
     """Run the runs in these folders, one after the other, in so many processes that share each.
 
     Args:
+        held: see `hold`.
         environment: what `accelerate launch` would set (ACCELERATE_USE_FSDP).
     """
     _forks.set_forkserver_preload(PRELOAD)
@@ -65,6 +73,7 @@ def start(
             args=(
                 [str(folder) for folder in folders],
                 shared | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}),
+                held,
             ),
         )
         for rank in range(processes)
@@ -85,8 +94,22 @@ def finish(*folders: Path, processes: int = 1, environment: dict[str, str] | Non
     assert [rank.exitcode for rank in ranks] == [0] * processes, logs
 
 
-def _work(folders: list[str], environment: dict[str, str]) -> None:
+def hold(rows: int) -> None:
+    """Have this process stop before it logs any further row: no run ends before it is killed."""
+    append = MetricsLog.append
+
+    def held(log: MetricsLog, row: Mapping[str, float]) -> None:
+        while row["update"] > rows:
+            time.sleep(60)
+        append(log, row)
+
+    MetricsLog.append = held  # type: ignore[method-assign]
+
+
+def _work(folders: list[str], environment: dict[str, str], held: int | None) -> None:
     os.environ.update(environment)
+    if held is not None:
+        hold(held)
     for folder in map(Path, folders):
         with (folder / "log.txt").open("ab") as log:
             os.dup2(log.fileno(), 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,22 @@ from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.data.settings import DataSettings, TokenizerSpec
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.pairs.settings import PairsSettings
+from tldr.stages.ppo.algorithm import PPO
 from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.ppo.stage import open_ppo
 from tldr.stages.pretrain.settings import PretrainSettings
 from tldr.stages.ratings.settings import RatingsSettings
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.settings import SFTSettings
+from tldr.stages.shared.common import open_tokenizer, read_posts
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.settings import EvaluationSettings
+from tldr.study.registry import STAGES
 from tldr.toy.settings import ToyData
 
 LENGTHS = Lengths(query=96, response=48, rm_response=64)
 MODEL = ModelSpec(d_model=16, layers=2, heads=2, context=256, init="mimetic")
-PPO = PPOSettings(
+PPO_SETTINGS = PPOSettings(
     batch=16,
     samples_per_query=2,
     minibatches=2,
@@ -42,7 +46,7 @@ SETTINGS: dict[str, Settings] = {
     "sft": SFTSettings(batch=8, save_every=3, dropout=0.1, optimizer=Optimizer(lr=5e-3)),
     "labels": LabelsSettings(pairs=96, valid_pairs=48),
     "reward": RewardSettings(batch=8, save_every=3, optimizer=Optimizer(lr=5e-3)),
-    "ppo": PPO,
+    "ppo": PPO_SETTINGS,
     "best_of_n": BestOfNSettings(n=4, scorers=["rm", "gold", "rouge"]),
     "sample": EvaluationSettings(temperatures=[0.0, 0.7]),
     "score": EvaluationSettings(),
@@ -79,14 +83,23 @@ METHODS = {"sample": "ppo", "score": "ppo", "best_of_n": "best_of_n", "ppo": "pp
 TRAINED = ("pretrain", "sft", "reward", "ppo")
 
 
-def context(stage: str, root: Path, folder: Path, seed: int = 0, **changes: Any) -> RunContext[Any]:
-    """The run of a stage whose parents lie in `root`."""
+def context(
+    stage: str,
+    root: Path,
+    folder: Path,
+    seed: int = 0,
+    inputs: dict[str, Path] | None = None,
+    **changes: Any,
+) -> RunContext[Any, Any]:
+    """The run of a stage whose parents lie in `root`, or are the inputs given."""
     folder.mkdir(parents=True, exist_ok=True)
     tags: dict[str, str | int | float | bool] = {"size": "s", "method": METHODS.get(stage, stage)}
     fields: dict[str, Any] = {
         "settings": SETTINGS[stage],
         "folder": folder,
-        "inputs": {name: root / parent for name, parent in INPUTS[stage].items()},
+        "inputs": STAGES[stage].typed(
+            {name: root / parent for name, parent in INPUTS[stage].items()} if inputs is None else inputs
+        ),
         "seed": seed,
         "model": MODEL,
         "lengths": LENGTHS,
@@ -98,9 +111,20 @@ def context(stage: str, root: Path, folder: Path, seed: int = 0, **changes: Any)
     return RunContext(**(fields | changes))
 
 
-def run(ctx: RunContext[Any], stage: str) -> Path:
+def rewired(ctx: RunContext[Any, Any], **inputs: Any) -> RunContext[Any, Any]:
+    """The same run with other inputs."""
+    return replace(ctx, inputs=replace(ctx.inputs, **inputs))
+
+
+def ppo_of(ctx: RunContext[Any, Any]) -> PPO:
+    """The PPO stage's algorithm on the networks and posts of a run."""
+    tokenizer, posts = open_tokenizer(ctx.inputs.policy), read_posts(ctx.inputs.data, "ppo")
+    return open_ppo(ctx, tokenizer, posts)
+
+
+def run(ctx: RunContext[Any, Any], stage: str) -> Path:
     """Run a stage; its folder."""
-    import_module(f"tldr.stages.{stage}").run(ctx)
+    STAGES[stage].load()(ctx)
     return ctx.folder
 
 

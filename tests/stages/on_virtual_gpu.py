@@ -24,10 +24,10 @@ from tldr.train import precision as _precision
 
 _precision.peak_flops = lambda *_: 1e11  # type: ignore[assignment]  # a GPU's size of product takes the CPU minutes
 
-from tests.stages import lab
+from tests.stages import forks, lab
 from tldr.settings.base import Precision
+from tldr.stages.ppo import algorithm
 from tldr.stages.ppo.settings import AdaptiveKL
-from tldr.stages.ppo.stage import stage as ppo
 
 LORA = {"rank": 4, "alpha": 16}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -82,8 +82,10 @@ def architectures(parents: str, folder: str) -> None:
             print(f"done {lab.run(ctx, stage)}", flush=True)
 
 
-def one(stage: str, parents: str, folder: str) -> None:
-    """One run, in fp32, which saves a state after every step."""
+def one(stage: str, parents: str, folder: str, held: str | None = None) -> None:
+    """One run, in fp32, which saves a state after every step and may be held (`forks.hold`)."""
+    if held is not None:
+        forks.hold(int(held))
     run(stage, Path(parents), Path(folder), "fp32", {"save_every": 1, "save_steps": 1})
 
 
@@ -132,15 +134,15 @@ def faults() -> None:
 
 def misplaced(parents: str, folder: str) -> None:
     """A PPO stage whose episodes are left on the CPU."""
-    device = ppo.Device.open("fp32").device
-    original = ppo.PPOStage.__init__
+    device = algorithm.Device.open("fp32").device
+    original = algorithm.PPO.__init__
 
-    def planted(self: Any, *args: Any) -> None:
-        original(self, *args)
+    def planted(self: Any, *args: Any, **settings: Any) -> None:
+        original(self, *args, **settings)
         self.device = type(self.device)(torch.device("cpu"), self.device.precision)
 
     assert device.type == "cuda"
-    ppo.PPOStage.__init__ = planted  # type: ignore[method-assign]
+    algorithm.PPO.__init__ = planted  # type: ignore[method-assign]
     run("ppo", Path(parents), Path(folder), "fp32", {})
 
 

@@ -15,19 +15,20 @@ from tldr.errors import RecordError, UsageError
 from tldr.inputs.posts import load_comparisons, load_posts
 from tldr.records import Ranking, write_records
 from tldr.settings.base import Settings
+from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import DataSettings, FileData, TokenizerSpec
-from tldr.stages.data.stage import stage as data_stage
+from tldr.stages.labels import LabelsInputs
+from tldr.stages.labels import stage as labels_stage
 from tldr.stages.labels.settings import LabelsSettings
-from tldr.stages.labels.stage import stage as labels_stage
 from tldr.stages.shared.context import RunContext
 from tldr.train.checkpoint import hash_folder
 
 FOLDS = [label("valid2", f"t3_label{number}") for number in range(40)]
 
 
-def context(folder: Path, settings: Settings, data: Path) -> RunContext[Any]:
+def context(folder: Path, settings: Settings, data: Path) -> RunContext[Any, Any]:
     folder.mkdir(exist_ok=True)
-    return RunContext(settings=settings, folder=folder, inputs={"data": data})
+    return RunContext(settings=settings, folder=folder, inputs=LabelsInputs(data=data))
 
 
 def given(folder: Path, *labels: Ranking) -> Path:

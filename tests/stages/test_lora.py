@@ -20,8 +20,8 @@ from tests.stages.test_resume import figures, kill_after
 from tldr.errors import UsageError
 from tldr.models.ladder import load_policy
 from tldr.models.packed import PackedBatch, collate, response_logprobs
-from tldr.stages.ppo.stage import PPOStage
-from tldr.stages.ppo.stage import stage as ppo
+from tldr.stages.ppo import stage as ppo
+from tldr.stages.ppo.algorithm import PPO
 from tldr.train import stepper
 from tldr.train.checkpoint import hash_folder
 from tldr.train.frozen import Frozen, LoraOff
@@ -92,7 +92,7 @@ def test_killed_under_lora_and_resumed_equals_uninterrupted(lab: Path, tmp_path:
     whole, killed = (forks.prepare(stage, lab, tmp_path / name, JOBS[stage]) for name in ("whole", "killed"))
     forks.finish(whole)
     total = len(read_metrics(whole / "metrics.jsonl"))
-    (process,) = forks.start(killed)
+    (process,) = forks.start(killed, held=total // 2)
     assert kill_after(process, killed / "metrics.jsonl", total // 2), "ended before the kill"
     state = sorted((killed / "state").glob("step-*[0-9]"))[-1]
     sizes = {}
@@ -110,17 +110,16 @@ def test_killed_under_lora_and_resumed_equals_uninterrupted(lab: Path, tmp_path:
     assert figures(killed) == figures(whole)
 
 
-def ppo_stage(lab: Path, folder: Path, **inputs: Path) -> PPOStage:
+def ppo_stage(lab: Path, folder: Path, **inputs: Path) -> PPO:
     ctx = laboratory.context("ppo", lab, folder, settings=laboratory.changed("ppo", {"lora": LORA}))
-    ctx.inputs.update(inputs)
-    return PPOStage(ctx)
+    return laboratory.ppo_of(laboratory.rewired(ctx, **inputs))
 
 
 def batch() -> PackedBatch:
     return collate([[5, 6, 7], [8, 9]], [[[10, 11, 12]], [[13, 14]]], 1)
 
 
-def reference_logprobs(stage: PPOStage) -> Tensor:
+def reference_logprobs(stage: PPO) -> Tensor:
     with torch.no_grad(), stage.reference.at_work() as call:
         found: Tensor = call(response_logprobs, batch())
     return found

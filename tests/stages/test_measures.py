@@ -21,10 +21,11 @@ from tldr.queries.formats import encode_queries, encode_response
 from tldr.records import Comparison, Rating, Sample, TokenTrace, read_records
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.pairs.settings import PairsSettings
-from tldr.stages.ppo.stage import PPOStage
+from tldr.stages.ppo.stage import KeptRollouts
 from tldr.stages.sample.stage import plan
 from tldr.stages.shared import scoring
-from tldr.stages.shared.common import Device, open_reward
+from tldr.stages.shared.common import Device, open_reward, open_tokenizer
+from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.scoring import Scorer
 from tldr.stages.shared.settings import EvaluationSettings
 from tldr.train.checkpoint import hash_folder
@@ -57,7 +58,7 @@ def test_traces_add_up_to_the_samples_they_are_of(lab: Path) -> None:
 def test_samples_of_one_post_are_scored_as_if_each_were_alone(lab: Path) -> None:
     policy = load_policy(lab / "ppo" / "checkpoint")
     posts = {post.id: post for post in load_posts(lab / "data" / "valid2.jsonl")}
-    tokenizer = PPOStage(laboratory.context("ppo", lab, lab / "ppo")).tokenizer
+    tokenizer = open_tokenizer(lab / "sft")
     for sample in read_records(lab / "score" / "samples.jsonl", Sample)[:6]:
         query = encode_queries(tokenizer, [posts[sample.id]], 96)
         with torch.inference_mode():
@@ -68,7 +69,7 @@ def test_samples_of_one_post_are_scored_as_if_each_were_alone(lab: Path) -> None
 def test_many_summaries_of_a_post_are_scored_as_a_few_at_a_time(
     lab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer = PPOStage(laboratory.context("ppo", lab, lab / "ppo")).tokenizer
+    tokenizer = open_tokenizer(lab / "sft")
     posts = load_posts(lab / "data" / "valid2.jsonl")[:5]
     texts = [[f"{post.summary} {number}" for number in range(count)] for count, post in enumerate(posts, 1)]
     responses = [[encode_response(tokenizer, text, 64) for text in row] for row in texts]
@@ -84,10 +85,7 @@ def test_many_summaries_of_a_post_are_scored_as_a_few_at_a_time(
 
 def test_pool_is_scored_by_every_reward_model(lab: Path, tmp_path: Path) -> None:
     ctx = laboratory.context("best_of_n", lab, tmp_path, settings=BestOfNSettings(n=3, posts=5))
-    inputs = ctx.inputs | {"reward-m_n-9": lab / "reward"}
-    laboratory.run(
-        laboratory.context("best_of_n", lab, tmp_path, settings=ctx.settings, inputs=inputs), "best_of_n"
-    )
+    laboratory.run(laboratory.rewired(ctx, rewards={"m_n-9": lab / "reward"}), "best_of_n")
     pool = read_records(tmp_path / "pool.jsonl", Sample)
     assert Counter(sample.id for sample in pool) == dict.fromkeys({sample.id for sample in pool}, 3)
     assert len(pool) == 15
@@ -120,7 +118,7 @@ def test_pairs_carry_every_scorers_value(lab: Path) -> None:
 
 def test_scores_of_pairs_are_those_of_the_text_alone(lab: Path) -> None:
     policy = AutoModelForCausalLM.from_pretrained(lab / "sft" / "checkpoint")
-    tokenizer = PPOStage(laboratory.context("ppo", lab, lab / "ppo")).tokenizer
+    tokenizer = open_tokenizer(lab / "sft")
     for pair in scored_pairs(lab, "same_policy")[:4]:
         query = encode_queries(tokenizer, [pair.info], 96)[0]
         response = encode_response(tokenizer, pair.summaries[1].text, 64)
@@ -191,7 +189,7 @@ def test_ratings_of_the_greedy_samples_and_of_plain_baselines(lab: Path) -> None
 
 def test_kept_rollouts_survive_a_kill_and_show_the_way(lab: Path, tmp_path: Path) -> None:
     """Rollouts that were written before a kill are neither lost nor doubled."""
-    settings = laboratory.PPO.model_copy(update={"keep_rollouts": 2})
+    settings = laboratory.PPO_SETTINGS.model_copy(update={"keep_rollouts": 2})
     whole = laboratory.run(laboratory.context("ppo", lab, tmp_path / "whole", settings=settings), "ppo")
     rows = read_records(whole / "rollouts.jsonl", Sample)
     assert Counter(row.tags["iteration"] for row in rows) == {1: 16, 3: 16, 4: 16}
@@ -199,24 +197,29 @@ def test_kept_rollouts_survive_a_kill_and_show_the_way(lab: Path, tmp_path: Path
     first = [(row.logprob or 0) - (row.logprob_sft or 0) for row in rows if row.tags["iteration"] == 1]
     assert mean(first) == pytest.approx(0, abs=1e-5)
 
-    stage = PPOStage(laboratory.context("ppo", lab, tmp_path / "again", settings=settings))
-    stage._save_rollout(stage.rollout(0, 0.05), 0)  # a kill after the first iteration leaves this
-    again = laboratory.run(laboratory.context("ppo", lab, tmp_path / "again", settings=settings), "ppo")
+    ctx = laboratory.context("ppo", lab, tmp_path / "again", settings=settings)
+    kept = kept_rollouts(ctx)
+    kept.offer(0, kept.ppo.rollout(0, 0.05))  # a kill after the first iteration leaves this
+    again = laboratory.run(ctx, "ppo")
     assert (again / "rollouts.jsonl").read_bytes().replace(b"again", b"whole") == (
         whole / "rollouts.jsonl"
     ).read_bytes()
-    stage = PPOStage(laboratory.context("ppo", lab, again, settings=settings))
     before = (again / "rollouts.jsonl").read_bytes()
-    stage.save()  # ... and so does one after they were joined
+    kept_rollouts(ctx).join()  # ... and so does one after they were joined
     assert (again / "rollouts.jsonl").read_bytes() == before
 
 
+def kept_rollouts(ctx: RunContext[Any, Any]) -> KeptRollouts:
+    posts = load_posts(ctx.inputs.data / "ppo.jsonl")
+    return KeptRollouts(ctx, open_tokenizer(ctx.inputs.policy), posts, laboratory.ppo_of(ctx))
+
+
 def test_shared_value_network_is_a_head_on_the_policy(lab: Path, tmp_path: Path) -> None:
-    settings = laboratory.PPO.model_copy(update={"value_network": "shared"})
-    stage = PPOStage(laboratory.context("ppo", lab, tmp_path / "stage", settings=settings))
-    modules = stage.stepper.modules
-    assert stage._value(modules) is modules["policy"] and list(modules) == ["policy"]
-    assert float(stage.rollout(0, 0.05).values.abs().max()) == 0.0, "its head starts at 0"
+    settings = laboratory.PPO_SETTINGS.model_copy(update={"value_network": "shared"})
+    ppo = laboratory.ppo_of(laboratory.context("ppo", lab, tmp_path / "stage", settings=settings))
+    modules = ppo.stepper.modules
+    assert ppo.value_of(modules) is modules["policy"] and list(modules) == ["policy"]
+    assert float(ppo.rollout(0, 0.05).values.abs().max()) == 0.0, "its head starts at 0"
     folder = laboratory.run(laboratory.context("ppo", lab, tmp_path / "run", settings=settings), "ppo")
     assert not (folder / "value").exists() and (lab / "ppo" / "value").is_dir()
     names = set(dict(load_policy(folder / "checkpoint").named_parameters()))

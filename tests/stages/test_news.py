@@ -16,8 +16,8 @@ from tldr.models.ladder import load_policy
 from tldr.models.packed import collate, response_logprobs, response_scores
 from tldr.queries.formats import encode_response, encode_texts
 from tldr.records import Article, Comparison, Sample, read_records, write_records
+from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import FileData
-from tldr.stages.data.stage import stage as data_stage
 from tldr.stages.shared.common import Device, open_reward, open_tokenizer
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.settings import EvaluationSettings, ZeroShot

@@ -12,28 +12,30 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.stages import lab as laboratory
-from tldr.errors import NonFiniteError, UsageError
+from tldr.errors import NonFiniteError, RecordError, UsageError
 from tldr.inputs.posts import load_comparisons, load_posts
 from tldr.models.ladder import load_policy
 from tldr.queries.formats import encode_queries, encode_responses
-from tldr.records import Sample, read_records, write_records
+from tldr.records import Ranking, Sample, read_records, write_records
 from tldr.settings.training import Optimizer
+from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import FileData
-from tldr.stages.data.stage import stage as data_stage
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.ppo.settings import AdaptiveKL, EOSRule
-from tldr.stages.ppo.stage import PPOStage
 from tldr.stages.reward.stage import Example, collate_examples, ranking_loss
 from tldr.stages.sft.settings import SFTSettings
-from tldr.stages.shared.common import Device, inference_batches, left_pad
+from tldr.stages.shared.common import Device, inference_batches, left_pad, newline_ids, open_tokenizer
 from tldr.stages.shared.scoring import Scorer
 from tldr.stages.shared.settings import EvaluationSettings
+from tldr.toy import labelers
+from tldr.toy.gold import count
+from tldr.toy.world import facts_of
 from tldr.train.checkpoint import hash_folder
 from tldr.train.metrics import read_metrics
 
 
 def ppo_settings(**changes: Any) -> Any:
-    return laboratory.PPO.model_copy(update=changes)
+    return laboratory.PPO_SETTINGS.model_copy(update=changes)
 
 
 def run_ppo(lab: Path, folder: Path, **changes: Any) -> list[dict[str, float]]:
@@ -110,10 +112,13 @@ def test_logged_kl_equals_the_one_of_the_saved_samples(lab: Path) -> None:
 
 
 def test_trap_ppo_prompts_are_the_body_filtered_posts(lab: Path) -> None:
-    stage = PPOStage(laboratory.context("ppo", lab, lab / "ppo"))
-    assert len(stage.posts) == 128 and all(post.summary is None for post in stage.posts)
+    ppo = laboratory.ppo_of(laboratory.context("ppo", lab, lab / "ppo"))
+    posts = load_posts(lab / "data" / "ppo.jsonl")
+    tokenizer = open_tokenizer(lab / "sft")
+    assert list(ppo.queries) == encode_queries(tokenizer, posts, laboratory.LENGTHS.query)
+    assert len(posts) == 128 and all(post.summary is None for post in posts)
     with_reference = {post.id for post in load_posts(lab / "data" / "sft.jsonl")}
-    assert any(post.id not in with_reference for post in stage.posts)
+    assert any(post.id not in with_reference for post in posts)
 
 
 def test_trap_sft_posts_standing_in_for_ppo_prompts_is_noted(lab: Path, tmp_path: Path) -> None:
@@ -172,7 +177,9 @@ def test_best_of_n_chooses_by_each_scorer_from_one_pool(lab: Path) -> None:
     chosen = read_records(lab / "best_of_n" / "samples.jsonl", Sample)
     assert len(pool) == 24 * 4 and len(chosen) == 24 * 3
     for scorer in ("rm", "gold", "rouge"):
-        for best in (s for s in chosen if s.tags["scorer"] == scorer):
+        chosen_by = [s for s in chosen if s.tags["scorer"] == scorer]
+        assert len(chosen_by) == 24
+        for best in chosen_by:
             assert best.scores[scorer] == max(s.scores[scorer] for s in pool if s.id == best.id)
 
 
@@ -181,7 +188,34 @@ def test_labels_agreement_and_planted_errors(lab: Path) -> None:
     policies = {summary.policy for row in rows for summary in row.summaries}
     assert {"ref", "s-t0.85", "writer_wrong"} <= policies
     report = json.loads((lab / "labels" / "agreement.json").read_text())
-    assert 0.5 < report["agreement"] <= 1 and report["pairs"] > 20
+    assert report["rankings"] == {"train": 96, "valid1": 24, "valid2": 24}
+    assert report["pairs"] == len(differing(lab / "labels"))  # comparisons have no ties
+
+
+def differing(labels: Path) -> list[Ranking]:
+    """The validation pairs of two different texts."""
+    rows = [row for split in ("valid1", "valid2") for row in load_comparisons(labels / f"{split}.jsonl")]
+    assert {len(row.summaries) for row in rows} == {2}
+    return [row for row in rows if row.summaries[0].text != row.summaries[1].text]
+
+
+@pytest.mark.parametrize("opposed", [False, True])
+def test_agreement_is_the_share_of_pairs_that_two_workers_order_alike(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opposed: bool
+) -> None:
+    """Two exact workers agree on all pairs; one for long and one for short texts on equal lengths."""
+    bias = 1e6 if opposed else 0.0
+    workers = tuple(labelers.Worker(str(sign), 0.0, sign * bias) for sign in (1, -1))
+    monkeypatch.setattr(labelers, "WORKERS", workers)
+    settings = LabelsSettings(pairs=2, valid_pairs=48)
+    ctx = laboratory.context("labels", lab, tmp_path, settings=settings)
+    laboratory.run(ctx, "labels")
+    report = json.loads((tmp_path / "agreement.json").read_text())
+    pairs = differing(tmp_path)
+    lengths = [[count(facts_of(row.info), one.text).words for one in row.summaries] for row in pairs]
+    alike = sum(a == b for a, b in lengths) if opposed else len(pairs)
+    assert report["pairs"] == len(pairs) > 40
+    assert report["agreement"] == pytest.approx(alike / len(pairs)) and (alike < len(pairs)) == opposed
 
 
 @pytest.mark.parametrize(
@@ -220,7 +254,7 @@ def test_trap_kway_labels_train_as_one_element_a_prompt(lab: Path, tmp_path: Pat
     rows = load_comparisons(tmp_path / "labels" / "train.jsonl")
     assert {len(row.summaries) for row in rows} <= set(range(4, 10)) and max(len(r.rank) for r in rows) > 4
     ctx = laboratory.context("reward", lab, tmp_path / "reward")
-    ctx.inputs["labels"] = tmp_path / "labels"
+    ctx = laboratory.rewired(ctx, labels=tmp_path / "labels")
     laboratory.run(ctx, "reward")
     assert len(read_metrics(tmp_path / "reward" / "metrics.jsonl")) == 3  # 24 prompts, batches of 8
     examples = [Example([1, 2], [[3], [4], [5]], [1, 2, 2]), Example([1], [[3], [4]], [2, 1])]
@@ -239,14 +273,14 @@ def test_a_ranking_whose_summaries_all_tie_has_no_loss(lab: Path) -> None:
 def test_fresh_label_rounds_start_from_the_policy_and_keep_the_reference(lab: Path, tmp_path: Path) -> None:
     """Round 2: labels of the PPO policy, an RM from SFT on both rounds' labels, PPO goes on."""
     labels = laboratory.context("labels", lab, tmp_path / "labels2", seed=1)
-    labels.inputs["policy-s"] = lab / "ppo"
+    labels = laboratory.rewired(labels, policies={"s": lab / "ppo"})
     laboratory.run(labels, "labels")
     reward = laboratory.context("reward", lab, tmp_path / "reward2", seed=1)
-    reward.inputs["labels-2"] = tmp_path / "labels2"
+    reward = laboratory.rewired(reward, further_labels={"2": tmp_path / "labels2"})
     laboratory.run(reward, "reward")
     assert json.loads((tmp_path / "reward2" / "evaluation.json").read_text())["train_rankings"] > 96
     ppo = laboratory.context("ppo", lab, tmp_path / "ppo2", seed=1)
-    ppo.inputs.update({"policy": lab / "ppo", "reward": tmp_path / "reward2"})
+    ppo = laboratory.rewired(ppo, policy=lab / "ppo", reward=tmp_path / "reward2")
     laboratory.run(ppo, "ppo")
     assert read_metrics(tmp_path / "ppo2" / "metrics.jsonl")[0]["kl"] != 0  # already away from SFT
 
@@ -265,7 +299,7 @@ def test_sft_select_by_validation_loss_restores_the_best_weights(lab: Path, tmp_
         tmp_path / "again",
         settings=SFTSettings(batch=8, epochs=0.01, optimizer=Optimizer(lr=1e-12)),
     )
-    best.inputs["policy"] = tmp_path
+    best = laboratory.rewired(best, policy=tmp_path)
     laboratory.run(best, "sft")
     assert read_metrics(tmp_path / "again" / "metrics.jsonl")[-1]["valid_loss"] == pytest.approx(
         min(losses), rel=1e-3
@@ -273,19 +307,33 @@ def test_sft_select_by_validation_loss_restores_the_best_weights(lab: Path, tmp_
 
 
 def test_zero_shot_stops_at_a_newline(lab: Path, tmp_path: Path) -> None:
-    ctx = laboratory.context("sample", lab, tmp_path, settings=EvaluationSettings(temperatures=[1.0]))
-    ctx.inputs["policy"] = lab / "pretrain"
-    ctx.tags["method"] = "pretrained"
-    laboratory.run(ctx, "sample")
-    samples = read_records(tmp_path / "samples.jsonl", Sample)
-    assert all("\n" not in sample.text for sample in samples) and samples[0].policy == "pretrained-s"
+    """The same policy, once as it is pretrained and once as if it were fine-tuned, which goes on."""
+    newlines = newline_ids(open_tokenizer(lab / "pretrain"))
+    found: dict[str, list[Sample]] = {}
+    for method in ("pretrained", "sft"):
+        ctx = laboratory.context(
+            "sample", lab, tmp_path / method, settings=EvaluationSettings(temperatures=[1.0])
+        )
+        ctx = laboratory.rewired(ctx, policy=lab / "pretrain")
+        ctx.tags["method"] = method
+        laboratory.run(ctx, "sample")
+        found[method] = read_records(tmp_path / method / "samples.jsonl", Sample)
+    stopped_there = 0
+    for sample in found["pretrained"]:
+        *before, last = sample.response_ids or []
+        assert not newlines & set(before) and "\n" not in sample.text and sample.policy == "pretrained-s"
+        stopped_there += last in newlines
+        assert sample.stopped or len(before) == laboratory.LENGTHS.response - 1
+    assert stopped_there > 0, "a policy that writes no newline shows nothing"
+    assert any(newlines & set((sample.response_ids or [])[:-1]) for sample in found["sft"])
+    assert any("\n" in sample.text for sample in found["sft"])
 
 
 def test_scoring_samples_of_unknown_posts_says_so(lab: Path, tmp_path: Path) -> None:
     write_records(tmp_path / "foreign.jsonl", [Sample(id="nowhere", policy="x", text=" a")])
     ctx = laboratory.context("score", lab, tmp_path)
-    ctx.inputs["samples"] = tmp_path / "foreign.jsonl"
-    with pytest.raises(Exception, match="nowhere"):
+    ctx = laboratory.rewired(ctx, samples=tmp_path / "foreign.jsonl")
+    with pytest.raises(RecordError, match="sample of post nowhere, which is not among the posts given"):
         laboratory.run(ctx, "score")
 
 
@@ -293,7 +341,7 @@ def test_samples_from_elsewhere_are_scored_by_their_text(lab: Path, tmp_path: Pa
     post = load_posts(lab / "data" / "valid2.jsonl")[0]
     write_records(tmp_path / "foreign.jsonl", [Sample(id=post.id, policy="theirs", text=post.summary or "")])
     ctx = laboratory.context("score", lab, tmp_path / "scored")
-    ctx.inputs["samples"] = tmp_path / "foreign.jsonl"
+    ctx = laboratory.rewired(ctx, samples=tmp_path / "foreign.jsonl")
     laboratory.run(ctx, "score")
     (sample,) = read_records(tmp_path / "scored" / "samples.jsonl", Sample)
     assert sample.scores["rm"] == pytest.approx(sample.scores["rm_reference"], abs=1e-5)

@@ -36,7 +36,7 @@ def kill_after(process: ForkServerProcess, log: Path, updates: int) -> bool:
 def test_killed_and_resumed_equals_uninterrupted(lab: Path, tmp_path: Path, stage: str) -> None:
     total = len(read_metrics(lab / stage / "metrics.jsonl"))
     forks.prepare(stage, lab, tmp_path)
-    (process,) = forks.start(tmp_path)
+    (process,) = forks.start(tmp_path, held=total // 2)
     assert kill_after(process, tmp_path / "metrics.jsonl", total // 2), "ended before the kill"
     assert not (tmp_path / "checkpoint").exists()
     forks.finish(tmp_path)

@@ -14,10 +14,10 @@ from tldr.models.generate import Generation
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
 from tldr.plan.models import model_config
 from tldr.settings.models import Lengths, ModelSpec
+from tldr.stages.ppo import samplers as sampler
+from tldr.stages.ppo.algorithm import MicroBatch
 from tldr.stages.ppo.rollout import SAMPLED, rollout_metrics
 from tldr.stages.ppo.settings import PPOSettings
-from tldr.stages.ppo.stage import MicroBatch
-from tldr.stages.ppo.stage import samplers as sampler
 from tldr.stages.shared.common import as_model
 
 SPEC = ModelSpec(arch="gpt_neox", d_model=32, layers=2, heads=2, context=128)

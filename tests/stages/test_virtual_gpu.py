@@ -108,7 +108,7 @@ def test_a_killed_run_on_the_device_goes_on_to_the_same_bits(
     job: Job, device_lab: Path, tmp_path: Path
 ) -> None:
     log = tmp_path / "metrics.jsonl"
-    process = job("one", "ppo", device_lab, tmp_path)
+    process = job("one", "ppo", device_lab, tmp_path, 3)
     while process.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= 2):
         time.sleep(0.002)
     process.kill()

@@ -18,7 +18,7 @@ from tldr.queries.zero_shot import choose_examples, zero_shot_queries
 from tldr.records import Sample, read_records, write_records
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.pretrain.settings import PretrainSettings
-from tldr.stages.sample.stage import stage as sample
+from tldr.stages.sample import stage as sample
 from tldr.stages.shared import reporting as queries
 from tldr.stages.shared.common import (
     ATTENTION_PAIRS,
@@ -137,7 +137,7 @@ def test_an_evaluation_post_among_the_examples_is_refused(lab: Path, tmp_path: P
     example = choose_examples(tokenizer, posts, 4)[3]
     for shared in (example, example.model_copy(update={"id": "renamed", "post": example.post + "\n"})):
         write_records(tmp_path / "sft.jsonl", posts)
-        ctx = context("sample", lab, tmp_path, inputs={"data": tmp_path})
+        ctx = context("sample", lab, tmp_path, inputs={"policy": lab / "sft", "data": tmp_path})
         with pytest.raises(UsageError, match="zero-shot examples"):
             queries.policy_queries(ctx, tokenizer, [shared])
 

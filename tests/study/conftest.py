@@ -15,13 +15,13 @@ from rich.console import Console
 
 from tests.study import fake_stages
 from tldr.records import write_json
-from tldr.study import folder, graph, runner
+from tldr.stages.shared.declaration import Stage
+from tldr.study import folder, runner
 from tldr.study.display import Display
 from tldr.study.folder import execute
 from tldr.study.graph import Run, expand, needed_for
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
-from tldr.study.registry import Stage
 from tldr.study.runner import Runner, write_run
 from tldr.study.settings import Study
 from tldr.study.status import Status, study_status
@@ -48,10 +48,10 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def same_code(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Code versions that only the test changes: module -> version."""
+    """Code that only the test changes: module of a stage -> its version."""
     versions: dict[str, str] = {}
-    for module in (graph, folder):
-        monkeypatch.setattr(module, "code_version", lambda name: versions.get(name, "as it was"))
+    for module in (folder, runner):
+        monkeypatch.setattr(module, "code_of", lambda name, **_: {name: versions.get(name, "as it was")})
     return versions
 
 

@@ -22,6 +22,7 @@ from tldr.errors import LabError
 from tldr.records import write_json
 from tldr.settings.base import Settings
 from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.declaration import named
 from tldr.study import folder as folders
 from tldr.study.registry import STAGES
 
@@ -33,7 +34,7 @@ def event(root: Path, text: str) -> None:
         out.write(f"{text}\n")
 
 
-def run(ctx: RunContext[Settings]) -> None:
+def run(ctx: RunContext[Settings, Any]) -> None:
     """Count to STEPS, keeping the count in ``state/``; write what was made and from what."""
     root, title = ctx.folder.parent, folders.RunFile.read(ctx.folder).title
     behaviour = json.loads((root / "behaviour.json").read_text()).get(title, "")
@@ -57,7 +58,7 @@ def run(ctx: RunContext[Settings]) -> None:
             ctx.folder / "progress.json", {"done": step + 1, "total": STEPS, "seconds": 0.1, "eta": 1.0}
         )
     if behaviour != "empty":
-        made_from = {name: (path / "out.txt").read_text() for name, path in sorted(ctx.inputs.items())}
+        made_from = {name: (path / "out.txt").read_text() for name, path in sorted(named(ctx.inputs).items())}
         (ctx.folder / "out.txt").write_text(f"{title} seed {ctx.seed} {json.dumps(made_from)}")
     event(root, f"end {title}")
 

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from tldr.errors import CheckpointError, LabError, UsageError
+from tldr.stages.sft import SFTInputs
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.declaration import Stage, named
 from tldr.study import folder as folders
 from tldr.study.folder import Busy, ParentRun, RunFile, check_code, execute, is_busy, last_error, locked
-from tldr.study.hashes import code_version
-from tldr.study.registry import STAGES, Stage
+from tldr.study.registry import STAGES
 
 Refusal = Callable[[Callable[[], object]], str]
-Act = Callable[[RunContext[Any]], None]
+Act = Callable[[RunContext[Any, Any]], None]
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_the_stage_is_given_what_run_json_says(run: Path) -> None:
     ctx = RunFile.read(run).context(run)
     assert ctx.settings == SFTSettings(seed_offset=2)
     assert ctx.seed == 3 + 2
-    assert ctx.inputs == {"policy": Path("org/name"), "data": Path("some/data")}
+    assert ctx.inputs == SFTInputs(policy=Path("org/name"), data=Path("some/data"))
     assert (ctx.folder, ctx.study, ctx.run, ctx.tags) == (run, "tiny", run.name, {"size": "s"})
 
 
@@ -78,7 +79,7 @@ def test_what_is_done_is_not_done_again(run: Path, act: list[Act]) -> None:
 
 
 def test_a_failure_is_noted_and_forgotten_on_success(run: Path, act: list[Act]) -> None:
-    def fail(ctx: RunContext[Any]) -> None:
+    def fail(ctx: RunContext[Any, Any]) -> None:
         raise CheckpointError("half a file", where="there", remedy="remove it")
 
     act.append(fail)
@@ -117,11 +118,11 @@ def test_two_processes_never_work_on_one_run(run: Path, act: list[Act]) -> None:
     def hold() -> None:
         with locked(run):
             inside.set()
-            leave.wait(10)
+            leave.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    inside.wait(10)
+    assert inside.wait(60)
     try:
         assert is_busy(run)
         with pytest.raises(Busy):
@@ -136,19 +137,20 @@ def test_two_processes_never_work_on_one_run(run: Path, act: list[Act]) -> None:
 def test_a_missing_parent_run_is_refused(run: Path, act: list[Act], refusal: Refusal) -> None:
     parent = run.parent / "pretrain-s-s0-1"
     spec = RunFile.read(run)
-    spec = spec.model_copy(update={"parents": {"policy": ParentRun(run=parent.name, done="0" * 64)}})
+    spec = spec.model_copy(update={"parents": {"policy": ParentRun(run=parent.name, outputs="0" * 64)}})
     spec.write(run)
     assert "its policy is missing or not done" in refusal(lambda: execute(run))
     parent.mkdir()
-    (parent / "DONE").write_text("{}")
+    (parent / "DONE").write_text('{"outputs": {}}')
     assert "its policy has changed since" in refusal(lambda: execute(run))
 
 
 def test_trap_code_edited_while_the_study_runs(run: Path, refusal: Refusal) -> None:
     spec = RunFile.read(run)
-    spec.model_copy(update={"ingredients": {"code": "0" * 64}}).write(run)
-    assert "code was edited" in refusal(lambda: check_code(run))
-    spec.model_copy(update={"ingredients": {"code": code_version("tldr.stages.sft.stage")}}).write(run)
+    code = spec.code_now()
+    spec.model_copy(update={"code": code | {"tldr.models.packed": "0" * 16}}).write(run)
+    assert "code was edited since this run was made: tldr.models.packed" in refusal(lambda: check_code(run))
+    spec.model_copy(update={"code": code}).write(run)
     check_code(run)
 
 
@@ -164,5 +166,15 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         execute(tmp_path)
 
 
-def test_inputs_of_the_table_have_a_stage_that_reads_them() -> None:
-    assert all(set(stage.optional) <= set(stage.inputs) for stage in STAGES.values())
+def test_missing_and_unknown_inputs_are_named(refusal: Refusal) -> None:
+    text = refusal(lambda: STAGES["sft"].typed({"policy": "p"}))
+    assert "sft lacks its input data" in text and "Folder of posts and tokenizer" in text
+    text = refusal(lambda: STAGES["sft"].typed({"policy": "p", "data": "d", "reward": "r"}))
+    assert "sft reads no input 'reward'" in text and "it reads data, policy" in text
+
+
+def test_inputs_of_any_number_are_named_by_their_key() -> None:
+    names = {"policy": "p", "labels": "l", "labels-2": "l2", "labels-10": "l10", "data": "d"}
+    inputs = STAGES["reward"].typed(names)
+    assert inputs.labels == "l" and inputs.further_labels == {"2": "l2", "10": "l10"}
+    assert named(inputs) == names

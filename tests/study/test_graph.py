@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.study.conftest import TINY
-from tldr.study.graph import Run, expand, needed_for
+from tldr.stages.sft import SFTInputs
+from tldr.stages.shared.declaration import named
+from tldr.study.graph import InputSource, Run, expand, needed_for, run_of
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
+from tldr.study.registry import STAGES
 
 Refusal = Callable[[Callable[[], object]], str]
 
@@ -185,11 +188,33 @@ def test_what_no_run_depends_on(config: Path, override: str) -> None:
     assert changed(config, override) == set()
 
 
-def test_code_of_a_stage_changes_it_and_below_only(config: Path, same_code: dict[str, str]) -> None:
+def test_a_name_holds_no_code(config: Path, same_code: dict[str, str]) -> None:
+    """A plan or a submission needs names before anything runs; code decides what is stale."""
     before = runs_of(config)
-    same_code["tldr.stages.ppo.stage"] = "edited"
-    after = runs_of(config)
-    assert {title for title in before if before[title].key != after[title].key} == PPO_AND_BELOW
+    same_code.update(dict.fromkeys((stage.module for stage in STAGES.values()), "edited"))
+    assert {title: run.name for title, run in before.items()} == {
+        title: run.name for title, run in runs_of(config).items()
+    }
+    assert all("code" not in run.ingredients for run in before.values())
+
+
+def test_every_run_reads_what_its_stage_declares(config: Path) -> None:
+    for run in runs_of(config, "ppo.rounds=2", "pairs={posts: 4}", "ratings={posts: 4}").values():
+        stage = STAGES[run.stage]
+        inputs = stage.typed(run.parents)
+        assert named(inputs) == run.parents
+        for name, source in run.parents.items():
+            assert {STAGES[parent.stage].makes for parent in source.runs} == {
+                stage.needs(name).metadata["product"]
+            }
+
+
+def test_a_parent_that_makes_something_else_is_refused(config: Path) -> None:
+    runs = runs_of(config)
+    data = InputSource(runs=(runs["data"],))
+    sft = runs["sft-s-s0"]
+    with pytest.raises(TypeError, match=r"sft reads a policy as 'policy': data-\w+ makes none"):
+        run_of(SFTInputs(policy=data, data=data), sft.settings)
 
 
 def test_a_ladder_from_paths_is_not_pretrained(config: Path, tmp_path: Path) -> None:

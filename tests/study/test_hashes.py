@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tldr.study.hashes import PACKAGE, FileHashes, code_version, sha256
+from tldr.study.hashes import PACKAGE, FileHashes, code_of, sha256
 from tldr.study.registry import STAGES
 
 Refusal = Callable[[Callable[[], object]], str]
 
 FILES = {
     "__init__.py": "",
-    "config.py": "X = 1\n",
+    "settings.py": "X = 1\n",
     "base.py": "def deep():\n    return 1\n",
     "parts/__init__.py": '"""Parts."""\n',
     "parts/one.py": "from ..base import deep\n",
     "parts/two.py": "def lazy():\n    from tldr import lone\n    return lone\n",
     "lone.py": "import json\n",
-    "stage.py": "import tldr.config\nfrom tldr.parts import one, two\n\n\ndef run():\n    return one\n",
+    "stage.py": "import tldr.settings\nfrom tldr.parts import one, two\n\n\ndef run():\n    return one\n",
     "other.py": "",
 }
 
@@ -42,35 +42,36 @@ def test_known_sha256() -> None:
 
 @pytest.mark.parametrize("name", ["stage.py", "base.py", "parts/one.py", "parts/two.py", "lone.py"])
 def test_an_edit_anywhere_in_the_imports_changes_the_version(package: Path, name: str) -> None:
-    before = code_version("tldr.stage", package)
+    before = code_of("tldr.stage", package=package)
     with (package / name).open("a") as out:
         out.write("\nEDITED = True\n")
-    assert code_version("tldr.stage", package) != before
+    assert code_of("tldr.stage", package=package) != before
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("other.py", "print()\n"),  # not imported
-        ("config.py", "X = 2\n"),  # its effect is in the settings
+        ("settings.py", "X = 2\n"),  # its effect is in the settings
         ("base.py", "# why\ndef deep():\n    '''What it does.'''\n\n    return (1)\n"),
         ("parts/__init__.py", ""),
     ],
 )
 def test_comments_docstrings_layout_and_strangers_do_not(package: Path, name: str, text: str) -> None:
-    before = code_version("tldr.stage", package)
+    before = code_of("tldr.stage", package=package)
     (package / name).write_text(text)
-    assert code_version("tldr.stage", package) == before
+    assert code_of("tldr.stage", package=package) == before
 
 
 def test_an_unknown_module_is_refused(package: Path, refusal: Refusal) -> None:
-    assert "tldr.gone" in refusal(lambda: code_version("tldr.gone", package))
-    assert "json" in refusal(lambda: code_version("json", package))
+    assert "tldr.gone" in refusal(lambda: code_of("tldr.gone", package=package))
+    assert "json" in refusal(lambda: code_of("json", package=package))
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_of_the_table_is_there(stage: str) -> None:
-    assert len(code_version(STAGES[stage].module, PACKAGE)) == 64
+    code = code_of(STAGES[stage].module, package=PACKAGE)
+    assert STAGES[stage].module in code and {len(digest) for digest in code.values()} == {16}
 
 
 def test_files_are_read_again_only_when_they_changed(tmp_path: Path) -> None:

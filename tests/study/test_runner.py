@@ -20,7 +20,7 @@ from tldr.study.folder import RunFile, locked
 from tldr.study.runner import critical_paths, default_jobs, write_run
 
 
-def wait_for(condition: object, seconds: float = 20) -> None:
+def wait_for(condition: object, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end, "waited too long"
@@ -163,14 +163,17 @@ def test_two_runners_share_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
     assert lab.states()["data"].state == "running"
 
     def release() -> None:
-        time.sleep(0.5)
-        (lab.root / "go").touch()
+        try:
+            wait_for(lambda: "another runner is at work on it" in lab.screen.getvalue())
+        finally:
+            (lab.root / "go").touch()
 
+    runner = lab.runner(only="data")
     helper = threading.Thread(target=release)
     helper.start()
-    assert lab.run(only="data") == 0
+    assert runner.run() == 0
     helper.join()
-    assert other.wait(10) == 0
+    assert other.wait(60) == 0
     assert lab.events() == ["start data 0", "end data"]
     assert "another runner is at work on it" in lab.screen.getvalue()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tests.study import fake_stages
 from tests.study.conftest import Lab
 from tldr.study.display import Display, clock, headline
 from tldr.study.folder import locked
@@ -28,13 +29,47 @@ def test_a_changed_setting_makes_runs_stale_and_says_which(lab: Lab) -> None:
     ]
 
 
-def test_changed_code_and_parents_are_named(lab: Lab, same_code: dict[str, str]) -> None:
+def test_changed_code_makes_a_run_stale_and_its_children_wait(lab: Lab, same_code: dict[str, str]) -> None:
     lab.make(only="sft")
     same_code["tldr.stages.pretrain.stage"] = "edited"
-    stale = lab.stale()
-    assert stale["pretrain-s-s0"] == "the code changed"
-    assert stale["sft-s-s0"] == "its policy changed"
-    assert "data" not in stale
+    assert lab.stale() == dict.fromkeys(
+        ("pretrain-s-s0", "pretrain-m-s0"), "the code changed: tldr.stages.pretrain.stage"
+    )
+    child = lab.states()["sft-s-s0"]
+    assert child.state == "waiting" and child.why.startswith("was made before; decided when pretrain-s-s0-")
+    assert lab.states()["data"].state == "done"
+
+
+def test_a_stale_run_is_set_aside_and_made_again_and_equal_bytes_leave_its_children_done(
+    lab: Lab, same_code: dict[str, str]
+) -> None:
+    lab.make(only="sft")
+    made = lab.folder("pretrain-s-s0")
+    (made / "notes.txt").write_text("mine")
+    same_code["tldr.stages.pretrain.stage"] = "edited"
+    before = lab.events()
+    assert lab.runner(only="sft").run() == 0
+    assert sorted(lab.events()[len(before) :]) == [
+        "end pretrain-m-s0",
+        "end pretrain-s-s0",
+        "start pretrain-m-s0 0",
+        "start pretrain-s-s0 0",
+    ]
+    aside = lab.root / "set-aside" / f"{made.name}.1"
+    assert (aside / "notes.txt").read_text() == "mine" and not (made / "notes.txt").exists()
+    assert {lab.states()[title].state for title in ("pretrain-s-s0", "sft-s-s0", "sft-m-s0")} == {"done"}
+
+
+def test_other_bytes_of_a_parent_make_its_children_stale(lab: Lab) -> None:
+    lab.make(only="sft")
+    pretrain = lab.folder("pretrain-s-s0")
+    (pretrain / "out.txt").write_text("of another kernel")
+    fake_stages.write_done(pretrain, ["out.txt"])
+    assert lab.stale() == {"sft-s-s0": f"its policy was made again with other outputs ({pretrain.name})"}
+    before = lab.events()
+    assert lab.runner(only="sft").run() == 0
+    assert lab.events()[len(before) :] == ["start sft-s-s0 0", "end sft-s-s0"]
+    assert list(lab.stale().values()) == ["set aside"]
 
 
 def test_a_run_no_longer_in_the_study(lab: Lab) -> None:
@@ -78,7 +113,7 @@ def test_trap_a_parent_made_anew_is_not_the_parent(lab: Lab) -> None:
     lab.make(only="pretrain")
     assert lab.stale() == {}
     (data / "DONE").write_text(json.dumps({"outputs": {}}))
-    why = f"its data was made anew since ({data.name})"
+    why = f"its data was made again with other outputs ({data.name})"
     assert lab.stale() == {"pretrain-s-s0": why, "pretrain-m-s0": why}
 
 
@@ -104,19 +139,17 @@ def test_cleaning_removes_what_is_stale_and_nothing_else(lab: Lab) -> None:
 
 def test_differences_in_words() -> None:
     old = {
-        "code": "a",
         "settings": {"lr": 1, "data": {"sft": "0" * 64}},
         "parents": {"policy": "x"},
         "seed": 0,
     }
     new = {
-        "code": "b",
         "settings": {"lr": 2, "data": {"sft": "1" * 64}},
         "parents": {"policy": "y"},
         "seed": 0,
     }
     assert differences(old, old) == ""
-    assert differences(old, new) == "the code changed; lr 1 -> 2; the file data.sft changed; ..."
+    assert differences(old, new) == "lr 1 -> 2; the file data.sft changed; its policy changed"
     assert differences({"settings": {}}, {"settings": {"limit": 5}}) == "limit null -> 5"
 
 

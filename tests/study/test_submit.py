@@ -354,7 +354,7 @@ def test_a_job_of_a_cluster_that_is_ended(
     job = subprocess.Popen(command, env=os.environ | names)
     wait_until(lambda: lab.events() and saved(lab) == "2")
     job.send_signal(signum)
-    assert job.wait(30) == 143
+    assert job.wait(60) == 143
     control = cluster / "control"
     assert (control.read_text() if control.exists() else "") == ("requeue 100\n" if requeued else "")
     assert lab.states(SEEDS)["data"].why == "interrupted, will go on"

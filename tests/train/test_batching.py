@@ -22,7 +22,7 @@ def padding(batches: list[list[int]], lengths: list[int]) -> float:
     return 1 - real / sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(LENGTHS, st.integers(1, 40), st.integers(1, 60), st.integers(0, 3))
 def test_every_example_exactly_once(lengths: list[int], batch: int, window: int, epoch: int) -> None:
     batches = epoch_order(lengths, batch, 1, epoch, window=window)
@@ -60,7 +60,7 @@ def test_what_is_left_over_is_no_sample_of_the_longest() -> None:
     assert 40 < sum(batch[0] for batch in left) / 200 < 60
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 50), st.integers(1, 12), st.floats(0.05, 3.5), st.booleans())
 def test_plan_is_the_epochs_laid_end_to_end(n: int, batch: int, epochs: float, keep: bool) -> None:
     lengths = [(7 * i) % 23 + 1 for i in range(n)]

@@ -1,6 +1,7 @@
 """A training run small enough to be killed: a tied toy model with dropout on ragged sequences.
 
-As a script: ``tiny_run.py FOLDER PAUSE DROPOUT`` trains in FOLDER, resting PAUSE seconds an update.
+As a script: ``tiny_run.py FOLDER DROPOUT HELD`` trains in FOLDER. Unless HELD is 0, it rests a little in each
+update, and in update HELD until there is a file ``go``: it does not end before it is killed.
 """
 
 from __future__ import annotations
@@ -99,5 +100,12 @@ def train(
 
 
 if __name__ == "__main__":
-    place, pause, dropout = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
-    print(train(Path(place), dropout=dropout, on_update=lambda done, row: time.sleep(pause)))
+    place, dropout, held = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+
+    def hold(done: int, _: Row) -> None:
+        if held:
+            time.sleep(0.05)
+        while done == held and not (place / "go").exists():
+            time.sleep(0.01)
+
+    print(train(place, dropout=dropout, on_update=hold))

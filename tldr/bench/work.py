@@ -1,7 +1,8 @@
 """The stages' own updates on made-up examples: SFT, reward model, PPO.
 
 Each class puts together what its stage's `run` does, with nothing read and nothing saved: the same batch
-plan, collation, loss and `Stepper`; PPO is the stage's own class with its networks and posts replaced.
+plan, collation, loss and `Stepper`; PPO is the
+algorithm itself on random networks.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from tldr.bench.texts import (
     PAD,
@@ -26,22 +26,17 @@ from tldr.bench.texts import (
     random_reward,
 )
 from tldr.models.ladder import set_dropout
-from tldr.models.packed import PackedBatch
 from tldr.settings.base import Precision, scalar
 from tldr.settings.models import Lengths
-from tldr.stages.ppo.rollout import Experience, Models, Rollout
-from tldr.stages.ppo.samplers import OwnSampler
+from tldr.stages.ppo.algorithm import PPO, Networks, Queries
+from tldr.stages.ppo.rollout import Rollout
 from tldr.stages.ppo.settings import PPOSettings
-from tldr.stages.ppo.stage import PPOStage, add_value_head
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.reward.stage import Example, collate_examples, freeze_lowest, ranking_loss
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.sft.stage import full_text_loss, pack, response_loss
 from tldr.stages.shared.common import Device, eos_id, share
-from tldr.stages.shared.context import RunContext
 from tldr.train.batching import BatchPlan
-from tldr.train.frozen import Frozen
-from tldr.train.loop import TrainLoop
 from tldr.train.metrics import Row
 from tldr.train.processes import make_accelerator
 from tldr.train.rng import derive
@@ -168,67 +163,42 @@ class RewardWork(Supervised):
         return self.stepper.step(ranking_loss, [batch.to(self._device) for batch in batches])
 
 
-class PPOWork(PPOStage):
-    """The PPO stage with random networks; an update is an iteration, timed by phase.
+class PPOWork(PPO):
+    """PPO on random networks; an update is an iteration, timed by phase.
 
-    Without pretraining text (PPO-ptx), of which there is none; sampled by the policy itself.
+    Without pretraining text (PPO-ptx), of which there is none. The policy itself samples.
     """
 
     def __init__(self, settings: PPOSettings, setting: Setting):
         left_out = {"ptx_coef": 0.0, "save_steps": None, "keep_rollouts": None, "sampler": "own"}
         settings = settings.model_copy(update=left_out)
-        folder = Path("unused")
-        self.ctx = RunContext(settings, folder, lengths=setting.lengths, precision=setting.precision)
-        self.settings, self.batch = settings, scalar(settings.batch)
-        self.seed = derive(setting.seed, "ppo")
-        self.accelerator = make_accelerator(setting.precision)
-        self.device = Device.open(setting.precision)
-        self.tokenizer = bare_tokenizer()
-        self.documents = []
-        config, device = setting.config, self.device.device
-        queries = self.batch // settings.samples_per_query
-        count = max(EXAMPLES, queries)
-        self.queries = made_up_queries(count, setting.lengths.query, int(config.vocab_size), setting.seed)
-        policy = random_policy(config, device, setting.seed)
-        self.sampler = OwnSampler(policy, self.accelerator, self.device, eos_id(self.tokenizer), PAD)
-        modules: dict[str, nn.Module] = {"policy": policy}
-        if settings.value_network == "shared":
-            add_value_head(policy)
-        elif settings.algorithm == "ppo":
-            modules["value"] = random_reward(config, device, setting.seed)
-        self.stepper = Stepper(self.accelerator, modules, settings, self.seed)
-        dtype = torch.bfloat16 if settings.frozen_dtype == "bf16" else torch.float32
-        frozen = [random_policy(config, device, setting.seed), random_reward(config, device, setting.seed)]
-        self.reference, self.reward = (
-            Frozen(nn.Module.to(model, dtype), settings.frozen_place, device) for model in frozen
+        config, device = setting.config, Device.open(setting.precision).device
+        batch = scalar(settings.batch) // settings.samples_per_query
+        count = max(EXAMPLES, batch)
+        tokens = made_up_queries(count, setting.lengths.query, int(config.vocab_size), setting.seed)
+        separate = settings.algorithm == "ppo" and settings.value_network == "separate"
+        networks = Networks(
+            policy=random_policy(config, device, setting.seed),
+            value=random_reward(config, device, setting.seed) if separate else None,
+            reference=lambda dtype: _in(dtype, random_policy(config, device, setting.seed)),
+            reward=lambda dtype: _in(dtype, random_reward(config, device, setting.seed)),
         )
-        self.plan = BatchPlan([0] * count, queries, self.seed, updates=ENDLESS, keep_last=False)
-        self.loop = TrainLoop("ppo", folder, self.stepper, ENDLESS, settings)
+        queries = Queries(tokens, setting.lengths.response, eos_id(bare_tokenizer()), PAD)
+        super().__init__(networks, queries, settings, seed=setting.seed, precision=setting.precision)
+        self.plan = BatchPlan([0] * count, batch, self.seed, updates=ENDLESS, keep_last=False)
+        self.on_phase, self.on_rollout = self._mark, self._measure
         self._marks: dict[str, float] = {}
+        self._rows: list[Lengthy] = []
 
-    def _models(self) -> Models:
-        models = super()._models()
+    def _mark(self, phase: str) -> None:
+        self._marks[phase] = clock(self.device.device)
 
-        def trained(batch: PackedBatch) -> dict[str, Tensor]:
-            self._marks.setdefault("sampled", clock(self.device.device))  # all is, before the first is scored
-            return models.trained(batch)
-
-        return replace(models, trained=trained)
-
-    def _experience(self, iteration: int) -> Experience:
-        experience = super()._experience(iteration)
-        self._marks["scored"] = clock(self.device.device)
-        return experience
-
-    def _steps(self, rollout: Rollout, index: int) -> list[Row]:
+    def _measure(self, index: int, rollout: Rollout) -> None:
         lengths = rollout.query_mask.sum(-1).tolist(), rollout.response_mask.sum(-1).tolist()
-        self.rows: list[Lengthy] = list(zip(*lengths, strict=True))
-        return super()._steps(rollout, index)
+        self._rows = list(zip(*lengths, strict=True))
 
     def update(self, index: int) -> Done:
         """See `Work`."""
-        self._marks.clear()
-        self.loop.part = 0  # as `TrainLoop.run` does between updates
         start = clock(self.device.device)
         self.stepper.set_lr(index, ENDLESS)
         figures = self.iteration(index)
@@ -238,7 +208,12 @@ class PPOWork(PPOStage):
             "scoring": marks["scored"] - marks["sampled"],
             "update": end - marks["scored"],
         }
-        return Done(end - start, figures["tokens"], self.rows, phases, figures)
+        return Done(end - start, figures["tokens"], self._rows, phases, figures)
+
+
+def _in(dtype: torch.dtype, model: PreTrainedModel) -> PreTrainedModel:
+    nn.Module.to(model, dtype)
+    return model
 
 
 def work_of(settings: SFTSettings | RewardSettings | PPOSettings, setting: Setting) -> Work:

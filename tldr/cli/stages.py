@@ -19,25 +19,12 @@ from tldr.cli.telling import told
 from tldr.errors import UsageError
 from tldr.settings.base import Precision, Settings
 from tldr.settings.models import Lengths, ModelSpec
-from tldr.study.folder import DONE, RUN, RunFile, done_digest, execute
-from tldr.study.hashes import FileHashes, code_version
+from tldr.stages.shared.declaration import Product, Stage, is_needed
+from tldr.study.folder import DONE, RUN, RunFile, execute, outputs_digest
+from tldr.study.hashes import FileHashes, changed_code
 from tldr.study.load import read_settings
-from tldr.study.registry import STAGES, Stage
+from tldr.study.registry import STAGES
 from tldr.study.status import differences
-
-ALONE = ("pretrain", "sft", "reward", "ppo", "best_of_n", "sample", "score")
-"""Stages that need one model's inputs; labels need a whole ladder's."""
-
-INPUTS = {
-    "data": "Folder of posts and tokenizer, as the data stage makes it.",
-    "policy": "Policy: run folder, checkpoint or hub name.",
-    "reference": "Policy that the KL penalty is measured from (the SFT model).",
-    "reward": "Reward model: run folder or checkpoint.",
-    "labels": "Folder of rankings: train, valid1 and valid2.",
-    "samples": "Samples: run folder or JSON-lines file.",
-    "sft": "SFT policy, for log-probabilities under it.",
-    "ppo": "PPO run, for the values and rewards of single tokens.",
-}
 
 data_app = typer.Typer(help="Make data: a toy world, or posts out of the raw dump.", no_args_is_help=True)
 
@@ -54,24 +41,27 @@ def toy_command(out: Out, overrides: Overrides = []) -> None:  # noqa: B006
 
 def add_stages(app: typer.Typer) -> None:
     """Add a command for every stage that can be run alone."""
-    for name in ALONE:
-        app.command(name.replace("_", "-"), help=STAGES[name].help)(told(_command(name, STAGES[name])))
+    for stage in sorted((stage for stage in STAGES.values() if stage.alone), key=lambda stage: stage.name):
+        app.command(stage.name.replace("_", "-"), help=stage.help)(told(_command(stage)))
 
 
-def _command(name: str, stage: Stage) -> Callable[..., None]:
-    """The stage's command, with an option for each of its inputs."""
+def _command(stage: Stage) -> Callable[..., None]:
+    """The stage's command, with an option for each single input that it declares."""
 
     def command(out: Path, seed: int, overrides: list[str], **inputs: str | None) -> None:
         given = {key: value for key, value in inputs.items() if value is not None}
-        run_alone(name, out, seed, given, overrides)
+        run_alone(stage.name, out, seed, given, overrides)
 
     parameters: dict[str, tuple[Any, Any]] = {"out": (Out, inspect.Parameter.empty)}
-    for key in stage.inputs:
-        option = typer.Option(f"--{key}", metavar="PATH", help=INPUTS[key], show_default=False)
-        if key in stage.optional:
-            parameters[key] = (Annotated[str | None, option], None)
+    for declared in stage.fields():
+        if declared.metadata["prefix"] is not None:
+            continue
+        help = declared.metadata["help"]
+        option = typer.Option(f"--{declared.name}", metavar="PATH", help=help, show_default=False)
+        if is_needed(declared):
+            parameters[declared.name] = (Annotated[str, option], inspect.Parameter.empty)
         else:
-            parameters[key] = (Annotated[str, option], inspect.Parameter.empty)
+            parameters[declared.name] = (Annotated[str | None, option], None)
     parameters["seed"] = (Annotated[int, typer.Option(min=0, help="Of all random draws.")], 0)
     parameters["overrides"] = (Overrides, [])
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -98,7 +88,12 @@ def run_alone(
         UsageError: wrong settings, a missing input, or a folder that holds another run.
     """
     files = FileHashes()
-    identities = {key: _identity(key, place, files) for key, place in inputs.items()}
+    stage = STAGES[name]
+    stage.typed(inputs)  # refuses what is missing
+    identities = {
+        key: _identity(key, stage.needs(key).metadata["product"], place, files)
+        for key, place in inputs.items()
+    }
     run = _describe(name, overrides, tree or {}).model_copy(
         update={
             "run": out.name,
@@ -112,11 +107,15 @@ def run_alone(
         run.model_dump(mode="json", include={"settings", "model", "lengths", "precision", "tags", "seed"}),
         stage=name,
         parents=identities,
-        code=code_version(STAGES[name].module),
     )
+    run = run.model_copy(update={"code": run.code_now()})
     if (out / RUN).exists():
-        if other := differences(RunFile.read(out).ingredients, run.ingredients):
+        there = RunFile.read(out)
+        if other := differences(there.ingredients, run.ingredients):
             raise UsageError(f"holds another run: {other}", where=out, remedy="give another --out")
+        if changed := changed_code(there.code, run.code):
+            what = f"holds a run of other code: {changed} changed since"
+            raise UsageError(what, where=out, remedy="give another --out")
     elif out.exists() and any(out.iterdir()):
         raise UsageError("is not empty and holds no run", where=out, remedy="give another --out")
     else:
@@ -148,7 +147,7 @@ def _describe(name: str, overrides: list[str], tree: dict[str, Any]) -> RunFile:
     return RunFile(stage=name, settings=settings.model_dump(mode="json"), **apart)
 
 
-def _identity(name: str, place: str, files: FileHashes) -> str:
+def _identity(name: str, product: Product, place: str, files: FileHashes) -> str:
     """What an input is: a finished run's outputs, a file's or folder's content, a hub name.
 
     Raises:
@@ -156,9 +155,9 @@ def _identity(name: str, place: str, files: FileHashes) -> str:
     """
     path = Path(place)
     if (path / DONE).exists():
-        return done_digest(path)
+        return outputs_digest(path)
     if (path / RUN).exists():
         raise UsageError(f"the {name} is a run that is not finished", where=path, remedy="finish it first")
-    if not path.exists() and name in ("data", "labels", "samples"):
+    if not path.exists() and not product.outside:
         raise UsageError(f"there is no {name} here", where=path, remedy="check the path")
     return files.place(place)

@@ -123,9 +123,9 @@ def random_init(run: Examined) -> Iterator[Sight]:
         return
     rows = [row for row in rankings(labels / "valid1.jsonl") if len(set(row.rank)) > 1][:RANDOM_INIT_ROWS]
     ctx = run.file.context(run.folder)
-    tokenizer, device = open_tokenizer(ctx.inputs["policy"]), Device.open(ctx.precision)
+    tokenizer, device = open_tokenizer(ctx.inputs.policy), Device.open(ctx.precision)
     examples = encode_rankings(tokenizer, rows, ctx.lengths)
-    policy = checkpoint_folder(ctx.inputs["policy"])
+    policy = checkpoint_folder(ctx.inputs.policy)
     model = moved(reward_from_policy(policy, seed=ctx.seed, pad_id=pad_id(tokenizer)), device)
     scorer = Scorer(tokenizer, [one.query for one in examples], [one.responses for one in examples], device)
     share = accuracy(scorer.rewards(model), examples)

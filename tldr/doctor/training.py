@@ -11,7 +11,7 @@ from tldr.doctor.findings import Sight, check
 from tldr.doctor.folders import Examined
 from tldr.doctor.limits import FEWEST_UPDATES, GRADIENTS_CLIPPED, GRADIENTS_ZERO, LOSS_GREW
 from tldr.doctor.tokens import READ_BY, TRAINED
-from tldr.study.folder import DONE, FAILED, done_digest, is_busy, last_error, read_note
+from tldr.study.folder import DONE, FAILED, is_busy, last_error, outputs_digest, read_note
 
 
 @check(
@@ -29,7 +29,7 @@ def failed(run: Examined) -> Iterator[Sight]:
     elif not (run.folder / DONE).exists() and not is_busy(run.folder):
         yield Sight(run, "note", "stopped before its end", "a finished run")
     for name, parent in run.file.parents.items():
-        if done_digest(run.folder.parent / parent.run) not in ("", parent.done):
+        if outputs_digest(run.folder.parent / parent.run) not in ("", parent.outputs):
             yield Sight(run, "warning", f"its {name} was made anew since", "its parents as they were")
 
 

@@ -82,21 +82,43 @@ def value_loss(
     return 0.5 * masked_mean(torch.maximum(plain, clipped), mask, count=count)
 
 
-def ppo_ptx_loss(
-    policy: Tensor, value: Tensor, pretrain: Tensor, *, vf_coef: float, ptx_coef: float
+def reinforce_loss(
+    logprobs: Tensor, advantages: Tensor, mask: Tensor, *, count: Tensor | float | None = None
 ) -> Tensor:
-    """PPO with InstructGPT's pretraining term: policy + vf_coef value + ptx_coef pretrain.
+    """REINFORCE's surrogate: minus the mean over real tokens of A log pi.
+
+    Args:
+        logprobs: float (..., T), of the policy being trained.
+        advantages: float (..., T).
+        mask: bool (..., T).
+        count: divisor instead of the number of real tokens; see `masked_mean`.
+
+    Returns:
+        float scalar.
+
+    Raises:
+        UsageError: shapes differ or the mask is not bool.
+    """
+    logprobs, advantages = real_entries(mask, logprobs=logprobs, advantages=advantages)
+    return masked_mean(-advantages * logprobs, mask, count=count)
+
+
+def ppo_loss(
+    policy: Tensor, value: Tensor | None, pretrain: Tensor | None, *, vf_coef: float, ptx_coef: float
+) -> Tensor:
+    """PPO's loss: policy + vf_coef value, and InstructGPT's pretraining term + ptx_coef pretrain.
 
     Args:
         policy: scalar `policy_loss`.
-        value: scalar `value_loss`.
-        pretrain: scalar `response_loss` on pretraining text, nats a token. (InstructGPT prints
-            gamma E[log pi(x)], gamma = 27.8, and does not say whether x counts per token.)
+        value: scalar `value_loss`; None without a value function.
+        pretrain: scalar `response_loss` on pretraining text, nats a token; None without such text.
+            (InstructGPT prints gamma E[log pi(x)], gamma = 27.8, and does not say whether x counts per token.)
 
     Returns:
         float scalar.
     """
-    return policy + vf_coef * value + ptx_coef * pretrain
+    total = policy if value is None else policy + vf_coef * value
+    return total if pretrain is None else total + ptx_coef * pretrain
 
 
 @torch.no_grad()

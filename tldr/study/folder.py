@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import time
@@ -28,7 +27,7 @@ from tldr.settings.extras import check_extras
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.shared.context import RunContext
 from tldr.study.environment import STATUS, environment, peak_bytes, proc
-from tldr.study.hashes import code_version
+from tldr.study.hashes import changed_code, code_of, sha256
 from tldr.study.registry import STAGES
 
 RUN, CONFIG, ENVIRONMENT, DONE, FAILED = "run.json", "config.json", "environment.json", "DONE", "FAILED"
@@ -49,19 +48,22 @@ class Busy(LabError):
 
 
 class ParentRun(BaseModel):
-    """A run that this one reads: its folder's name, and the hash of its DONE when this one began."""
+    """A run that this one reads: its folder's name, and the digest of its outputs when this one began."""
 
     run: str
-    done: str
+    outputs: str
 
 
 class RunFile(BaseModel):
-    """``run.json``: all that is needed to run a run, and what its key was made of.
+    """``run.json``: all that is needed to run a run, what its key was made of, and what makes it stale.
 
     Attributes:
         draw: the seed its random draws derive from.
         inputs: paths and hub names from outside the study.
         parents: inputs made by runs of the same study, in the folders beside this one.
+        code: the code it is made by, module -> hash (`tldr.study.hashes.code_of`).
+        toy: whether its data are the toy world's.
+        adopted: where it was taken over from (`tldr.study.adopt`).
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -81,6 +83,13 @@ class RunFile(BaseModel):
     inputs: dict[str, str] = {}
     parents: dict[str, ParentRun] = {}
     ingredients: dict[str, Any] = {}
+    code: dict[str, str] = {}
+    toy: bool = True
+    adopted: dict[str, str] = {}
+
+    def code_now(self) -> dict[str, str]:
+        """The code that its stage would be made by now."""
+        return code_of(STAGES[self.stage].module, toy=self.toy)
 
     @classmethod
     def read(cls, folder: Path) -> RunFile:
@@ -102,15 +111,16 @@ class RunFile(BaseModel):
         """Write ``run.json`` into `folder`, which is made if need be."""
         write_json(folder / RUN, self.model_dump(mode="json"))
 
-    def context(self, folder: Path) -> RunContext[Settings]:
+    def context(self, folder: Path) -> RunContext[Settings, Any]:
         """What the stage is called with."""
-        settings = STAGES[self.stage].settings.model_validate_json(json.dumps(self.settings), strict=True)
+        stage = STAGES[self.stage]
+        settings = stage.settings.model_validate_json(json.dumps(self.settings), strict=True)
         inputs = {name: Path(place) for name, place in self.inputs.items()}
         inputs |= {name: folder.parent / parent.run for name, parent in self.parents.items()}
         return RunContext(
             settings=settings,
             folder=folder,
-            inputs=inputs,
+            inputs=stage.typed(inputs),
             seed=self.draw + getattr(settings, "seed_offset", 0),
             model=self.model,
             lengths=self.lengths,
@@ -182,7 +192,7 @@ def _take_part(run: RunFile, folder: Path) -> None:
 def _check_parents(run: RunFile, folder: Path) -> None:
     for name, parent in run.parents.items():
         place = folder.parent / parent.run
-        if (digest := done_digest(place)) != parent.done:
+        if (digest := outputs_digest(place)) != parent.outputs:
             raise UsageError(
                 f"its {name} has changed since" if digest else f"its {name} is missing or not done",
                 where=place,
@@ -191,16 +201,15 @@ def _check_parents(run: RunFile, folder: Path) -> None:
 
 
 def check_code(folder: Path) -> None:
-    """For a fresh process: a study may be at work for days, and what is edited meanwhile has another key.
+    """For a fresh process: a study may be at work for days, and its code may be edited meanwhile.
 
     Raises:
-        UsageError: the stage's code is not what the run's key was made of.
+        UsageError: the stage's code is not what ``run.json`` says.
     """
     run = RunFile.read(folder)
-    code = run.ingredients.get("code")
-    if code is not None and code != code_version(STAGES[run.stage].module):
-        remedy = "start the study again"
-        raise UsageError("the stage's code was edited since this run was made", where=folder, remedy=remedy)
+    if run.code and (changed := changed_code(run.code, run.code_now())):
+        what = f"the stage's code was edited since this run was made: {changed}"
+        raise UsageError(what, where=folder, remedy="start the study again")
 
 
 def _finish(folder: Path) -> None:
@@ -280,12 +289,11 @@ def is_busy(folder: Path) -> bool:
         return True
 
 
-def done_digest(folder: Path) -> str:
-    """Hash of a finished run's DONE: the same as long as its outputs are; "" when it is not done."""
-    try:
-        return hashlib.sha256((folder / DONE).read_bytes()).hexdigest()
-    except OSError:
+def outputs_digest(folder: Path) -> str:
+    """Digest of a finished run's outputs, equal where their bytes are; "" when it is not done."""
+    if not (folder / DONE).exists():
         return ""
+    return sha256(json.dumps(sorted(read_outputs(folder).items())))
 
 
 def read_outputs(folder: Path) -> dict[str, str]:

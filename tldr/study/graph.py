@@ -1,4 +1,4 @@
-"""A study expanded into runs, each named by a hash of everything it depends on.
+"""A study expanded into runs, each named by a hash of its settings, seed and outside inputs.
 
 ::
 
@@ -16,6 +16,7 @@ so the graph has no circles and the list of runs is in an order they can be run 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -23,13 +24,25 @@ from typing import Any
 from tldr.errors import UsageError
 from tldr.settings.base import Settings
 from tldr.settings.models import ModelSpec
+from tldr.stages.best_of_n import BestOfNInputs
+from tldr.stages.data import DataInputs
 from tldr.stages.data.settings import DataSettings, FileData
+from tldr.stages.labels import LabelsInputs
+from tldr.stages.pairs import PairsInputs
+from tldr.stages.ppo import PPOInputs
 from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.pretrain import PretrainInputs
+from tldr.stages.ratings import RatingsInputs
+from tldr.stages.reward import RewardInputs
 from tldr.stages.reward.settings import RewardSettings
+from tldr.stages.sample import SampleInputs
+from tldr.stages.score import ScoreInputs
+from tldr.stages.sft import SFTInputs
+from tldr.stages.shared.declaration import named
 from tldr.stages.shared.settings import EvaluationSettings
-from tldr.study.hashes import FileHashes, code_version, sha256
+from tldr.study.hashes import FileHashes, sha256
 from tldr.study.load import nearest
-from tldr.study.registry import STAGES
+from tldr.study.registry import STAGES, stage_of
 from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Study
 
 Tags = dict[str, str | int | float | bool]
@@ -39,7 +52,7 @@ REWARD_DRAW, ROUND_DRAW = 1_000, 100_000
 
 
 @dataclass(frozen=True)
-class Source:
+class InputSource:
     """Where an input comes from: a run, the best of several (reward models), or a path or hub name."""
 
     runs: tuple[Run, ...] = ()
@@ -59,7 +72,8 @@ class Run:
         variant: what sets it apart from the main run ("rm1", "r2"); "" is the main one.
         dataset: what is summarized, where it is not posts ("cnndm").
         offset: added to the seed, so that further reward models and rounds draw anew.
-        ingredients: everything the run depends on; its key is their hash.
+        ingredients: what its name depends on: settings, seed, outside inputs, and its parents' keys. Not the
+            code: a run records that (`tldr.study.folder.RunFile`), and is stale where it has changed.
     """
 
     stage: str
@@ -71,7 +85,7 @@ class Run:
     dataset: str = ""
     offset: int = 0
     model: ModelSpec | None = None
-    parents: dict[str, Source] = field(default_factory=dict)
+    parents: dict[str, InputSource] = field(default_factory=dict)
     ingredients: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -111,10 +125,29 @@ def expand(study: Study, files: FileHashes) -> list[Run]:
         UsageError: such a file is missing.
     """
     graph = _Graph(study, files)
-    data = graph.add(Run("data", DataSettings(data=study.data, tokenizer=study.tokenizer)))
+    settings = DataSettings(data=study.data, tokenizer=study.tokenizer)
+    data = graph.add(run_of(DataInputs(), settings))
     for seed in study.seeds:
         graph.add_seed(seed, data)
     return list(graph.runs.values())
+
+
+def run_of(inputs: Any, settings: Settings, **more: Any) -> Run:
+    """The run of the stage that reads such inputs.
+
+    Args:
+        inputs: the stage's inputs, such as `PPOInputs`, filled with sources.
+        more: further fields of `Run`.
+
+    Raises:
+        TypeError: a source is a run that does not make what the stage reads.
+    """
+    stage, parents = stage_of(inputs), named(inputs)
+    for name, source in parents.items():
+        product = stage.needs(name).metadata["product"]
+        if wrong := [run.name for run in source.runs if STAGES[run.stage].makes != product]:
+            raise TypeError(f"{stage.name} reads a {product.name} as '{name}': {wrong[0]} makes none")
+    return Run(stage.name, settings, parents=parents, **more)
 
 
 def needed_for(runs: list[Run], stage: str | None) -> list[Run]:
@@ -139,19 +172,23 @@ def needed_for(runs: list[Run], stage: str | None) -> list[Run]:
     return [run for run in runs if run.name in wanted]
 
 
-Parents = dict[str, Source]
-
-
 @dataclass(frozen=True)
-class Made:
-    """What one seed's main runs left: `models` are size -> method -> policy."""
+class SeedRuns:
+    """What one seed's main runs make.
+
+    Attributes:
+        labels: of each round.
+        models: size -> method -> policy.
+        reward: size -> reward model.
+        samples: ``method-size`` -> samples.
+    """
 
     seed: int
-    data: Source
-    labels: Parents
-    models: dict[str, Parents]
-    reward: Parents
-    samples: Parents = field(default_factory=dict)
+    data: InputSource
+    labels: list[InputSource]
+    models: dict[str, dict[str, InputSource]]
+    reward: dict[str, InputSource]
+    samples: dict[str, InputSource] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -160,7 +197,7 @@ class Sweep:
     study's own policies)."""
 
     name: str
-    reward: Source
+    reward: InputSource
     temperatures: list[float] | None = None
 
 
@@ -171,7 +208,7 @@ class _Graph:
         self.study, self.files = study, files
         self.runs: dict[str, Run] = {}
 
-    def add(self, run: Run) -> Source:
+    def add(self, run: Run) -> InputSource:
         """Complete a run with its ingredients and keep it."""
         ingredients: dict[str, Any] = {
             "stage": run.stage,
@@ -183,11 +220,10 @@ class _Graph:
             "lengths": self.study.lengths.model_dump(mode="json"),
             "precision": self.study.precision,
             "parents": {name: _identity(source) for name, source in run.parents.items()},
-            "code": code_version(STAGES[run.stage].module),
         }
         run = replace(run, ingredients=ingredients)
         run = self.runs.setdefault(run.name, run)
-        return Source(runs=(run,))
+        return InputSource(runs=(run,))
 
     def _settings(self, settings: Settings) -> dict[str, Any]:
         """Settings as JSON; a file counts by what is in it, not by where it lies."""
@@ -202,30 +238,31 @@ class _Graph:
                 values["tokenizer"] = {"path": self.files.place(settings.tokenizer.path)}
         return values
 
-    def add_seed(self, seed: int, data: Source) -> None:
+    def add_seed(self, seed: int, data: InputSource) -> None:
         """Every run that belongs to one seed."""
         sizes = list(self.study.ladder)
         start = {size: self._start(size, seed, data) for size in sizes}
         sft = {
-            size: self._add("sft", self.study.sft, size, seed, {"policy": start[size], "data": data})
+            size: self._add(SFTInputs(policy=start[size], data=data), self.study.sft, size, seed)
             for size in sizes
         }
         # How many rounds follow does not matter to a run, so it is no part of its settings.
         ppo = self.study.ppo.model_copy(update={"rounds": PPOSettings.model_fields["rounds"].default})
-        policies, labels, reward = sft, dict[str, Source](), dict[str, Source]()
+        policies, reward = sft, dict[str, InputSource]()
+        labels: list[InputSource] = []
         for number in range(1, self.study.ppo.rounds + 1):
-            name = "labels" if number == 1 else f"labels-{number}"
-            labels[name] = self._labels(number, seed, policies, data)
+            labels.append(self._labels(number, seed, policies, data))
+            further = {str(later): source for later, source in enumerate(labels[1:], start=2)}
             for size in sizes:
-                parents = {"policy": sft[size], **labels, "data": data}
-                reward[size] = self._reward(number, size, seed, parents)
-                parents = {"policy": policies[size], "reference": sft[size], "reward": reward[size]}
-                run = self._run("ppo", ppo, size, seed, parents | {"data": data})
+                start_of = RewardInputs(policy=sft[size], labels=labels[0], further_labels=further, data=data)
+                reward[size] = self._reward(number, size, seed, start_of)
+                inputs = PPOInputs(policy=policies[size], reference=sft[size], reward=reward[size], data=data)
+                run = self._run(inputs, ppo, size, seed)
                 policies = policies | {size: self.add(replace(run, **_round(number)))}
         models = {
             size: {"pretrained": start[size], "sft": sft[size], "ppo": policies[size]} for size in sizes
         }
-        main = Made(seed, data, labels, models, reward)
+        main = SeedRuns(seed, data, labels, models, reward)
         for size in sizes:
             self._measure(main, size)
         rewards = self._reward_variants(main)
@@ -234,47 +271,51 @@ class _Graph:
         if self.study.pairs is not None:
             self._pairs(main, rewards)
         if self.study.ratings is not None:
-            self.add(Run("ratings", self.study.ratings, seed=seed, parents={"data": data, **main.samples}))
+            rated = RatingsInputs(samples=main.samples, data=data)
+            self.add(run_of(rated, self.study.ratings, seed=seed))
 
-    def _run(self, stage: str, settings: Settings, size: str, seed: int, parents: Parents) -> Run:
-        return Run(stage, settings.for_size(size), size, seed, model=self.study.ladder[size], parents=parents)
+    def _run(self, inputs: Any, settings: Settings, size: str, seed: int) -> Run:
+        model = self.study.ladder[size]
+        return run_of(inputs, settings.for_size(size), size=size, seed=seed, model=model)
 
-    def _add(self, stage: str, settings: Settings, size: str, seed: int, parents: Parents) -> Source:
-        return self.add(self._run(stage, settings, size, seed, parents))
+    def _add(self, inputs: Any, settings: Settings, size: str, seed: int) -> InputSource:
+        return self.add(self._run(inputs, settings, size, seed))
 
-    def _start(self, size: str, seed: int, data: Source) -> Source:
+    def _start(self, size: str, seed: int, data: InputSource) -> InputSource:
         """What SFT starts from: the pretrained run, or the ladder's path."""
         path = self.study.ladder[size].path
         if path is not None:
-            return Source(external=path, identity=self.files.place(path))
+            return InputSource(external=path, identity=self.files.place(path))
         assert self.study.pretrain is not None
-        return self._add("pretrain", self.study.pretrain, size, seed, {"data": data})
+        return self._add(PretrainInputs(data=data), self.study.pretrain, size, seed)
 
-    def _labels(self, number: int, seed: int, policies: dict[str, Source], data: Source) -> Source:
+    def _labels(
+        self, number: int, seed: int, policies: dict[str, InputSource], data: InputSource
+    ) -> InputSource:
         """Labels of what all sizes write; those of files are what they are, whatever the seed."""
         if isinstance(self.study.data, FileData):
-            return self.add(Run("labels", self.study.labels, parents={"data": data}))
-        parents = {"data": data} | {f"policy-{size}": policy for size, policy in policies.items()}
-        return self.add(Run("labels", self.study.labels, seed=seed, parents=parents, **_round(number)))
+            return self.add(run_of(LabelsInputs(data=data), self.study.labels))
+        inputs = LabelsInputs(data=data, policies=policies)
+        return self.add(run_of(inputs, self.study.labels, seed=seed, **_round(number)))
 
-    def _reward(self, number: int, size: str, seed: int, parents: Parents) -> Source:
+    def _reward(self, number: int, size: str, seed: int, inputs: RewardInputs[InputSource]) -> InputSource:
         """The reward models of a size, all on the same labels; who uses them takes the best."""
         settings = self.study.reward.model_copy(
             update={"seeds": RewardSettings.model_fields["seeds"].default}
         )
-        run = self._run("reward", settings, size, seed, parents)
+        run = self._run(inputs, settings, size, seed)
         runs: list[Run] = []
         for index in range(self.study.reward.seeds):
             changes = _round(number, *([f"rm{index}"] if index else []))
             changes["offset"] += REWARD_DRAW * index
             runs += self.add(replace(run, **changes)).runs
-        return Source(runs=tuple(runs))
+        return InputSource(runs=tuple(runs))
 
-    def _measure(self, made: Made, size: str) -> None:
+    def _measure(self, made: SeedRuns, size: str) -> None:
         """Samples of every policy of a size, and their scores."""
         for method, policy in made.models[size].items():
             sampled = self._sample_and_score(made, size, method, policy)
-            made.samples[f"samples-{method}-{size}"] = sampled
+            made.samples[f"{method}-{size}"] = sampled
             if isinstance(self.study.data, FileData) and self.study.data.cnndm is not None:
                 self._on_news(made, size, method, policy)
         if self.study.best_of_n is not None:
@@ -292,60 +333,72 @@ class _Graph:
         return self.study.evaluation.model_copy(update=changes)
 
     def _sample_and_score(
-        self, made: Made, size: str, method: str, policy: Source, sweep: Sweep | None = None
-    ) -> Source:
+        self, made: SeedRuns, size: str, method: str, policy: InputSource, sweep: Sweep | None = None
+    ) -> InputSource:
         temperatures = sweep.temperatures if sweep else None
         settings = self._evaluation(method, temperatures)
-        run = self._run("sample", settings, size, made.seed, {"policy": policy, "data": made.data})
+        run = self._run(SampleInputs(policy=policy, data=made.data), settings, size, made.seed)
         sampled = self.add(replace(run, method=method, variant=sweep.name if sweep else ""))
         self._score(made, size, method, sampled, policy, sweep)
         return sampled
 
     def _score(
         self,
-        made: Made,
+        made: SeedRuns,
         size: str,
         method: str,
-        samples: Source,
-        policy: Source,
+        samples: InputSource,
+        policy: InputSource,
         sweep: Sweep | None = None,
     ) -> None:
-        parents = {"samples": samples, "policy": policy, "sft": made.models[size]["sft"], "data": made.data}
-        parents["reward"] = sweep.reward if sweep else made.reward[size]
-        if method == "ppo":
-            parents["ppo"] = policy
+        inputs = ScoreInputs(
+            samples=samples,
+            policy=policy,
+            sft=made.models[size]["sft"],
+            reward=sweep.reward if sweep else made.reward[size],
+            ppo=policy if method == "ppo" else None,
+            data=made.data,
+        )
         settings = self._evaluation(method, sweep.temperatures if sweep else None)
-        run = self._run("score", settings, size, made.seed, parents)
+        run = self._run(inputs, settings, size, made.seed)
         self.add(replace(run, method=method, variant=sweep.name if sweep else ""))
 
-    def _on_news(self, made: Made, size: str, method: str, policy: Source) -> None:
+    def _on_news(self, made: SeedRuns, size: str, method: str, policy: InputSource) -> None:
         """A policy's summaries of the articles at the lowest temperature (P 4.2), and their scores."""
         chosen = {"temperatures": [min(self.study.evaluation.temperatures)]}
         settings = self._evaluation("").model_copy(update=chosen | {"sft_temperatures": [], "sft_top_ps": []})
-        run = self._run("sample", settings, size, made.seed, {"policy": policy, "data": made.data})
-        parents = {"samples": self.add(replace(run, method=method, dataset="cnndm")), "policy": policy}
-        parents |= {"sft": made.models[size]["sft"], "reward": made.reward[size], "data": made.data}
-        run = self._run("score", settings, size, made.seed, parents)
+        run = self._run(SampleInputs(policy=policy, data=made.data), settings, size, made.seed)
+        inputs = ScoreInputs(
+            samples=self.add(replace(run, method=method, dataset="cnndm")),
+            policy=policy,
+            sft=made.models[size]["sft"],
+            reward=made.reward[size],
+            data=made.data,
+        )
+        run = self._run(inputs, settings, size, made.seed)
         self.add(replace(run, method=method, dataset="cnndm"))
 
-    def _best_of_n(self, made: Made, size: str, settings: Settings, **more: Source) -> Run:
-        parents = {"policy": made.models[size]["sft"], "reward": made.reward[size], "data": made.data}
-        return self._run("best_of_n", settings, size, made.seed, parents | more)
+    def _best_of_n(
+        self, made: SeedRuns, size: str, settings: Settings, rewards: Mapping[str, InputSource] | None = None
+    ) -> Run:
+        policy, reward = made.models[size]["sft"], made.reward[size]
+        inputs = BestOfNInputs(policy=policy, reward=reward, rewards=rewards or {}, data=made.data)
+        return self._run(inputs, settings, size, made.seed)
 
-    def _reward_variants(self, made: Made) -> dict[tuple[str, str], Source]:
+    def _reward_variants(self, made: SeedRuns) -> dict[tuple[str, str], InputSource]:
         """Reward models trained otherwise, on the first round's labels: (variant, size) -> run."""
-        rewards: dict[tuple[str, str], Source] = {}
+        rewards: dict[tuple[str, str], InputSource] = {}
         for name, variant in self.study.variants.items():
             if not isinstance(variant, RewardVariant):
                 continue
             settings = variant.set.model_copy(update={"seeds": RewardSettings.model_fields["seeds"].default})
             for size in variant.sizes or self.study.ladder:
-                parents = {"policy": made.models[size]["sft"], "labels": made.labels["labels"]}
-                run = self._run("reward", settings, size, made.seed, parents | {"data": made.data})
+                inputs = RewardInputs(policy=made.models[size]["sft"], labels=made.labels[0], data=made.data)
+                run = self._run(inputs, settings, size, made.seed)
                 rewards[name, size] = self.add(replace(run, variant=name))
         return rewards
 
-    def _policy_variants(self, made: Made, rewards: dict[tuple[str, str], Source]) -> None:
+    def _policy_variants(self, made: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
         """Policies trained otherwise from SFT, sampled, and scored by the reward model they trained on."""
         for name, variant in self.study.variants.items():
             if not isinstance(variant, PPOVariant):
@@ -353,35 +406,41 @@ class _Graph:
             for size in variant.sizes or self.study.ladder:
                 sft = made.models[size]["sft"]
                 reward = rewards[variant.reward, size] if variant.reward else made.reward[size]
-                parents = {"policy": sft, "reference": sft, "reward": reward, "data": made.data}
-                run = self._run("ppo", variant.set, size, made.seed, parents)
+                inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=made.data)
+                run = self._run(inputs, variant.set, size, made.seed)
                 policy = self.add(replace(run, variant=name))
                 sweep = Sweep(name, reward, variant.temperatures)
                 self._sample_and_score(made, size, "ppo", policy, sweep)
                 if variant.reward:  # what that reward model makes of the policy that all of them start from
                     start = Sweep(variant.reward, reward)
-                    self._score(made, size, "sft", made.samples[f"samples-sft-{size}"], sft, start)
+                    self._score(made, size, "sft", made.samples[f"sft-{size}"], sft, start)
 
-    def _pools(self, made: Made, rewards: dict[tuple[str, str], Source]) -> None:
+    def _pools(self, made: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
         """Larger pools, scored by the reward models of all sizes and by the variants of their own."""
         for name, variant in self.study.variants.items():
             if isinstance(variant, BestOfNVariant):
                 for size in variant.sizes or self.study.ladder:
-                    others = {f"reward-{other}": made.reward[other] for other in self.study.ladder}
+                    others = {other: made.reward[other] for other in self.study.ladder}
                     own = {key: source for key, source in rewards.items() if key[1] == size}
-                    others |= {f"reward-{size}_{key[0]}": source for key, source in own.items()}
-                    run = self._best_of_n(made, size, variant.set, **others)
+                    others |= {f"{size}_{key[0]}": source for key, source in own.items()}
+                    run = self._best_of_n(made, size, variant.set, others)
                     self.add(replace(run, variant=name))
 
-    def _pairs(self, made: Made, rewards: dict[tuple[str, str], Source]) -> None:
+    def _pairs(self, made: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
         """Pairs scored by every reward model and SFT policy of the seed."""
-        parents = {"data": made.data, "labels": list(made.labels.values())[-1]}
-        for size, models in made.models.items():
-            parents |= {f"policy-{method}-{size}": models[method] for method in ("sft", "ppo")}
-            parents |= {f"sft-{size}": models["sft"], f"reward-{size}": made.reward[size]}
-        parents |= {f"reward-{size}_{name}": source for (name, size), source in rewards.items()}
         assert self.study.pairs is not None
-        self.add(Run("pairs", self.study.pairs, seed=made.seed, parents=parents))
+        inputs = PairsInputs(
+            data=made.data,
+            labels=made.labels[-1],
+            policies={
+                f"{method}-{size}": models[method]
+                for size, models in made.models.items()
+                for method in ("sft", "ppo")
+            },
+            rewards=made.reward | {f"{size}_{name}": source for (name, size), source in rewards.items()},
+            sft={size: models["sft"] for size, models in made.models.items()},
+        )
+        self.add(run_of(inputs, self.study.pairs, seed=made.seed))
 
 
 def _round(number: int, *variant: str) -> dict[str, Any]:
@@ -390,5 +449,5 @@ def _round(number: int, *variant: str) -> dict[str, Any]:
     return {"variant": "-".join(names), "offset": ROUND_DRAW * (number - 1)}
 
 
-def _identity(source: Source) -> str | list[str]:
+def _identity(source: InputSource) -> str | list[str]:
     return [run.key for run in source.runs] if source.runs else source.identity

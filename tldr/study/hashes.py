@@ -6,7 +6,7 @@ import ast
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,31 @@ from tldr.errors import UsageError
 from tldr.records import write_json
 
 PACKAGE = Path(tldr.__file__).parent
-OUTSIDE = frozenset({"tldr.settings", "tldr.errors"})
-"""Modules not part of a code version: their effect is in the settings, or in messages only."""
+TRANSPORT = ("tldr.sources.hub.download", "tldr.sources.hub.listing", "tldr.sources.hub.fetch")
+"""What brings files here: their content is in the names of the runs that read them."""
+DECLARATIONS = ("tldr.errors", "tldr.stages.shared.declaration", "tldr.stages.shared.context")
+TOY = "tldr.toy"
+
+
+def counts(module: str, *, toy: bool) -> bool:
+    """Whether a module's text is part of the code that a run is made by.
+
+    Settings count by their values, and declarations by the inputs that a run names. Neither a stage's cost
+    nor the words of an error change what it writes.
+
+    Args:
+        toy: whether the run's data are the toy world's.
+    """
+    parts = module.split(".")
+    if (
+        len(parts) == 1
+        or parts[-1] in ("settings", "cost")
+        or module.startswith(("tldr.settings", *TRANSPORT))
+    ):
+        return False
+    if module in DECLARATIONS or (parts[1] == "stages" and len(parts) <= 3):
+        return False
+    return toy or not module.startswith(TOY)
 
 
 def sha256(text: str) -> str:
@@ -96,14 +119,19 @@ class FileHashes:
             self._new = False
 
 
-def code_version(module: str, package: Path = PACKAGE) -> str:
-    """sha256 over the code of a module and of all it imports, directly or not, inside its package.
+def code_of(module: str, *, toy: bool = True, package: Path = PACKAGE) -> dict[str, str]:
+    """The code that a module runs on: itself and all that it imports, directly or not, inside its package.
 
-    Comments, docstrings and layout do not count; an import inside a function does.
+    Comments, docstrings and layout do not count. An import inside a function does. A module that does not
+    count (`counts`) is not followed either.
 
     Args:
         module: dotted name, ``tldr.stages.sft.stage``.
+        toy: whether the run's data are the toy world's; its code counts only then.
         package: folder of the top-level package.
+
+    Returns:
+        module -> a hash of its code.
 
     Raises:
         UsageError: the module is not in the package.
@@ -113,17 +141,22 @@ def code_version(module: str, package: Path = PACKAGE) -> str:
     while waiting:
         name = waiting.pop()
         path = _module_file(name, package)
-        if name in found or name in OUTSIDE or path is None:
+        if name in found or path is None or not counts(name, toy=toy):
             continue
         stat = path.stat()
         code, imports = _read_code(path, name, stat.st_mtime_ns, stat.st_size)
-        found[name] = code
+        found[name] = sha256(code)[:16]
         waiting += imports
-        if "." in name:
-            waiting.append(name.rpartition(".")[0])  # Importing a module runs its package first.
+        waiting.append(name.rpartition(".")[0])  # Importing a module runs its package first.
     if module not in found:
         raise UsageError(f"no module '{module}'", where=package)
-    return sha256(json.dumps(sorted(found.items())))
+    return dict(sorted(found.items()))
+
+
+def changed_code(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """The modules in which two versions of a stage's code differ, in words; "" where they are equal."""
+    names = sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _module_file(name: str, package: Path) -> Path | None:

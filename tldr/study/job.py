@@ -13,7 +13,7 @@ from pathlib import Path
 from tldr.errors import LabError, UsageError
 from tldr.interrupts import TERMINATED, handling
 from tldr.study.environment import cores
-from tldr.study.folder import DONE, LOG, RUN, RunFile, done_digest, last_error
+from tldr.study.folder import DONE, LOG, RUN, RunFile, last_error
 from tldr.study.graph import Run, expand
 from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
@@ -41,7 +41,7 @@ def work(path: Path) -> int:
         what = f"{name}: its code or its data was changed since it was submitted"
         raise UsageError(what, where=path, remedy="submit the study again")
     folder = root / name
-    if done_digest(folder):
+    if (folder / DONE).exists():
         return 0
     if here.machine == 0:
         with locked_or_new(folder):

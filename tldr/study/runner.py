@@ -7,7 +7,6 @@ fails stops those that need it and no others. Two runners on one study share the
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -23,14 +22,24 @@ from tldr.settings.extras import check_extras
 from tldr.settings.models import ModelSpec
 from tldr.study.display import Display, clock, headline
 from tldr.study.environment import cores
-from tldr.study.folder import LOG, RUN, Busy, ParentRun, RunFile, done_digest, last_error, locked, read_note
+from tldr.study.folder import (
+    LOG,
+    Busy,
+    ParentRun,
+    RunFile,
+    last_error,
+    locked,
+    outputs_digest,
+    read_note,
+)
 from tldr.study.graph import Run
-from tldr.study.hashes import FileHashes
+from tldr.study.hashes import FileHashes, code_of
 from tldr.study.launch import Launch
 from tldr.study.nursery import Forked, Nursery
 from tldr.study.registry import STAGES
 from tldr.study.settings import Study
-from tldr.study.status import status_of
+from tldr.study.status import set_aside, status_of, study_status
+from tldr.toy.settings import ToyData
 
 POLL = 0.2
 RETRY = 2.0
@@ -92,8 +101,9 @@ def describe(run: Run, study: Study, root: Path) -> RunFile:
     Raises:
         LabError: a reward model to choose from has no accuracy.
     """
+    toy = isinstance(study.data, ToyData)
     taken = {name: _choose(source.runs, root) for name, source in run.parents.items() if source.runs}
-    digests = {name: done_digest(root / parent.name) for name, parent in taken.items()}
+    digests = {name: outputs_digest(root / parent.name) for name, parent in taken.items()}
     return RunFile(
         stage=run.stage,
         settings=run.settings.model_dump(mode="json"),
@@ -108,8 +118,10 @@ def describe(run: Run, study: Study, root: Path) -> RunFile:
         precision=study.precision,
         tags=run.tags,
         inputs={name: source.external for name, source in run.parents.items() if not source.runs},
-        parents={name: ParentRun(run=parent.name, done=digests[name]) for name, parent in taken.items()},
+        parents={name: ParentRun(run=parent.name, outputs=digests[name]) for name, parent in taken.items()},
         ingredients=run.ingredients,
+        code=code_of(STAGES[run.stage].module, toy=toy),
+        toy=toy,
     )
 
 
@@ -119,10 +131,8 @@ def write_run(run: Run, study: Study, root: Path) -> Path:
     Raises:
         LabError: as `describe`.
     """
-    spec, folder = describe(run, study, root), root / run.name
-    if (folder / RUN).exists() and RunFile.read(folder).parents != spec.parents:
-        shutil.rmtree(folder / "state", ignore_errors=True)  # It was begun from other parents.
-    spec.write(folder)
+    folder = root / run.name
+    describe(run, study, root).write(folder)
     return folder
 
 
@@ -160,7 +170,7 @@ class Runner:
         command: a program that runs the run in a folder, which is added to it; by default runs are
             forked (`tldr.study.nursery`).
         launch: an accelerate config; the stages that train run in its processes, by `accelerate launch`.
-        failed: names of the runs that failed or are stale, and why.
+        failed: names of the runs that failed, and why.
     """
 
     study: Study
@@ -213,23 +223,17 @@ class Runner:
         return 1 if self.failed else 0
 
     def _settle(self) -> None:
-        """Take out what is done already, or done but changed since."""
-        for run in list(self._waiting):
-            self._look_at(run)
+        """Take out what is done already."""
+        for status in study_status(self.runs, self.root, self.files):
+            if status.state == "done":
+                self._found_done(status.run)
         if self._done:
             self.display.say(f"{len(self._done)} of {len(self.runs)} runs are done already")
         self.display.counted(len(self._done))
 
-    def _look_at(self, run: Run) -> str:
-        """Note what has become of a run that this runner is not at work on; its state."""
-        status = status_of(run.name, self.root, self.files)
-        if status.state == "done":
-            self._done.add(run.name)
-            self._waiting.remove(run)
-        elif status.state == "stale":
-            self._waiting.remove(run)
-            self._fail(run, f"{status.why}; put it back, or remove the run with `study clean`")
-        return status.state
+    def _found_done(self, name: str) -> None:
+        self._done.add(name)
+        self._waiting = [run for run in self._waiting if run.name != name]
 
     def _start_ready(self) -> bool:
         """Start what can be started; whether anything was (or was found done or failed)."""
@@ -245,10 +249,16 @@ class Runner:
         return len(self._waiting) < before
 
     def _start(self, run: Run) -> None:
-        if self._look_at(run) in ("done", "stale"):
+        status = status_of(run, self.root, self.files)  # of a run whose parents are done
+        if status.state == "done":
+            self._found_done(run.name)
             self.display.counted(len(self._done))
             return
         try:
+            if status.state == "stale":
+                place = set_aside(self.root / run.name, self.files)
+                where = f"set aside as {place}" if place else "another runner has set it aside"
+                self.display.say(f"stale    {run.name}: {status.why}; {where}", "yellow")
             with locked_or_new(self.root / run.name):
                 folder = write_run(run, self.study, self.root)
         except Busy:

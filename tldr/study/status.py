@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,18 +16,20 @@ from tldr.study.folder import (
     ENVIRONMENT,
     RUN,
     RunFile,
-    done_digest,
     is_busy,
     last_error,
     locked,
+    outputs_digest,
     read_note,
     read_outputs,
 )
 from tldr.study.graph import Run
-from tldr.study.hashes import FileHashes
+from tldr.study.hashes import FileHashes, changed_code
 from tldr.study.load import resolved
 from tldr.study.settings import Study
 
+ASIDE = "set-aside"
+"""Folder of a study for runs that are stale and are made again."""
 State = Literal["done", "running", "failed", "stale", "waiting"]
 
 
@@ -42,56 +44,126 @@ class Status:
     progress: float | None = None
 
 
-def status_of(name: str, root: Path, files: FileHashes) -> Status:
+def status_of(run: Run, root: Path, files: FileHashes, parents: Mapping[str, Status] | None = None) -> Status:
     """The state of one run of the study as it is now.
 
+    A run is done only where all that it was made from is: its code is the code now, and its parents are done
+    and have the outputs that it was made from. While a parent is still to be made, it waits: the parent may
+    come out with the same bytes.
+
     Args:
-        name: the run's folder in `root`.
+        root: the study's folder.
+        parents: the states of its parents by name, where they are known; they count as done if not.
     """
-    folder = root / name
+    folder = root / run.name
     if not (folder / RUN).exists():
-        return Status(name, "waiting")
+        return Status(run.name, "waiting")
     seconds = read_note(folder / ENVIRONMENT).get("seconds")
-    if (folder / DONE).exists():
-        why = changed_since_done(folder, files)
-        return Status(name, "stale" if why else "done", why, seconds, 1.0)
     note = read_note(folder / "progress.json")
     progress = note["done"] / note["total"] if note.get("total") else None
     if is_busy(folder):
-        return Status(name, "running", "", note.get("seconds"), progress)
+        return Status(run.name, "running", "", note.get("seconds"), progress)
+    unmade = [
+        parent.name
+        for parent in run.parent_runs()
+        if parents and parent.name in parents and parents[parent.name].state != "done"
+    ]
+    done = (folder / DONE).exists()
+    if done or begun(folder):
+        why = stale_because(folder, files, parents=not unmade)
+        if why:
+            return Status(run.name, "stale", why, seconds, 1.0 if done else progress)
+    if done and unmade:
+        why = f"was made before; decided when {unmade[0]} is made"
+        return Status(run.name, "waiting", why, seconds, 1.0)
+    if done:
+        return Status(run.name, "done", "", seconds, 1.0)
     if error := last_error(folder):
-        return Status(name, "failed", error, seconds, progress)
-    why = "interrupted, will go on" if (folder / "log.txt").exists() else ""
-    return Status(name, "waiting", why, seconds, progress)
+        return Status(run.name, "failed", error, seconds, progress)
+    why = "interrupted, will go on" if begun(folder) else ""
+    return Status(run.name, "waiting", why, seconds, progress)
 
 
-def changed_since_done(folder: Path, files: FileHashes) -> str:
-    """Why a finished run is no longer what it was, or "": an output, or a parent, has changed."""
+def begun(folder: Path) -> bool:
+    """Whether a run has done work that it would go on with."""
+    return (folder / "log.txt").exists() or (folder / "state").is_dir()
+
+
+def stale_because(folder: Path, files: FileHashes, *, parents: bool = True) -> str:
+    """What a finished or begun run depends on that has changed, or "": an output, its code, or a parent.
+
+    Args:
+        parents: whether to look at them.
+    """
     try:
-        for name, digest in read_outputs(folder).items():
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is gone since it was done"
-            if files.file(path) != digest:
-                return f"{name} changed since it was done"
-        for name, parent in RunFile.read(folder).parents.items():
-            if done_digest(folder.parent / parent.run) not in ("", parent.done):
-                return f"its {name} was made anew since ({parent.run})"
+        return (
+            (_changed_outputs(folder, files) if (folder / DONE).exists() else "")
+            or _changed_code(folder)
+            or (_changed_parents(folder) if parents else "")
+        )
     except LabError as error:
         return str(error).splitlines()[0]
+
+
+def _changed_outputs(folder: Path, files: FileHashes) -> str:
+    for name, digest in read_outputs(folder).items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is gone since it was done"
+        if files.file(path) != digest:
+            return f"{name} changed since it was done"
     return ""
 
 
+def _changed_code(folder: Path) -> str:
+    run = RunFile.read(folder)
+    changed = changed_code(run.code, run.code_now())
+    return f"the code changed: {changed}" if changed else ""
+
+
+def _changed_parents(folder: Path) -> str:
+    for name, parent in RunFile.read(folder).parents.items():
+        if outputs_digest(folder.parent / parent.run) not in ("", parent.outputs):
+            return f"its {name} was made again with other outputs ({parent.run})"
+    return ""
+
+
+def set_aside(folder: Path, files: FileHashes) -> Path | None:
+    """Put a stale run's folder out of the way, under ``set-aside/`` of its study.
+
+    Returns:
+        its new place; None where it is not stale any more, since another process has set it aside.
+
+    Raises:
+        Busy: a process is at work on it.
+    """
+    with locked(folder):
+        if not stale_because(folder, files):
+            return None
+        number = 1
+        while (place := folder.parent / ASIDE / f"{folder.name}.{number}").exists():
+            number += 1
+        place.parent.mkdir(exist_ok=True)
+        return folder.rename(place)
+
+
 def study_status(runs: Sequence[Run], root: Path, files: FileHashes) -> list[Status]:
-    """Every run of the study in order, then the stale ones: folders that it no longer asks for."""
-    rows = [status_of(run.name, root, files) for run in runs]
-    return rows + [Status(folder.name, "stale", why) for folder, why in left_over(runs, root)]
+    """Every run of the study in order, then folders that it does not ask for (any more)."""
+    found: dict[str, Status] = {}
+    for run in runs:  # parents come first
+        found[run.name] = status_of(run, root, files, found)
+    return list(found.values()) + [
+        Status(str(folder.relative_to(root)), "stale", why) for folder, why in left_over(runs, root)
+    ]
 
 
 def left_over(runs: Sequence[Run], root: Path) -> Iterator[tuple[Path, str]]:
     """Run folders that are not in the study (any more), and why."""
     names, by_title = {run.name for run in runs}, {run.title: run for run in runs}
     for folder in run_folders(root):
+        if folder.parent.name == ASIDE:
+            yield folder, "set aside"
+            continue
         if folder.name in names:
             continue
         try:
@@ -107,8 +179,8 @@ def left_over(runs: Sequence[Run], root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def run_folders(root: Path) -> list[Path]:
-    """Every folder that holds a run."""
-    return sorted(path.parent for path in root.glob(f"*/{RUN}"))
+    """Every folder that holds a run, those set aside too."""
+    return sorted(path.parent for place in (root, root / ASIDE) for path in place.glob(f"*/{RUN}"))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -129,8 +201,6 @@ def _leaves(tree: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 
 
 def _difference(key: tuple[str, ...], before: Any, after: Any) -> str:
-    if key[0] == "code":
-        return "the code changed"
     if key[0] == "parents":
         return f"its {key[1]} changed"
     name = ".".join(key[1:] if key[0] == "settings" else key)

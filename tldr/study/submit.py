@@ -177,7 +177,7 @@ def undone(submission: Submission, there: Mapping[str, object], say: Say) -> lis
     found: list[Run] = []
     held: set[str] = set()
     for run in submission.runs:
-        status = status_of(run.name, submission.root, submission.files)
+        status = status_of(run, submission.root, submission.files)
         waits = [parent.name for parent in run.parent_runs() if parent.name in held]
         if run.name in there or status.state == "done":
             continue

@@ -8,6 +8,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from tldr.models.ladder import parameter_count
 from tldr.records import Post, Sample, write_records
+from tldr.stages.best_of_n import BestOfNRun
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.shared.common import (
     Device,
@@ -19,14 +20,13 @@ from tldr.stages.shared.common import (
     read_posts,
     sample_responses,
 )
-from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.samples import policy_name, to_sample
 from tldr.stages.shared.scoring import Scorer, gold_scores, has_gold
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
 
 
-def run(ctx: RunContext[BestOfNSettings]) -> None:
+def run(ctx: BestOfNRun) -> None:
     """Write ``pool.jsonl`` (every sample with its scores) and ``samples.jsonl`` (the best of each post).
 
     Inputs: ``policy`` (SFT), ``reward``, ``data``, and ``reward-<name>`` for further reward models,
@@ -34,11 +34,12 @@ def run(ctx: RunContext[BestOfNSettings]) -> None:
     with several scorers they share the pool, so they differ in their choice alone.
     """
     device = Device.open(ctx.precision)
-    models = {name.replace("reward", "rm").replace("-", "_", 1): name for name in reward_inputs(ctx)}
+    models = {"rm": ctx.inputs.reward}
+    models |= {f"rm_{name}": place for name, place in sorted(ctx.inputs.rewards.items())}
     progress = Progress(ctx.folder, total=1 + len(models))
-    policy = open_sampler(ctx.inputs["policy"], device)
-    tokenizer = open_tokenizer(ctx.inputs["policy"])
-    posts = read_posts(ctx.inputs["data"], "valid2", references=True)[: ctx.settings.posts]
+    policy = open_sampler(ctx.inputs.policy, device)
+    tokenizer = open_tokenizer(ctx.inputs.policy)
+    posts = read_posts(ctx.inputs.data, "valid2", references=True)[: ctx.settings.posts]
     queries = encode_posts(tokenizer, posts, ctx.lengths)
     draws = sample_responses(
         policy,
@@ -53,7 +54,7 @@ def run(ctx: RunContext[BestOfNSettings]) -> None:
     scorer = Scorer(tokenizer, queries, [[draw.ids for draw in row] for row in draws], device)
     scores: dict[str, list[float]] = {}
     for done, (name, place) in enumerate(models.items(), start=2):
-        rewards = scorer.rewards(open_reward(ctx.inputs[place], device))
+        rewards = scorer.rewards(open_reward(place, device))
         scores[name] = [value for row in rewards for value in row]
         progress.update(done)
     tags = {**ctx.tags, "params": parameter_count(policy), "best_of": ctx.settings.n}
@@ -76,11 +77,6 @@ def run(ctx: RunContext[BestOfNSettings]) -> None:
         ctx.folder / "samples.jsonl",
         [best for name in ctx.settings.scorers for best in choose(pool, ctx.settings.n, name)],
     )
-
-
-def reward_inputs(ctx: RunContext[BestOfNSettings]) -> list[str]:
-    """Names of the inputs that are reward models, the one that chooses first."""
-    return ["reward", *sorted(name for name in ctx.inputs if name.startswith("reward-"))]
 
 
 def _with_other_scores(pool: list[Sample], posts: list[Post], settings: BestOfNSettings) -> list[Sample]:

@@ -15,8 +15,8 @@ from tldr.queries.tokenizer import load_tokenizer, train_bpe
 from tldr.records import Post, Ranking, ReadReport, write_json, write_records
 from tldr.sources.hub.convention import Convention, convention, same_convention
 from tldr.sources.place import posts_at, rankings_at
-from tldr.stages.data.settings import DataSettings, FileData
-from tldr.stages.shared.context import RunContext
+from tldr.stages.data import DataRun
+from tldr.stages.data.settings import FileData
 from tldr.strict_json import parse_object
 from tldr.toy.generate import generate_toy
 from tldr.train.metrics import Progress
@@ -24,7 +24,7 @@ from tldr.train.metrics import Progress
 log = logging.getLogger(__name__)
 
 
-def run(ctx: RunContext[DataSettings]) -> None:
+def run(ctx: DataRun) -> None:
     """Write ``sft``, ``ppo``, ``valid1``, ``valid2``, ``corpus``, ``cnndm`` as JSON lines; ``tokenizer/``.
 
     Posts of valid1 that the comparisons mark valid2 only report: they go to ``validation_valid2``, or to

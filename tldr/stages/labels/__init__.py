@@ -1,1 +1,36 @@
-"""The shared comparison pool."""
+"""The shared comparison pool: what the policies write, ranked by labelers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeAlias, TypeVar
+
+from tldr.stages.labels.settings import LabelsSettings
+from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.declaration import DATA, LABELS, POLICY, Stage, reads, reads_each
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsInputs(Generic[T]):
+    """What the labels stage reads."""
+
+    data: T = reads(DATA, "Folder of posts and tokenizer, as the data stage makes it.")
+    policies: Mapping[str, T] = reads_each(POLICY, "policy", "Policies to sample, by size.")
+
+
+LabelsRun: TypeAlias = RunContext[LabelsSettings, LabelsInputs[Path]]
+"""What ``run`` is given."""
+
+STAGE = Stage(
+    "labels",
+    settings=LabelsSettings,
+    inputs=LabelsInputs,
+    makes=LABELS,
+    help="Sample summaries and have simulated labelers rank them.",
+    weight=2,
+    alone=False,
+)

@@ -17,6 +17,7 @@ from tldr.errors import UsageError
 from tldr.inputs.leakage import check_leaks, folder_keys, label_keys
 from tldr.inputs.posts import body_hash, load_comparisons
 from tldr.records import Post, Ranking, write_json, write_records
+from tldr.stages.labels import LabelsRun
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.shared.common import (
     Device,
@@ -28,7 +29,6 @@ from tldr.stages.shared.common import (
     read_posts,
     sample_responses,
 )
-from tldr.stages.shared.context import RunContext
 from tldr.toy import labelers, writers
 from tldr.toy.labelers import Candidate
 from tldr.train.metrics import Progress
@@ -48,15 +48,15 @@ class Question:
     policy: str
 
 
-def run(ctx: RunContext[LabelsSettings]) -> None:
+def run(ctx: LabelsRun) -> None:
     """Write ``train``, ``valid1`` and ``valid2`` rankings and ``agreement.json``.
 
     Inputs: ``data``, and in the toy world ``policy-<size>`` for every size. Every question of the
     validation splits is put to two workers; `agreement` is how often they choose alike (pairs
     without a tie), measured on the very pool that the reward models are validated on.
     """
-    data = ctx.inputs["data"]
-    if (data / "rankings.jsonl").exists() and not _policies(ctx):
+    data = ctx.inputs.data
+    if (data / "rankings.jsonl").exists() and not ctx.inputs.policies:
         _split_given(ctx)
         return
     questions = list(plan_questions(ctx))
@@ -84,14 +84,10 @@ def run(ctx: RunContext[LabelsSettings]) -> None:
     )
 
 
-def _policies(ctx: RunContext[LabelsSettings]) -> dict[str, str]:
-    return {name: name.removeprefix("policy-") for name in ctx.inputs if name.startswith("policy-")}
-
-
-def plan_questions(ctx: RunContext[LabelsSettings]) -> Iterable[Question]:
+def plan_questions(ctx: LabelsRun) -> Iterable[Question]:
     """What is asked about which post: the split's posts in turn, a policy in turn, slots at random."""
     settings = ctx.settings
-    policies = list(_policies(ctx).values())
+    policies = list(ctx.inputs.policies)
     if not policies:
         raise UsageError(
             "no policy to sample", where="labels", remedy="give at least one policy-<size> input"
@@ -105,7 +101,7 @@ def plan_questions(ctx: RunContext[LabelsSettings]) -> Iterable[Question]:
         "valid2": settings.valid_pairs - half,
     }.items():
         rng = random.Random(derive(ctx.seed, "questions", split))
-        posts = read_posts(ctx.inputs["data"], POSTS[split], references=True)
+        posts = read_posts(ctx.inputs.data, POSTS[split], references=True)
         rng.shuffle(posts)
         for index, post in enumerate(islice(cycle(posts), count)):
             slots = [_slot(rng, settings) for _ in range(rng.randint(*settings.k))]
@@ -122,15 +118,15 @@ def _slot(rng: random.Random, settings: LabelsSettings) -> str:
     return "writer" if draw < settings.reference_share + settings.writer_share else "policy"
 
 
-def _sample(ctx: RunContext[LabelsSettings], questions: list[Question]) -> list[list[Candidate]]:
+def _sample(ctx: LabelsRun, questions: list[Question]) -> list[list[Candidate]]:
     """The summaries of every question, in the order of its slots."""
     drawn: dict[int, list[Draw]] = {}
     device = Device.open(ctx.precision)
-    sizes = list(_policies(ctx).values())
+    sizes = list(ctx.inputs.policies)
     progress = Progress(ctx.folder, total=len(sizes))
     for done, size in enumerate(sizes, start=1):
-        policy = open_sampler(ctx.inputs[f"policy-{size}"], device)
-        tokenizer = open_tokenizer(ctx.inputs[f"policy-{size}"])
+        place = ctx.inputs.policies[size]
+        policy, tokenizer = open_sampler(place, device), open_tokenizer(place)
         groups: dict[int, list[int]] = defaultdict(list)
         for index, question in enumerate(questions):
             if question.policy == size and "policy" in question.slots:
@@ -152,7 +148,10 @@ def _sample(ctx: RunContext[LabelsSettings], questions: list[Question]) -> list[
 
 
 def _summaries(
-    question: Question, draws: list[Draw], rng: random.Random, ctx: RunContext[LabelsSettings]
+    question: Question,
+    draws: list[Draw],
+    rng: random.Random,
+    ctx: LabelsRun,
 ) -> list[Candidate]:
     left = iter(draws)
     rows = []
@@ -193,9 +192,9 @@ def agreement(a: Ranking, b: Ranking) -> tuple[int, int]:
     return alike, pairs
 
 
-def _split_given(ctx: RunContext[LabelsSettings]) -> None:
+def _split_given(ctx: LabelsRun) -> None:
     """The user's labels by their own splits, or in folds; leaks (`tldr.inputs.leakage`) are refused."""
-    data = ctx.inputs["data"]
+    data = ctx.inputs.data
     rows, keys = load_comparisons(data / "rankings.jsonl"), folder_keys(data)
     if ctx.settings.folds is not None:
         for number, fold in enumerate(split_folds(rows, ctx.settings.folds)):

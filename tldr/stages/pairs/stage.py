@@ -7,13 +7,16 @@ labels, two samples of one policy labelled by several workers, and pairs made by
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from transformers import PreTrainedModel
 
 from tldr.inputs.posts import load_comparisons
 from tldr.queries.tokenized import encode_responses
 from tldr.records import Comparison, Post, write_records
+from tldr.stages.pairs import PairsRun
 from tldr.stages.pairs.probes import Prober, as_comparison
-from tldr.stages.pairs.settings import PairsSettings
 from tldr.stages.shared.common import (
     Device,
     Sampling,
@@ -25,7 +28,6 @@ from tldr.stages.shared.common import (
     read_posts,
     sample_responses,
 )
-from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.scoring import Scorer, gold_scores, has_gold
 from tldr.toy import edits, labelers
 from tldr.toy.labelers import Candidate
@@ -33,15 +35,15 @@ from tldr.train.metrics import Progress
 from tldr.train.rng import derive
 
 
-def run(ctx: RunContext[PairsSettings]) -> None:
+def run(ctx: PairsRun) -> None:
     """Write ``valid2.jsonl``, ``probes.jsonl`` and, in the toy world, ``same_policy.jsonl``.
 
     Inputs: ``data``, ``labels``, ``policy-<name>`` (policies that are sampled twice a post),
     ``reward-<name>`` and ``sft-<size>`` (scorers). Every summary carries ``scores``: ``rm_<name>``,
     ``logprob_<size>`` (nats, summed, temperature 1), ``tokens``, and ``gold`` where it is known.
     """
-    posts = read_posts(ctx.inputs["data"], "valid2", references=True)
-    labels = load_comparisons(ctx.inputs["labels"] / "valid2.jsonl")
+    posts = read_posts(ctx.inputs.data, "valid2", references=True)
+    labels = load_comparisons(ctx.inputs.labels / "valid2.jsonl")
     parts = {
         "valid2": [pair for ranking in labels for pair in ranking.comparisons()],
         "probes": list(probes(posts[: ctx.settings.posts], derive(ctx.seed, "probes"))),
@@ -65,21 +67,21 @@ def probes(posts: list[Post], seed: int) -> Iterable[Comparison]:
                 yield as_comparison(post, name, edit(rng, post))
 
 
-def same_policy(ctx: RunContext[PairsSettings], posts: list[Post]) -> list[Comparison]:
+def same_policy(ctx: PairsRun, posts: list[Post]) -> list[Comparison]:
     """Two samples of each policy a post, labelled by several workers; equal texts make no pair."""
     device = Device.open(ctx.precision)
     rng = random.Random(derive(ctx.seed, "workers"))
     rows: list[Comparison] = []
-    for name in sorted(key for key in ctx.inputs if key.startswith("policy-")):
-        policy, tokenizer = open_sampler(ctx.inputs[name], device), open_tokenizer(ctx.inputs[name])
-        label = f"{name.removeprefix('policy-')}-t{ctx.settings.temperature:g}"
+    for name, place in sorted(ctx.inputs.policies.items()):
+        policy, tokenizer = open_sampler(place, device), open_tokenizer(place)
+        label = f"{name}-t{ctx.settings.temperature:g}"
         drawn = sample_responses(
             policy,
             tokenizer,
             encode_posts(tokenizer, posts, ctx.lengths),
             Sampling(n=2, temperature=ctx.settings.temperature),
             max_new_tokens=ctx.lengths.response,
-            seed=derive(ctx.seed, "pairs", name),
+            seed=derive(ctx.seed, "pairs", f"policy-{name}"),
             device=device,
         )
         for post, (a, b) in zip(posts, drawn, strict=True):
@@ -96,15 +98,16 @@ Key = tuple[str, str]
 """A post's id and a summary of it."""
 
 
-def score_texts(ctx: RunContext[PairsSettings], pairs: list[Comparison]) -> dict[Key, dict[str, float]]:
+def score_texts(ctx: PairsRun, pairs: list[Comparison]) -> dict[Key, dict[str, float]]:
     """Every scorer's value of every different summary, each text scored once."""
     infos, texts = {}, dict[str, dict[str, None]]()
     for pair in pairs:
         post = pair.info.id or ""
         infos[post] = pair.info
         texts.setdefault(post, {}).update((summary.text, None) for summary in pair.summaries)
-    names = sorted(name for name in ctx.inputs if name.startswith(("reward-", "sft-")))
-    tokenizer, device = open_tokenizer(ctx.inputs[names[0]]), Device.open(ctx.precision)
+    rewards, sft = sorted(ctx.inputs.rewards.items()), sorted(ctx.inputs.sft.items())
+    first = (rewards or sft)[0][1]
+    tokenizer, device = open_tokenizer(first), Device.open(ctx.precision)
     flat = [text for options in texts.values() for text in options]
     encoded = encode_responses(tokenizer, flat, ctx.lengths.rm_response)
     ids = iter(encoded)
@@ -114,16 +117,13 @@ def score_texts(ctx: RunContext[PairsSettings], pairs: list[Comparison]) -> dict
     scores: dict[Key, dict[str, float]] = {
         key: {"tokens": float(len(one))} for key, one in zip(keys, encoded, strict=True)
     }
-    progress = Progress(ctx.folder, total=len(names))
-    for done, name in enumerate(names, start=1):
-        kind, of = name.split("-", 1)
-        values = (
-            scorer.rewards(open_reward(ctx.inputs[name], device))
-            if kind == "reward"
-            else scorer.logprobs(open_policy(ctx.inputs[name], device))
-        )
-        column = f"rm_{of}" if kind == "reward" else f"logprob_{of}"
-        for key, value in zip(keys, (value for row in values for value in row), strict=True):
+    progress = Progress(ctx.folder, total=len(rewards) + len(sft))
+    models: list[tuple[str, Callable[..., PreTrainedModel], Callable[..., list[list[float]]], Path]]
+    models = [(f"rm_{name}", open_reward, scorer.rewards, place) for name, place in rewards]
+    models += [(f"logprob_{name}", open_policy, scorer.logprobs, place) for name, place in sft]
+    for done, (column, open_model, score, place) in enumerate(models, start=1):
+        values = (value for row in score(open_model(place, device)) for value in row)
+        for key, value in zip(keys, values, strict=True):
             scores[key][column] = value
         progress.update(done)
     for (post, text), row in scores.items():

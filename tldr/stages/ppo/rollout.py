@@ -1,11 +1,17 @@
-"""One PPO iteration's episodes: sampled, scored, and turned into advantages.
+"""What a batch of queries becomes in one PPO iteration: prompts, responses, episodes, a rollout.
 
-Everything here runs without gradients. Log-probabilities of the rollout, of the reference and of
-the update are at the same temperature. Where what samples is what learns, in fp32, those of the rollout are
-the ones it was drawn with; else (a copy, bf16, vLLM) they are computed again by the forward of the update
-(`tldr.models.packed`), and the difference is logged. So the ratio of the first minibatch is 1, its KL is 0.
-Several processes sample and score a share each; then all hold all episodes, so whitening and every
-statistic are the whole batch's.
+::
+
+    Prompts    queries, and the random numbers that their responses are drawn by
+    Responses  what the policy wrote
+    Episodes   the responses with what the four networks make of them
+    Rollout    the episodes with rewards, advantages and returns
+
+Everything here runs without gradients. Log-probabilities of the rollout, of the reference and of the update
+are at the same temperature. Where the sampler is the policy itself in fp32, the rollout keeps the
+log-probabilities that it was drawn with. Otherwise (a copy, bf16, vLLM) they are computed again by the
+update's forward pass (`tldr.models.packed`), and the difference is logged. So the ratio of the first
+minibatch is 1 and its KL is 0.
 """
 
 from __future__ import annotations
@@ -17,50 +23,42 @@ from typing import Self
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from tldr.mathematics.advantages import gae, reinforce_advantages, rloo_advantages
 from tldr.mathematics.kl import sequence_kl
 from tldr.mathematics.masking import whiten
 from tldr.mathematics.rewards import apply_eos_rule, token_rewards
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores
-from tldr.queries.formats import decode_response
-from tldr.records import Post, Sample
 from tldr.stages.ppo.samplers import Sampler
 from tldr.stages.ppo.settings import PPOSettings
-from tldr.stages.shared.common import Device, Draw
-from tldr.stages.shared.context import RunContext
-from tldr.stages.shared.samples import policy_name, to_sample
-from tldr.stages.shared.scoring import gold_scores, has_gold
+from tldr.stages.shared.common import Device
 from tldr.train.frozen import Frozen, LoraOff
 
 SAMPLED = 8
-"""Micro-batches sampled together: every step of the decode loop reads all weights, for few rows or many,
-and needs no room for activations."""
+"""Micro-batches sampled together: each step of the decode loop reads all weights, for few rows or many, and
+needs no room for activations."""
 
 
 @dataclass(frozen=True)
-class Models:
-    """The four networks of PPO (P 3.4): policy and value learn, reference and reward are frozen.
+class Prompts:
+    """B queries to answer.
 
     Attributes:
-        sampler: draws from the policy.
-        trained: by the forward passes that training uses, of a batch's response tokens, (B,K,R) each:
-            "values", and "logprobs" under the policy where those that the sampler tells are not these.
+        query, query_mask: (B,Q), left-padded.
+        uniform: (B,K,R) float64 holds the random number of every draw, so a response depends on its place
+            in the batch alone, not on which process samples it or what is sampled beside it.
     """
 
-    sampler: Sampler
-    trained: Callable[[PackedBatch], dict[str, Tensor]]
-    reference: Frozen | LoraOff
-    reward: Frozen
+    query: Tensor
+    query_mask: Tensor
+    uniform: Tensor
 
 
 @dataclass(frozen=True)
-class Experience:
+class Responses:
     """B queries with K responses of at most R tokens; per-token tensors are (B,K,R), 0 at padding.
 
-    `scores` (B,K) are the reward model's, before any EOS rule; `drawn_logprobs` are what the sampler drew
-    with, `logprobs` what the update's forward pass makes of the same tokens.
+    `stopped` (B,K) tells which ended with EOS. `drawn_logprobs` are those that the sampler drew with.
     """
 
     query: Tensor
@@ -68,11 +66,7 @@ class Experience:
     response: Tensor
     response_mask: Tensor
     stopped: Tensor
-    scores: Tensor
     drawn_logprobs: Tensor
-    logprobs: Tensor
-    ref_logprobs: Tensor
-    values: Tensor
 
     @property
     def batch(self) -> PackedBatch:
@@ -91,7 +85,7 @@ class Experience:
         return type(self)(**{name: function(tensor) for name, tensor in self.tensors().items()})
 
     def select(self, rows: Tensor) -> Self:
-        """The episodes of some queries, without the columns that are padding in all of them."""
+        """The rows of some queries, without the columns that are padding in all of them."""
         part = self.map(lambda tensor: tensor[rows])
         width, length = part.batch.longest
         tensors = part.tensors()
@@ -102,17 +96,31 @@ class Experience:
                 tensors[name] = tensor[..., :length]
         return type(self)(**tensors)
 
-    def gathered(self, accelerator: Accelerator) -> Experience:
-        """All processes' episodes (as many each), in the order of the processes, in every process."""
+
+@dataclass(frozen=True)
+class Episodes(Responses):
+    """Responses judged by the four networks.
+
+    `scores` (B,K) are the reward model's, before any EOS rule. `logprobs` are the policy's by the update's
+    forward pass, `ref_logprobs` the reference's, and `values` the value network's before each token.
+    """
+
+    scores: Tensor
+    logprobs: Tensor
+    ref_logprobs: Tensor
+    values: Tensor
+
+    def gathered(self, accelerator: Accelerator) -> Episodes:
+        """All processes' episodes (as many from each), in the order of the processes, in every process."""
         if accelerator.num_processes == 1:
             return self
         width = accelerator.gather(torch.tensor([self.response.shape[-1]], device=self.query.device)).max()
         wide = _widened(self.tensors(), int(width))
-        return Experience(**{name: accelerator.gather(tensor.contiguous()) for name, tensor in wide.items()})
+        return Episodes(**{name: accelerator.gather(tensor.contiguous()) for name, tensor in wide.items()})
 
 
 @dataclass(frozen=True)
-class Rollout(Experience):
+class Rollout(Episodes):
     """Episodes with what is learnt from them.
 
     `rewards` hold the KL penalty at every token and the score at the last real one.
@@ -124,78 +132,104 @@ class Rollout(Experience):
 
 
 @dataclass(frozen=True)
-class Episodes:
-    """How a share of an iteration's episodes is drawn.
+class Judges:
+    """What judges responses (P 3.4).
 
-    `uniform` (B,K,max_new_tokens) float64 holds every draw's random number, so an episode depends on
-    its place in the batch alone, not on who samples it beside which others.
+    Attributes:
+        trained: figures of a batch's response tokens by the networks that learn, (B,K,R) each: "values", and
+            "logprobs" under the policy where the sampler's are not these.
     """
 
-    query: Tensor
-    query_mask: Tensor
-    uniform: Tensor
+    trained: Callable[[PackedBatch], dict[str, Tensor]]
+    reference: Frozen | LoraOff
+    reward: Frozen
 
 
 @torch.no_grad()
-def collect(
-    models: Models,
-    episodes: Episodes,
-    settings: PPOSettings,
-    device: Device,
+def sample(
+    sampler: Sampler,
+    prompts: Prompts,
+    *,
+    temperature: float,
     micro_batch: int,
+    device: Device,
     pause: Callable[[], None],
-) -> Experience:
-    """Sample `settings.samples_per_query` responses a query and have the four networks judge them.
+) -> Responses:
+    """One response for each random number, in the order of the prompts.
 
     Args:
         micro_batch: queries a forward pass; `SAMPLED` times as many are sampled at once.
-        pause: called between forward passes; it may end the run.
+        pause: called between passes; it may end the run.
     """
-    order = episodes.query_mask.sum(-1).argsort(stable=True)  # like lengths together: less padding
+    order = _by_length(prompts.query_mask)
     drawn = []
-    for rows in torch.split(order, len(order) if models.sampler.schedules else SAMPLED * micro_batch):
-        drawn.append(_sample(models.sampler, episodes, rows, settings.temperature))
+    for rows in torch.split(order, len(order) if sampler.schedules else SAMPLED * micro_batch):
+        width = int(prompts.query_mask[rows].sum(-1).max())
+        query, mask = prompts.query[rows, -width:], prompts.query_mask[rows, -width:]
+        part = sampler.draw(query, mask, prompts.uniform[rows], temperature)
+        drawn.append(
+            {
+                "response": part.response,
+                "response_mask": part.mask,
+                "stopped": part.stopped,
+                "drawn_logprobs": part.logprobs,
+            }
+        )
         pause()
     width = max(part["response"].shape[-1] for part in drawn)
-    query, query_mask = (part[order].to(device.device) for part in (episodes.query, episodes.query_mask))
-    whole = {"query": query, "query_mask": query_mask, **_joined(drawn, width)}
-    batch = PackedBatch(query, query_mask, whole["response"], whole["response_mask"])
+    back = order.argsort()
+    query, query_mask = (part.to(device.device) for part in (prompts.query, prompts.query_mask))
+    answered = {name: tensor[back] for name, tensor in _joined(drawn, width).items()}
+    return Responses(query=query, query_mask=query_mask, **answered)
+
+
+@torch.no_grad()
+def judge(
+    responses: Responses,
+    judges: Judges,
+    *,
+    temperature: float,
+    micro_batch: int,
+    device: Device,
+    pause: Callable[[], None],
+) -> Episodes:
+    """The responses with log-probabilities, values and scores, in the same order.
+
+    Args:
+        micro_batch: queries a forward pass.
+        pause: as of `sample`.
+    """
+    order = _by_length(responses.query_mask)
+    batch = responses.map(lambda tensor: tensor[order]).batch
     starts = range(0, len(batch), micro_batch)
     batches = [batch.select(slice(start, start + micro_batch)).trimmed() for start in starts]
     parts: list[dict[str, Tensor]] = []
-    for batch in batches:
+    for part_batch in batches:
         with device.autocast():
-            parts.append(models.trained(batch))
+            parts.append(judges.trained(part_batch))
         pause()
-    with models.reference.at_work() as call:
-        for part, batch in zip(parts, batches, strict=True):
+    with judges.reference.at_work() as call:
+        for part, part_batch in zip(parts, batches, strict=True):
             with device.autocast():
-                part["ref_logprobs"] = call(response_logprobs, batch, settings.temperature)
-    with models.reward.at_work() as call:
-        for part, batch in zip(parts, batches, strict=True):
+                part["ref_logprobs"] = call(response_logprobs, part_batch, temperature)
+    with judges.reward.at_work() as call:
+        for part, part_batch in zip(parts, batches, strict=True):
             with device.autocast():
-                part["scores"] = call(response_scores, batch)
+                part["scores"] = call(response_scores, part_batch)
     back = order.argsort()
-    judged = {"logprobs": whole["drawn_logprobs"], **_joined(parts, width)}
-    return Experience(**whole, **judged).map(lambda tensor: tensor[back])
+    judged = {name: tensor[back] for name, tensor in _joined(parts, responses.response.shape[-1]).items()}
+    return Episodes(**responses.tensors(), **{"logprobs": responses.drawn_logprobs, **judged})
+
+
+def _by_length(query_mask: Tensor) -> Tensor:
+    """Rows in the order of their queries' lengths: like lengths together need less padding."""
+    return query_mask.sum(-1).argsort(stable=True)
 
 
 def _joined(parts: Sequence[Mapping[str, Tensor]], width: int) -> dict[str, Tensor]:
     """Parts of a batch put together, their responses as wide as the widest."""
     wide = [_widened(part, width) for part in parts]
     return {name: torch.cat([part[name] for part in wide]) for name in wide[0]}
-
-
-def _sample(sampler: Sampler, episodes: Episodes, rows: Tensor, temperature: float) -> dict[str, Tensor]:
-    width = int(episodes.query_mask[rows].sum(-1).max())
-    query, mask = episodes.query[rows, -width:], episodes.query_mask[rows, -width:]
-    drawn = sampler.draw(query, mask, episodes.uniform[rows], temperature)
-    return {
-        "response": drawn.response,
-        "response_mask": drawn.mask,
-        "stopped": drawn.stopped,
-        "drawn_logprobs": drawn.logprobs,
-    }
 
 
 _PER_TOKEN = {"response", "response_mask", "drawn_logprobs", "logprobs", "ref_logprobs", "values"}
@@ -210,7 +244,7 @@ def _widened(tensors: Mapping[str, Tensor], width: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def with_advantages(episodes: Experience, settings: PPOSettings, beta: float) -> Rollout:
+def with_advantages(episodes: Episodes, settings: PPOSettings, beta: float) -> Rollout:
     """Rewards, advantages and returns of all episodes of an iteration.
 
     Args:
@@ -259,39 +293,3 @@ def rollout_metrics(rollout: Rollout, beta: float) -> dict[str, float]:
         "eos_rate": rollout.stopped.float().mean().item(),
         "sampler_gap": gap.item(),
     }
-
-
-def rollout_samples(
-    ctx: RunContext[PPOSettings],
-    rollout: Rollout,
-    tokenizer: PreTrainedTokenizerBase,
-    posts: Sequence[Post],
-    iteration: int,
-) -> list[Sample]:
-    """An iteration's episodes as samples, so that its logged KL can be computed again.
-
-    Args:
-        posts: of the rollout's queries.
-        iteration: counted from 1.
-    """
-    rows = []
-    mask, planted = rollout.response_mask, has_gold(posts)
-    for b, post in enumerate(posts):
-        for k in range(mask.shape[1]):
-            ids = rollout.response[b, k][mask[b, k]].tolist()
-            draw = Draw(ids, decode_response(tokenizer, ids)[0], bool(rollout.stopped[b, k]))
-            gold = gold_scores(post, draw.text, draw.stopped) if planted else {}
-            rows.append(
-                to_sample(
-                    ctx,
-                    post.id,
-                    draw,
-                    policy_name(ctx, "ppo"),
-                    temperature=ctx.settings.temperature,
-                    logprob=float(rollout.logprobs[b, k].sum()),
-                    logprob_sft=float(rollout.ref_logprobs[b, k].sum()),
-                    scores={"rm": float(rollout.scores[b, k])} | gold,
-                    tags={**ctx.tags, "iteration": iteration},
-                )
-            )
-    return rows

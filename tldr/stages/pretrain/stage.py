@@ -14,9 +14,8 @@ from tldr.models.packed import token_logprobs
 from tldr.queries.formats import encode_texts
 from tldr.settings.base import scalar
 from tldr.stages.data.stage import read_corpus
-from tldr.stages.pretrain.settings import PretrainSettings
+from tldr.stages.pretrain import PretrainRun
 from tldr.stages.shared.common import as_model, eos_id, open_tokenizer, pad_id, share
-from tldr.stages.shared.context import RunContext
 from tldr.train.batching import BatchPlan
 from tldr.train.loop import TrainLoop
 from tldr.train.processes import make_accelerator
@@ -48,7 +47,7 @@ class TextBatch:
         return TextBatch(self.ids.to(device), self.weights.to(device), self.mask.to(device))
 
 
-def run(ctx: RunContext[PretrainSettings]) -> None:
+def run(ctx: PretrainRun) -> None:
     """Train `ctx.model` from a random init for `steps` updates; write ``checkpoint/``.
 
     Inputs: ``data`` (folder with ``corpus.jsonl`` and ``tokenizer/``).
@@ -57,7 +56,7 @@ def run(ctx: RunContext[PretrainSettings]) -> None:
         raise UsageError(
             "pretraining starts from a config", where="ladder", remedy="give arch, d_model, layers, heads"
         )
-    tokenizer = open_tokenizer(ctx.inputs["data"])
+    tokenizer = open_tokenizer(ctx.inputs.data)
     documents = encode_corpus(ctx, tokenizer)
     settings = ctx.settings
     accelerator = make_accelerator(ctx.precision)
@@ -92,10 +91,10 @@ def run(ctx: RunContext[PretrainSettings]) -> None:
         save_policy(as_model(trained), tokenizer, ctx.folder / "checkpoint", card)
 
 
-def encode_corpus(ctx: RunContext[PretrainSettings], tokenizer: PreTrainedTokenizerBase) -> list[Document]:
+def encode_corpus(ctx: PretrainRun, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
     """Every document in tokens with EOS, cut to the model's context."""
     context = ctx.model.context if ctx.model else 0
-    return encode_documents(read_corpus(ctx.inputs["data"]), tokenizer, context)
+    return encode_documents(read_corpus(ctx.inputs.data), tokenizer, context)
 
 
 def encode_documents(

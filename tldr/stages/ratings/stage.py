@@ -7,16 +7,15 @@ import random
 from tldr.errors import UsageError
 from tldr.measures.sentences import sentences
 from tldr.records import Post, Rating, Sample, read_records, write_records
-from tldr.stages.ratings.settings import RatingsSettings
+from tldr.stages.ratings import RatingsRun
 from tldr.stages.shared.common import read_posts
-from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.scoring import has_gold
 from tldr.toy.labelers import Candidate, rate
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
 
 
-def run(ctx: RunContext[RatingsSettings]) -> None:
+def run(ctx: RatingsRun) -> None:
     """Write ``ratings.jsonl``: one labeler's rating of every policy's greedy summary of every post.
 
     Inputs: ``data`` and ``samples-<name>`` for every policy; its samples at the lowest temperature
@@ -25,11 +24,11 @@ def run(ctx: RunContext[RatingsSettings]) -> None:
     Raises:
         UsageError: the posts carry no toy facts.
     """
-    posts = read_posts(ctx.inputs["data"], "valid2", references=True)[: ctx.settings.posts]
+    posts = read_posts(ctx.inputs.data, "valid2", references=True)[: ctx.settings.posts]
     if not has_gold(posts):
         raise UsageError("only toy posts can be rated: others have no simulated labelers", where="ratings")
-    names = sorted(name for name in ctx.inputs if name.startswith("samples-"))
-    progress = Progress(ctx.folder, total=len(names) + 1)
+    places = [place for _, place in sorted(ctx.inputs.samples.items())]
+    progress = Progress(ctx.folder, total=len(places) + 1)
     rng = random.Random(derive(ctx.seed, "ratings"))
     rows: list[Rating] = []
     for post in posts:
@@ -37,8 +36,8 @@ def run(ctx: RunContext[RatingsSettings]) -> None:
         plain["lead-2"] = " ".join(sentences(post.post)[:2])
         rows += [rate(post, Candidate(text, name), rng) for name, text in plain.items()]
     progress.update(1)
-    for done, name in enumerate(names, start=2):
-        samples = read_records(ctx.inputs[name] / "samples.jsonl", Sample)
+    for done, place in enumerate(places, start=2):
+        samples = read_records(place / "samples.jsonl", Sample)
         rows += _of_policy(samples, {post.id: post for post in posts}, rng)
         progress.update(done)
     write_records(ctx.folder / "ratings.jsonl", rows)

@@ -29,7 +29,7 @@ from tldr.queries.tokenized import encode_responses
 from tldr.records import Comparison, Ranking, write_json, write_records
 from tldr.settings.base import scalar
 from tldr.settings.models import Lengths
-from tldr.stages.reward.settings import RewardSettings
+from tldr.stages.reward import RewardRun
 from tldr.stages.shared.common import (
     Device,
     as_model,
@@ -42,7 +42,6 @@ from tldr.stages.shared.common import (
     read_posts,
     share,
 )
-from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.scoring import Scorer
 from tldr.train.batching import BatchPlan
 from tldr.train.loop import TrainLoop
@@ -81,20 +80,21 @@ class RankedBatch:
         return RankedBatch(self.packed.to(device), self.ranks.to(device), self.present.to(device))
 
 
-def run(ctx: RunContext[RewardSettings]) -> None:
+def run(ctx: RewardRun) -> None:
     """Train one reward model, shift it, evaluate it; who uses several takes the best on valid1.
 
     Inputs: ``policy`` (SFT), ``labels`` (``train``, ``valid1``, ``valid2`` rankings; further rounds'
     labels are ``labels-2``, ...), ``data``. Writes ``checkpoint/`` and ``evaluation.json``; of a fold
     also ``predictions.jsonl``, its held-out comparisons with the scores of both summaries.
     """
-    tokenizer = open_tokenizer(ctx.inputs["policy"])
-    labels = [place for name, place in sorted(ctx.inputs.items()) if name.split("-")[0] == "labels"]
+    tokenizer = open_tokenizer(ctx.inputs.policy)
+    further = sorted(ctx.inputs.further_labels.items(), key=lambda item: int(item[0]))
+    labels = [ctx.inputs.labels, *(place for _, place in further)]
     if ctx.settings.fold is not None:
         labels = [place / f"fold-{ctx.settings.fold}" for place in labels]
     rankings = {name: read_rankings(labels, name) for name in ("train", "valid1", "valid2")}
     # the labels may come from elsewhere, where no stage has held them against the evaluation posts
-    check_leaks(folder_keys(ctx.inputs["data"], EVALUATION) | label_keys(rankings))
+    check_leaks(folder_keys(ctx.inputs.data, EVALUATION) | label_keys(rankings))
     splits = {name: encode_rankings(tokenizer, rows, ctx.lengths) for name, rows in rankings.items()}
     train = splits.pop("train")[: ctx.settings.limit]
     references = encode_references(ctx, tokenizer)
@@ -176,13 +176,15 @@ def ranking_loss(parts: nn.ModuleDict, batch: RankedBatch) -> Loss:
 
 
 def train_reward(
-    ctx: RunContext[RewardSettings], train: list[Example], tokenizer: PreTrainedTokenizerBase
+    ctx: RewardRun,
+    train: list[Example],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Stepper:
     """Train from the SFT policy with a fresh head, one pass over the rankings by default."""
     seed = derive(ctx.seed, "reward")
     settings = ctx.settings
     accelerator = make_accelerator(ctx.precision)
-    model = reward_from_policy(checkpoint_folder(ctx.inputs["policy"]), seed=seed, pad_id=pad_id(tokenizer))
+    model = reward_from_policy(checkpoint_folder(ctx.inputs.policy), seed=seed, pad_id=pad_id(tokenizer))
     add_lora(model, settings.lora, derive(seed, "lora"))
     freeze_lowest(model, settings.frozen_layers)
     plan = BatchPlan(
@@ -257,7 +259,7 @@ def _rewards(parts: nn.ModuleDict, packed: PackedBatch) -> Tensor:
 
 
 def finish(
-    ctx: RunContext[RewardSettings],
+    ctx: RewardRun,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     references: list[Example],
@@ -286,9 +288,9 @@ def finish(
     }
 
 
-def encode_references(ctx: RunContext[RewardSettings], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+def encode_references(ctx: RewardRun, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
     """The training references whose mean score the shift makes 0."""
-    posts = read_posts(ctx.inputs["data"], "sft", references=True)[: ctx.settings.shift_posts]
+    posts = read_posts(ctx.inputs.data, "sft", references=True)[: ctx.settings.shift_posts]
     queries = encode_posts(tokenizer, posts, ctx.lengths)
     responses = encode_responses(tokenizer, [post.summary or "" for post in posts], ctx.lengths.rm_response)
     return [Example(query, [tokens], [1]) for query, tokens in zip(queries, responses, strict=True)]
@@ -304,7 +306,7 @@ def predictions(rankings: list[Ranking], scores: list[list[float]]) -> Iterator[
         yield from ranking.model_copy(update={"summaries": summaries}).comparisons()
 
 
-def _card(ctx: RunContext[RewardSettings], shift: float, way: str) -> str:
+def _card(ctx: RewardRun, shift: float, way: str) -> str:
     return (
         f"Reward model, {scalar(ctx.settings.epochs):g} epochs on ranked summaries. Scores are read at the "
         f"last token (EOS); they are shifted by {-shift:+.6f} ({way}) so that the training references "

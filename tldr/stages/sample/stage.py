@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tldr.models.ladder import parameter_count
 from tldr.records import Sample, write_records
+from tldr.stages.sample import SampleRun
 from tldr.stages.shared.common import (
     Device,
     Sampling,
@@ -11,7 +12,6 @@ from tldr.stages.shared.common import (
     open_tokenizer,
     sample_responses,
 )
-from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.reporting import check_window, policy_queries, reporting_set
 from tldr.stages.shared.samples import policy_name, to_sample
 from tldr.stages.shared.settings import EvaluationSettings
@@ -19,7 +19,7 @@ from tldr.train.metrics import Progress
 from tldr.train.rng import derive
 
 
-def run(ctx: RunContext[EvaluationSettings]) -> None:
+def run(ctx: SampleRun) -> None:
     """Write ``samples.jsonl``: one `Sample` a post and way of sampling.
 
     Inputs: ``policy`` (checkpoint or run folder; the tokenizer is taken from it), ``data`` (folder with
@@ -29,9 +29,9 @@ def run(ctx: RunContext[EvaluationSettings]) -> None:
     is set.
     """
     device = Device.open(ctx.precision)
-    policy = open_sampler(ctx.inputs["policy"], device)
+    policy = open_sampler(ctx.inputs.policy, device)
     check_window(ctx, policy)
-    tokenizer = open_tokenizer(ctx.inputs["policy"])
+    tokenizer = open_tokenizer(ctx.inputs.policy)
     posts = reporting_set(ctx)[: ctx.settings.posts]
     queries = policy_queries(ctx, tokenizer, posts)
     tags = {**ctx.tags, "params": parameter_count(policy)}

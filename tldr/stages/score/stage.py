@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from tldr.errors import RecordError, UsageError
 from tldr.queries.formats import encode_response
 from tldr.records import Article, Post, Sample, TokenTrace, read_records, write_records
+from tldr.stages.score import ScoreRun
 from tldr.stages.shared.common import (
     Device,
     encode_posts,
@@ -19,16 +20,15 @@ from tldr.stages.shared.common import (
     open_reward,
     open_tokenizer,
 )
-from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.declaration import named
 from tldr.stages.shared.reporting import is_pretrained, policy_queries, reporting_set
 from tldr.stages.shared.scoring import Scorer, Tokens, gold_scores, has_gold, sample_ids
-from tldr.stages.shared.settings import EvaluationSettings
 from tldr.train.metrics import Progress
 
 LOGPROBS = {"policy": "logprob", "sft": "logprob_sft"}
 
 
-def run(ctx: RunContext[EvaluationSettings]) -> None:
+def run(ctx: ScoreRun) -> None:
     """Write ``samples.jsonl`` with scores filled in, and ``tokens.jsonl`` for the first way of sampling.
 
     Inputs: ``samples`` (file or run folder), ``data`` (``valid2.jsonl`` or ``cnndm.jsonl``), and
@@ -36,9 +36,9 @@ def run(ctx: RunContext[EvaluationSettings]) -> None:
     coefficient); what is not given is not scored. Scores are named ``rm``, ``rm_reference``, ``gold``,
     ``gold_reference``, ``gold_preference`` and ``gold_<axis>``.
     """
-    samples = read_records(_samples_file(ctx.inputs["samples"]), Sample)
+    samples = read_records(_samples_file(ctx.inputs.samples), Sample)
     scored = Samples(ctx, samples)
-    names = [name for name in (*LOGPROBS, "reward") if name in ctx.inputs]
+    names = [name for name in (*LOGPROBS, "reward") if name in scored.places]
     progress = Progress(ctx.folder, total=len(names) + 1)
     tokens: dict[str, list[list[float]]] = {}
     scores: list[dict[str, float]] = [dict(sample.scores) for sample in samples]
@@ -68,8 +68,9 @@ def run(ctx: RunContext[EvaluationSettings]) -> None:
 class Samples:
     """The samples grouped by post, so that each query is encoded once for all of its samples."""
 
-    def __init__(self, ctx: RunContext[EvaluationSettings], samples: list[Sample]):
+    def __init__(self, ctx: ScoreRun, samples: list[Sample]):
         self.ctx, self.samples, self.device = ctx, samples, Device.open(ctx.precision)
+        self.places: dict[str, Path] = named(ctx.inputs)
         known = {post.id: post for post in reporting_set(ctx)}
         self.posts = [_post_of(sample, known) for sample in samples]
         groups: dict[str, list[int]] = {}
@@ -79,7 +80,7 @@ class Samples:
 
     def _scorer(self, name: str, references: bool = False) -> Scorer:
         """Queries and responses in the tokens of an input's model; the reference comes last."""
-        tokenizer, lengths = open_tokenizer(self.ctx.inputs[name]), self.ctx.lengths
+        tokenizer, lengths = open_tokenizer(self.places[name]), self.ctx.lengths
         first = [self.posts[group[0]] for group in self.groups]
         responses = [
             [sample_ids(self.samples[index], tokenizer, lengths) for index in group] for group in self.groups
@@ -111,7 +112,7 @@ class Samples:
 
     def token_logprobs(self, name: str) -> list[list[float]]:
         """Log-probability of every token of every sample under one of the policies."""
-        policy = open_policy(self.ctx.inputs[name], self.device)
+        policy = open_policy(self.places[name], self.device)
         return self._in_order(self._scorer(name).token_logprobs(policy))
 
     def token_values(self) -> list[list[float]]:
@@ -123,7 +124,7 @@ class Samples:
     def rewards(self) -> list[dict[str, float]]:
         """Reward-model score of every sample and of its post's reference."""
         rows = self._scorer("reward", references=True).rewards(
-            open_reward(self.ctx.inputs["reward"], self.device)
+            open_reward(self.places["reward"], self.device)
         )
         values: list[dict[str, float]] = [{} for _ in self.samples]
         for group, row in zip(self.groups, rows, strict=True):
@@ -134,7 +135,7 @@ class Samples:
 
 
 def traces(
-    ctx: RunContext[EvaluationSettings],
+    ctx: ScoreRun,
     samples: list[Sample],
     tokens: dict[str, list[list[float]]],
     values: list[list[float]] | None,
@@ -144,7 +145,8 @@ def traces(
     A token's reward is the KL penalty at the coefficient with which the PPO run ended, and at the
     last token the reward model's score too; without a PPO run there is none.
     """
-    tokenizer, beta = open_tokenizer(ctx.inputs["policy"]), _beta(ctx)
+    assert ctx.inputs.policy is not None
+    tokenizer, beta = open_tokenizer(ctx.inputs.policy), _beta(ctx)
     way = (samples[0].temperature, samples[0].top_p)
     rows = []
     for index, sample in enumerate(samples):
@@ -178,14 +180,14 @@ def _end_with_eos(tokenizer: PreTrainedTokenizerBase, responses: list[list[Token
         row[:] = [[*ids[:-1], eos_id(tokenizer)] if ids[-1] in newlines else ids for ids in row]
 
 
-def _value_folder(ctx: RunContext[EvaluationSettings]) -> Path | None:
-    folder = ctx.inputs["ppo"] / "value" if "ppo" in ctx.inputs else None
+def _value_folder(ctx: ScoreRun) -> Path | None:
+    folder = ctx.inputs.ppo / "value" if ctx.inputs.ppo is not None else None
     return folder if folder is not None and folder.is_dir() else None
 
 
-def _beta(ctx: RunContext[EvaluationSettings]) -> float | None:
+def _beta(ctx: ScoreRun) -> float | None:
     """The KL coefficient of the PPO run's last iteration."""
-    path = ctx.inputs["ppo"] / "metrics.jsonl" if "ppo" in ctx.inputs else None
+    path = ctx.inputs.ppo / "metrics.jsonl" if ctx.inputs.ppo is not None else None
     if path is None or not path.is_file():
         return None
     return float(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["beta"])

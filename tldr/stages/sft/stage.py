@@ -20,7 +20,7 @@ from tldr.models.packed import PackedBatch, collate, response_logprobs
 from tldr.queries.tokenized import encode_responses
 from tldr.settings.base import scalar
 from tldr.stages.pretrain.stage import Document, collate_documents, language_loss
-from tldr.stages.sft.settings import SFTSettings
+from tldr.stages.sft import SFTRun
 from tldr.stages.shared.common import (
     as_model,
     checkpoint_folder,
@@ -30,7 +30,6 @@ from tldr.stages.shared.common import (
     read_posts,
     share,
 )
-from tldr.stages.shared.context import RunContext
 from tldr.train.batching import BatchPlan, micro_batches
 from tldr.train.checkpoint import deal
 from tldr.train.loop import TrainLoop
@@ -64,7 +63,7 @@ class Best:
                     parameter.copy_(deal(self.tensors[name], parameter))
 
 
-def run(ctx: RunContext[SFTSettings]) -> None:
+def run(ctx: SFTRun) -> None:
     """Fine-tune ``policy`` on ``sft.jsonl`` of ``data``; write ``checkpoint/``.
 
     The validation loss on valid1 is logged once an epoch (and chooses the weights when
@@ -72,10 +71,10 @@ def run(ctx: RunContext[SFTSettings]) -> None:
     """
     settings = ctx.settings
     accelerator = make_accelerator(ctx.precision)
-    tokenizer = open_tokenizer(ctx.inputs["data"])
+    tokenizer = open_tokenizer(ctx.inputs.data)
     examples = encode_examples(ctx, tokenizer, "sft")
     held_out = encode_examples(ctx, tokenizer, "valid1")
-    policy = load_policy(checkpoint_folder(ctx.inputs["policy"]))
+    policy = load_policy(checkpoint_folder(ctx.inputs.policy))
     set_dropout(policy, settings.dropout)
     add_lora(policy, settings.lora, derive(ctx.seed, "sft", "lora"))
     policy.train()
@@ -116,11 +115,9 @@ def run(ctx: RunContext[SFTSettings]) -> None:
         save_policy(trained, tokenizer, ctx.folder / "checkpoint", card)
 
 
-def encode_examples(
-    ctx: RunContext[SFTSettings], tokenizer: PreTrainedTokenizerBase, name: str
-) -> list[Example]:
+def encode_examples(ctx: SFTRun, tokenizer: PreTrainedTokenizerBase, name: str) -> list[Example]:
     """Queries and references of a post file, in tokens, within the study's windows."""
-    posts = read_posts(ctx.inputs["data"], name, references=True)
+    posts = read_posts(ctx.inputs.data, name, references=True)
     queries = encode_posts(tokenizer, posts, ctx.lengths)
     responses = encode_responses(tokenizer, [post.summary or "" for post in posts], ctx.lengths.response)
     return list(zip(queries, responses, strict=True))

@@ -10,10 +10,11 @@ from tldr.settings.base import Precision, Settings
 from tldr.settings.models import Lengths, ModelSpec
 
 S = TypeVar("S", bound=Settings, covariant=True)
+Read = TypeVar("Read", covariant=True)
 
 
 @dataclass(frozen=True)
-class RunContext(Generic[S]):
+class RunContext(Generic[S, Read]):
     """One run of one stage.
 
     The runner and the stage commands build the same object, so a stage run by hand on files from
@@ -22,14 +23,14 @@ class RunContext(Generic[S]):
     Attributes:
         settings: the stage's settings, per-size maps already resolved.
         folder: the run's own folder; everything the stage writes goes here.
-        inputs: name -> folder or file the stage reads (``policy``, ``reward``, ``posts``, ...).
+        inputs: folders and files that the stage reads, as it declares them (`PPOInputs[Path]`).
         model: the rung of the ladder (pretrain builds it; the others load their parents).
         seed: the run's seed; every random draw derives from it (`tldr.train.rng`).
     """
 
     settings: S
     folder: Path
-    inputs: dict[str, Path] = field(default_factory=dict)
+    inputs: Read
     seed: int = 0
     model: ModelSpec | None = None
     lengths: Lengths = field(default_factory=Lengths)

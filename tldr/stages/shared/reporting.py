@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TypeAlias
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,24 +16,37 @@ from tldr.stages.shared.common import encode_posts, read_posts
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.settings import EvaluationSettings, ZeroShot
 
+
+class ReportingInputs(Protocol):
+    """Inputs of a stage that reports on the posts of a data folder."""
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+
+
+ReportingRun: TypeAlias = RunContext[EvaluationSettings, ReportingInputs]
+
 NEWS = "cnndm"
 """Tag ``dataset`` of runs whose policy summarizes news articles."""
 
 
-def is_pretrained(ctx: RunContext[EvaluationSettings]) -> bool:
+def is_pretrained(ctx: ReportingRun) -> bool:
     """Whether the run's policy is one without fine-tuning (tag ``method: pretrained``)."""
     return ctx.tags.get("method") == "pretrained"
 
 
-def reporting_set(ctx: RunContext[EvaluationSettings]) -> Sequence[Post | Article]:
+def reporting_set(ctx: ReportingRun) -> Sequence[Post | Article]:
     """What the run reports on: ``valid2.jsonl``, or ``cnndm.jsonl`` with the tag ``dataset: cnndm``."""
     if ctx.tags.get("dataset") == NEWS:
-        return load_articles(ctx.inputs["data"] / f"{NEWS}.jsonl")
-    return read_posts(ctx.inputs["data"], "valid2")
+        return load_articles(ctx.inputs.data / f"{NEWS}.jsonl")
+    return read_posts(ctx.inputs.data, "valid2")
 
 
 def policy_queries(
-    ctx: RunContext[EvaluationSettings], tokenizer: PreTrainedTokenizerBase, sources: Sequence[Post | Article]
+    ctx: ReportingRun,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[Post | Article],
 ) -> list[list[int]]:
     """The tokens after which the run's policy writes its summaries, the same for sampling and scoring.
 
@@ -45,18 +60,18 @@ def policy_queries(
     zero_shot = _zero_shot(ctx)
     if zero_shot is None:
         return encode_posts(tokenizer, sources, ctx.lengths)
-    examples = choose_examples(tokenizer, read_posts(ctx.inputs["data"], "sft"), zero_shot.examples)
+    examples = choose_examples(tokenizer, read_posts(ctx.inputs.data, "sft"), zero_shot.examples)
     check_disjoint({"zero-shot examples": post_keys(examples)}, {"evaluation posts": post_keys(sources)})
     return zero_shot_queries(tokenizer, sources, examples, zero_shot.query_tokens)
 
 
-def _zero_shot(ctx: RunContext[EvaluationSettings]) -> ZeroShot | None:
+def _zero_shot(ctx: ReportingRun) -> ZeroShot | None:
     """The in-context examples' settings, where the run uses them."""
     on_posts = ctx.tags.get("dataset") != NEWS
     return ctx.settings.zero_shot if is_pretrained(ctx) and on_posts else None
 
 
-def check_window(ctx: RunContext[EvaluationSettings], policy: PreTrainedModel) -> None:
+def check_window(ctx: ReportingRun, policy: PreTrainedModel) -> None:
     """Refuse a zero-shot window longer than the policy's positions, before anything is sampled."""
     zero_shot = _zero_shot(ctx)
     if zero_shot is None:

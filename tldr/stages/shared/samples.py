@@ -10,7 +10,7 @@ from tldr.stages.shared.common import Draw
 from tldr.stages.shared.context import RunContext
 
 
-def to_sample(ctx: RunContext[Settings], post_id: str, draw: Draw, policy: str, **more: Any) -> Sample:
+def to_sample(ctx: RunContext[Settings, Any], post_id: str, draw: Draw, policy: str, **more: Any) -> Sample:
     """A `Sample` of one draw.
 
     Args:
@@ -30,7 +30,7 @@ def to_sample(ctx: RunContext[Settings], post_id: str, draw: Draw, policy: str, 
     )
 
 
-def policy_name(ctx: RunContext[Settings], method: str = "") -> str:
+def policy_name(ctx: RunContext[Settings, Any], method: str = "") -> str:
     """``method-size`` where the tags tell (or `method` is given), else the run's name."""
     method, size = method or str(ctx.tags.get("method", "")), ctx.tags.get("size")
     return f"{method}-{size}" if method and size else method or ctx.run or "policy"
