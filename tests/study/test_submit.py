@@ -135,7 +135,7 @@ srun --unbuffered --output {folder}/%A_%a_%t_log.out --error {folder}/%A_%a_%t_l
         ("stages: {pppo: {time: 5}}", r"no stage 'pppo'; did you mean 'ppo'\?"),
         ("mem: lots", r"mem: found \"lots\", expected"),
         ("stages: {ppo: {time: 2}}", r"stages.ppo: told to save 120 s before the limit, which is 120 s"),
-        ("options: {array: 0-3}", "the option 'array' of sbatch is not free"),
+        ("options: {array: 0-3}", "the option 'array' of sbatch cannot be set here"),
     ],
 )
 def test_resources_that_are_wrong_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -328,6 +328,23 @@ def test_a_failed_job_stops_those_that_need_it_and_no_others(lab: Lab, cluster: 
     assert [line for line in said if line.startswith(f"failed before  {name}: here: no luck")]
 
 
+def test_a_stale_run_is_made_again_by_its_job(lab: Lab, cluster: Path) -> None:
+    made = submission(lab, only="data")
+    command = [*FAKE, str(write_run(made.runs[0], made.study, lab.root))]
+    assert subprocess.run(command).returncode == 0
+    assert submit_slurm(submission(lab, only="data"), print) == 0
+    out = lab.folder("data") / "out.txt"
+    before = out.read_text()
+    out.write_text("edited")
+    said: list[str] = []
+    assert submit_slurm(submission(lab, only="data"), said.append) == 1
+    assert f"stale, made again  {made.runs[0].name}: out.txt changed since it was done" in said
+    assert carry_out(cluster)["tiny-data"][0] == 0
+    (aside,) = (lab.root / "set-aside").iterdir()
+    assert (aside / "out.txt").read_text() == "edited" and out.read_text() == before
+    assert lab.states()["data"].state == "done"
+
+
 def saved(lab: Lab) -> str:
     """The step of the data run's state; nothing before there is one."""
     path = lab.folder("data") / "state" / "step"
@@ -367,7 +384,7 @@ def test_a_study_changed_since_is_refused_by_its_job(lab: Lab, monkeypatch: pyte
     made = submission(lab, only="data")
     file, path = made.job(made.runs[:1], "data")
     write_json(path, file.model_copy(update={"runs": ["data-0000000000"]}).model_dump(mode="json"))
-    with pytest.raises(UsageError, match=r"data-0000000000: its code or its data was changed since"):
+    with pytest.raises(UsageError, match=r"data-0000000000: its settings or its data were changed after"):
         jobs.work(path)
 
 

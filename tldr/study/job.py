@@ -1,4 +1,4 @@
-"""Inside a job: the run of a job file, as a process that is told to save in time."""
+"""What a job does: execute the run that its file names, and let it save before the job ends."""
 
 from __future__ import annotations
 
@@ -20,30 +20,36 @@ from tldr.study.launch import Launch
 from tldr.study.registry import STAGES
 from tldr.study.runner import MALLOC, THREADS, describe, locked_or_new, write_run
 from tldr.study.slurm import TIME_LIMIT, Allocation
+from tldr.study.status import set_aside, status_of
 from tldr.study.submit import JobFile
 
 SHARED_DISK = 60
-"""Seconds within which what one machine has written is seen by the others."""
+"""Seconds within which a file that one machine has written appears on the others."""
 
 
 def work(path: Path) -> int:
-    """Do the run that a job file names for this job (or task of an array); the job's exit code.
+    """Execute the run that a job file names for this job (or task of an array).
+
+    Returns:
+        The job's exit code.
 
     Raises:
-        UsageError: not a job's file, or the study's code or data was changed since it was submitted.
-        LabError: the run failed, or cannot be queued again; it says what is not started for it.
+        UsageError: not a job file, or the study's settings or data were changed after it was submitted.
+        LabError: the run failed (the message lists the runs that depend on it), or cannot be queued again.
     """
     job, here, root = JobFile.read(path), Allocation.read(), path.parent.parent
-    name = job.runs[here.task]
-    runs = expand(job.study, FileHashes(root / "hashes.json"))
+    name, files = job.runs[here.task], FileHashes(root / "hashes.json")
+    runs = expand(job.study, files)
     run = next((run for run in runs if run.name == name), None)
     if run is None:
-        what = f"{name}: its code or its data was changed since it was submitted"
+        what = f"{name}: its settings or its data were changed after it was submitted"
         raise UsageError(what, where=path, remedy="submit the study again")
-    folder = root / name
-    if (folder / DONE).exists():
+    folder, status = root / name, status_of(run, root, files)
+    if status.state == "done":
         return 0
     if here.machine == 0:
+        if status.state == "stale":
+            print(f"stale: {status.why}; set aside as {set_aside(folder, files)}")
         with locked_or_new(folder):
             write_run(run, job.study, root)
     else:
@@ -62,7 +68,7 @@ def work(path: Path) -> int:
 
 
 def after(name: str, runs: Sequence[Run]) -> list[str]:
-    """The runs that need one, and those that need them."""
+    """The runs that depend on a run, directly or through others."""
     found = {name}
     for run in runs:
         if any(parent.name in found for parent in run.parent_runs()):
@@ -71,27 +77,28 @@ def after(name: str, runs: Sequence[Run]) -> list[str]:
 
 
 def _await(spec: RunFile, folder: Path) -> None:
-    """Wait until the first machine has written ``run.json``.
+    """Wait until the first machine has written this run's ``run.json``.
 
     Raises:
-        LabError: it has not, or another one.
+        LabError: it has not done so within `SHARED_DISK` seconds.
     """
     for _ in range(SHARED_DISK):
-        if (folder / RUN).exists() and RunFile.read(folder) == spec:
+        # A finished run here is a stale one that is about to be set aside.
+        if (folder / RUN).exists() and not (folder / DONE).exists() and RunFile.read(folder) == spec:
             return
         time.sleep(1)
     raise LabError("the first machine has not begun this run", where=folder, remedy="see its log")
 
 
 def _command(job: JobFile, run: Run, here: Allocation) -> tuple[list[str], dict[str, str]]:
-    """The program of a run, its folder to be added, and what is added to its environment."""
+    """The command of a run, without its folder, and additions to its environment."""
     launch = Launch.read(Path(job.launch)) if job.launch and STAGES[run.stage].trains else None
     processes = launch.here if launch else 1
     env = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
     env |= dict.fromkeys(THREADS, str(max(1, cores() // processes))) | {"TLDR_DEBUG": "1"}
     if launch is None or launch.processes == 1:
         return job.program, env
-    # Jobs on one machine must not meet at one port, and the machines of one job must.
+    # Jobs on one machine need different ports; the machines of one job need the same one.
     options = ["--main_process_port", str(20_000 + here.number % 20_000)]
     if launch.machines > 1:
         options += ["--machine_rank", str(here.machine), "--main_process_ip", here.first_host]
@@ -107,7 +114,7 @@ def _supervised(
     Further signals are ignored inside the block, so that the job can be queued again.
     """
     told: set[int] = set()
-    # Some clusters signal every process of a job: the run inherits that it is to ignore this one.
+    # Some clusters signal every process of a job; the run inherits that this signal is ignored.
     with handling([TIME_LIMIT], signal.SIG_IGN), (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -136,7 +143,7 @@ def _again(told: set[int], job: JobFile, here: Allocation) -> int:
     if TIME_LIMIT not in told and not here.is_running():
         return TERMINATED
     if here.restarts >= job.requeues:
-        what = f"queued again {here.restarts} times and not done"
+        what = f"queued again {here.restarts} times and still not done"
         raise LabError(what, where=here.name, remedy="give it more time, then submit the study again")
     if here.machine == 0:
         here.requeue()

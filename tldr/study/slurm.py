@@ -37,14 +37,14 @@ class Needs(Settings):
     """What one job asks for.
 
     Attributes:
-        time: its limit in minutes; a run that takes longer is queued again and goes on.
-        grace: seconds before the limit at which it is told to save.
-        requeues: how often it may be queued again, after time limits and pre-emptions together.
+        time: the job's limit in minutes; a run that takes longer is queued again and resumes.
+        grace: how many seconds before the limit the run is told to save.
+        requeues: how often the job may be queued again, after time limits and pre-emptions together.
         gpus: on each machine.
         cpus: on each machine.
-        mem: memory on each machine, as sbatch reads it ("64G"); None leaves it to the cluster.
-        options: further options of sbatch, as in ``{constraint: h100}``.
-        setup: shell lines before the run.
+        mem: memory on each machine in sbatch's notation ("64G"); None is the cluster's default.
+        options: further options of sbatch, such as ``{constraint: h100}``.
+        setup: shell lines to run before the run.
     """
 
     time: PositiveInt = 1440
@@ -60,16 +60,19 @@ class Needs(Settings):
 
 
 class Resources(Needs):
-    """What every job asks for; `stages` holds what is different for some stages."""
+    """What every job asks for, and in `stages` what differs for single stages."""
 
     stages: dict[str, Needs] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path | None, overrides: Sequence[str] = ()) -> Resources:
-        """Read a file as ``configs/slurm/example.yaml``, with ``key=value`` over it; defaults without one.
+        """Read a file such as ``configs/slurm/example.yaml`` and apply ``key=value`` overrides.
+
+        Args:
+            path: None for the defaults.
 
         Raises:
-            UsageError: an unknown key or stage, a wrong value, or an option that is set here otherwise.
+            UsageError: an unknown key or stage, a wrong value, or an option that has a key of its own.
         """
         where = Places((path,), {}) if path else "--set-slurm"
         found = read_settings(cls, read_yaml(path) if path else {}, overrides, where=where)
@@ -86,7 +89,7 @@ class Resources(Needs):
         return found
 
     def of(self, stage: str) -> Needs:
-        """What a job of one stage asks for: its own keys over those of every job."""
+        """What a job of one stage asks for: the keys of every job, overridden by those of the stage."""
         over = self.stages.get(stage, Needs())
         given = {name: getattr(over, name) for name in over.model_fields_set}
         return Needs.model_validate({name: getattr(self, name) for name in Needs.model_fields} | given)
@@ -106,9 +109,9 @@ def _check(needs: Needs, where: str) -> None:
         raise UsageError(what, where=where, remedy="change time (minutes) or grace (seconds)")
     if taken := sorted(OWN & set(needs.options)):
         raise UsageError(
-            f"the option '{taken[0]}' of sbatch is not free",
+            f"the option '{taken[0]}' of sbatch cannot be set here",
             where=f"{where}: options",
-            remedy="it follows from the study or has a key of its own",
+            remedy="it is derived from the study, or has a key of its own",
         )
 
 
@@ -252,7 +255,7 @@ def first_host(nodes: str) -> str:
 
 
 def need_slurm() -> None:
-    """Raises: UsageError: this machine submits to no SLURM cluster."""
+    """Raises: UsageError: SLURM's commands are not installed on this machine."""
     if missing := [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]:
         raise UsageError(
             f"{', '.join(missing)} not found: no SLURM here",
@@ -261,10 +264,10 @@ def need_slurm() -> None:
 
 
 def queued() -> set[str]:
-    """This user's jobs that wait or run: "12", or "12_0" in an array.
+    """This user's pending and running jobs: "12", or "12_0" in an array.
 
     Raises:
-        LabError: squeue fails; without it nothing is submitted, as it might be there already.
+        LabError: squeue fails; nothing is submitted then, since the jobs might be in the queue already.
     """
     return set(_squeue("--me", "--array", "--format=%i"))
 
