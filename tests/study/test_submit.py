@@ -23,7 +23,7 @@ from tldr.study.graph import needed_for
 from tldr.study.launch import Launch
 from tldr.study.runner import write_run
 from tldr.study.slurm import Allocation, Needs, Resources, first_host
-from tldr.study.submit import JobFile, JobId, Submission, command_for, dependency, submit_slurm, undone
+from tldr.study.submit import JobFile, JobId, Submission, command_for, dependency, submit_slurm, unfinished
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SEEDS = "seeds=[0,1]"
@@ -265,7 +265,7 @@ def test_what_another_runner_is_at_holds_up_what_needs_it(lab: Lab) -> None:
         other = subprocess.Popen([*FAKE, str(write_run(pretrain, made.study, lab.root))])
         wait_until(lambda: "start pretrain-s-s0 0" in lab.events())
         said: list[str] = []
-        assert [run.title for run in undone(made, {}, said.append)] == ["pretrain-m-s0", "sft-m-s0"]
+        assert [run.title for run in unfinished(made, {}, said.append)] == ["pretrain-m-s0", "sft-m-s0"]
         assert [line.split(":")[1] for line in said] == [
             " another process is at work on it",
             f" it needs {pretrain.name}",
@@ -385,7 +385,7 @@ def test_a_study_changed_since_is_refused_by_its_job(lab: Lab, monkeypatch: pyte
     file, path = made.job(made.runs[:1], "data")
     write_json(path, file.model_copy(update={"runs": ["data-0000000000"]}).model_dump(mode="json"))
     with pytest.raises(UsageError, match=r"data-0000000000: its settings or its data were changed after"):
-        jobs.work(path)
+        jobs.run_job(path)
 
 
 def test_the_launcher_of_a_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ SHARED_DISK = 60
 """Seconds within which a file that one machine has written appears on the others."""
 
 
-def work(path: Path) -> int:
+def run_job(path: Path) -> int:
     """Execute the run that a job file names for this job (or task of an array).
 
     Returns:
@@ -61,13 +61,13 @@ def work(path: Path) -> int:
         if told:
             return _again(told, job, here)
     reason = last_error(folder) or f"its process ended with code {code}"
-    stopped = ", ".join(after(name, runs)) or "nothing"
+    stopped = ", ".join(dependants(name, runs)) or "nothing"
     raise LabError(
         f"failed: {reason}; not started for it: {stopped}", where=name, remedy=f"see {folder / LOG}"
     )
 
 
-def after(name: str, runs: Sequence[Run]) -> list[str]:
+def dependants(name: str, runs: Sequence[Run]) -> list[str]:
     """The runs that depend on a run, directly or through others."""
     found = {name}
     for run in runs:
@@ -93,7 +93,7 @@ def _await(spec: RunFile, folder: Path) -> None:
 def _command(job: JobFile, run: Run, here: Allocation) -> tuple[list[str], dict[str, str]]:
     """The command of a run, without its folder, and additions to its environment."""
     launch = Launch.read(Path(job.launch)) if job.launch and STAGES[run.stage].trains else None
-    processes = launch.here if launch else 1
+    processes = launch.per_machine if launch else 1
     env = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
     env |= dict.fromkeys(THREADS, str(max(1, cores() // processes))) | {"TLDR_DEBUG": "1"}
     if launch is None or launch.processes == 1:

@@ -279,7 +279,7 @@ class Runner:
         env, command = self._environment(slot), self.command
         if self.launch is not None and STAGES[run.stage].trains:
             command = self.launch.command()
-            env |= dict.fromkeys(THREADS, str(max(1, cores() // self.jobs // self.launch.here)))
+            env |= dict.fromkeys(THREADS, str(max(1, cores() // self.jobs // self.launch.per_machine)))
         if not command:
             return self._nursery.start(folder, env)
         with (folder / LOG).open("ab") as log:

@@ -254,7 +254,7 @@ def first_host(nodes: str) -> str:
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0] if first else "")
 
 
-def need_slurm() -> None:
+def check_slurm() -> None:
     """Raises: UsageError: SLURM's commands are not installed on this machine."""
     if missing := [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]:
         raise UsageError(

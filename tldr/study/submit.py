@@ -27,7 +27,7 @@ from tldr.study.hashes import FileHashes, sha256
 from tldr.study.launch import Launch
 from tldr.study.registry import STAGES
 from tldr.study.settings import Study
-from tldr.study.slurm import Batch, Needs, Resources, need_slurm, queued
+from tldr.study.slurm import Batch, Needs, Resources, check_slurm, queued
 from tldr.study.status import Status, status_of
 
 JOBS, SUBMITTED = "jobs", "submitted.json"
@@ -113,7 +113,7 @@ class Submission:
             UsageError: the number of GPUs differs from the number of processes on a machine.
         """
         needs = self.resources.of(run.stage)
-        here = self.launch.here if self.launch and STAGES[run.stage].trains else 1
+        here = self.launch.per_machine if self.launch and STAGES[run.stage].trains else 1
         if here > 1 and needs.gpus not in (0, here):
             raise UsageError(
                 f"{needs.gpus} GPUs for {here} processes on a machine",
@@ -143,7 +143,7 @@ def command_for(job: Path) -> str:
     return shlex.join([*PROGRAM, "_job", str(job)])
 
 
-def title(run: Run) -> str:
+def array_title(run: Run) -> str:
     """The title that a run shares with the runs that differ from it only in their seed."""
     return replace(run, seed=None).title
 
@@ -168,7 +168,7 @@ def dependency(parents: Sequence[Collection[JobId]]) -> str:
     return ",".join(":".join([kind, *numbers]) for kind, numbers in kinds.items() if numbers)
 
 
-def undone(submission: Submission, there: Mapping[str, object], say: Say) -> list[Run]:
+def unfinished(submission: Submission, there: Mapping[str, object], say: Say) -> list[Run]:
     """The runs to submit: neither done nor in the queue, and not waiting for one that runs elsewhere.
 
     A stale run is among them: its job sets the old folder aside.
@@ -212,8 +212,8 @@ def submit_slurm(submission: Submission, say: Say, *, dry: bool = False) -> int:
     """
     if dry:
         return _submit_batches(submission, {}, say, dry=True)
-    need_slurm()
-    with only_one(submission.folder):
+    check_slurm()
+    with submission_lock(submission.folder):
         noted = read_note(submission.folder / SUBMITTED)
         waiting = queued()
         there = {name: JobId.parse(job) for name, job in noted.items() if job in waiting}
@@ -227,10 +227,10 @@ def submit_slurm(submission: Submission, say: Say, *, dry: bool = False) -> int:
 
 
 def _submit_batches(submission: Submission, there: dict[str, JobId], say: Say, *, dry: bool) -> int:
-    todo = {run.name for run in undone(submission, there, say)}
+    todo = {run.name for run in unfinished(submission, there, say)}
     groups: dict[str, list[Run]] = {}
     for run in submission.runs:  # including those that are done, so that parents stay before children
-        groups.setdefault(title(run), []).extend([run] if run.name in todo else [])
+        groups.setdefault(array_title(run), []).extend([run] if run.name in todo else [])
     ids = dict(there)
     for name, runs in groups.items():
         if not runs:
@@ -264,7 +264,7 @@ def _submit_batches(submission: Submission, there: dict[str, JobId], say: Say, *
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def submission_lock(folder: Path) -> Iterator[None]:
     """Lock the folder of jobs, so that two commands do not submit the same runs.
 
     Raises:
