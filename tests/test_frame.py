@@ -50,7 +50,8 @@ def test_every_package_and_its_data_are_in_the_wheel() -> None:
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == there | {"eval.published"}
     data = PROJECT["tool"]["setuptools"]["package-data"]
     for package, folder in {
-        "eval": "eval",
+        "eval.report": "eval/report",
+        "eval.rouge": "eval/rouge",
         "tldr.data": "tldr/data",
         "tldr.plan": "tldr/plan",
         "eval.published": "results/paper",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from eval.stats import Estimate, bootstrap_totals, from_draws
+from eval.common.stats import Estimate, bootstrap_totals, from_draws
 from tldr.errors import NonFiniteError
 
 Part = tuple[float, pd.DataFrame]

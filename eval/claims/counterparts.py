@@ -6,22 +6,22 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from eval.best_of_n.section import best_of_n_table
 from eval.claims.contrast import Missing, runs_of
 from eval.claims.judges import same_policy_rows
-from eval.judge.measures import judge_results
-from eval.pairs import read_judgements
-from eval.sections.base import Study, once, policy_names
-from eval.sections.best_of_n import best_of_n_table
-from eval.sections.length import length_controlled_table
-from eval.sections.news import news_rouge_table
-from eval.sections.overoptimisation import kl_sweep_table
-from eval.sections.probes import probe_table
-from eval.sections.ratings import article_length_table, article_rating_table, rating_table
-from eval.sections.reward import reward_accuracy_table, reward_breakdown_table, reward_slope_table
-from eval.sections.scored_pairs import reward_models
-from eval.sections.texts import rouge_table, text_table
-from eval.sections.training import value_network_table
-from eval.stats import mean
+from eval.common.pairs import read_judgements
+from eval.common.stats import mean
+from eval.common.study import Study, once, policy_names
+from eval.judge.measure import judge_results
+from eval.length.section import length_controlled_table
+from eval.news.section import news_rouge_table
+from eval.overoptimisation.section import kl_sweep_table
+from eval.probes.section import probe_table
+from eval.ratings.section import article_length_table, article_rating_table, rating_table
+from eval.reward.scored_pairs import reward_models
+from eval.reward.section import reward_accuracy_table, reward_breakdown_table, reward_slope_table
+from eval.texts.section import rouge_table, text_table
+from eval.training.section import value_network_table
 
 JUDGEMENTS = "judgements*.jsonl"
 """At the top of a study's folder: what people or a judge said of its samples."""

@@ -15,21 +15,21 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from eval.best_of_n.pool import POOL_FILE, load_pool
 from eval.claims.contrast import Missing
 from eval.claims.judges import probe_rows, same_policy_rows, valid_rows
-from eval.lengths import MEASURES
-from eval.overoptimisation import best_of_n_kl, best_of_n_values
-from eval.pool import POOL_FILE, load_pool
-from eval.preference import GOLD, RM, scorers_of, wins
-from eval.ratings import AXES
-from eval.runs import Run
-from eval.sections.base import Study
-from eval.sections.ratings import ratings
-from eval.sections.rows import runs_by_name, settings_of
-from eval.sections.scored_pairs import RewardModel, reward_models, scorer_name
-from eval.sections.sweeps import BETAS, find_sweeps
-from eval.sections.texts import measured_samples, rouge_scores
-from eval.tables import group_columns
+from eval.common.rows import runs_by_name, settings_of
+from eval.common.runs import Run
+from eval.common.study import Study
+from eval.common.tables import group_columns
+from eval.overoptimisation.measure import best_of_n_kl, best_of_n_values
+from eval.overoptimisation.sweeps import BETAS, find_sweeps
+from eval.preference.measure import GOLD, RM, scorers_of, wins
+from eval.ratings.measure import AXES
+from eval.ratings.section import ratings
+from eval.reward.scored_pairs import RewardModel, reward_models, scorer_name
+from eval.texts.measure import MEASURES
+from eval.texts.section import measured_samples, rouge_scores
 from tldr.records import Sample, read_records
 
 Selector = dict[str, str | float | bool]

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from eval.agreement import labeler_columns
+from eval.agreement.measure import labeler_columns
 from eval.claims.contrast import Missing
-from eval.overlap import copying
-from eval.pairs import LENGTHS, pair_key
-from eval.rouge import rouge
-from eval.sections.base import Study, policy_names
-from eval.sections.scored_pairs import reward_models, scored_pairs
+from eval.common.pairs import LENGTHS, pair_key
+from eval.common.study import Study, policy_names
+from eval.reward.scored_pairs import reward_models, scored_pairs
+from eval.rouge.measure import rouge
+from eval.texts.overlap import copying
 
 SEVERAL = 3
 """Other labelers whose majority is an ensemble (P App. C.2)."""

@@ -12,8 +12,8 @@ from eval.claims.counterparts import TABLES
 from eval.claims.evidence import Evidence, Selector
 from eval.claims.schema import NumberRule, published_numbers
 from eval.claims.verdicts import Row
-from eval.sections.base import Study
-from eval.tables import human_count
+from eval.common.study import Study
+from eval.common.tables import human_count
 
 FACTOR = 1.25
 """Sizes, amounts of labels and KL within this factor of the paper's count as the paper's."""

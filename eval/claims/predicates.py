@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from eval.claims.contrast import Missing, Part, Step, contrast
 from eval.claims.evidence import UNITS, Evidence, Selector, matched_on, select
-from eval.tables import human_count
+from eval.common.tables import human_count
 
 Steps = tuple[list[Step], list[str]]
 Text = Annotated[str, Field(min_length=1)]

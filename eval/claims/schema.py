@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from eval.claims.evidence import SOURCES, Selector
 from eval.claims.predicates import Above, Alike, Beats, GainsMost, Peaks, Rises
 from eval.claims.special import LengthShrinks, SpendsLess
-from eval.paper import TAGS, load_paper
+from eval.common.paper import TAGS, load_paper
 from tldr.errors import UsageError
 
 CLAIMS_FILE = "claims.yaml"

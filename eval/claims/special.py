@@ -13,7 +13,7 @@ from scipy.special import expit
 from eval.claims.contrast import Missing, Step, matched, runs_of
 from eval.claims.evidence import Evidence, Selector, select
 from eval.claims.predicates import Predicate, Steps
-from eval.stats import bootstrap_totals, from_draws
+from eval.common.stats import bootstrap_totals, from_draws
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from eval.io import join_by_post
+from eval.common.io import join_by_post
+from eval.common.pairs import REFERENCE
 from eval.judge.prompt import Axis, Source, Verdict
-from eval.pairs import REFERENCE
 from tldr.errors import UsageError
 from tldr.records import Article, Judgement, Post
 
@@ -73,7 +73,7 @@ def pairs_to_judge(
     A policy sampled in several ways gives one policy each, named like ``sft-m-t0.7``.
 
     Args:
-        samples, posts: as `eval.io.load_samples` and `eval.io.load_posts` give them.
+        samples, posts: as `eval.common.io.load_samples` and `eval.common.io.load_posts` give them.
         against: "reference", or one of the policies.
         limit: judge this many posts, the same for every policy, chosen by a hash of their ids;
             a higher limit only adds posts.
@@ -102,7 +102,7 @@ def pairs_to_judge(
 
 
 def _source(row: Mapping[Hashable, Any]) -> Source:
-    """The post, or the article: that has no subreddit (`eval.io.load_posts`)."""
+    """The post, or the article: that has no subreddit (`eval.common.io.load_posts`)."""
     if pd.isna(row["subreddit"]):
         return Article(id=row["id"], article=row["post"])
     return Post(id=row["id"], subreddit=row["subreddit"], title=row["title"], post=row["post"])

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from eval.overlap import words
+from eval.texts.overlap import words
 from tldr.data import cnndm
 from tldr.data.cnndm import (
     SUBSETS,

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.paper import PAPER_FOLDER
-from eval.runs import load_runs
-from eval.sections.base import Study
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import Study
 from tldr.records import write_json
 
 SIZES = {"s": 15_000, "m": 150_000}

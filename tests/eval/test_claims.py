@@ -11,19 +11,19 @@ import pandas as pd
 import pytest
 import yaml
 
-import eval.report
+import eval.report.build
 from eval.claims.contrast import Missing
 from eval.claims.counterparts import TABLES, judged_preference
 from eval.claims.evidence import SOURCES, Evidence
 from eval.claims.numbers import number_rows
 from eval.claims.schema import CLAIMS_FILE, NumberRule, load_claims, published_numbers
+from eval.claims.section import claims_section
 from eval.claims.verdicts import COLUMNS, Row, shape_rows
-from eval.overoptimisation import best_of_n_kl
-from eval.paper import PAPER_FOLDER, load_paper
-from eval.runs import Run, StudyRuns, load_runs
-from eval.sections import SECTIONS
-from eval.sections.base import Study
-from eval.sections.claims import claims_section
+from eval.common.paper import PAPER_FOLDER, load_paper
+from eval.common.runs import Run, StudyRuns, load_runs
+from eval.common.study import Study
+from eval.overoptimisation.measure import best_of_n_kl
+from eval.report.sections import SECTIONS
 from tldr.errors import UsageError
 from tldr.records import Judgement, write_records
 
@@ -198,9 +198,9 @@ def test_trap_a_verdict_without_the_runs_it_came_from_is_refused(
     message = r"claim rl-over-supervised: .*the runs it came from are not known"
     with pytest.raises(UsageError, match=message):
         shape_rows(claim, Evidence(Study(load_runs(study_folder), PAPER_FOLDER, draws=50)), 50)
-    monkeypatch.setattr(eval.report, "sections", lambda study: map(claims_section, [study]))
+    monkeypatch.setattr(eval.report.build, "sections", lambda study: map(claims_section, [study]))
     with pytest.raises(UsageError, match=message):
-        eval.report.build_report(study_folder, tmp_path, title="T", draws=50)
+        eval.report.build.build_report(study_folder, tmp_path, title="T", draws=50)
     named = {
         "id": "x",
         "claim": "c",

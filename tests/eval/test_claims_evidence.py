@@ -9,9 +9,9 @@ import pytest
 
 from eval.claims.contrast import Missing
 from eval.claims.evidence import Evidence, select
-from eval.paper import PAPER_FOLDER
-from eval.runs import load_runs
-from eval.sections.base import Study
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import Study
 from tldr.records import (
     Axes,
     CandidateSummary,

@@ -18,10 +18,10 @@ from eval.claims.predicates import Peaks
 from eval.claims.schema import load_claims
 from eval.claims.special import _Shares
 from eval.claims.verdicts import Row, shape_rows
-from eval.length_control import length_controlled
-from eval.paper import PAPER_FOLDER
-from eval.runs import StudyRuns
-from eval.sections.base import Study
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import StudyRuns
+from eval.common.study import Study
+from eval.length.measure import length_controlled
 
 POSTS = 100
 PARAMS = {"s": 1e4, "m": 1e5, "l": 1e6}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eval.compare import compare
+from eval.report.compare import compare
 from tests.eval.conftest import make_study
 from tldr.errors import UsageError
 

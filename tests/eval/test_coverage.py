@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from eval.elo import fit_strengths
-from eval.length_control import length_control
-from eval.lengths import distinct_estimate
-from eval.stats import Estimate, bootstrap_mean, mean, paired_difference, share
+from eval.common.stats import Estimate, bootstrap_mean, mean, paired_difference, share
+from eval.elo.measure import fit_strengths
+from eval.length.measure import length_control
+from eval.texts.measure import distinct_estimate
 
 
 def coverage(study: Callable[[np.random.Generator], Estimate], truth: float, studies: int = 2000) -> float:

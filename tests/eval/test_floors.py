@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from eval.features import FEATURES, cross_fitted, pair_features
-from eval.sections.base import Study
-from eval.sections.floors import JUDGES, judged_right, reward_floor_table
-from eval.sections.reward import reward_accuracy_table, reward_section
-from eval.sections.scored_pairs import model_pairs
+from eval.common.study import Study
+from eval.reward.scored_pairs import model_pairs
+from eval.reward.section import reward_accuracy_table, reward_section
+from eval.reward_floor.measure import FEATURES, cross_fitted, pair_features
+from eval.reward_floor.section import JUDGES, judged_right, reward_floor_table
 from tests.eval.section_study import Made, write_lines
 from tldr.errors import UsageError
 from tldr.records import write_json

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from eval.elo import elo
-from eval.io import load_posts, load_samples
-from eval.judge.measures import answers, complete, judge_results, judged_pairs
+from eval.common.io import load_posts, load_samples
+from eval.common.pairs import read_judgements
+from eval.common.stats import share
+from eval.common.tables import Result
+from eval.elo.measure import elo
+from eval.judge.measure import answers, complete, judge_results, judged_pairs
 from eval.judge.pairs import pairs_to_judge
 from eval.judge.scored import ScoreJudge
-from eval.length_control import length_control
-from eval.pairs import read_judgements
-from eval.stats import share
-from eval.tables import Result
+from eval.length.measure import length_control
 from tests.eval.judge_server import make_pairs
 from tldr.errors import NonFiniteError, RecordError, UsageError
 from tldr.records import Article, Judgement, Post, Sample, write_records

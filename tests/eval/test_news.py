@@ -13,17 +13,17 @@ from typer.testing import CliRunner
 from eval.claims.evidence import Evidence
 from eval.claims.numbers import number_rows
 from eval.claims.schema import load_claims
-from eval.news import normalised
-from eval.overview import overview
-from eval.paper import PAPER_FOLDER
-from eval.rouge import rouge
-from eval.runs import load_runs
-from eval.sections.base import Study
-from eval.sections.news import measured_news, news_rouge_table, news_section
-from eval.sections.preference import preference_table
-from eval.sections.runs import runs_section
-from eval.sections.texts import text_table
-from eval.tables import group_columns
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import Study
+from eval.common.tables import group_columns
+from eval.news.measure import normalised
+from eval.news.section import measured_news, news_rouge_table, news_section
+from eval.preference.section import preference_table
+from eval.report.overview import overview
+from eval.rouge.measure import rouge
+from eval.runs.section import runs_section
+from eval.texts.section import text_table
 from tldr.cli.main import app
 from tldr.records import Article, Post, Rating, Sample, write_json, write_records
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import curve_fit
 
-from eval.overoptimisation import best_of_n_curve, best_of_n_kl, fit_overoptimisation
+from eval.overoptimisation.measure import best_of_n_curve, best_of_n_kl, fit_overoptimisation
 from tldr.errors import UsageError
 
 KL = np.array([0.0, 0.5, 1, 2, 4, 8, 16, 32, 64])

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import eval as package
-from eval.io import load_posts, load_samples
-from eval.overview import Overview, overview
-from eval.pairs import comparison_pairs
+from eval.common.io import load_posts, load_samples
+from eval.common.pairs import comparison_pairs
+from eval.report.overview import Overview, overview
 from tldr.errors import UsageError
 from tldr.records import Comparison, Judgement, Post, Sample, write_records
 
@@ -146,7 +146,7 @@ def test_modules_and_loaders_are_at_hand_without_torch(files: Path) -> None:
         "import eval, sys; assert 'torch' not in sys.modules and 'pandas' not in sys.modules\n"
         f"samples = eval.load_samples({str(files / 'good.jsonl')!r})\n"
         "eval.rouge.rouge(['a'], ['a']); eval.load_posts, eval.load_comparisons, eval.load_judgements\n"
-        "eval.overview.overview(samples, draws=10)\n"
+        "from eval.report.overview import overview; overview(samples, draws=10)\n"
         "assert not {'torch', 'transformers', 'matplotlib'} & set(sys.modules)"
     )
     root = Path(package.__file__).parents[1]

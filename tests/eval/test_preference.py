@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from eval.preference import (
+from eval.common.stats import paired_difference
+from eval.common.tables import POOLED, result_table
+from eval.preference.measure import (
     GOLD,
     RM,
     PreferenceScorer,
@@ -19,8 +21,6 @@ from eval.preference import (
     scorers_of,
     wins,
 )
-from eval.stats import paired_difference
-from eval.tables import POOLED, result_table
 from tldr.errors import UsageError
 
 

@@ -12,17 +12,17 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from eval.paper import PAPER_FOLDER
-from eval.preference import GOLD, preference
-from eval.report import build_report
-from eval.runs import load_runs, study_posts, study_samples, training_metrics
-from eval.sections.base import Study
-from eval.sections.preference import preference_section
-from eval.sections.reward import accuracy_results, reward_section
-from eval.sections.runs import runs_section
-from eval.sections.texts import text_section
-from eval.sections.training import training_section
-from eval.tables import POOLED, result_table
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs, study_posts, study_samples, training_metrics
+from eval.common.study import Study
+from eval.common.tables import POOLED, result_table
+from eval.preference.measure import GOLD, preference
+from eval.preference.section import preference_section
+from eval.report.build import build_report
+from eval.reward.section import accuracy_results, reward_section
+from eval.runs.section import runs_section
+from eval.texts.section import text_section
+from eval.training.section import training_section
 from tldr.errors import RecordError, UsageError
 from tldr.records import Sample, read_records, write_json, write_records
 
@@ -198,7 +198,7 @@ def test_unscored_samples_give_way_to_their_scores(study_folder: Path) -> None:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report of three sections only: the others draw the paper's figures whatever the study holds."""
     chosen = (preference_section, text_section, runs_section)
-    monkeypatch.setattr("eval.report.sections", lambda study: (section(study) for section in chosen))
+    monkeypatch.setattr("eval.report.build.sections", lambda study: (section(study) for section in chosen))
 
 
 @pytest.mark.usefixtures("few")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eval.figures.agreement import agreement_heatmap, judge_label, judge_order
-from eval.paper import PAPER_FOLDER
-from eval.runs import load_runs
-from eval.sections.agreement import ALL, COLUMNS, agreement_section, agreement_table, labelled_pairs
-from eval.sections.base import Study, policy_names
-from eval.sections.elo import elo_section, elo_table
+from eval.agreement.figure import agreement_heatmap, judge_label, judge_order
+from eval.agreement.section import ALL, COLUMNS, agreement_section, agreement_table, labelled_pairs
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import Study, policy_names
+from eval.elo.section import elo_section, elo_table
 from tldr.errors import UsageError
 from tldr.records import Comparison, Post, write_json, write_records
 

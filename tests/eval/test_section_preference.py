@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
-from eval.length_control import preference_bins
-from eval.paper import PAPER_FOLDER
-from eval.preference import RM, wins
-from eval.rouge import rouge
-from eval.runs import load_runs
-from eval.sections.base import Study, once
-from eval.sections.length import length_bin_table, length_controlled_table, length_section, length_slope_table
-from eval.sections.preference import (
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.stats import wilson
+from eval.common.study import Study, once
+from eval.length.measure import preference_bins
+from eval.length.section import length_bin_table, length_controlled_table, length_section, length_slope_table
+from eval.preference.measure import RM, wins
+from eval.preference.section import (
     headline_samples,
     paired_test_table,
     preference_by_length_table,
@@ -25,9 +25,9 @@ from eval.sections.preference import (
     preference_section,
     preference_table,
 )
-from eval.sections.sampling import sampling_section, sampling_table
-from eval.sections.texts import measured_samples, rouge_table, text_section, text_table
-from eval.stats import wilson
+from eval.rouge.measure import rouge
+from eval.sampling.section import sampling_section, sampling_table
+from eval.texts.section import measured_samples, rouge_table, text_section, text_table
 from tldr.records import Post, Sample, write_records
 
 WORDS = "cat dog boss friend city late money letter asked left lost never".split()

@@ -10,11 +10,11 @@ import pytest
 from matplotlib.colors import to_hex
 from pydantic import ValidationError
 
-from eval.paper import PAPER_FOLDER
-from eval.ratings import AXES, length_bins, rating_results, rating_rows
-from eval.runs import load_runs
-from eval.sections.base import Study
-from eval.sections.ratings import (
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import Study
+from eval.ratings.measure import AXES, length_bins, rating_results, rating_rows
+from eval.ratings.section import (
     article_length_table,
     article_rating_table,
     rating_section,

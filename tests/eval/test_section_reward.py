@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from eval.paper import PAPER_FOLDER, load_paper
-from eval.reward_eval import calibration, calibration_estimates
-from eval.runs import load_runs
-from eval.sections.base import Study
-from eval.sections.probes import probe_table, probes_section
-from eval.sections.reward import (
+from eval.common.paper import PAPER_FOLDER, load_paper
+from eval.common.runs import load_runs
+from eval.common.study import Study
+from eval.common.tables import COLUMNS
+from eval.probes.section import probe_table, probes_section
+from eval.reward.measure import calibration, calibration_estimates
+from eval.reward.scored_pairs import model_pairs, scored_pairs
+from eval.reward.section import (
     calibration_summary_table,
     calibration_table,
     length_bias_table,
@@ -24,8 +26,6 @@ from eval.sections.reward import (
     reward_section,
     reward_slope_table,
 )
-from eval.sections.scored_pairs import model_pairs, scored_pairs
-from eval.tables import COLUMNS
 from tests.eval.section_study import PROBES, SKILL, Made, add_pairs, add_rewards
 from tldr.errors import NonFiniteError, RecordError
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from eval.stats import (
+from eval.common.stats import (
     bootstrap_mean,
     bootstrap_means,
     bootstrap_totals,

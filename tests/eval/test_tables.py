@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eval.tables import COLUMNS, Result, human_count, result_table, to_markdown, wide, write_table
+from eval.common.tables import COLUMNS, Result, human_count, result_table, to_markdown, wide, write_table
 from tldr.errors import UsageError
 
 

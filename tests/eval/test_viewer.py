@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval import viewer_data as module
-from eval.page import embedded_json
-from eval.paper import PAPER_FOLDER
-from eval.runs import load_runs
-from eval.sections.base import Study
-from eval.viewer import build_viewer
-from eval.viewer_data import CHUNK, STEPS, viewer_data
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import Study
+from eval.report import viewer_data as module
+from eval.report.page import embedded_json
+from eval.report.viewer import build_viewer
+from eval.report.viewer_data import CHUNK, STEPS, viewer_data
 from tldr.errors import RecordError, UsageError
 from tldr.records import Judgement, Post, Sample, TokenTrace, write_json, write_records
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from eval.paper import PAPER_FOLDER
-from eval.runs import load_runs
-from eval.sections.base import Study
-from eval.viewer import build_viewer
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import Study
+from eval.report.viewer import build_viewer
 from tests.eval.browser import CHROMIUM, MISSING, Browser
 from tldr.records import write_json
 

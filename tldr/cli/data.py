@@ -52,8 +52,8 @@ def filter_command(
     A stopped filter goes on where it was. The settings are those of tldr/data/filter_rules.py; the
     list `off` switches rules off.
     """
-    from eval.funnel import funnel_figure
-    from eval.style import save
+    from eval.common.style import save
+    from eval.funnel.figure import funnel_figure
     from tldr.data import filter as filtering
     from tldr.data.filter_rules import FilterOptions
 

@@ -71,9 +71,9 @@ def evaluate(
     and between policies. A file of rows with id and text only is measured with --policy NAME; its
     judge_preferred ("ours" or "reference"), where it has one, counts as a scorer.
     """
-    from eval.io import load_posts, load_samples
-    from eval.overview import overview
-    from eval.pairs import load_comparisons, read_judgements, read_ratings
+    from eval.common.io import load_posts, load_samples
+    from eval.common.pairs import load_comparisons, read_judgements, read_ratings
+    from eval.report.overview import overview
 
     if not (samples or comparisons or judgements or ratings):
         raise UsageError(
@@ -121,9 +121,9 @@ def agreement(
 
     Scorers are what the comparisons' summaries carry in `scores`. Who is indifferent is left out.
     """
-    from eval.agreement import agreement_matrix, comparison_agreement
-    from eval.io import load_posts
-    from eval.pairs import load_comparisons
+    from eval.agreement.measure import agreement_matrix, comparison_agreement
+    from eval.common.io import load_posts
+    from eval.common.pairs import load_comparisons
 
     reports: list[ReadReport] = []
     table = comparison_agreement(
@@ -167,7 +167,7 @@ def _show(table: pd.DataFrame, title: str) -> None:
 
 
 def _write(out: Path | None, name: str, table: pd.DataFrame, shown: pd.DataFrame) -> None:
-    from eval.tables import write_table
+    from eval.common.tables import write_table
 
     if out is not None:
         typer.echo(write_table(table, shown, out, name)[0])

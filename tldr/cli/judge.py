@@ -69,7 +69,7 @@ def judge(
     The cost is estimated before anything is asked. Without a terminal to ask at, --max-cost must say
     how much may be spent.
     """
-    from eval.io import load_posts, load_samples
+    from eval.common.io import load_posts, load_samples
     from eval.judge.endpoint import Connection
     from eval.judge.llm import Limits
     from eval.judge.pairs import pairs_to_judge
@@ -176,8 +176,8 @@ def _collect(found: Iterable[Judgement], total: int, before: list[Judgement], ou
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from eval.judge.measures import complete, judge_results
-    from eval.tables import result_table, to_markdown
+    from eval.common.tables import result_table, to_markdown
+    from eval.judge.measure import complete, judge_results
 
     rows: list[Judgement] = []
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,0 +1,1 @@
+"""Best of N: what choosing the best of N samples gains."""

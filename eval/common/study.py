@@ -1,0 +1,148 @@
+"""What every section of a report is made of, and what it draws on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from eval.common.paper import load_paper
+from eval.common.runs import NEWS, StudyRuns, study_posts, study_samples
+from eval.common.tables import METHOD_ORDER, Names, wide
+
+NOT_RUN = "Not run here."
+SCORER_NAMES = {"gold": "planted labelers", "rm": "reward model"}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with the file name it is saved under and a caption that says what the bars are."""
+
+    name: str
+    figure: Figure
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A result table (or any frame) with the file name it is saved under and a caption.
+
+    `shown` is its form for people (`eval.common.tables.wide`).
+    """
+
+    name: str
+    frame: pd.DataFrame
+    caption: str
+    shown: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report; `missing` says why there is nothing, or less than there could be."""
+
+    id: str
+    title: str
+    intro: str
+    pictures: list[Picture] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the sections draw on, each part read once and only when asked for."""
+
+    runs: StudyRuns
+    paper: Path
+    draws: int
+    made: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What `once` keeps."""
+
+    @cached_property
+    def samples(self) -> pd.DataFrame | None:
+        return study_samples(self.runs)
+
+    @cached_property
+    def posts(self) -> pd.DataFrame | None:
+        return study_posts(self.runs)
+
+    @cached_property
+    def news(self) -> pd.DataFrame | None:
+        """Summaries of news articles, which are in no other table."""
+        return study_samples(self.runs, NEWS)
+
+    @cached_property
+    def articles(self) -> pd.DataFrame | None:
+        return study_posts(self.runs, f"{NEWS}.jsonl")
+
+    @cached_property
+    def sizes(self) -> dict[str, float]:
+        """Parameters of each model size."""
+        return {run.size: run.params for run in self.runs.runs if run.size and run.params is not None}
+
+    @property
+    def planted(self) -> bool:
+        """Whether the samples carry a planted truth: then the study is synthetic, whoever says what."""
+        return self.samples is not None and "score.gold" in self.samples
+
+
+def once(make: Callable[[Study], T]) -> Callable[[Study], T]:
+    """`make(study)`, computed once a study: tables that several sections and the claims share.
+
+    What it returns belongs to all of them: copy before changing.
+    """
+
+    @wraps(make)
+    def kept(study: Study) -> T:
+        name = f"{make.__module__}.{make.__qualname__}"
+        if name not in study.made:
+            study.made[name] = make(study)
+        found: T = study.made[name]
+        return found
+
+    return kept
+
+
+def policy_names(study: Study, policy: str) -> Names:
+    """What a policy's name in the records says: ``ppo-m-kl-0.3-t0.7`` is a method, size, variant and
+    temperature; a name of another make is its own method, like ``reference``.
+    """
+    methods, sizes = ("|".join(map(re.escape, names)) for names in (METHOD_ORDER, study.sizes or [""]))
+    match = re.fullmatch(rf"({methods})-({sizes})(?:-(.+?))?(?:-t(\d[\d.]*))?", policy)
+    method, size, variant, temperature = match.groups() if match else (policy, "", None, None)
+    return {
+        "policy": policy,
+        "method": method,
+        "size": size,
+        "params": study.sizes.get(size),
+        "variant": variant or "",
+        "temperature": float(temperature) if temperature else None,
+    }
+
+
+def published(folder: Path, name: str, item: str | None = None) -> pd.DataFrame | None:
+    """Rows of ``results/paper/<name>.csv`` (of one item, by default named like the file); None without it."""
+    return load_paper(name, item or name, folder) if (folder / f"{name}.csv").is_file() else None
+
+
+def results_table(name: str, table: pd.DataFrame, caption: str) -> Table:
+    """A result table, shown one row a policy with each measure in its column."""
+    return Table(name, table, caption, wide(table))
+
+
+def plain_table(name: str, frame: pd.DataFrame, caption: str) -> Table:
+    """A frame shown as it is."""
+    return Table(name, frame, caption, frame)
+
+
+def without(section: Section, why: str = NOT_RUN) -> Section:
+    """The section with what is missing said."""
+    return Section(section.id, section.title, section.intro, section.pictures, section.tables, why)
