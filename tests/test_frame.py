@@ -14,7 +14,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 FLOORS = {
     "errors": 0, "records": 0, "config": 0, "strict_json": 0,
-    "data": 1, "toy": 1, "mathematics": 1,
+    "measures": 1, "data": 1, "toy": 1, "mathematics": 1,
     "models": 2, "train": 3, "stages": 4, "study": 5,
     "plan": 6, "doctor": 6, "bench": 6, "cli": 7,
 }  # fmt: skip

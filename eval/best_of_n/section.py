@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from eval.best_of_n.figure import best_of_n_by_chooser
+from eval.best_of_n.measure import best_of_n_curve
 from eval.best_of_n.pool import POOL_FILE, load_pool
 from eval.common.rows import Row, crossed, further_table, row_estimate, settings_of
 from eval.common.runs import Run
 from eval.common.study import Picture, Section, Study, Table, once, published, without
 from eval.common.tables import named
-from eval.overoptimisation.measure import best_of_n_curve
 from eval.reward.scored_pairs import reward_models
 
 CHOOSERS = ("rm", "rouge", "length", "gold")
@@ -80,7 +80,7 @@ def best_of_n_table(study: Study) -> pd.DataFrame:
 
     Measures: ``gold_expected_preference`` (mean planted probability of being preferred to the
     reference), ``gold_score``, and ``chooser_score``, the chooser's own score, where it is a reward
-    model. One pool of samples a post serves all N (`eval.overoptimisation.measure.best_of_n_curve`).
+    model. One pool of samples a post serves all N (`best_of_n_curve`).
 
     Returns:
         Result columns (``selected_by``: the chooser, ``best_of``: N, ``n``: samples in the pool) and

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from eval.best_of_n.measure import best_of_n_values
 from eval.best_of_n.pool import POOL_FILE, load_pool
 from eval.claims.contrast import Missing
 from eval.claims.judges import probe_rows, same_policy_rows, valid_rows
@@ -22,7 +23,6 @@ from eval.common.rows import runs_by_name, settings_of
 from eval.common.runs import Run
 from eval.common.study import Study
 from eval.common.tables import group_columns
-from eval.overoptimisation.measure import best_of_n_kl, best_of_n_values
 from eval.overoptimisation.sweeps import BETAS, find_sweeps
 from eval.preference.measure import GOLD, RM, scorers_of, wins
 from eval.ratings.measure import AXES
@@ -30,6 +30,7 @@ from eval.ratings.section import ratings
 from eval.reward.scored_pairs import RewardModel, reward_models, scorer_name
 from eval.texts.measure import MEASURES
 from eval.texts.section import measured_samples, rouge_scores
+from tldr.measures.best_of_n import best_of_n_kl
 from tldr.records import Sample, read_records
 
 Selector = dict[str, str | float | bool]

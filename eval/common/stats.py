@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
 
 from tldr.errors import NonFiniteError, UsageError
+from tldr.measures.wilson import wilson_interval
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -263,9 +263,9 @@ def wilson(successes: float, n: int, *, level: float = 0.95) -> Estimate:
     """Share with Wilson's score interval; `successes` may hold halves (ties)."""
     if not 0 <= successes <= n or n < 1:
         raise UsageError(f"{successes} successes of {n} is not a share")
-    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
+    low, high = wilson_interval(successes, n, level)
     share = successes / n
-    return Estimate(share, float(low), float(high), float(np.sqrt(share * (1 - share) / n)), n, n)
+    return Estimate(share, low, high, float(np.sqrt(share * (1 - share) / n)), n, n)
 
 
 def share(hits: npt.ArrayLike, clusters: npt.ArrayLike | None = None, *, level: float = 0.95) -> Estimate:
@@ -286,6 +286,6 @@ def share(hits: npt.ArrayLike, clusters: npt.ArrayLike | None = None, *, level: 
     groups = center.clusters
     usable = groups > 1 and plain > 0
     size = len(array) / max((center.se / plain) ** 2, 1.0) if usable else float(groups)
-    low, high = proportion_confint(center.value * size, size, alpha=1 - level, method="wilson")
+    low, high = wilson_interval(center.value * size, size, level)
     se = center.se if usable else float("nan")
-    return Estimate(center.value, float(low), float(high), se, len(array), groups)
+    return Estimate(center.value, low, high, se, len(array), groups)

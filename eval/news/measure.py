@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from eval.texts.overlap import sentences
+from tldr.measures.sentences import sentences
 
 _QUOTES = {"``": '"', "''": '"', "\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'", "`": "'"}
 _BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]"}

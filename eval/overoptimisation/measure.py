@@ -10,31 +10,20 @@ Both are linear in alpha and beta, so they are fitted by weighted least squares.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import statsmodels.api as sm
-from scipy.special import gammaln
 
-from eval.common.stats import Estimate, bootstrap_means
-from tldr.errors import NonFiniteError, UsageError
+from eval.common.stats import Estimate
+from tldr.errors import UsageError
 
 FloatArray = npt.NDArray[np.float64]
 Form = Literal["best_of_n", "rl"]
 
 _PEAK_DRAWS = 20_000
-
-
-def best_of_n_kl(n: npt.ArrayLike) -> FloatArray:
-    """KL of best-of-n from the policy it samples, in nats: ln n - (n - 1) / n (an upper bound)."""
-    count = np.asarray(n, dtype=np.float64)
-    if (count < 1).any():
-        raise UsageError("best of n needs n >= 1")
-    return np.log(count) - (count - 1) / count
 
 
 def _terms(d: FloatArray, form: Form) -> FloatArray:
@@ -120,100 +109,3 @@ def fit_overoptimisation(
         peak_inside=bool(0 < at <= d.max()),
         residual=float(np.sqrt(np.mean(np.square(fit.resid)))),
     )
-
-
-def best_of_n_curve(
-    pool: pd.DataFrame,
-    chooser: str,
-    value: str,
-    counts: Sequence[int],
-    *,
-    gain: bool = False,
-    draws: int = 2000,
-) -> pd.DataFrame:
-    """Mean of `value` of the best of n by `chooser`, for each n, from one pool of N samples a post.
-
-    The unbiased estimator (Nakano et al. 2021, App. I): averaged over all ways to draw n of the N,
-    so every sample of the pool counts at every n. Samples of equal choice share their mean value.
-
-    Args:
-        pool: columns ``id``, `chooser`, `value`; with several seeds also ``seed``, each with a pool of
-            its own. The same N for every post (and seed).
-        counts: the n, 1 <= n <= N.
-        gain: what is gained over n = 1, post by post, instead of the mean itself.
-
-    Returns:
-        Columns ``n``, ``kl`` (nats), ``value``, ``low``, ``high``, ``se``, ``posts``; intervals by the
-        bootstrap over posts.
-
-    Raises:
-        UsageError: posts with different N, or an n outside 1..N. NonFiniteError: a NaN.
-    """
-    per_post, post = best_of_n_values(pool, chooser, value, [1, *counts] if gain else counts)
-    if gain:
-        per_post = per_post[:, 1:] - per_post[:, :1]
-    rows = [
-        {
-            "n": n,
-            "kl": float(best_of_n_kl(n)),
-            "value": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "se": estimate.se,
-            "posts": estimate.clusters,
-        }
-        for n, estimate in zip(counts, bootstrap_means(per_post, post, draws=draws), strict=True)
-    ]
-    return pd.DataFrame(rows)
-
-
-def best_of_n_values(
-    pool: pd.DataFrame, chooser: str, value: str, counts: Sequence[int]
-) -> tuple[FloatArray, npt.NDArray[np.object_]]:
-    """What each post can expect of `value` from the best of n: `best_of_n_curve` before averaging.
-
-    Returns:
-        (posts, len(counts)) values, and the (posts,) ids, one row a post and seed.
-    """
-    order, total = _by_post(pool)
-    if not counts or min(counts) < 1 or max(counts) > total:
-        raise UsageError(f"n must lie between 1 and the pool's {total}")
-    choice, worth = (
-        pool[name].to_numpy(dtype=np.float64)[order].reshape(-1, total) for name in (chooser, value)
-    )
-    rank = np.arange(1, total + 1)
-    weights = np.column_stack([_weights(rank, n, total) for n in counts])
-    posts = pool["id"].to_numpy(dtype=object)[order[::total]]
-    return _ranked(choice, worth) @ weights, posts
-
-
-def _by_post(pool: pd.DataFrame) -> tuple[npt.NDArray[np.intp], int]:
-    """An order that brings each post's (and seed's) samples together, and their number N."""
-    posts, _ = pd.factorize(pool["id"])
-    seeds = pd.factorize(pool["seed"])[0] if "seed" in pool else np.zeros(len(pool), dtype=np.intp)
-    group = posts * (int(seeds.max()) + 1) + seeds
-    _, sizes = np.unique(group, return_counts=True)
-    if sizes.min() != sizes.max():
-        raise UsageError(f"pools of {sizes.min()} to {sizes.max()} samples a post: they must be equal")
-    order = np.argsort(group, kind="stable")
-    return order, int(sizes[0])
-
-
-def _ranked(choice: FloatArray, worth: FloatArray) -> FloatArray:
-    """(posts, N) `worth` from the worst by `choice` to the best; equal choices share their mean."""
-    if not np.isfinite(choice).all():
-        raise NonFiniteError("a pool's samples lack finite scores to choose by")
-    rows = np.argsort(choice, axis=1, kind="stable")
-    choice, worth = np.take_along_axis(choice, rows, axis=1), np.take_along_axis(worth, rows, axis=1)
-    fresh = np.ones(choice.shape, dtype=bool)
-    fresh[:, 1:] = choice[:, 1:] != choice[:, :-1]
-    tied = np.cumsum(fresh) - 1
-    shared: FloatArray = (np.bincount(tied, worth.ravel()) / np.bincount(tied))[tied]
-    return shared.reshape(worth.shape)
-
-
-def _weights(rank: npt.NDArray[np.int_], n: int, total: int) -> FloatArray:
-    """P(the sample of this rank from the bottom is the best of n drawn): C(rank-1, n-1) / C(total, n)."""
-    logs = gammaln(rank) - gammaln(np.maximum(rank - n + 1, 1)) - gammaln(n)
-    whole = gammaln(total + 1) - gammaln(n + 1) - gammaln(total - n + 1)
-    return np.where(rank >= n, np.exp(logs - whole), 0.0)

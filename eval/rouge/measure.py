@@ -26,8 +26,8 @@ import pandas as pd
 
 from eval.common.io import join_by_post
 from eval.common.tables import GROUP, Measure, Result, summarise
-from eval.texts.overlap import sentences
 from tldr.errors import UsageError
+from tldr.measures.sentences import sentences
 
 VARIANTS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 Backend = Literal["auto", "rouge-score", "rouge-score-rs"]

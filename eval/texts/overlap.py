@@ -9,18 +9,14 @@ import re
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
+from tldr.measures.sentences import sentences
+
 WORD = re.compile(r"[a-z0-9]+")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"'])\s+|\n+")
 
 
 def words(text: str) -> list[str]:
     """Lower-cased words as ROUGE counts them."""
     return WORD.findall(text.lower())
-
-
-def sentences(text: str) -> list[str]:
-    """Sentences by a plain rule: they end at . ! ? (or a quote after it) before space, and at line ends."""
-    return [part.strip() for part in _SENTENCE_END.split(text) if part.strip()]
 
 
 def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:

@@ -27,7 +27,6 @@ from tldr.data.cnndm import (
     repair,
     strip_start,
 )
-from tldr.data.sentences import sentences
 from tldr.data.summeval import SummEvalRow
 from tldr.errors import RecordError, UsageError
 from tldr.records import Article, Comparison, Rating, ReadReport, read_records, write_records
@@ -209,10 +208,6 @@ def test_articles_of_a_study_have_references_and_ids_of_their_own(tmp_path: Path
     write_records(path, [])
     with pytest.raises(UsageError, match="no article"):
         load_articles(path)
-
-
-def test_sentences_end_at_marks_and_lines() -> None:
-    assert sentences("It rains! Why? \nNo. 3\n\nOver.") == ["It rains!", "Why?", "No.", "3", "Over."]
 
 
 def summeval(**scores: float) -> SummEvalRow:

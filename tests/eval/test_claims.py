@@ -22,9 +22,9 @@ from eval.claims.verdicts import COLUMNS, Row, shape_rows
 from eval.common.paper import PAPER_FOLDER, load_paper
 from eval.common.runs import Run, StudyRuns, load_runs
 from eval.common.study import Study
-from eval.overoptimisation.measure import best_of_n_kl
 from eval.report.sections import SECTIONS
 from tldr.errors import UsageError
+from tldr.measures.best_of_n import best_of_n_kl
 from tldr.records import Judgement, write_records
 
 CLAIMS = load_claims(PAPER_FOLDER)

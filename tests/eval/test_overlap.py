@@ -13,9 +13,9 @@ from eval.texts.overlap import (
     lead,
     ngrams,
     repeated_ngrams,
-    sentences,
     words,
 )
+from tldr.measures.sentences import sentences
 
 
 def lcs_table(first: Sequence[int], second: Sequence[int]) -> int:

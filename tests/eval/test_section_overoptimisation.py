@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from eval.best_of_n.measure import best_of_n_curve
 from eval.best_of_n.pool import load_pool
 from eval.best_of_n.section import best_of_n_section, best_of_n_table
 from eval.common.paper import PAPER_FOLDER, load_paper
@@ -17,7 +18,7 @@ from eval.common.stats import paired_difference
 from eval.common.study import Study
 from eval.common.tables import COLUMNS
 from eval.overoptimisation.figure import kl_sweep
-from eval.overoptimisation.measure import best_of_n_curve, best_of_n_kl, fit_overoptimisation
+from eval.overoptimisation.measure import fit_overoptimisation
 from eval.overoptimisation.section import (
     kl_sweep_table,
     overoptimisation_fit_table,
@@ -29,6 +30,7 @@ from eval.overoptimisation.sweeps import find_sweeps
 from eval.training.section import compared_runs, training_section, value_network_table
 from tests.eval.section_study import BETAS, KLS, Made, add_pool, add_rewards, add_sweep, whole_study
 from tldr.errors import NonFiniteError, RecordError, UsageError
+from tldr.measures.best_of_n import best_of_n_kl
 from tldr.records import Sample, read_records
 
 SWEEP = "m, rm_m_n750"

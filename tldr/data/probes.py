@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from tldr.data.sentences import sentences
+from tldr.measures.sentences import sentences
 from tldr.records import CandidateSummary, Comparison, Info, Post
 
 QUESTION = "What should I do?"

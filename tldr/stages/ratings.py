@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from tldr.config import Ratings
-from tldr.data.sentences import sentences
 from tldr.errors import UsageError
+from tldr.measures.sentences import sentences
 from tldr.records import Post, Rating, Sample, read_records, write_records
 from tldr.stages.common import read_posts
 from tldr.stages.context import RunContext

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from tldr.data.sentences import sentences
+from tldr.measures.sentences import sentences
 from tldr.records import Post
 from tldr.toy import authors, phrases
 from tldr.toy.world import Facts, facts_of, mentioned_elsewhere, other_value
