@@ -53,8 +53,9 @@ def elo_section(study: Study) -> Section:
         "All policies on one scale, from the held-out labelled comparisons of different policies "
         "(Bradley-Terry): 400 points are odds of ten to one. The reference is set to 1000.",
     )
-    table, problem = _ratings(study)
+    table = elo_table(study)
     if table.empty:
+        problem = _ratings(study)[1]
         return without(section, problem) if problem else without(section)
     methods = {policy: policy_names(study, policy)["method"] for policy in table["policy"]}
     caption = (

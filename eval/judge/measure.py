@@ -67,27 +67,12 @@ def complete(judgements: Iterable[Judgement]) -> list[Judgement]:
     return [row for orders in groups.values() if len(orders) == 2 for row in orders.values()]
 
 
-def judged_pairs(judgements: Iterable[Judgement]) -> pd.DataFrame:
-    """Judgements as pairs (`eval.common.pairs`), both orders combined.
+def combined(table: pd.DataFrame) -> pd.DataFrame:
+    """`answers` as one row a pair (`eval.common.pairs`), both orders averaged.
 
     Further columns: ``judge``, ``axis``, ``runs``, ``inconsistent`` (1.0 where the orders contradict
-    each other, else 0.0). Pairs with an invalid answer are left out; see `judge_results` for their
-    share. Length control and Elo take one judge and axis of it.
-
-    Raises:
-        UsageError: as `answers`, or judgements without texts: lengths would be wrong.
+    each other, else 0.0). ``preferred`` is NaN where an answer is invalid.
     """
-    rows = list(judgements)
-    if without := sum(row.texts is None for row in rows):
-        raise UsageError(
-            f"{without} of {len(rows)} judgements hold no texts, so they make no pairs",
-            remedy="add the field texts: the two summaries, in the order of policies",
-        )
-    return _combined(answers(rows)).dropna(subset="preferred").reset_index(drop=True)
-
-
-def _combined(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a pair; `preferred` is NaN where an answer is invalid."""
     of_pair = table.groupby(_PAIR, sort=False)["preferred"].agg(["mean", "count", "max", "min"])
     both = of_pair["mean"].where(of_pair["count"] == 2).to_frame("preferred")
     both["inconsistent"] = (of_pair["max"] - of_pair["min"] == 1).astype(float)
@@ -125,7 +110,7 @@ def judge_results(judgements: Iterable[Judgement]) -> list[Result]:
 def _outcomes(group: pd.DataFrame, second: str) -> Iterator[tuple[str, str, pd.Series[float]]]:
     """Name, unit and 0..1 outcomes of every measure of one policy that has any; indexed as `group`."""
     shown = group["for_shown"]
-    pairs = _combined(group).set_index(group.drop_duplicates(_PAIR).index)
+    pairs = combined(group).set_index(group.drop_duplicates(_PAIR).index)
     usable = pairs["preferred"].notna()
     whole = group.groupby(_PAIR)["preferred"].transform("count") == 2
     other = "the reference" if second == REFERENCE else second

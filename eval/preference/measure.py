@@ -21,7 +21,6 @@ import pandas as pd
 from scipy.special import expit
 from statsmodels.stats.multitest import multipletests
 
-from eval.common.io import join_by_post
 from eval.common.pairs import REFERENCE, length_in
 from eval.common.stats import bootstrap_means, mcnemar_p, share, sign_flip
 from eval.common.tables import GROUP, Measure, Names, Result, policy_groups, result_table, summarise
@@ -48,30 +47,17 @@ RM = PreferenceScorer("rm", tau=1.0)
 GOLD = PreferenceScorer("gold")
 
 
-def reference_scores(references: pd.DataFrame, name: str) -> pd.DataFrame:
-    """``score.<name>`` of the reference samples, by post id, as column ``score.<name>_reference``."""
-    return references.set_index("id")[[f"score.{name}"]].rename(columns=lambda column: f"{column}_reference")
-
-
-def wins(
-    samples: pd.DataFrame, scorer: PreferenceScorer, references: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def wins(samples: pd.DataFrame, scorer: PreferenceScorer) -> pd.DataFrame:
     """Per-sample ``hard`` (0, 0.5, 1), ``tie`` (bool) and ``expected`` (0..1), on the samples' index.
-
-    Args:
-        references: samples that are the posts' references, scored alike; needed only where the
-            samples do not carry ``score.<name>_reference`` themselves.
 
     Returns:
         Missing (NaN) where the sample has no such score; ``expected`` is all missing for a scorer
         that has neither `tau` nor a ``_preference`` score.
 
     Raises:
-        UsageError: no column of this scorer, or posts without a scored reference.
+        UsageError: no column of this scorer.
     """
     own, of_reference, planted = (f"score.{scorer.name}{end}" for end in ("", "_reference", "_preference"))
-    if references is not None and of_reference not in samples:
-        samples = join_by_post(samples, reference_scores(references, scorer.name), what="scored references")
     if own not in samples or of_reference not in samples:
         raise UsageError(
             f"samples carry no {own} with {of_reference}",
@@ -94,7 +80,6 @@ def preference(
     samples: pd.DataFrame,
     scorer: PreferenceScorer,
     *,
-    references: pd.DataFrame | None = None,
     by: Sequence[str] = GROUP,
     draws: int = 2000,
 ) -> list[Result]:
@@ -103,7 +88,7 @@ def preference(
     Measures are ``preference``, ``expected_preference`` and ``ties``. Policies without this
     scorer's scores are left out.
     """
-    columns = wins(samples, scorer, references)
+    columns = wins(samples, scorer)
     measures = [
         Measure("preference.hard", "preference", UNIT, counted=True),
         Measure("preference.expected", "expected_preference", UNIT),

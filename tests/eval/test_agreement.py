@@ -14,7 +14,7 @@ from eval.agreement.measure import (
     labeler_columns,
 )
 from eval.common.pairs import comparison_pairs, log_length_ratio
-from eval.common.stats import bootstrap_mean
+from tests.eval.oracles import bootstrap_mean
 from tldr.errors import UsageError
 from tldr.records import Comparison, read_records
 

@@ -1,4 +1,4 @@
-"""News: one style for every system's text, the section on transfer, ratings from files."""
+"""News: the section on transfer, ratings from files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from eval.common.paper import PAPER_FOLDER
 from eval.common.runs import load_runs
 from eval.common.study import Study
 from eval.common.tables import group_columns
-from eval.news.measure import normalised
 from eval.news.section import measured_news, news_rouge_table, news_section
 from eval.preference.section import preference_table
 from eval.report.overview import overview
@@ -27,28 +26,7 @@ from eval.texts.section import text_table
 from tldr.cli.main import app
 from tldr.records import Article, Post, Rating, Sample, write_json, write_records
 
-ARTICLE = (
-    "The BBC met Ann Lee in Paris. She said: it rains. Police say Ann left Paris. The police of Paris wait."
-)
 WORDS = "cat dog boss friend city late money letter asked left lost never".split()
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("ann lee left paris . police wait .", "Ann Lee left Paris. Police wait."),
-        ("ANN LEE LEFT PARIS.", "Ann Lee left Paris."),
-        ("The bbc said it does n't rain -LRB- yet -RRB- , `` i think '' .",
-         'The BBC said it doesn\'t rain (yet), " I think ".'),
-        ("she \u2019s in \u201cparis\u201d", 'She\'s in "Paris"'),
-        ("  the   Police\nwait", "The police wait"),
-        ("it cost $ 3 , or 5 % .", "It cost $3, or 5%."),
-        ("", ""),
-    ],
-)  # fmt: skip
-def test_one_style_for_all_systems(text: str, wanted: str) -> None:
-    assert normalised(text, ARTICLE) == wanted
-    assert normalised(wanted, ARTICLE) == wanted, "what is in the style stays as it is"
 
 
 def sample(source: str, method: str, size: str, *, news: bool, count: int) -> Sample:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import eval.rouge.measure
 from eval.common.io import load_posts, load_samples
-from eval.common.stats import bootstrap_mean
 from eval.common.tables import result_table
 from eval.rouge.measure import resolve_backend, rouge, rouge_results
+from tests.eval.oracles import bootstrap_mean
 from tldr.errors import UsageError
 
 fast = pytest.mark.skipif(

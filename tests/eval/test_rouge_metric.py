@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import eval.rouge
-from eval.common.stats import bootstrap_mean
 from eval.rouge.measure import rouge
+from tests.eval.oracles import bootstrap_mean
 
 PREDICTIONS = [
     "the cat sat down",

@@ -14,7 +14,6 @@ from eval.best_of_n.pool import load_pool
 from eval.best_of_n.section import best_of_n_section, best_of_n_table
 from eval.common.paper import PAPER_FOLDER, load_paper
 from eval.common.runs import load_runs
-from eval.common.stats import paired_difference
 from eval.common.study import Study
 from eval.common.tables import COLUMNS
 from eval.overoptimisation.figure import kl_sweep
@@ -28,6 +27,7 @@ from eval.overoptimisation.section import (
 )
 from eval.overoptimisation.sweeps import find_sweeps
 from eval.training.section import compared_runs, training_section, value_network_table
+from tests.eval.oracles import paired_difference
 from tests.eval.section_study import BETAS, KLS, Made, add_pool, add_rewards, add_sweep, whole_study
 from tldr.errors import NonFiniteError, RecordError, UsageError
 from tldr.measures.best_of_n import best_of_n_kl
