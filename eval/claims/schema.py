@@ -10,9 +10,9 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from eval.claims.evidence import SOURCES, Selector
-from eval.claims.predicates import Above, Alike, Beats, GainsMost, Peaks, Rises
-from eval.claims.special import LengthShrinks, SpendsLess
+from eval.claims.evidence import SOURCES, Evidence, Selector
+from eval.claims.functions import FUNCTIONS
+from eval.claims.predicates import Above, Beats, Rises, Steps
 from eval.common.paper import TAGS, load_paper
 from tldr.errors import UsageError
 
@@ -20,7 +20,7 @@ CLAIMS_FILE = "claims.yaml"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Test = Annotated[
-    Beats | Alike | Rises | Peaks | Above | GainsMost | SpendsLess | LengthShrinks,
+    Beats | Rises | Above,
     Field(discriminator="predicate"),
 ]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")]
@@ -48,7 +48,7 @@ class Citation(_Strict):
 
 
 class ShapeClaim(_Strict):
-    """A shape: a sentence, the place it is stated, and the predicate that decides it.
+    """A shape: a sentence, the place it is stated, and the predicate or function that decides it.
 
     `split` gives every step (each size, say) a line of its own besides the whole.
     """
@@ -57,12 +57,27 @@ class ShapeClaim(_Strict):
     text: str
     where: str
     paper: Citation
-    test: Test
+    test: Test | None = None
+    function: str | None = None
     split: bool = False
 
+    def steps(self, evidence: Evidence, draws: int) -> Steps:
+        """All steps that the claim requires, and what was left out.
+
+        Raises:
+            Missing: the study lacks the runs.
+        """
+        if self.test is not None:
+            return self.test.steps(evidence, draws)
+        return FUNCTIONS[str(self.function)](evidence, draws)
+
     @model_validator(mode="after")
-    def _known_source(self) -> ShapeClaim:
-        if self.test.source not in SOURCES:
+    def _decided_in_one_way(self) -> ShapeClaim:
+        if (self.test is None) == (self.function is None):
+            raise ValueError("name either a test or a function")
+        if self.function is not None and self.function not in FUNCTIONS:
+            raise ValueError(f"function {self.function!r}: use one of {', '.join(FUNCTIONS)}")
+        if self.test is not None and self.test.source not in SOURCES:
             raise ValueError(f"source {self.test.source!r}: use one of {', '.join(SOURCES)}")
         return self
 

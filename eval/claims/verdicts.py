@@ -96,7 +96,7 @@ def shape_rows(claim: ShapeClaim, evidence: Evidence, draws: int) -> list[Row]:
         )
 
     try:
-        steps, left_out = claim.test.steps(evidence, draws)
+        steps, left_out = claim.steps(evidence, draws)
     except Missing as missing:
         return [Row(claim.id, claim.text, **about, verdict="not run here", note=str(missing))]
     rows = [made(claim.id, claim.text, steps, left_out)]

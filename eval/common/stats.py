@@ -63,7 +63,7 @@ def _checked(
     return array, codes
 
 
-def _cluster_sums(columns: FloatArray, codes: npt.NDArray[np.intp]) -> FloatArray:
+def cluster_sums(columns: FloatArray, codes: npt.NDArray[np.intp]) -> FloatArray:
     """(n, m) observations -> (G, m) sums a cluster."""
     sums = np.zeros((codes.max() + 1, columns.shape[1]))
     np.add.at(sums, codes, columns)
@@ -84,7 +84,7 @@ def mean(values: npt.ArrayLike, clusters: npt.ArrayLike | None = None, *, level:
     """
     array, codes = _checked(values, clusters)
     center = float(array.mean())
-    residuals = _cluster_sums((array - center)[:, None], codes)[:, 0]
+    residuals = cluster_sums((array - center)[:, None], codes)[:, 0]
     groups = len(residuals)
     if groups < 2:
         return Estimate(center, np.nan, np.nan, np.nan, len(array), groups)
@@ -107,7 +107,7 @@ def bootstrap_totals(
         (draws, m) float64; the same seed gives the same draws for the same clusters.
     """
     array, codes = _checked(columns, clusters)
-    sums = _cluster_sums(array, codes)
+    sums = cluster_sums(array, codes)
     step = max(1, _CHUNK_CELLS // len(sums))
     chunks = [
         _resamples(len(sums), min(step, draws - start), seed, number) @ sums

@@ -1,31 +1,26 @@
 """Bradley-Terry strengths and Elo ratings from pairs, with intervals over posts.
 
-P(first preferred) = sigma(strength_first - strength_second + features). Fitted as a binomial GLM
-(statsmodels) with a covariance clustered by post, so ties (halves) and probabilities may stand in
-for choices. Finite estimates exist only where nobody wins or loses everything (Ford 1957): that
-is checked first, and what is missing is named.
+P(first preferred) = sigma(strength_first - strength_second + features), a logistic regression with a
+covariance clustered by post. Ties (halves) and probabilities may stand in for choices. Finite
+estimates exist only where nobody wins or loses everything (Ford 1957): that is checked first, and
+what is missing is named.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import statsmodels.api as sm
 from scipy import sparse
 from scipy import stats as scipy_stats
 from scipy.sparse.csgraph import connected_components
-from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
-from eval.common.stats import Estimate
+from eval.common.logistic import clustered_covariance, fit_logistic
+from eval.common.stats import Estimate, FloatArray
 from tldr.errors import NonFiniteError, UsageError
-
-FloatArray = npt.NDArray[np.float64]
 
 ELO_SCALE = 400 / np.log(10)
 """Elo points of a strength difference of 1: 400 points are odds of ten to one."""
@@ -124,18 +119,14 @@ def fit_strengths(pairs: pd.DataFrame, *, base: str, features: pd.DataFrame | No
     codes, posts = pd.factorize(pairs["id"])
     if len(posts) < 2:
         raise UsageError("all pairs are about one post: no interval over posts")
-    model = sm.GLM(response, matrix, family=sm.families.Binomial())
-    with warnings.catch_warnings():
-        # Separation is judged below by its outcome; the warning also comes where ties fit exactly.
-        warnings.simplefilter("ignore", PerfectSeparationWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)
-        fit = model.fit(maxiter=100, cov_type="cluster", cov_kwds={"groups": codes})
-    coefficients, covariance = np.asarray(fit.params), np.asarray(fit.cov_params())
-    if not fit.converged or not np.isfinite(covariance).all() or np.abs(coefficients).max() > 30:
+    try:
+        coefficients = fit_logistic(matrix, response, steps=100, tolerance=1e-10)
+    except NonFiniteError as error:
         raise NonFiniteError(
             "no finite fit: the features separate the pairs or depend on one another",
             remedy="use more pairs or fewer policies",
-        )
+        ) from error
+    covariance = clustered_covariance(matrix, response, coefficients, codes)
     return Strengths(
         base, (*rest, *design.columns[len(rest) :]), coefficients, covariance, len(pairs), len(posts)
     )
