@@ -20,7 +20,8 @@ from eval.probes.section import probe_table
 from eval.ratings.section import article_length_table, article_rating_table, rating_table
 from eval.reward.scored_pairs import reward_models
 from eval.reward.section import reward_accuracy_table, reward_breakdown_table, reward_slope_table
-from eval.texts.section import rouge_table, text_table
+from eval.rouge.section import rouge_table
+from eval.texts.section import text_table
 from eval.training.section import value_network_table
 
 JUDGEMENTS = "judgements*.jsonl"

@@ -28,8 +28,9 @@ from eval.preference.measure import GOLD, RM, scorers_of, wins
 from eval.ratings.measure import AXES
 from eval.ratings.section import ratings
 from eval.reward.scored_pairs import RewardModel, reward_models, scorer_name
+from eval.rouge.section import rouge_scores
 from eval.texts.measure import MEASURES
-from eval.texts.section import measured_samples, rouge_scores
+from eval.texts.samples import measured_samples
 from tldr.measures.best_of_n import best_of_n_kl
 from tldr.records import Sample, read_records
 

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from eval.common.paper import load_paper
 from eval.common.runs import NEWS, StudyRuns, study_posts, study_samples
-from eval.common.tables import METHOD_ORDER, Names, wide
+from eval.common.tables import METHOD_ORDER, Names, Result, readable, result_table, wide
+from tldr.errors import NonFiniteError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # a section of tables alone needs no matplotlib
 
 NOT_RUN = "Not run here."
 SCORER_NAMES = {"gold": "planted labelers", "rm": "reward model"}
@@ -50,10 +53,10 @@ class Section:
 
     id: str
     title: str
-    intro: str
+    intro: str = ""
     pictures: list[Picture] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    missing: str | None = None
+    missing: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,21 @@ def plain_table(name: str, frame: pd.DataFrame, caption: str) -> Table:
     return Table(name, frame, caption, frame)
 
 
-def without(section: Section, why: str = NOT_RUN) -> Section:
-    """The section with what is missing said."""
-    return Section(section.id, section.title, section.intro, section.pictures, section.tables, why)
+def without(section: Section, *why: str) -> Section:
+    """The section with what is missing said; without a reason, that it was not run."""
+    section.missing.extend(why or [NOT_RUN])
+    return section
+
+
+def try_table(
+    section: Section, name: str, caption: str, make: Callable[[], pd.DataFrame | list[Result]]
+) -> None:
+    """Add the table that `make` gives; where it cannot be made, the section says why."""
+    name = re.sub(r"[^\w.-]+", "_", name)  # judges and scorers are named by others; this becomes a file
+    try:
+        made = make()
+    except (UsageError, NonFiniteError) as error:
+        section.missing.append(f"{name}: {error.what}")
+        return
+    frame = result_table(made) if isinstance(made, list) else made
+    section.tables.append(Table(name, frame, caption, readable(frame)))

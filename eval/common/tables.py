@@ -281,6 +281,37 @@ def wide(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     return shown[sorted(filled, key=["n", "posts", "runs"].__contains__)]
 
 
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Any table with values and bounds, for people: a result table by policy, another one row by row."""
+    return _by_policy(table) if "measure" in table else _for_people(table)
+
+
+def _by_policy(table: pd.DataFrame) -> pd.DataFrame:
+    """A result table with one row a policy (and group); precision and recall stay in the file."""
+    table = table[~table["measure"].str.contains(r"^rouge.*_[pr](?:_stemmed)?$")]
+    if "group" in table:
+        parts = [wide(part).assign(group=group) for group, part in table.groupby("group", sort=False)]
+        shown = pd.concat(parts, ignore_index=True).fillna("")
+        shown.insert(0, "group", shown.pop("group"))
+    else:
+        shown = wide(table)
+    # A policy without a method tag was filed under its own name.
+    twice = {"method", "policy"} <= set(shown) and shown["method"].equals(shown["policy"])
+    return shown.drop(columns="method") if twice else shown
+
+
+def _for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """Value and bounds in one cell; nothing that says nothing."""
+    shown = table.loc[:, table.notna().any() & (table.astype(str) != "").any()].copy()
+    value = next(name for name in ("value", "difference", "elo") if name in shown)
+    digits = 0 if value == "elo" else 3
+    shown[value] = [
+        f"{one:.{digits}f}" + ("" if pd.isna(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")
+        for one, low, high in zip(table[value], table["low"], table["high"], strict=True)
+    ]
+    return shown.drop(columns=["low", "high", "se"], errors="ignore")
+
+
 def human_count(count: float | None) -> str:
     """1300000000 -> "1.3B"; missing -> ""."""
     if count is None or pd.isna(count):

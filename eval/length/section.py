@@ -25,7 +25,7 @@ from eval.length.measure import length_controlled, preference_bins
 from eval.preference.figure import headline, preference_by_size
 from eval.preference.measure import PreferenceScorer, wins
 from eval.preference.section import headline_samples, scorers
-from eval.texts.section import has_references
+from eval.texts.samples import has_references
 from tldr.errors import NonFiniteError, UsageError
 
 BIN = Measure("preferred", "preference_in_bin", "share preferred to the reference")
@@ -121,7 +121,7 @@ def length_section(study: Study) -> Section:
     problems = [
         f"By the {SCORER_NAMES[name]}: no estimate ({what})." for name, what in _fits(study).problems.items()
     ]
-    return without(section, " ".join(problems)) if problems else section
+    return without(section, *problems) if problems else section
 
 
 def _add_scorer(study: Study, section: Section, scorer: str) -> None:

@@ -17,11 +17,10 @@ from eval.common.study import (
 from eval.common.tables import POOLED, Measure, result_table, summarise, wide
 from eval.preference.measure import preference, reference_scorers
 from eval.rouge.figure import NEWS, rouge_by_size
-from eval.rouge.measure import VARIANTS, resolve_backend, rouge
+from eval.rouge.measure import resolve_backend, rouge, rouge_means
 from eval.texts import measure as lengths
 
 BASELINES = ("lead-3", "reference")
-MEASURES = ("rouge_mean", *(f"{variant}_{part}" for variant in VARIANTS for part in "fpr"))
 
 
 @once
@@ -49,8 +48,7 @@ def news_rouge_table(study: Study) -> pd.DataFrame:
     references = study.articles.loc[rows["id"], "summary"].tolist()
     scores = rouge(references, rows["text"].tolist(), split_sentences=True).set_index(rows.index)
     scores["rouge_mean"] = scores[["rouge1_f", "rouge2_f", "rougeLsum_f"]].mean(axis=1)
-    measures = [Measure(name, name, "0-1") for name in MEASURES]
-    return result_table(summarise(rows.join(scores), measures, by=POOLED, draws=study.draws))
+    return result_table(rouge_means(rows, scores, by=POOLED, draws=study.draws))
 
 
 def news_section(study: Study) -> Section:

@@ -272,7 +272,7 @@ def overoptimisation_section(study: Study) -> Section:
         _add_gains(study, section)
     except LabError as error:
         missing.append(f"Gains over the start: no estimate ({error.what}).")
-    return without(section, " ".join(missing)) if missing else section
+    return without(section, *missing) if missing else section
 
 
 def _add_gains(study: Study, section: Section) -> None:

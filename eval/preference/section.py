@@ -28,7 +28,7 @@ from eval.preference.measure import (
     preference_by,
     scorers_of,
 )
-from eval.texts.section import measured_samples
+from eval.texts.samples import measured_samples
 from tldr.errors import UsageError
 
 FEW_POSTS = 30

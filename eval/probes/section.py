@@ -8,7 +8,7 @@ from eval.common.paper import load_paper
 from eval.common.rows import row_estimate
 from eval.common.study import Picture, Section, Study, once, results_table, without
 from eval.common.tables import named, result_table
-from eval.reward.figure import probe_shares
+from eval.probes.figure import probe_shares
 from eval.reward.measure import accuracy
 from eval.reward.scored_pairs import RewardModel, model_pairs, scored_pairs
 

@@ -114,7 +114,7 @@ def rating_section(study: Study) -> Section:
             section.pictures.append(Picture(name, picture, f"{what}. {bars}.{said}"))
     _add_news(study, section, news)
     missing = [f"{what}: not run here." for what, ours in (("Posts", table), ("News", news)) if ours.empty]
-    return without(section, " ".join(missing)) if missing else section
+    return without(section, *missing) if missing else section
 
 
 def _sevens(study: Study) -> str:

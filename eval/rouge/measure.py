@@ -30,6 +30,7 @@ from tldr.errors import UsageError
 from tldr.measures.sentences import sentences
 
 VARIANTS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+MEASURES = ("rouge_mean", *(f"{variant}_{part}" for variant in VARIANTS for part in "fpr"))
 Backend = Literal["auto", "rouge-score", "rouge-score-rs"]
 
 METRIC = Path(__file__).parent / "rouge_metric"
@@ -113,8 +114,19 @@ def rouge_results(
         raise UsageError(f"{int(references.isna().sum())} samples are of posts without a reference")
     scores = rouge(references.tolist(), samples["text"].tolist(), stemmer=stemmer)
     end = "_stemmed" if stemmer else ""
-    measures = [Measure(name, f"{name}{end}", "0-1") for name in ["rouge_mean", *scores.columns[:-1]]]
-    return summarise(samples.join(scores.set_index(samples.index)), measures, by=by, draws=draws)
+    return rouge_means(samples, scores.set_index(samples.index), end=end, by=by, draws=draws)
+
+
+def rouge_means(
+    samples: pd.DataFrame, scores: pd.DataFrame, *, end: str = "", by: Sequence[str] = GROUP, draws: int
+) -> list[Result]:
+    """Means of `MEASURES` of every policy, with intervals over posts.
+
+    Args:
+        scores: as `rouge`, on the samples' index. end: of the measures' names.
+    """
+    measures = [Measure(name, f"{name}{end}", "0-1") for name in MEASURES]
+    return summarise(samples.join(scores), measures, by=by, draws=draws)
 
 
 def _scorer(module: str, stemmer: bool) -> Any:

@@ -19,7 +19,7 @@ from eval.common.study import Study
 from eval.common.tables import group_columns
 from eval.news.section import measured_news, news_rouge_table, news_section
 from eval.preference.section import preference_table
-from eval.report.overview import overview
+from eval.report.files import file_sections
 from eval.rouge.measure import rouge
 from eval.runs.section import runs_section
 from eval.texts.section import text_table
@@ -102,7 +102,7 @@ def test_trap_news_is_never_averaged_with_posts(study: Study, tmp_path: Path) ->
     ]
     shown = runs_section(study).tables[0].frame["run"]
     assert shown.str.endswith("-cnndm").sum() == 8, "they are among the runs all the same"
-    assert without.news is None and news_section(without).missing == "Not run here."
+    assert without.news is None and news_section(without).missing == ["Not run here."]
 
 
 def test_a_folder_without_a_listing_keeps_news_apart_by_its_tags(tmp_path: Path) -> None:
@@ -121,8 +121,9 @@ def test_files_of_both_are_told_apart_without_a_study(study: Study) -> None:
         "": {"p"},
         "cnndm": {"a"},
     }
-    (sheet,) = [sheet for sheet in overview(both, draws=20).sheets if sheet.name == "texts"]
-    words = sheet.table[sheet.table["measure"] == "words"]
+    tables = [table for section in file_sections(both, draws=20) for table in section.tables]
+    (sheet,) = [table for table in tables if table.name == "texts"]
+    words = sheet.frame[sheet.frame["measure"] == "words"]
     assert set(zip(words["variant"], words["value"], strict=True)) == {("", 8.0), ("cnndm", 53.0)}
 
 
@@ -158,7 +159,7 @@ def test_published_rouge_of_news_is_set_beside_ours(study: Study) -> None:
 
 def test_section_shows_fig_14b_lengths_and_scores(study: Study) -> None:
     section = news_section(study)
-    assert section.missing is None
+    assert section.missing == []
     tables = {table.name: table.frame for table in section.tables}
     assert set(tables) == {"rouge_news", "texts_news", "reward_news"}
     texts = by_policy(tables["texts_news"])

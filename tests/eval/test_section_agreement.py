@@ -204,16 +204,16 @@ def test_policies_never_compared_are_said(tmp_path: Path) -> None:
     apart = tournament({"a": 0.0, "b": 0.1}, 20) + tournament({"c": 0.0, "d": 0.1}, 20)
     study = write_study(tmp_path, {"valid2.jsonl": apart})
     section = elo_section(study)
-    assert section.missing == (
+    assert section.missing == [
         "No finite ratings: groups of policies were never compared with one another: a, b | c, d."
-    )
+    ]
     assert elo_table(study).empty and not section.pictures
 
 
 def test_without_labels_not_run_here(tmp_path: Path) -> None:
     study = write_study(tmp_path, {}, seeds=0)
     for section in (agreement_section(study), elo_section(study)):
-        assert section.missing == "Not run here." and not section.pictures and not section.tables
+        assert section.missing == ["Not run here."] and not section.pictures and not section.tables
     assert agreement_table(study).empty and elo_table(study).empty
     alone = write_study(tmp_path / "x", {"valid2.jsonl": same_policy("sft-m-t0", 0)})
-    assert elo_section(alone).missing == "No comparison is between two policies."
+    assert elo_section(alone).missing == ["No comparison is between two policies."]

@@ -26,8 +26,10 @@ from eval.preference.section import (
     preference_table,
 )
 from eval.rouge.measure import rouge
+from eval.rouge.section import rouge_table
 from eval.sampling.section import sampling_section, sampling_table
-from eval.texts.section import measured_samples, rouge_table, text_section, text_table
+from eval.texts.samples import measured_samples
+from eval.texts.section import text_section, text_table
 from tldr.records import Post, Sample, write_records
 
 WORDS = "cat dog boss friend city late money letter asked left lost never".split()
@@ -155,7 +157,7 @@ def test_sampling_table_holds_both_sweeps(study: Study) -> None:
 
 def test_one_way_of_sampling_is_no_sweep(tmp_path: Path) -> None:
     section = sampling_section(single(tmp_path))
-    assert section.missing == "Not run here." and not section.tables
+    assert section.missing == ["Not run here."] and not section.tables
     bars = section.pictures[0].figure.axes[0].containers
     assert [bar.get_label() for bar in bars] == ["Published (Fig. 8)"], "the paper's points alone"
 
@@ -228,8 +230,8 @@ def test_without_references_the_rest_is_still_shown(tmp_path: Path) -> None:
     study = single(tmp_path, summary=None)
     assert rouge_table(study).empty and length_bin_table(study).empty and length_controlled_table(study).empty
     assert list(length_bin_table(study).columns)[-2:] == ["log_ratio", "fitted"]
-    assert "not at hand" in (text_section(study).missing or "")
-    assert length_section(study).missing == "Not run here."
+    assert "not at hand" in " ".join(text_section(study).missing)
+    assert length_section(study).missing == ["Not run here."]
     assert len(preference_section(study).tables) >= 3
 
 

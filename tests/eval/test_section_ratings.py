@@ -142,7 +142,7 @@ def test_section_draws_ours_above_the_papers(study: Study) -> None:
     assert names == [
         "ratings", "ratings_articles", "ratings_articles_by_size", "ratings_articles_by_length",
     ]  # fmt: skip
-    assert section.missing is None
+    assert section.missing == []
     panels = section.pictures[0].figure.axes
     assert len(panels) == 8 and panels[-1].get_xlabel() == "Mean rating (1-7)"
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["lead-2", "reference", "ppo-m"]
@@ -156,7 +156,7 @@ def test_section_draws_ours_above_the_papers(study: Study) -> None:
 
 def test_papers_points_alone_where_nobody_rated(tmp_path: Path) -> None:
     section = rating_section(write_study(tmp_path, {}))
-    assert section.missing == "Posts: not run here. News: not run here." and not section.tables
+    assert section.missing == ["Posts: not run here.", "News: not run here."] and not section.tables
     assert len(section.pictures) == 4 and len(section.pictures[0].figure.axes) == 4
     assert all("alone" in picture.caption for picture in section.pictures)
     bare = Study(load_runs(tmp_path), tmp_path, draws=20)

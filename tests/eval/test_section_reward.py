@@ -85,7 +85,7 @@ def test_without_pairs_the_evaluation_files_serve(folder: Path, tmp_path: Path) 
     for make in (reward_slope_table, reward_difference_table, reward_breakdown_table, calibration_table):
         assert make(study).empty and set(COLUMNS) <= set(make(study).columns)
     section = reward_section(study)
-    assert [picture.name for picture in section.pictures] == ["reward_accuracy"] and section.missing is None
+    assert [picture.name for picture in section.pictures] == ["reward_accuracy"] and section.missing == []
 
 
 def test_differences_are_paired_and_named_larger_first(study: Study, folder: Path) -> None:

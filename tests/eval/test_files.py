@@ -11,7 +11,8 @@ import pytest
 import eval as package
 from eval.common.io import load_posts, load_samples
 from eval.common.pairs import comparison_pairs
-from eval.report.overview import Overview, overview
+from eval.common.study import Section, Table
+from eval.report.files import file_sections
 from tldr.errors import UsageError
 from tldr.records import Comparison, Judgement, Post, Sample, write_records
 
@@ -48,16 +49,24 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(files: Path) -> Overview:
+def made(files: Path) -> list[Section]:
     samples = load_samples([files / "good.jsonl", files / "bad.jsonl"])
-    return overview(samples, load_posts(files / "posts.jsonl"), by="subreddit", draws=200)
+    return file_sections(samples, load_posts(files / "posts.jsonl"), by="subreddit", draws=200)
 
 
-def sheet(made: Overview, name: str) -> pd.DataFrame:
-    return next(one.table for one in made.sheets if one.name == name)
+def tables(made: list[Section]) -> list[Table]:
+    return [table for section in made for table in section.tables]
 
 
-def test_policies_without_tags_stay_apart(made: Overview) -> None:
+def missing(made: list[Section]) -> list[str]:
+    return [line for section in made for line in section.missing]
+
+
+def sheet(made: list[Section], name: str) -> pd.DataFrame:
+    return next(one.frame for one in tables(made) if one.name == name)
+
+
+def test_policies_without_tags_stay_apart(made: list[Section]) -> None:
     preference = sheet(made, "preference_rm").query("measure == 'preference'").set_index("policy")
     assert preference.loc["good", "value"] > preference.loc["bad", "value"]
     assert preference["runs"].to_dict() == {"good": "good", "bad": "bad"}
@@ -65,18 +74,18 @@ def test_policies_without_tags_stay_apart(made: Overview) -> None:
     assert set(controlled["method"]) == {"good", "bad"}
 
 
-def test_everything_is_measured_with_an_interval_and_its_runs(made: Overview) -> None:
-    names = [one.name for one in made.sheets]
+def test_everything_is_measured_with_an_interval_and_its_runs(made: list[Section]) -> None:
+    names = [one.name for one in tables(made)]
     assert names == [
         "rouge", "texts", "distinct", "preference_rm", "preference_rm_by_subreddit", "length_controlled_rm",
         "elo_rm", "paired_rm",
     ]  # fmt: skip
-    assert made.missing == []
-    for one in made.sheets:
-        assert {"low", "high", "runs"} <= set(one.table) and (one.table["runs"] != "").all(), one.name
+    assert missing(made) == []
+    for one in tables(made):
+        assert {"low", "high", "runs"} <= set(one.frame) and (one.frame["runs"] != "").all(), one.name
 
 
-def test_numbers_are_those_of_the_measures(made: Overview, files: Path) -> None:
+def test_numbers_are_those_of_the_measures(made: list[Section], files: Path) -> None:
     elo = sheet(made, "elo_rm").set_index("policy")["elo"]
     assert elo["good T=1"] > elo["reference"] == 1000 > elo["bad T=1"]
     test = sheet(made, "paired_rm").iloc[0]
@@ -93,10 +102,10 @@ def test_numbers_are_those_of_the_measures(made: Overview, files: Path) -> None:
 def test_what_cannot_be_measured_is_said_and_costs_nothing_else(files: Path) -> None:
     samples = load_samples(files / "good.jsonl")
     samples.loc[0, "score.rm"] = np.nan
-    bare = overview(samples, by="subreddit", draws=100)
-    assert [one.name for one in bare.sheets] == ["texts", "distinct", "preference_rm", "elo_rm"]
+    bare = file_sections(samples, by="subreddit", draws=100)
+    assert [one.name for one in tables(bare)] == ["texts", "distinct", "preference_rm", "elo_rm"]
     assert sheet(bare, "preference_rm")["n"].max() == COUNT - 1
-    assert bare.missing == [
+    assert missing(bare) == [
         "rouge, copying, length ratio: no posts were given",
         "rm: 1 of 40 samples have no score",
         "preference_rm_by_subreddit: no posts were given, so no subreddits",
@@ -107,7 +116,7 @@ def test_what_cannot_be_measured_is_said_and_costs_nothing_else(files: Path) -> 
 def test_samples_of_other_posts_are_refused(files: Path) -> None:
     posts = load_posts(files / "posts.jsonl").head(3)
     with pytest.raises(UsageError, match="37 of 40 posts are missing"):
-        overview(load_samples(files / "good.jsonl"), posts, draws=10)
+        file_sections(load_samples(files / "good.jsonl"), posts, draws=10)
 
 
 def comparison(number: int, winner: int) -> Comparison:
@@ -128,8 +137,8 @@ def test_people_and_judges() -> None:
         for n in range(8)
         for order, verdict in (([0, 1], "A"), ([1, 0], "invalid" if n == 0 else "AB"[n % 2]))
     ]
-    made = overview(comparisons=people, judgements=verdicts)
-    assert made.missing == []
+    made = file_sections(comparisons=people, judgements=verdicts)
+    assert missing(made) == []
     row = sheet(made, "comparisons").iloc[0]
     assert (row["first"], row["second"], row["value"], row["runs"]) == ("x", "reference", 0.75, "b7")
     assert sheet(made, "comparisons_elo")["runs"].tolist() == ["b7", "b7"]
@@ -146,7 +155,7 @@ def test_modules_and_loaders_are_at_hand_without_torch(files: Path) -> None:
         "import eval, sys; assert 'torch' not in sys.modules and 'pandas' not in sys.modules\n"
         f"samples = eval.load_samples({str(files / 'good.jsonl')!r})\n"
         "eval.rouge.rouge(['a'], ['a']); eval.load_posts, eval.load_comparisons, eval.load_judgements\n"
-        "from eval.report.overview import overview; overview(samples, draws=10)\n"
+        "from eval.report.files import file_sections; file_sections(samples, draws=10)\n"
         "assert not {'torch', 'transformers', 'matplotlib'} & set(sys.modules)"
     )
     root = Path(package.__file__).parents[1]
