@@ -2,7 +2,7 @@
 
 Nothing here imports torch, and of `tldr` only the records and the errors, so anybody's samples can
 be measured. Per-sample measures are columns of one table (`eval.common.io.load_samples`); a number with
-its interval and the runs it came from is a `eval.common.tables.Result`.
+its interval and the runs it came from is a `eval.common.tables.MeasuredResult`.
 
 The loaders are at hand here, and so is every module: ``import eval``, then ``eval.load_samples(...)``
 and ``eval.rouge.rouge(...)``. Each is imported when it is first asked for.

@@ -7,7 +7,7 @@ import pandas as pd
 from eval.agreement.figure import LABELER, agreement_heatmap, agreement_with_labelers, judge_order
 from eval.agreement.measure import comparison_agreement
 from eval.common.pairs import comparison_pairs, pair_key
-from eval.common.study import Picture, Section, Study, Table, once, policy_names, published, without
+from eval.common.study import Picture, Section, StudyResults, Table, once, policy_names, published, without
 from eval.common.tables import METHOD_ORDER
 from tldr.records import Comparison, read_records
 
@@ -29,7 +29,7 @@ UNIT = "share of pairs that both decided"
 ALL = "all"
 
 
-def labelled_pairs(study: Study, name: str) -> pd.DataFrame:
+def labelled_pairs(study: StudyResults, name: str) -> pd.DataFrame:
     """Labelled pairs from the file `name` of all ``pairs`` runs.
 
     Columns of `eval.common.pairs.comparison_pairs` and ``run``, scores of small models first. Workers of
@@ -48,7 +48,7 @@ def labelled_pairs(study: Study, name: str) -> pd.DataFrame:
     return whole[sorted(whole.columns, key=lambda column: _params(study, str(column)))]
 
 
-def _params(study: Study, column: str) -> float:
+def _params(study: StudyResults, column: str) -> float:
     """Parameters of the model that gave a score, ``first_score.rm_<size>...``; 0 for other columns."""
     named = column.partition("_score.")[2].split("_")
     return study.sizes.get(named[1], 0.0) if len(named) > 1 else 0.0
@@ -64,7 +64,7 @@ def one_label_a_worker(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 @once
-def agreement_table(study: Study) -> pd.DataFrame:
+def agreement_table(study: StudyResults) -> pd.DataFrame:
     """Agreement of every two judges on two samples of one policy at one temperature (`COLUMNS`).
 
     A row a policy and two judges (`eval.agreement.measure.comparison_agreement` names them), and the same of
@@ -88,14 +88,14 @@ def agreement_table(study: Study) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
 
 
-def _reading_order(study: Study, policy: str) -> tuple[int, float, str]:
+def _reading_order(study: StudyResults, policy: str) -> tuple[int, float, str]:
     """By method and size, as tables list policies; names of another make first."""
     names = policy_names(study, policy)
     place = METHOD_ORDER.index(names["method"]) if names["method"] in METHOD_ORDER else -1
     return place, names["params"] or 0.0, policy
 
 
-def agreement_section(study: Study) -> Section:
+def agreement_section(study: StudyResults) -> Section:
     """How often labelers, reward models, ROUGE, length, copying and log-probabilities agree."""
     section = Section(
         "agreement",

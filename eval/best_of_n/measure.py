@@ -10,9 +10,8 @@ import pandas as pd
 
 from eval.common.stats import bootstrap_means
 from tldr.errors import UsageError
+from tldr.measures import FloatArray
 from tldr.measures.best_of_n import best_of_n_kl, best_of_n_worth
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def best_of_n_curve(

@@ -9,9 +9,9 @@ import pandas as pd
 from eval.best_of_n.figure import best_of_n_by_chooser
 from eval.best_of_n.measure import best_of_n_curve
 from eval.best_of_n.pool import POOL_FILE, load_pool
-from eval.common.rows import Row, crossed, further_table, row_estimate, settings_of
-from eval.common.runs import Run
-from eval.common.study import Picture, Section, Study, Table, once, published, without
+from eval.common.rows import FurtherResult, crossed, further_table, row_estimate, settings_of
+from eval.common.runs import StudyRun
+from eval.common.study import Picture, Section, StudyResults, Table, once, published, without
 from eval.common.tables import named
 from eval.reward.scored_pairs import reward_models
 
@@ -24,7 +24,7 @@ GOLD_SHARE = "share preferred to the reference"
 class Pool:
     """The largest pool of a model size, all seeds: ``seed`` and the columns of `load_pool`."""
 
-    run: Run
+    run: StudyRun
     runs: tuple[str, ...]
     samples: pd.DataFrame
     total: int
@@ -51,13 +51,13 @@ class Pool:
 
 
 @once
-def largest_pools(study: Study) -> list[Pool]:
+def largest_pools(study: StudyResults) -> list[Pool]:
     """Of each size the pool with most samples a post (``settings.n``), smallest model first."""
-    groups: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, str], list[StudyRun]] = {}
     for run in study.runs.finished("best_of_n"):
         if (run.folder / POOL_FILE).is_file():
             groups.setdefault((run.size, run.variant), []).append(run)
-    largest: dict[str, tuple[int, list[Run]]] = {}
+    largest: dict[str, tuple[int, list[StudyRun]]] = {}
     for (size, _), runs in groups.items():
         n = int(settings_of(runs[0]).get("n", 0))
         if size not in largest or n > largest[size][0]:
@@ -66,7 +66,7 @@ def largest_pools(study: Study) -> list[Pool]:
     return sorted(pools, key=lambda pool: pool.run.params or 0)
 
 
-def _pool(runs: list[Run]) -> Pool:
+def _pool(runs: list[StudyRun]) -> Pool:
     parts = [load_pool(run.folder / POOL_FILE).assign(seed=run.seed or 0) for run in runs]
     samples = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
     total = int(parts[0].groupby("id", observed=True).size().iloc[0])
@@ -75,7 +75,7 @@ def _pool(runs: list[Run]) -> Pool:
 
 
 @once
-def best_of_n_table(study: Study) -> pd.DataFrame:
+def best_of_n_table(study: StudyResults) -> pd.DataFrame:
     """What the best of N by each chooser is worth, at every power of two: Fig. 7.
 
     Measures: ``gold_expected_preference`` (mean planted probability of being preferred to the
@@ -89,14 +89,14 @@ def best_of_n_table(study: Study) -> pd.DataFrame:
     Raises:
         UsageError: pools of different N. RecordError: a broken pool.
     """
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for pool in largest_pools(study):
         for chooser in pool.choosers:
             rows += curve_rows(pool, chooser, study.draws)
     return further_table(rows, "kl")
 
 
-def curve_rows(pool: Pool, chooser: str, draws: int, *, gain: bool = False) -> list[Row]:
+def curve_rows(pool: Pool, chooser: str, draws: int, *, gain: bool = False) -> list[FurtherResult]:
     """One chooser's curves from a pool; with `gain` those of the scores, measured from N = 1."""
     values = {
         "gold_expected_preference": ("gold_preference", GOLD_SHARE),
@@ -105,7 +105,7 @@ def curve_rows(pool: Pool, chooser: str, draws: int, *, gain: bool = False) -> l
     }
     if gain:
         values = {"gold_gain": ("gold", "score"), "rm_gain": (chooser, "score")}
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for measure, (column, unit) in values.items():
         own = column == chooser and column != "gold"
         if column not in pool.samples or (own and not chooser.startswith("rm")):
@@ -121,7 +121,7 @@ def curve_rows(pool: Pool, chooser: str, draws: int, *, gain: bool = False) -> l
     return rows
 
 
-def best_of_n_section(study: Study) -> Section:
+def best_of_n_section(study: StudyResults) -> Section:
     """Best of N by reward models, ROUGE, length and the planted truth."""
     section = Section(
         "best_of_n",
@@ -149,7 +149,7 @@ def best_of_n_section(study: Study) -> Section:
     return section
 
 
-def _left_out(study: Study) -> set[str]:
+def _left_out(study: StudyResults) -> set[str]:
     """Reward models trained otherwise, but for each size's with the fewest labels: too many lines."""
     others = [model for model in reward_models(study.runs).values() if model.variant]
     fewest = {model.size: model.scorer for model in sorted(others, key=lambda m: -(m.rankings or 0))}

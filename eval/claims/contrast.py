@@ -12,7 +12,7 @@ import pandas as pd
 from eval.common.stats import Estimate, bootstrap_totals, from_draws
 from tldr.errors import NonFiniteError
 
-Part = tuple[float, pd.DataFrame]
+WeightedRows = tuple[float, pd.DataFrame]
 """A group's rows with the sign (or weight) that its mean has in the contrast."""
 
 SPREAD = ("seed", "size")
@@ -24,7 +24,7 @@ class Missing(Exception):
 
 
 @dataclass(frozen=True)
-class Step:
+class ClaimStep:
     """A required part of a claim, turned so that above 0 is the claimed side.
 
     Attributes:
@@ -85,7 +85,7 @@ def runs_of(frames: Sequence[pd.DataFrame]) -> tuple[str, ...]:
 
 
 def contrast(
-    parts: Sequence[Part],
+    parts: Sequence[WeightedRows],
     value: str,
     *,
     label: str,
@@ -93,7 +93,7 @@ def contrast(
     on: Sequence[str] = ("key",),
     draws: int = 2000,
     level: float = 0.95,
-) -> Step:
+) -> ClaimStep:
     """Weighted sum of the groups' means of `value`, such as one minus another.
 
     All groups are resampled with the same draws of posts (``id``), which pairs what is about the same
@@ -124,7 +124,7 @@ def contrast(
         for seed in seeds
     ]
     spread = float(np.std(by_seed, ddof=1)) if len(seeds) > 1 else None
-    return Step(label, replace(effect, n=count), unit, runs_of(frames), seed_sd=spread)
+    return ClaimStep(label, replace(effect, n=count), unit, runs_of(frames), seed_sd=spread)
 
 
 def _estimate(

@@ -11,7 +11,7 @@ from eval.claims.contrast import Missing, runs_of
 from eval.claims.judges import same_policy_rows
 from eval.common.pairs import read_judgements
 from eval.common.stats import mean
-from eval.common.study import Study, once, policy_names
+from eval.common.study import StudyResults, once, policy_names
 from eval.judge.measure import judge_results
 from eval.length.section import length_controlled_table
 from eval.news.section import news_rouge_table
@@ -29,7 +29,7 @@ JUDGEMENTS = "judgements*.jsonl"
 
 
 @once
-def judged_preference(study: Study) -> pd.DataFrame:
+def judged_preference(study: StudyResults) -> pd.DataFrame:
     """Preference to the reference by those whose judgements lie in the study's folder (P Fig. 1).
 
     The reward model's own preference is no counterpart of people's, so it is not here.
@@ -45,7 +45,7 @@ def judged_preference(study: Study) -> pd.DataFrame:
 
 
 @once
-def chosen(study: Study) -> pd.DataFrame:
+def chosen(study: StudyResults) -> pd.DataFrame:
     """Best-of-N with the size and labels of the reward model that chose."""
     table, models = best_of_n_table(study), reward_models(study.runs)
     choosers = table["selected_by"].where(table["selected_by"] != "rm", "rm_" + table["size"])
@@ -56,7 +56,7 @@ def chosen(study: Study) -> pd.DataFrame:
 
 
 @once
-def labeler_agreement(study: Study) -> pd.DataFrame:
+def labeler_agreement(study: StudyResults) -> pd.DataFrame:
     """How often each judge of same-policy pairs agrees with a labeler; the measure is the judge."""
     made = []
     groups = ["judge", "method", "params", "policy_params"]
@@ -69,7 +69,7 @@ def labeler_agreement(study: Study) -> pd.DataFrame:
 
 
 @once
-def news_length(study: Study) -> pd.DataFrame:
+def news_length(study: StudyResults) -> pd.DataFrame:
     """The columns of Table 14, one row a policy and measure."""
     table = article_length_table(study)
     parts = []
@@ -87,7 +87,7 @@ def news_length(study: Study) -> pd.DataFrame:
     return long.assign(method=[n["method"] for n in names], params=[n["params"] for n in names])
 
 
-TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
+TABLES: dict[str, Callable[[StudyResults], pd.DataFrame]] = {
     "judged preference": judged_preference,
     "preference at equal length": length_controlled_table,
     "ratings": rating_table,

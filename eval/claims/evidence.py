@@ -20,8 +20,8 @@ from eval.best_of_n.pool import POOL_FILE, load_pool
 from eval.claims.contrast import Missing
 from eval.claims.judges import probe_rows, same_policy_rows, valid_rows
 from eval.common.rows import runs_by_name, settings_of
-from eval.common.runs import Run
-from eval.common.study import Study
+from eval.common.runs import StudyRun
+from eval.common.study import StudyResults
 from eval.common.tables import group_columns
 from eval.overoptimisation.sweeps import BETAS, find_sweeps
 from eval.preference.measure import GOLD, RM, scorers_of, wins
@@ -41,7 +41,7 @@ Selector = dict[str, str | float | bool]
 class Evidence:
     """The sources of a study, each made once and only when a claim asks for it."""
 
-    def __init__(self, study: Study):
+    def __init__(self, study: StudyResults):
         self.study = study
         self._made: dict[str, pd.DataFrame | Missing] = {}
 
@@ -188,7 +188,7 @@ def _pool(evidence: Evidence) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _best_of(run: Run, models: dict[str, RewardModel]) -> pd.DataFrame:
+def _best_of(run: StudyRun, models: dict[str, RewardModel]) -> pd.DataFrame:
     pool = load_pool(run.folder / POOL_FILE)
     total = int(pool.groupby("id", observed=True).size().max())
     counts = [2**power for power in range(total.bit_length()) if 2**power <= total]

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from eval.claims.contrast import Missing, Step, matched, runs_of
+from eval.claims.contrast import ClaimStep, Missing, matched, runs_of
 from eval.claims.evidence import Evidence, Selector, select
-from eval.claims.predicates import Steps, in_each, paired, place_name, places, two_sides
+from eval.claims.predicates import ClaimSteps, in_each, paired, place_name, places, two_sides
 from eval.common.logistic import fit_logistic
-from eval.common.stats import FloatArray, bootstrap_totals, from_draws
+from eval.common.stats import bootstrap_totals, from_draws
 from tldr.errors import NonFiniteError
+from tldr.measures import FloatArray
 
 REFITS = 500
 """Most regressions refitted; their interval's error is a tenth of its width."""
@@ -24,7 +25,7 @@ LARGEST_RM: Selector = {"judge": "rm", "variant": "", "params": "highest"}
 LEAST_RESTRAINED: Selector = {"swept": True, "beta": "lowest"}
 
 
-def rm_like_another_labeler(evidence: Evidence, draws: int) -> Steps:
+def rm_like_another_labeler(evidence: Evidence, draws: int) -> ClaimSteps:
     """The largest reward model and another labeler agree with labelers alike, within 5 points either way."""
     source, value = "same-policy pairs", "hit"
     other: Selector = {"judge": "labeler"}
@@ -33,7 +34,7 @@ def rm_like_another_labeler(evidence: Evidence, draws: int) -> Steps:
     return [replace(step, margin=0.05, two_sided=True)], []
 
 
-def rl_raises_coverage_most(evidence: Evidence, draws: int) -> Steps:
+def rl_raises_coverage_most(evidence: Evidence, draws: int) -> ClaimSteps:
     """From supervised to RL policies the mean rating gains more on coverage than on each other axis."""
     rows = evidence.rows("ratings", {}, "rating")
     steps = []
@@ -48,14 +49,14 @@ def rl_raises_coverage_most(evidence: Evidence, draws: int) -> Steps:
     return steps, []
 
 
-def preference_peaks_in_kl(evidence: Evidence, draws: int) -> Steps:
+def preference_peaks_in_kl(evidence: Evidence, draws: int) -> ClaimSteps:
     """In every KL sweep some policy between its ends is preferred more often than both ends."""
     rows = evidence.rows("sweep", {}, "preference")
     peaks = partial(peak_steps, source="sweep", value="preference", along="kl", each=["sweep"], draws=draws)
     return in_each(rows, ["sweep"], peaks)
 
 
-def preference_peaks_along_training(evidence: Evidence, draws: int) -> Steps:
+def preference_peaks_along_training(evidence: Evidence, draws: int) -> ClaimSteps:
     """Along the least restrained run some iteration between the ends has a higher true score than both."""
     rows = evidence.rows("rollouts", LEAST_RESTRAINED, "gold")
     peaks = partial(
@@ -74,7 +75,7 @@ def peak_steps(
     each: list[str],
     draws: int,
     **how: Any,
-) -> list[Step]:
+) -> list[ClaimStep]:
     """The two steps from the ends of a column up to the place between them that stands out most.
 
     The peak is not known beforehand: every inner place is tried, at a level divided by their number
@@ -100,7 +101,7 @@ def peak_steps(
     return max(tried, key=lambda pair: min(step.strength for step in pair))
 
 
-def best_of_n_spends_less_kl(evidence: Evidence, draws: int) -> Steps:
+def best_of_n_spends_less_kl(evidence: Evidence, draws: int) -> ClaimSteps:
     """Best-of-N is as good as a PPO policy with less KL from the SFT policy (P App. G.3).
 
     For every policy of a sweep whose mean preference lies within the curve of a pool of its size, the
@@ -126,7 +127,9 @@ def best_of_n_spends_less_kl(evidence: Evidence, draws: int) -> Steps:
     return steps, []
 
 
-def _kl_saved(rows: pd.DataFrame, curve: pd.DataFrame, value: str, label: str, draws: int) -> Step | None:
+def _kl_saved(
+    rows: pd.DataFrame, curve: pd.DataFrame, value: str, label: str, draws: int
+) -> ClaimStep | None:
     """KL of the policy minus that of best-of-N at equal value; None outside the curve."""
     rows, curve = matched([rows, curve], ["key", "seed"])
     drift = rows.assign(drift=rows["logprob"] - rows["logprob_sft"]).groupby("id")
@@ -146,10 +149,10 @@ def _kl_saved(rows: pd.DataFrame, curve: pd.DataFrame, value: str, label: str, d
     )
     saved = spent - needed
     effect = from_draws(float(saved[0]), saved[1:], len(rows), len(table))
-    return Step(label, effect, "nats a sequence", runs_of([rows, curve]))
+    return ClaimStep(label, effect, "nats a sequence", runs_of([rows, curve]))
 
 
-def length_shrinks_lead(evidence: Evidence, draws: int, *, worse: Selector | None) -> Steps:
+def length_shrinks_lead(evidence: Evidence, draws: int, *, worse: Selector | None) -> ClaimSteps:
     """At equal length (P App. F) the lead of PPO over `worse` is smaller than it was, yet still there.
 
     One logistic regression of preference over the reference on policy and log length ratio; without
@@ -176,7 +179,7 @@ def length_shrinks_lead(evidence: Evidence, draws: int, *, worse: Selector | Non
         for what, lead in (("lead lost", raw - controlled), ("lead left", controlled)):
             effect = from_draws(float(lead[0]), lead[1:], count, posts)
             unit = "difference in share preferred to the reference"
-            steps.append(Step(f"{size} {what}", effect, unit, runs_of([rows])))
+            steps.append(ClaimStep(f"{size} {what}", effect, unit, runs_of([rows])))
     if not steps:
         raise Missing("no size with both policies")
     return steps, []
@@ -227,7 +230,7 @@ class _Shares:
             ) from None
 
 
-FUNCTIONS: dict[str, Callable[[Evidence, int], Steps]] = {
+FUNCTIONS: dict[str, Callable[[Evidence, int], ClaimSteps]] = {
     "rm_like_another_labeler": rm_like_another_labeler,
     "rl_raises_coverage_most": rl_raises_coverage_most,
     "preference_peaks_in_kl": preference_peaks_in_kl,

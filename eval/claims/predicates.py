@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from eval.claims.contrast import Missing, Part, Step, contrast
+from eval.claims.contrast import ClaimStep, Missing, WeightedRows, contrast
 from eval.claims.evidence import UNITS, Evidence, Selector, matched_on, select
 from eval.common.tables import human_count
 
-Steps = tuple[list[Step], list[str]]
+ClaimSteps = tuple[list[ClaimStep], list[str]]
 Text = Annotated[str, Field(min_length=1)]
 
 PLAIN = ("size", "method", "probe", "policy_size", "judge", "variant", "sweep")
@@ -41,7 +41,7 @@ class Predicate(BaseModel):
     among: Selector = {}
 
     @abstractmethod
-    def steps(self, evidence: Evidence, draws: int) -> Steps:
+    def steps(self, evidence: Evidence, draws: int) -> ClaimSteps:
         """All steps the claim requires, smaller models first, and the combinations left out.
 
         Raises:
@@ -59,23 +59,25 @@ class Grouped(Predicate):
 
     each: list[Text] = []
 
-    def steps(self, evidence: Evidence, draws: int) -> Steps:
+    def steps(self, evidence: Evidence, draws: int) -> ClaimSteps:
         """The steps of every combination of `each`."""
         rows = evidence.rows(self.source, self.among, self.value)
         return in_each(rows, self.each, lambda part, name: self.within(part, name, draws))
 
     @abstractmethod
-    def within(self, rows: pd.DataFrame, name: str, draws: int) -> list[Step]:
+    def within(self, rows: pd.DataFrame, name: str, draws: int) -> list[ClaimStep]:
         """The steps of one combination, called `name`."""
 
-    def step(self, parts: Sequence[Part], label: str, varied: Sequence[str], draws: int, **how: Any) -> Step:
+    def step(
+        self, parts: Sequence[WeightedRows], label: str, varied: Sequence[str], draws: int, **how: Any
+    ) -> ClaimStep:
         """A contrast of `value` on the units that all parts share; `varied` differs between the parts."""
         return paired(parts, self.source, self.value, label, [*varied, *self.each], draws=draws, **how)
 
 
 def in_each(
-    rows: pd.DataFrame, each: Sequence[str], within: Callable[[pd.DataFrame, str], list[Step]]
-) -> Steps:
+    rows: pd.DataFrame, each: Sequence[str], within: Callable[[pd.DataFrame, str], list[ClaimStep]]
+) -> ClaimSteps:
     """The steps that `within` finds in every combination of the columns `each`; in all rows without any.
 
     Raises:
@@ -99,8 +101,8 @@ def in_each(
 
 
 def paired(
-    parts: Sequence[Part], source: str, value: str, label: str, varied: Sequence[str], **how: Any
-) -> Step:
+    parts: Sequence[WeightedRows], source: str, value: str, label: str, varied: Sequence[str], **how: Any
+) -> ClaimStep:
     """A contrast of `value` on the units of `source` that all parts share; `varied` differs between them."""
     defaults = {"on": matched_on(source, varied), "unit": f"difference in {UNITS.get(value, value)}"}
     return contrast(parts, value, label=label.strip() or "overall", **(defaults | how))
@@ -119,7 +121,7 @@ def places(rows: pd.DataFrame, value: str, along: str, fewest: int) -> dict[floa
     return parts
 
 
-def two_sides(rows: pd.DataFrame, better: Selector, worse: Selector) -> list[Part]:
+def two_sides(rows: pd.DataFrame, better: Selector, worse: Selector) -> list[WeightedRows]:
     """The two sides of a comparison.
 
     Raises:
@@ -143,7 +145,7 @@ class Beats(Grouped):
     worse: Selector
     margin: Annotated[float, Field(ge=0)] = 0.0
 
-    def within(self, rows: pd.DataFrame, name: str, draws: int) -> list[Step]:
+    def within(self, rows: pd.DataFrame, name: str, draws: int) -> list[ClaimStep]:
         parts = two_sides(rows, self.better, self.worse)
         return [replace(self.step(parts, name, [*self.better, *self.worse], draws), margin=self.margin)]
 
@@ -160,7 +162,7 @@ class Rises(Grouped):
     falls: bool = False
     ends: bool = False
 
-    def within(self, rows: pd.DataFrame, name: str, draws: int) -> list[Step]:
+    def within(self, rows: pd.DataFrame, name: str, draws: int) -> list[ClaimStep]:
         at = places(rows, self.value, self.along, 2)
         sign = -1.0 if self.falls else 1.0
         how: dict[str, Any] = {} if self.same else {"on": ()}
@@ -187,7 +189,7 @@ class Above(Grouped):
     below: bool = False
     margin: Annotated[float, Field(ge=0)] = 0.0
 
-    def within(self, rows: pd.DataFrame, name: str, draws: int) -> list[Step]:
+    def within(self, rows: pd.DataFrame, name: str, draws: int) -> list[ClaimStep]:
         over = rows.assign(**{self.value: rows[self.value] - self.than})
         step = self.step([(-1.0 if self.below else 1.0, over)], name, [], draws)
         return [replace(step, margin=self.margin)]

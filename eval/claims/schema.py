@@ -12,14 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from eval.claims.evidence import SOURCES, Evidence, Selector
 from eval.claims.functions import FUNCTIONS
-from eval.claims.predicates import Above, Beats, Rises, Steps
+from eval.claims.predicates import Above, Beats, ClaimSteps, Rises
 from eval.common.paper import TAGS, load_paper
 from tldr.errors import UsageError
 
 CLAIMS_FILE = "claims.yaml"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-Test = Annotated[
+ClaimTest = Annotated[
     Beats | Rises | Above,
     Field(discriminator="predicate"),
 ]
@@ -57,11 +57,11 @@ class ShapeClaim(_Strict):
     text: str
     where: str
     paper: Citation
-    test: Test | None = None
+    test: ClaimTest | None = None
     function: str | None = None
     split: bool = False
 
-    def steps(self, evidence: Evidence, draws: int) -> Steps:
+    def steps(self, evidence: Evidence, draws: int) -> ClaimSteps:
         """All steps that the claim requires, and what was left out.
 
         Raises:

@@ -7,8 +7,8 @@ import pandas as pd
 from eval.claims.evidence import Evidence
 from eval.claims.numbers import number_rows
 from eval.claims.schema import CLAIMS_FILE, load_claims
-from eval.claims.verdicts import COLUMNS, SYMBOLS, Row, row_table, shape_rows
-from eval.common.study import Section, Study, Table, once, without
+from eval.claims.verdicts import COLUMNS, SYMBOLS, ClaimRow, row_table, shape_rows
+from eval.common.study import Section, StudyResults, Table, once, without
 
 INTRO = (
     "What the papers state, put to the test on this study. A shape is reproduced where the whole 95 % "
@@ -20,7 +20,7 @@ INTRO = (
 
 
 @once
-def claim_rows(study: Study) -> list[Row]:
+def claim_rows(study: StudyResults) -> list[ClaimRow]:
     """Every claim's verdict: shapes, then numbers.
 
     Raises:
@@ -31,7 +31,7 @@ def claim_rows(study: Study) -> list[Row]:
     return shapes + [row for rule in claims.numbers for row in number_rows(rule, evidence)]
 
 
-def claims_section(study: Study) -> Section:
+def claims_section(study: StudyResults) -> Section:
     """Claims with verdicts; the table ``claims`` is what ``claims.csv`` holds."""
     section = Section("claims", "Claims", INTRO)
     if not (study.paper / CLAIMS_FILE).is_file():

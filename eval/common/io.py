@@ -18,10 +18,10 @@ from tldr.records import Article, Post, ReadReport, Record, Sample, iter_records
 
 SAMPLES_FILE = "samples.jsonl"
 _COLUMNS = [name for name in Sample.model_fields if name not in ("response_ids", "scores", "tags")]
-Places = str | Path | Iterable[str | Path]
+FilePlaces = str | Path | Iterable[str | Path]
 
 
-def files_of(places: Places, name: str) -> list[Path]:
+def files_of(places: FilePlaces, name: str) -> list[Path]:
     """The files meant by `places`: a file is itself, a folder every ``name`` below it, sorted.
 
     Raises:
@@ -51,7 +51,7 @@ def _sample_row(sample: Sample, file: Path) -> dict[str, object]:
 
 
 def load_samples(
-    places: Places,
+    places: FilePlaces,
     *,
     policy: str | None = None,
     on_error: Literal["stop", "skip"] = "stop",
@@ -130,7 +130,7 @@ def post_or_article(data: dict[str, Any]) -> Record:
 
 
 def load_posts(
-    places: Places,
+    places: FilePlaces,
     *,
     on_error: Literal["stop", "skip"] = "stop",
     reports: list[ReadReport] | None = None,

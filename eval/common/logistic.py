@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from eval.common.stats import FloatArray, cluster_sums
+from eval.common.stats import cluster_sums
 from tldr.errors import NonFiniteError
+from tldr.measures import FloatArray
 
 
 def fit_logistic(

@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import pandas as pd
 
-from eval.common.io import Places, files_of, join_by_post
+from eval.common.io import FilePlaces, files_of, join_by_post
 from tldr.errors import UsageError
 from tldr.records import Comparison, Info, Judgement, Rating, ReadReport, iter_records
 
@@ -77,7 +77,7 @@ def comparison_pairs(comparisons: Iterable[Comparison]) -> pd.DataFrame:
 
 
 def load_comparisons(
-    places: Places,
+    places: FilePlaces,
     *,
     on_error: Literal["stop", "skip"] = "stop",
     reports: list[ReadReport] | None = None,
@@ -91,7 +91,7 @@ def load_comparisons(
 
 
 def load_judgements(
-    places: Places,
+    places: FilePlaces,
     *,
     on_error: Literal["stop", "skip"] = "stop",
     reports: list[ReadReport] | None = None,
@@ -101,7 +101,7 @@ def load_judgements(
 
 
 def read_judgements(
-    places: Places,
+    places: FilePlaces,
     *,
     on_error: Literal["stop", "skip"] = "stop",
     reports: list[ReadReport] | None = None,
@@ -118,7 +118,7 @@ def read_judgements(
 
 
 def read_ratings(
-    places: Places,
+    places: FilePlaces,
     *,
     on_error: Literal["stop", "skip"] = "stop",
     reports: list[ReadReport] | None = None,
@@ -131,7 +131,7 @@ R = TypeVar("R", Comparison, Judgement, Rating)
 
 
 def _records(
-    places: Places, kind: type[R], on_error: Literal["stop", "skip"], reports: list[ReadReport] | None
+    places: FilePlaces, kind: type[R], on_error: Literal["stop", "skip"], reports: list[ReadReport] | None
 ) -> Iterator[R]:
     for file in files_of(places, "*.jsonl"):
         report = ReadReport(file)

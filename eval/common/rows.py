@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from eval.common.runs import Run, StudyRuns
+from eval.common.runs import StudyRun, StudyRuns
 from eval.common.stats import Estimate
-from eval.common.tables import Result, human_count, result_table
+from eval.common.tables import MeasuredResult, human_count, result_table
 
-Row = tuple[Result, dict[str, Any]]
+FurtherResult = tuple[MeasuredResult, dict[str, Any]]
 """A result and its further columns."""
 
 
-def further_table(rows: Iterable[Row], *further: str) -> pd.DataFrame:
+def further_table(rows: Iterable[FurtherResult], *further: str) -> pd.DataFrame:
     """`eval.common.tables.result_table` with the columns `further` added (missing: None)."""
     known = list(rows)
     more = pd.DataFrame([{name: one.get(name) for name in further} for _, one in known], columns=[*further])
@@ -53,12 +53,12 @@ def crossed(table: pd.DataFrame, index: list[str], column: str) -> pd.DataFrame:
     return shown.reset_index().rename_axis(columns=None).fillna("")
 
 
-def settings_of(run: Run) -> dict[str, Any]:
+def settings_of(run: StudyRun) -> dict[str, Any]:
     """The resolved settings of a run's stage (``run.json``); empty where it left none."""
     settings: dict[str, Any] = (run.json("run.json") or {}).get("settings") or {}
     return settings
 
 
-def runs_by_name(runs: StudyRuns) -> dict[str, Run]:
+def runs_by_name(runs: StudyRuns) -> dict[str, StudyRun]:
     """Every run of a study under the name its children call it by."""
     return {run.run: run for run in runs.runs}

@@ -23,7 +23,7 @@ NEWS = "cnndm"
 
 
 @dataclass(frozen=True)
-class Run:
+class StudyRun:
     """One row of ``study.json``: a stage at a size, seed and variant, and where its files lie."""
 
     run: str
@@ -58,15 +58,15 @@ class StudyRuns:
     """All runs of a study folder."""
 
     folder: Path
-    runs: tuple[Run, ...]
+    runs: tuple[StudyRun, ...]
     named: bool = True
     """Whether a ``study.json`` named them."""
 
-    def finished(self, stage: str) -> list[Run]:
+    def finished(self, stage: str) -> list[StudyRun]:
         """The finished runs of a stage, in the study's order; those on news are left out."""
         return [run for run in self.runs if run.stage == stage and run.finished and not run.dataset]
 
-    def sampled(self) -> list[Run]:
+    def sampled(self) -> list[StudyRun]:
         """Finished runs with samples; unscored samples give way to the score run made from them."""
         done = [run for run in self.runs if run.stage == "score" and run.finished]
         scored = {parent for run in done for parent in run.parents.values()}
@@ -100,16 +100,18 @@ def load_runs(folder: Path) -> StudyRuns:
     listing = folder / STUDY_FILE
     if not listing.is_file():
         places = sorted(path.parent for path in folder.rglob(SAMPLES_FILE))
-        return StudyRuns(folder, tuple(Run(place.name, "samples", place) for place in places), named=False)
+        return StudyRuns(
+            folder, tuple(StudyRun(place.name, "samples", place) for place in places), named=False
+        )
     data = _read_json(listing, (list, dict))
     rows = data.get("runs", []) if isinstance(data, dict) else data
     return StudyRuns(folder, tuple(_run(folder, row, listing) for row in rows))
 
 
-def _run(folder: Path, row: dict[str, Any], listing: Path) -> Run:
+def _run(folder: Path, row: dict[str, Any], listing: Path) -> StudyRun:
     try:
         place = folder / row["folder"]
-        return Run(
+        return StudyRun(
             run=row["run"],
             stage=row["stage"],
             folder=place,
@@ -158,7 +160,7 @@ def study_posts(study: StudyRuns, name: str = POSTS_FILE) -> pd.DataFrame | None
     return load_posts(present[0]) if present else None
 
 
-def training_metrics(runs: list[Run]) -> pd.DataFrame | None:
+def training_metrics(runs: list[StudyRun]) -> pd.DataFrame | None:
     """The rows of every run's ``metrics.jsonl`` that count episodes, with the run's name, size and seed.
 
     Raises:

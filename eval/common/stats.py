@@ -17,9 +17,8 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from tldr.errors import NonFiniteError, UsageError
+from tldr.measures import FloatArray
 from tldr.measures.wilson import wilson_interval
-
-FloatArray = npt.NDArray[np.float64]
 
 _CHUNK_CELLS = 4_000_000
 """Bootstrap weights held at once (32 MB), whatever the number of draws."""

@@ -13,7 +13,7 @@ import pandas as pd
 
 from eval.common.paper import load_paper
 from eval.common.runs import NEWS, StudyRuns, study_posts, study_samples
-from eval.common.tables import METHOD_ORDER, Names, Result, readable, result_table, wide
+from eval.common.tables import METHOD_ORDER, MeasuredResult, PolicyNames, readable, result_table, wide
 from tldr.errors import NonFiniteError, UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyResults:
     """What the sections draw on, each part read once and only when asked for."""
 
     runs: StudyRuns
@@ -97,14 +97,14 @@ class Study:
         return self.samples is not None and "score.gold" in self.samples
 
 
-def once(make: Callable[[Study], T]) -> Callable[[Study], T]:
+def once(make: Callable[[StudyResults], T]) -> Callable[[StudyResults], T]:
     """`make(study)`, computed once a study: tables that several sections and the claims share.
 
     What it returns belongs to all of them: copy before changing.
     """
 
     @wraps(make)
-    def kept(study: Study) -> T:
+    def kept(study: StudyResults) -> T:
         name = f"{make.__module__}.{make.__qualname__}"
         if name not in study.made:
             study.made[name] = make(study)
@@ -114,7 +114,7 @@ def once(make: Callable[[Study], T]) -> Callable[[Study], T]:
     return kept
 
 
-def policy_names(study: Study, policy: str) -> Names:
+def policy_names(study: StudyResults, policy: str) -> PolicyNames:
     """What a policy's name in the records says: ``ppo-m-kl-0.3-t0.7`` is a method, size, variant and
     temperature; a name of another make is its own method, like ``reference``.
     """
@@ -153,7 +153,7 @@ def without(section: Section, *why: str) -> Section:
 
 
 def try_table(
-    section: Section, name: str, caption: str, make: Callable[[], pd.DataFrame | list[Result]]
+    section: Section, name: str, caption: str, make: Callable[[], pd.DataFrame | list[MeasuredResult]]
 ) -> None:
     """Add the table that `make` gives; where it cannot be made, the section says why."""
     name = re.sub(r"[^\w.-]+", "_", name)  # judges and scorers are named by others; this becomes a file

@@ -1,6 +1,6 @@
 """Result tables: every number with its interval, its unit and the runs it came from.
 
-A `Result` cannot be made without provenance. A table of them is written as CSV (one row a
+A `MeasuredResult` cannot be made without provenance. A table of them is written as CSV (one row a
 result, full precision) and as Markdown and LaTeX (one row a policy, rounded).
 """
 
@@ -27,7 +27,7 @@ POOLED = tuple(name for name in GROUP if name not in ("policy", "seed"))
 METHOD_ORDER = ("reference", "title", "lead-2", "lead-3", "pretrained", "sft", "best_of_n", "ppo")
 """Methods from weakest to strongest, as tables list them; others come first."""
 
-Names = dict[str, Any]
+PolicyNames = dict[str, Any]
 """What names a policy: the values of `GROUP` or `POOLED`."""
 
 _PER_MEASURE = frozenset({"measure", "value", "low", "high", "se", "unit", "seed_sd"})
@@ -42,7 +42,7 @@ _TAGS = {
 
 
 @dataclass(frozen=True)
-class Result:
+class MeasuredResult:
     """One number that may be shown.
 
     Attributes:
@@ -95,11 +95,11 @@ class Result:
             raise UsageError(f"{self.measure}: interval [{self.low}, {self.high}] misses {self.value}")
 
 
-COLUMNS = [field.name for field in fields(Result)]
+COLUMNS = [field.name for field in fields(MeasuredResult)]
 
 
-def result_table(results: Iterable[Result]) -> pd.DataFrame:
-    """One row a result, columns as `Result`; `runs` becomes one string, joined by spaces."""
+def result_table(results: Iterable[MeasuredResult]) -> pd.DataFrame:
+    """One row a result, columns as `MeasuredResult`; `runs` becomes one string, joined by spaces."""
     rows = [{**asdict(result), "runs": " ".join(result.runs)} for result in results]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -141,7 +141,7 @@ def summarise(
     scorer: str = "",
     by: Sequence[str] = GROUP,
     draws: int = 2000,
-) -> list[Result]:
+) -> list[MeasuredResult]:
     """Means of per-sample columns for every policy, with intervals over posts.
 
     Intervals are bootstrapped; those of counted columns are Wilson's, widened for posts
@@ -172,7 +172,7 @@ def summarise(
     return results
 
 
-def policy_groups(samples: pd.DataFrame, by: Sequence[str] = GROUP) -> list[tuple[Names, pd.DataFrame]]:
+def policy_groups(samples: pd.DataFrame, by: Sequence[str] = GROUP) -> list[tuple[PolicyNames, pd.DataFrame]]:
     """The samples of each policy with the values of `by` that name it, by method and model size."""
     groups = [
         (dict(zip(by, map(_plain, key), strict=True)), group)
@@ -183,18 +183,18 @@ def policy_groups(samples: pd.DataFrame, by: Sequence[str] = GROUP) -> list[tupl
 
 def group_result(
     group: pd.DataFrame,
-    names: Names,
+    names: PolicyNames,
     measure: Measure,
     estimate: Estimate,
     *,
     scorer: str = "",
     seed_means: pd.Series[float] | None = None,
-) -> Result:
+) -> MeasuredResult:
     """A policy's estimate as a result that names the policy and its runs.
 
     Args:
         group, names: as `policy_groups` gives them.
-        seed_means: the same estimate for each seed alone, for `Result.seed_sd`.
+        seed_means: the same estimate for each seed alone, for `MeasuredResult.seed_sd`.
     """
     return named(
         measure.name,
@@ -209,9 +209,9 @@ def group_result(
     )
 
 
-def named(measure: str, unit: str, estimate: Estimate, runs: Iterable[str], **names: Any) -> Result:
-    """An estimate as a `Result`; `names` as the result's fields."""
-    return Result(
+def named(measure: str, unit: str, estimate: Estimate, runs: Iterable[str], **names: Any) -> MeasuredResult:
+    """An estimate as a `MeasuredResult`; `names` as the result's fields."""
+    return MeasuredResult(
         measure=measure,
         unit=unit,
         value=estimate.value,
@@ -225,7 +225,7 @@ def named(measure: str, unit: str, estimate: Estimate, runs: Iterable[str], **na
     )
 
 
-def _reading_order(names: Names) -> tuple[object, ...]:
+def _reading_order(names: PolicyNames) -> tuple[object, ...]:
     method = str(names.get("method", ""))
     place = METHOD_ORDER.index(method) if method in METHOD_ORDER else -1
     return place, method, names.get("params") or 0, *(str(value) for value in names.values())

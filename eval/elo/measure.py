@@ -19,8 +19,9 @@ from scipy import stats as scipy_stats
 from scipy.sparse.csgraph import connected_components
 
 from eval.common.logistic import clustered_covariance, fit_logistic
-from eval.common.stats import Estimate, FloatArray
+from eval.common.stats import Estimate
 from tldr.errors import NonFiniteError, UsageError
+from tldr.measures import FloatArray
 
 ELO_SCALE = 400 / np.log(10)
 """Elo points of a strength difference of 1: 400 points are odds of ten to one."""

@@ -6,7 +6,7 @@ import pandas as pd
 
 from eval.agreement.section import labelled_pairs
 from eval.common.pairs import REFERENCE
-from eval.common.study import Picture, Section, Study, Table, once, policy_names, without
+from eval.common.study import Picture, Section, StudyResults, Table, once, policy_names, without
 from eval.elo.figure import elo_dots
 from eval.elo.measure import elo
 from tldr.errors import NonFiniteError, UsageError
@@ -16,7 +16,7 @@ BASE_RATING = 1000.0
 
 
 @once
-def _ratings(study: Study) -> tuple[pd.DataFrame, str]:
+def _ratings(study: StudyResults) -> tuple[pd.DataFrame, str]:
     """The table, and why it is empty."""
     pairs = labelled_pairs(study, "valid2.jsonl")
     empty = pd.DataFrame(columns=COLUMNS)
@@ -36,7 +36,7 @@ def _ratings(study: Study) -> tuple[pd.DataFrame, str]:
     return table[COLUMNS], ""
 
 
-def elo_table(study: Study) -> pd.DataFrame:
+def elo_table(study: StudyResults) -> pd.DataFrame:
     """Elo of every policy from the held-out labels, best first (`COLUMNS`); ``n`` pairs, ``wins`` a share.
 
     The reference (or, without it, the policy most often compared) is set to `BASE_RATING`, so it has
@@ -45,7 +45,7 @@ def elo_table(study: Study) -> pd.DataFrame:
     return _ratings(study)[0]
 
 
-def elo_section(study: Study) -> Section:
+def elo_section(study: StudyResults) -> Section:
     """Elo ratings of all policies, or why there are none."""
     section = Section(
         "elo",

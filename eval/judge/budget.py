@@ -51,7 +51,7 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a run would cost.
 
     Attributes:

@@ -46,7 +46,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Question:
+class JudgeQuestion:
     """What an answer depends on."""
 
     model: str
@@ -92,12 +92,12 @@ class Cache:
         self._database.close()
         self._locks.close()
 
-    def known(self, questions: Iterable[Question]) -> dict[str, Answer]:
+    def known(self, questions: Iterable[JudgeQuestion]) -> dict[str, Answer]:
         """The answers there are, by key."""
         keys = (question.key for question in questions)
         return {key: answer for key in keys if (answer := self._get(key)) is not None}
 
-    def get(self, question: Question) -> Answer | None:
+    def get(self, question: JudgeQuestion) -> Answer | None:
         """The answer, if there is one."""
         return self._get(question.key)
 
@@ -107,7 +107,7 @@ class Cache:
             row = self._database.execute(sql, (key,)).fetchone()
         return None if row is None else Answer(*row)
 
-    def put(self, question: Question, answer: Answer) -> None:
+    def put(self, question: JudgeQuestion, answer: Answer) -> None:
         """Keep an answer; on disk when this returns."""
         parameters = json.dumps(dict(question.parameters), sort_keys=True)
         row = (question.key, question.model, question.endpoint, question.prompt_sha, parameters)
@@ -120,7 +120,7 @@ class Cache:
             self._database.execute(sql, (*row, answer.text, answer.prompt_tokens, answer.answer_tokens))
 
     @contextmanager
-    def claim(self, question: Question) -> Iterator[None]:
+    def claim(self, question: JudgeQuestion) -> Iterator[None]:
         """Be the only process that asks this question; look it up again once the claim is yours."""
         place = int(question.key[:15], 16)  # a byte far past the end of the empty file is as good as any
         while True:

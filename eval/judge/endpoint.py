@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
-from eval.judge.cache import Answer, Question
+from eval.judge.cache import Answer, JudgeQuestion
 from tldr.errors import LabError, UsageError
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -72,10 +72,10 @@ class Connection:
     url: str = OPENAI_URL
     timeout: float = 60.0
 
-    def question(self, prompt: str, answer_tokens: int) -> Question:
+    def question(self, prompt: str, answer_tokens: int) -> JudgeQuestion:
         """The question a prompt makes: temperature 0, so many tokens of answer."""
         parameters = {"temperature": 0.0, "max_tokens": answer_tokens}
-        return Question(self.model, self.url.rstrip("/"), prompt, parameters)
+        return JudgeQuestion(self.model, self.url.rstrip("/"), prompt, parameters)
 
 
 class Endpoint:
@@ -115,7 +115,7 @@ class Endpoint:
         """Close its connections."""
         self._client.close()
 
-    def ask(self, question: Question) -> Answer:
+    def ask(self, question: JudgeQuestion) -> Answer:
         """One attempt.
 
         Raises:

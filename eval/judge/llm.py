@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from eval.judge.budget import Budget, Estimate, Price, estimated_tokens
-from eval.judge.cache import Answer, Cache, Question
+from eval.judge.budget import Budget, CostEstimate, Price, estimated_tokens
+from eval.judge.cache import Answer, Cache, JudgeQuestion
 from eval.judge.endpoint import AgainError, Endpoint, RefusedError, UnansweredError
-from eval.judge.pairs import ORDERS, Pair
+from eval.judge.pairs import ORDERS, SummaryPair
 from eval.judge.prompt import Axis, build_prompt, parse_verdict
 from tldr.errors import LabError
 from tldr.records import Judgement
@@ -49,10 +49,10 @@ class Limits:
 class _Asked:
     """A question about a pair."""
 
-    pair: Pair
+    pair: SummaryPair
     axis: Axis
     order: tuple[int, int]
-    question: Question
+    question: JudgeQuestion
 
 
 class LLMJudge:
@@ -70,13 +70,13 @@ class LLMJudge:
         """``openai:MODEL``."""
         return f"openai:{self.endpoint.connection.model}"
 
-    def estimate(self, pairs: Sequence[Pair], axes: Sequence[Axis]) -> Estimate:
+    def estimate(self, pairs: Sequence[SummaryPair], axes: Sequence[Axis]) -> CostEstimate:
         """What judging these would cost, answers in the cache left out."""
         questions = {asked.question.key: asked.question for asked in self._questions(pairs, axes)}
         known = self.cache.known(questions.values())
         paid = sum(self._cost(questions[key], answer) for key, answer in known.items())
         open_ones = [question for key, question in questions.items() if key not in known]
-        return Estimate(
+        return CostEstimate(
             questions=len(questions),
             answered=len(known),
             prompt_tokens=sum(map(self._prompt_tokens, open_ones)),
@@ -85,7 +85,7 @@ class LLMJudge:
             paid=paid,
         )
 
-    def judge(self, pairs: Sequence[Pair], axes: Sequence[Axis]) -> Iterator[Judgement]:
+    def judge(self, pairs: Sequence[SummaryPair], axes: Sequence[Axis]) -> Iterator[Judgement]:
         """As `eval.judge.pairs.Judge`: what the cache knows first, the rest as it is answered.
 
         Raises:
@@ -133,7 +133,7 @@ class LLMJudge:
             raise refused
         self._tell(lost, unasked, len(questions), budget)
 
-    def _questions(self, pairs: Sequence[Pair], axes: Sequence[Axis]) -> Iterator[_Asked]:
+    def _questions(self, pairs: Sequence[SummaryPair], axes: Sequence[Axis]) -> Iterator[_Asked]:
         for pair in pairs:
             for axis in axes:
                 for order in ORDERS:
@@ -148,7 +148,7 @@ class LLMJudge:
             sha = one.question.prompt_sha
             yield one.pair.judgement(self.name, one.order, verdict, one.axis, raw=answer.text, prompt_sha=sha)
 
-    def _answer(self, question: Question, budget: Budget) -> Answer | None:
+    def _answer(self, question: JudgeQuestion, budget: Budget) -> Answer | None:
         """The answer, asked for until it comes; None if the run stops before.
 
         Raises:
@@ -173,7 +173,7 @@ class LLMJudge:
         self._failures = 0
         return answer
 
-    def _ask(self, question: Question, budget: Budget) -> Answer | None:
+    def _ask(self, question: JudgeQuestion, budget: Budget) -> Answer | None:
         reserved = self._at_most(question)
         for attempt in range(1, self.limits.attempts + 1):
             if not budget.reserve(reserved):
@@ -202,14 +202,14 @@ class LLMJudge:
         backoff = min(self.limits.backoff * 2.0 ** (attempt - 1), 60.0)
         return max(backoff * random.uniform(0.5, 1.0), error.wait or 0.0)
 
-    def _prompt_tokens(self, question: Question) -> int:
+    def _prompt_tokens(self, question: JudgeQuestion) -> int:
         """From the prompt's length, and more where the endpoint has counted more than that before."""
         return math.ceil(estimated_tokens(question.prompt) * self._tokens_per_estimate)
 
-    def _at_most(self, question: Question) -> float:
+    def _at_most(self, question: JudgeQuestion) -> float:
         return self.price.of(self._prompt_tokens(question), self.limits.answer_tokens)
 
-    def _cost(self, question: Question, answer: Answer) -> float:
+    def _cost(self, question: JudgeQuestion, answer: Answer) -> float:
         """Dollars an answer cost; where the endpoint counted no tokens, at most."""
         prompt, written = answer.prompt_tokens, answer.answer_tokens
         if prompt is not None:

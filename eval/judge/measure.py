@@ -15,7 +15,7 @@ import pandas as pd
 
 from eval.common.pairs import COLUMNS, REFERENCE, judgement_pairs
 from eval.common.stats import share
-from eval.common.tables import Result, named
+from eval.common.tables import MeasuredResult, named
 from tldr.errors import UsageError
 from tldr.records import Judgement
 
@@ -79,7 +79,7 @@ def combined(table: pd.DataFrame) -> pd.DataFrame:
     return both.reset_index()
 
 
-def judge_results(judgements: Iterable[Judgement]) -> list[Result]:
+def judge_results(judgements: Iterable[Judgement]) -> list[MeasuredResult]:
     """Every judge's view of every policy, on every axis, with intervals over posts (`share`).
 
     Measures (followed by ``_<axis>`` on any axis but overall), of the first policy against the second:
@@ -96,7 +96,7 @@ def judge_results(judgements: Iterable[Judgement]) -> list[Result]:
         UsageError: as `answers`, or judgements that name no runs.
     """
     table = answers(judgements)
-    results: list[Result] = []
+    results: list[MeasuredResult] = []
     for key, group in table.groupby(["judge", "axis", "first", "second"], sort=False):
         judge, axis, first, second = map(str, key)
         for name, unit, values in _outcomes(group, second):

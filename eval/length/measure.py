@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from eval.common.pairs import log_length_ratio, reference_pairs
 from eval.common.stats import Estimate, mean, share
-from eval.common.tables import POOLED, Measure, Result, group_result, policy_groups
+from eval.common.tables import POOLED, Measure, MeasuredResult, group_result, policy_groups
 from eval.elo.measure import Strengths, fit_strengths
 from tldr.errors import UsageError
 
@@ -81,7 +81,7 @@ def length_controlled(
     *,
     scorer: str,
     unit: str = "words",
-) -> tuple[list[Result], LengthControl]:
+) -> tuple[list[MeasuredResult], LengthControl]:
     """Preference of every policy to the reference at equal length, seeds pooled, one slope for all.
 
     Args:

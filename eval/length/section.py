@@ -12,7 +12,7 @@ from eval.common.study import (
     SCORER_NAMES,
     Picture,
     Section,
-    Study,
+    StudyResults,
     Table,
     once,
     published,
@@ -40,7 +40,7 @@ class _Fits(NamedTuple):
 
 
 @once
-def _fits(study: Study) -> _Fits:
+def _fits(study: StudyResults) -> _Fits:
     results, slopes, problems = [], [], {}
     samples, posts = study.samples, study.posts
     for scorer in scorers(study) if has_references(study) else []:
@@ -64,7 +64,7 @@ def _preferred(samples: pd.DataFrame, scorer: PreferenceScorer) -> pd.Series[flo
     return preferred
 
 
-def length_controlled_table(study: Study) -> pd.DataFrame:
+def length_controlled_table(study: StudyResults) -> pd.DataFrame:
     """Result table of ``length_controlled_preference`` of every policy by every scorer, seeds pooled.
 
     Policies that win or lose every pair are left out; empty where references are missing.
@@ -72,13 +72,13 @@ def length_controlled_table(study: Study) -> pd.DataFrame:
     return _fits(study).policies
 
 
-def length_slope_table(study: Study) -> pd.DataFrame:
+def length_slope_table(study: StudyResults) -> pd.DataFrame:
     """Result table of ``length_slope``, a row a scorer: logits per 1 in the log length ratio."""
     return _fits(study).slopes
 
 
 @once
-def length_bin_table(study: Study) -> pd.DataFrame:
+def length_bin_table(study: StudyResults) -> pd.DataFrame:
     """Points of Fig. 10b: result columns, ``log_ratio`` and ``fitted``, the regression's curve there.
 
     Of each method the largest size, at the lowest temperature, by every scorer; ratios in words.
@@ -104,7 +104,7 @@ def length_bin_table(study: Study) -> pd.DataFrame:
     return further_table(rows, "log_ratio", "fitted")
 
 
-def length_section(study: Study) -> Section:
+def length_section(study: StudyResults) -> Section:
     """Preference at equal length, as the paper's App. F and Fig. 10."""
     section = Section(
         "length",
@@ -124,7 +124,7 @@ def length_section(study: Study) -> Section:
     return without(section, *problems) if problems else section
 
 
-def _add_scorer(study: Study, section: Section, scorer: str) -> None:
+def _add_scorer(study: StudyResults, section: Section, scorer: str) -> None:
     name = SCORER_NAMES[scorer]
     table, slopes, bins = (
         frame[frame["scorer"] == scorer]

@@ -7,7 +7,7 @@ import pandas as pd
 from eval.common.study import (
     Picture,
     Section,
-    Study,
+    StudyResults,
     Table,
     once,
     published,
@@ -24,7 +24,7 @@ BASELINES = ("lead-3", "reference")
 
 
 @once
-def measured_news(study: Study) -> pd.DataFrame:
+def measured_news(study: StudyResults) -> pd.DataFrame:
     """Summaries of articles and the baselines with `lengths.MEASURES`; empty where there are none."""
     samples, articles = study.news, study.articles
     if samples is None or articles is None:
@@ -35,7 +35,7 @@ def measured_news(study: Study) -> pd.DataFrame:
 
 
 @once
-def news_rouge_table(study: Study) -> pd.DataFrame:
+def news_rouge_table(study: StudyResults) -> pd.DataFrame:
     """Result table of ROUGE against the highlights, sentences split by newlines; seeds pooled.
 
     ``rouge_mean`` is the mean of ROUGE-1, -2 and -Lsum, which is what papers on CNN/DM call ROUGE-L:
@@ -51,7 +51,7 @@ def news_rouge_table(study: Study) -> pd.DataFrame:
     return result_table(rouge_means(rows, scores, by=POOLED, draws=study.draws))
 
 
-def news_section(study: Study) -> Section:
+def news_section(study: StudyResults) -> Section:
     """Transfer to news: nothing of it is in any other table of samples."""
     section = Section(
         "news",
@@ -85,7 +85,7 @@ def news_section(study: Study) -> Section:
     return section
 
 
-def _add_scores(study: Study, section: Section) -> None:
+def _add_scores(study: StudyResults, section: Section) -> None:
     """The reward model's mean score, and how often it prefers a summary to the highlights."""
     assert study.news is not None
     results = summarise(

@@ -19,8 +19,8 @@ import statsmodels.api as sm
 
 from eval.common.stats import Estimate
 from tldr.errors import UsageError
+from tldr.measures import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 Form = Literal["best_of_n", "rl"]
 
 _PEAK_DRAWS = 20_000

@@ -9,14 +9,14 @@ import pandas as pd
 
 from eval.best_of_n.section import curve_rows, largest_pools
 from eval.common.io import load_samples
-from eval.common.rows import Row, crossed, further_table, settings_of
-from eval.common.runs import Run
+from eval.common.rows import FurtherResult, crossed, further_table, settings_of
+from eval.common.runs import StudyRun
 from eval.common.stats import Estimate, bootstrap_means
-from eval.common.study import Picture, Section, Study, Table, once, published, without
-from eval.common.tables import POOLED, Measure, Result, named, summarise
+from eval.common.study import Picture, Section, StudyResults, Table, once, published, without
+from eval.common.tables import POOLED, Measure, MeasuredResult, named, summarise
 from eval.overoptimisation.figure import gains_by_kl, kl_sweep
 from eval.overoptimisation.measure import Form, OveroptimisationFit, fit_overoptimisation
-from eval.overoptimisation.sweeps import Sweep, actual_scorers, find_sweeps
+from eval.overoptimisation.sweeps import KLSweep, actual_scorers, find_sweeps
 from eval.preference.measure import UNIT, PreferenceScorer, wins
 from tldr.errors import LabError
 
@@ -27,7 +27,7 @@ ROLLOUTS_FILE = "rollouts.jsonl"
 
 
 @once
-def kl_sweep_table(study: Study) -> pd.DataFrame:
+def kl_sweep_table(study: StudyResults) -> pd.DataFrame:
     """Every policy of a KL sweep: how often it is preferred, as its reward model says and actually: Fig. 5.
 
     Measures: ``kl``; ``rm_preference`` (share whose reward model score is above the reference's) and
@@ -40,7 +40,7 @@ def kl_sweep_table(study: Study) -> pd.DataFrame:
         log-prob ratio to SFT over the policy's own samples at T = 1, nats a sequence, interval over
         posts. Sorted by KL within a sweep and measure.
     """
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for sweep in find_sweeps(study):
         samples = sweep.samples
         results = _preferences(samples, PROXY, "rm", study.draws)
@@ -51,7 +51,9 @@ def kl_sweep_table(study: Study) -> pd.DataFrame:
     return table.sort_values(["sweep", "measure", "kl"], kind="stable", ignore_index=True)
 
 
-def _preferences(samples: pd.DataFrame, scorer: PreferenceScorer, name: str, draws: int) -> list[Result]:
+def _preferences(
+    samples: pd.DataFrame, scorer: PreferenceScorer, name: str, draws: int
+) -> list[MeasuredResult]:
     """Hard and expected preference of every policy; the hard one only where both sides have scores."""
     if f"score.{scorer.name}_reference" in samples:
         columns = wins(samples, scorer)
@@ -65,7 +67,7 @@ def _preferences(samples: pd.DataFrame, scorer: PreferenceScorer, name: str, dra
     return summarise(table, measures, scorer=name, by=POOLED, draws=draws)
 
 
-def _with_kl(sweep: Sweep, results: list[Result], draws: int) -> list[Row]:
+def _with_kl(sweep: KLSweep, results: list[MeasuredResult], draws: int) -> list[FurtherResult]:
     """The results, and the KL itself as one, with every policy's place on the KL axis.
 
     A policy whose samples carry no log-probs has no place there and is left out.
@@ -73,7 +75,7 @@ def _with_kl(sweep: Sweep, results: list[Result], draws: int) -> list[Row]:
     found = summarise(sweep.samples, [KL], by=POOLED, draws=draws)
     kl = {(one.method, one.variant): one for one in found}
     beta = sweep.samples.groupby(["method", "variant"])["beta"].first().to_dict()
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for result in [*found, *results]:
         place = kl.get((result.method, result.variant))
         if place is None:
@@ -84,7 +86,7 @@ def _with_kl(sweep: Sweep, results: list[Result], draws: int) -> list[Row]:
 
 
 @once
-def overoptimisation_table(study: Study) -> pd.DataFrame:
+def overoptimisation_table(study: StudyResults) -> pd.DataFrame:
     """Scores gained over the start against KL: PPO sweeps and best of N on one axis.
 
     Measures ``rm_gain`` (the reward model that was optimised, or chose) and ``gold_gain`` (planted),
@@ -98,7 +100,7 @@ def overoptimisation_table(study: Study) -> pd.DataFrame:
     Raises:
         UsageError: a sweep's policies and its start were sampled on different posts.
     """
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for sweep in find_sweeps(study):
         gains = [Measure(f"gain.{name}", f"{name}_gain", "score") for name in ("rm", "gold")]
         samples = sweep.samples.assign(
@@ -141,7 +143,7 @@ class Fitted:
 
 
 @once
-def overoptimisation_fits(study: Study) -> list[Fitted]:
+def overoptimisation_fits(study: StudyResults) -> list[Fitted]:
     """Gao et al.'s curves for every set of gains with three points off the start.
 
     All points weigh the same: their errors are common (the same posts, the same pool) and smallest
@@ -163,7 +165,7 @@ def overoptimisation_fits(study: Study) -> list[Fitted]:
 
 
 @once
-def overoptimisation_fit_table(study: Study) -> pd.DataFrame:
+def overoptimisation_fit_table(study: StudyResults) -> pd.DataFrame:
     """alpha, beta and the KL of the peak of every fitted curve.
 
     Measures ``alpha`` (score a sqrt nat), ``beta`` (its unit follows from the form: R = d (alpha -
@@ -175,7 +177,7 @@ def overoptimisation_fit_table(study: Study) -> pd.DataFrame:
         Result columns (``n``: points) and ``sweep``, ``form``, ``source``, ``of``, ``peak_inside``
         (whether the peak lies among the points), ``residual`` (root mean square, score).
     """
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for one in overoptimisation_fits(study):
         fit, first = one.fit, one.points.iloc[0]
         with np.errstate(over="ignore"):
@@ -200,7 +202,7 @@ def overoptimisation_fit_table(study: Study) -> pd.DataFrame:
 
 
 @once
-def ppo_course_table(study: Study) -> pd.DataFrame:
+def ppo_course_table(study: StudyResults) -> pd.DataFrame:
     """Along each PPO run: what its rollouts gained over the first iteration's, against their KL.
 
     Measures ``rm_gain`` and ``gold_gain``: an iteration's mean minus the first's, which SFT drew
@@ -210,14 +212,14 @@ def ppo_course_table(study: Study) -> pd.DataFrame:
         Result columns, a run each (``seed``, ``variant``), and ``iteration``, ``sweep`` (the run's
         name), ``beta``, ``kl``, ``kl_low``, ``kl_high``.
     """
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for run in study.runs.finished("ppo"):
         if (run.folder / ROLLOUTS_FILE).is_file():
             rows += _course(run, load_samples(run.folder / ROLLOUTS_FILE), study.draws)
     return further_table(rows, "iteration", *FURTHER)
 
 
-def _course(run: Run, samples: pd.DataFrame, draws: int) -> list[Row]:
+def _course(run: StudyRun, samples: pd.DataFrame, draws: int) -> list[FurtherResult]:
     if "tag.iteration" not in samples or samples["tag.iteration"].nunique() < 2:
         return []
     scores = [name for name in ("rm", "gold") if f"score.{name}" in samples]
@@ -229,7 +231,7 @@ def _course(run: Run, samples: pd.DataFrame, draws: int) -> list[Row]:
     }
     if 1 not in found:
         return []
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for iteration, (kl, *now) in found.items():
         for name, estimate, start in zip(scores, now, found[1][1:], strict=True):
             result = named(
@@ -250,7 +252,7 @@ def _gained(now: Estimate, start: Estimate, *, first: bool) -> Estimate:
     return Estimate(gain, gain - 1.96 * se, gain + 1.96 * se, se, now.n, now.clusters)
 
 
-def overoptimisation_section(study: Study) -> Section:
+def overoptimisation_section(study: StudyResults) -> Section:
     """The KL sweep (Fig. 5), and PPO and best of N on one KL axis with Gao et al.'s curves."""
     section = Section(
         "overoptimisation",
@@ -275,7 +277,7 @@ def overoptimisation_section(study: Study) -> Section:
     return without(section, *missing) if missing else section
 
 
-def _add_gains(study: Study, section: Section) -> None:
+def _add_gains(study: StudyResults, section: Section) -> None:
     gains, course = overoptimisation_table(study), ppo_course_table(study)
     fits = overoptimisation_fit_table(study)
     section.pictures.extend(_gain_pictures(study, gains, course))
@@ -303,7 +305,7 @@ def _sweep_picture(sweep: pd.DataFrame, paper: pd.DataFrame | None) -> Picture:
     return Picture("kl_sweep", kl_sweep(panels, paper), caption)
 
 
-def _gain_pictures(study: Study, gains: pd.DataFrame, course: pd.DataFrame) -> list[Picture]:
+def _gain_pictures(study: StudyResults, gains: pd.DataFrame, course: pd.DataFrame) -> list[Picture]:
     fitted = overoptimisation_fits(study)
     pictures = []
     swept = list(dict.fromkeys(gains.loc[gains["method"] == "ppo", "sweep"]))
@@ -339,7 +341,7 @@ _GAIN_LINES = {
 """Method -> what its start and its fitted curve are."""
 
 
-def _course_lines(study: Study, course: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _course_lines(study: StudyResults, course: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Title -> rows with ``line``: every sweep by KL coefficient; without a sweep the main runs by size."""
     drawn = {}
     for sweep in find_sweeps(study):
@@ -352,7 +354,7 @@ def _course_lines(study: Study, course: pd.DataFrame) -> dict[str, pd.DataFrame]
     return {"one colour a size": main.assign(line="Size " + main["size"])}
 
 
-def _trained(study: Study, sweep: Sweep) -> set[str]:
+def _trained(study: StudyResults, sweep: KLSweep) -> set[str]:
     scored = {run.run: run.parents.get("policy", "") for run in study.runs.finished("score")}
     return {scored[name] for name in sweep.samples.loc[sweep.samples["beta"].notna(), "run"].unique()}
 

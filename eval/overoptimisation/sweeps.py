@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from eval.common.rows import runs_by_name, settings_of
-from eval.common.runs import Run
-from eval.common.study import Study, once
+from eval.common.runs import StudyRun
+from eval.common.study import StudyResults, once
 from eval.common.tables import group_columns
 from eval.reward.scored_pairs import scorer_name
 
@@ -20,7 +20,7 @@ PROXY = ("score.proxy", "score.proxy_reference")
 
 
 @dataclass(frozen=True)
-class Sweep:
+class KLSweep:
     """A KL sweep: PPO policies of one size, trained against one reward model, and their SFT start.
 
     Attributes:
@@ -39,14 +39,14 @@ class Sweep:
 class _Member:
     """A score run of a sweep's policy, the PPO run that made the policy, and its reward model."""
 
-    scored: Run
-    ppo: Run
-    reward: Run
+    scored: StudyRun
+    ppo: StudyRun
+    reward: StudyRun
     beta: float
 
 
 @once
-def find_sweeps(study: Study) -> list[Sweep]:
+def find_sweeps(study: StudyResults) -> list[KLSweep]:
     """The study's KL sweeps: at least `BETAS` coefficients with samples at T = 1; seeds together.
 
     Policies of other value networks are told apart, and so are adaptive coefficients left out.
@@ -71,11 +71,11 @@ def find_sweeps(study: Study) -> list[Sweep]:
         if samples["beta"].nunique() >= BETAS:
             name = ", ".join(filter(None, (size, scorer_name(size, variant))))
             name += "" if network == "separate" else f", {network} value network"
-            found.append(Sweep(name, samples))
+            found.append(KLSweep(name, samples))
     return found
 
 
-def _samples(samples: pd.DataFrame, members: list[_Member], scored: list[Run]) -> pd.DataFrame:
+def _samples(samples: pd.DataFrame, members: list[_Member], scored: list[StudyRun]) -> pd.DataFrame:
     parts = [_of_run(samples, member.scored, member.reward, member.beta) for member in members]
     for start in dict.fromkeys(_start(member.ppo) for member in members):
         rewards = {member.reward.run: member.reward for member in members if _start(member.ppo) == start}
@@ -87,11 +87,11 @@ def _samples(samples: pd.DataFrame, members: list[_Member], scored: list[Run]) -
     return group_columns(pd.concat(parts, ignore_index=True))
 
 
-def _start(ppo: Run) -> str:
+def _start(ppo: StudyRun) -> str:
     return ppo.parents.get("reference") or ppo.parents.get("policy", "")
 
 
-def _of_run(samples: pd.DataFrame, run: Run, reward: Run, beta: float) -> pd.DataFrame:
+def _of_run(samples: pd.DataFrame, run: StudyRun, reward: StudyRun, beta: float) -> pd.DataFrame:
     """A score run's samples at T = 1: elsewhere the mean log-ratio is not the policy's KL."""
     drawn = samples[(samples["run"] == run.run) & (samples["temperature"] == 1) & (samples["top_p"] == 1)]
     scorer = "rm" if run.parents.get("reward") == reward.run else scorer_name(reward.size, reward.variant)

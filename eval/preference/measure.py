@@ -23,7 +23,15 @@ from statsmodels.stats.multitest import multipletests
 
 from eval.common.pairs import REFERENCE, length_in
 from eval.common.stats import bootstrap_means, mcnemar_p, share, sign_flip
-from eval.common.tables import GROUP, Measure, Names, Result, policy_groups, result_table, summarise
+from eval.common.tables import (
+    GROUP,
+    Measure,
+    MeasuredResult,
+    PolicyNames,
+    policy_groups,
+    result_table,
+    summarise,
+)
 from tldr.errors import UsageError
 
 UNIT = "share preferred to the reference"
@@ -82,7 +90,7 @@ def preference(
     *,
     by: Sequence[str] = GROUP,
     draws: int = 2000,
-) -> list[Result]:
+) -> list[MeasuredResult]:
     """Preference of every policy to the reference, with intervals over posts (`summarise`).
 
     Measures are ``preference``, ``expected_preference`` and ``ties``. Policies without this
@@ -172,7 +180,7 @@ def pair_shares(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def policy_label(names: Names) -> str:
+def policy_label(names: PolicyNames) -> str:
     """What a policy is called where there is one column for it: "ppo-l T=0.7"."""
     parts = [str(names.get("policy") or " ".join(filter(None, (names.get("method"), names.get("size")))))]
     parts += [str(names[key]) for key in ("variant", "selected_by") if names.get(key)]

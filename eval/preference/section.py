@@ -10,7 +10,7 @@ from eval.common.study import (
     SCORER_NAMES,
     Picture,
     Section,
-    Study,
+    StudyResults,
     Table,
     once,
     plain_table,
@@ -40,24 +40,24 @@ def main_measure(scorer: PreferenceScorer) -> str:
     return "expected_preference" if scorer.name == "gold" else "preference"
 
 
-def scorers(study: Study) -> list[PreferenceScorer]:
+def scorers(study: StudyResults) -> list[PreferenceScorer]:
     """The scorers that the study's samples carry with their references' scores."""
     return scorers_of(study.samples) if study.samples is not None else []
 
 
 @once
-def preference_table(study: Study) -> pd.DataFrame:
+def preference_table(study: StudyResults) -> pd.DataFrame:
     """Result table of `eval.preference.measure.preference` of every policy by every scorer, seeds pooled."""
     return _preferences(study, POOLED)
 
 
 @once
-def preference_by_seed_table(study: Study) -> pd.DataFrame:
+def preference_by_seed_table(study: StudyResults) -> pd.DataFrame:
     """The same, each seed apart."""
     return _preferences(study, GROUP)
 
 
-def _preferences(study: Study, by: Sequence[str]) -> pd.DataFrame:
+def _preferences(study: StudyResults, by: Sequence[str]) -> pd.DataFrame:
     known = scorers(study)
     if study.samples is None or not known:
         return result_table([])
@@ -67,7 +67,7 @@ def _preferences(study: Study, by: Sequence[str]) -> pd.DataFrame:
 
 
 @once
-def preference_by_subreddit_table(study: Study) -> pd.DataFrame:
+def preference_by_subreddit_table(study: StudyResults) -> pd.DataFrame:
     """Preference in each subreddit: result columns, ``breakdown`` and ``group`` (the subreddit).
 
     Policies of the main figure, by each scorer's main measure. Subreddits with fewer than
@@ -82,13 +82,13 @@ def preference_by_subreddit_table(study: Study) -> pd.DataFrame:
 
 
 @once
-def preference_by_length_table(study: Study) -> pd.DataFrame:
+def preference_by_length_table(study: StudyResults) -> pd.DataFrame:
     """Preference of summaries of each length, in words: the same columns, ``group`` as "18-24"."""
     samples = headline_samples(study)
     return _broken_down(study, samples, length_bins(samples) if len(samples) else None)
 
 
-def _broken_down(study: Study, samples: pd.DataFrame, groups: pd.Series[str] | None) -> pd.DataFrame:
+def _broken_down(study: StudyResults, samples: pd.DataFrame, groups: pd.Series[str] | None) -> pd.DataFrame:
     tables = [result_table([]).assign(breakdown="", group="")]
     for scorer in scorers(study) if groups is not None else ():
         assert groups is not None
@@ -99,7 +99,7 @@ def _broken_down(study: Study, samples: pd.DataFrame, groups: pd.Series[str] | N
 
 
 @once
-def paired_test_table(study: Study) -> pd.DataFrame:
+def paired_test_table(study: StudyResults) -> pd.DataFrame:
     """The main figure's policies compared two by two on the same posts (`paired_tests`).
 
     By the planted labelers where there are any, else by the reward model. Empty with fewer than two.
@@ -112,7 +112,7 @@ def paired_test_table(study: Study) -> pd.DataFrame:
 
 
 @once
-def headline_samples(study: Study) -> pd.DataFrame:
+def headline_samples(study: StudyResults) -> pd.DataFrame:
     """Samples of the main figure's policies (`eval.preference.figure.headline`), with their measures."""
     measured = measured_samples(study)
     if measured.empty:
@@ -121,7 +121,7 @@ def headline_samples(study: Study) -> pd.DataFrame:
     return measured.loc[headline(named.dropna(subset=["params"])).index]
 
 
-def preference_section(study: Study) -> Section:
+def preference_section(study: StudyResults) -> Section:
     """Preference to the reference by every scorer; main figure as the paper's Fig. 1."""
     section = Section(
         "preference",
@@ -144,7 +144,7 @@ def preference_section(study: Study) -> Section:
     return section
 
 
-def _add_scorer(study: Study, section: Section, scorer: PreferenceScorer) -> None:
+def _add_scorer(study: StudyResults, section: Section, scorer: PreferenceScorer) -> None:
     name, measure = SCORER_NAMES[scorer.name], main_measure(scorer)
     tables = (preference_table(study), preference_by_seed_table(study))
     pooled, single = (table[table["scorer"] == scorer.name] for table in tables)

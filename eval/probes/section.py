@@ -6,7 +6,7 @@ import pandas as pd
 
 from eval.common.paper import load_paper
 from eval.common.rows import row_estimate
-from eval.common.study import Picture, Section, Study, once, results_table, without
+from eval.common.study import Picture, Section, StudyResults, once, results_table, without
 from eval.common.tables import named, result_table
 from eval.probes.figure import probe_shares
 from eval.reward.measure import accuracy
@@ -23,7 +23,7 @@ PAPER_LABELS = {
 
 
 @once
-def probe_table(study: Study) -> pd.DataFrame:
+def probe_table(study: StudyResults) -> pd.DataFrame:
     """Share of each probe's pairs on which a scorer prefers the better side; equal scores count half.
 
     Returns:
@@ -51,7 +51,7 @@ def probe_table(study: Study) -> pd.DataFrame:
     return table.sort_values("measure", key=lambda names: names.map(order.index), kind="stable")
 
 
-def probes_section(study: Study) -> Section:
+def probes_section(study: StudyResults) -> Section:
     """Probes of the reward models: a table, and a figure of the main ones beside the paper's values."""
     section = Section(
         "probes",
@@ -81,7 +81,7 @@ def probes_section(study: Study) -> Section:
     return section
 
 
-def _published(study: Study, probes: set[str]) -> dict[str, dict[str, float]]:
+def _published(study: StudyResults, probes: set[str]) -> dict[str, dict[str, float]]:
     """Probe -> the paper's values by label, of the probes at hand."""
     if not (study.paper / "probes.csv").is_file():
         return {}

@@ -13,7 +13,7 @@ import pandas as pd
 
 from eval.common.pairs import LENGTHS, REFERENCE, post_id
 from eval.common.stats import mean
-from eval.common.tables import Measure, Result, summarise
+from eval.common.tables import Measure, MeasuredResult, summarise
 from eval.length.measure import rating_by_length
 from tldr.errors import UsageError
 from tldr.records import Rating
@@ -48,7 +48,7 @@ def rating_rows(ratings: Iterable[Rating]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(dict.fromkeys(AXES, float)) if rows else pd.DataFrame()
 
 
-def rating_results(rows: pd.DataFrame, *, draws: int = 2000) -> list[Result]:
+def rating_results(rows: pd.DataFrame, *, draws: int = 2000) -> list[MeasuredResult]:
     """Every policy's mean on every axis, and the share of its summaries that are 7 of 7 overall.
 
     Args:

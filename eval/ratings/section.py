@@ -8,7 +8,7 @@ import pandas as pd
 from eval.common.study import (
     Picture,
     Section,
-    Study,
+    StudyResults,
     once,
     plain_table,
     policy_names,
@@ -26,7 +26,7 @@ FILE = "ratings.jsonl"
 
 
 @once
-def ratings(study: Study) -> pd.DataFrame:
+def ratings(study: StudyResults) -> pd.DataFrame:
     """All ratings of the study (`rating_rows`) with ``run``, ``seed`` and what names the policy.
 
     Files are those of the ratings runs and a ``ratings.jsonl`` (OpenAI's axis evaluations are such
@@ -49,19 +49,19 @@ def ratings(study: Study) -> pd.DataFrame:
 
 
 @once
-def rating_table(study: Study) -> pd.DataFrame:
+def rating_table(study: StudyResults) -> pd.DataFrame:
     """Ratings of summaries of posts: a result table of `rating_results`, empty without any."""
     return _results(study, article=False)
 
 
 @once
-def article_rating_table(study: Study) -> pd.DataFrame:
+def article_rating_table(study: StudyResults) -> pd.DataFrame:
     """The same for summaries of news articles."""
     return _results(study, article=True)
 
 
 @once
-def article_length_table(study: Study) -> pd.DataFrame:
+def article_length_table(study: StudyResults) -> pd.DataFrame:
     """Overall rating of news summaries by length in characters, as the paper's Table 14.
 
     Columns of `eval.length.measure.rating_by_length` and ``runs``; policies with fewer than ten
@@ -70,24 +70,24 @@ def article_length_table(study: Study) -> pd.DataFrame:
     return rating_lengths(_of_articles(study))
 
 
-def _results(study: Study, article: bool) -> pd.DataFrame:
+def _results(study: StudyResults, article: bool) -> pd.DataFrame:
     rows = ratings(study)
     kept = rows[rows["article"] == article] if len(rows) else rows
     return result_table(rating_results(kept, draws=study.draws) if len(kept) else [])
 
 
-def _of_articles(study: Study) -> pd.DataFrame:
+def _of_articles(study: StudyResults) -> pd.DataFrame:
     rows = ratings(study)
     return rows[rows["article"]] if len(rows) else rows
 
 
-def _by_length(study: Study) -> pd.DataFrame:
+def _by_length(study: StudyResults) -> pd.DataFrame:
     """Overall ratings of articles of the policies that allow a slope."""
     rows = _of_articles(study)
     return with_slope(rows) if len(rows) else rows
 
 
-def rating_section(study: Study) -> Section:
+def rating_section(study: StudyResults) -> Section:
     """Mean ratings of every policy on the four axes; of news also by size and length."""
     section = Section(
         "ratings",
@@ -117,7 +117,7 @@ def rating_section(study: Study) -> Section:
     return without(section, *missing) if missing else section
 
 
-def _sevens(study: Study) -> str:
+def _sevens(study: StudyResults) -> str:
     """The paper's shares of 7 of 7, which it gives in its text."""
     text = published(study.paper, "fig12", "fig12_text")
     if text is None:
@@ -127,7 +127,7 @@ def _sevens(study: Study) -> str:
     return f" The paper's shares: {', '.join(f'{paper_policy(name)[0]} {one:.0%}' for name, one in shares)}."
 
 
-def _add_news(study: Study, section: Section, news: pd.DataFrame) -> None:
+def _add_news(study: StudyResults, section: Section, news: pd.DataFrame) -> None:
     """Figs. 4a and 4b and the table behind the latter."""
     said = "" if len(news) else " This study rated no news: the paper's points alone."
     sizes, levels = (published(study.paper, "fig4", item) for item in ("fig4a", "fig4a_line"))

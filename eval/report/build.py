@@ -17,7 +17,7 @@ from rich.progress import track
 
 from eval.common.paper import PAPER_FOLDER
 from eval.common.runs import load_runs
-from eval.common.study import Picture, Section, Study, Table
+from eval.common.study import Picture, Section, StudyResults, Table
 from eval.common.style import data_uri, save
 from eval.common.tables import write_table
 from eval.report.page import write_page
@@ -62,7 +62,7 @@ def build_report(
     Raises:
         UsageError: no such folder. RecordError: a file in it that is broken.
     """
-    study = Study(load_runs(Path(runs_dir)), paper, draws)
+    study = StudyResults(load_runs(Path(runs_dir)), paper, draws)
     console = Console(stderr=True)
     done = track(
         sections(study),

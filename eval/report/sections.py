@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from eval.agreement.section import agreement_section
 from eval.best_of_n.section import best_of_n_section
 from eval.claims.section import claims_section
-from eval.common.study import Section, Study
+from eval.common.study import Section, StudyResults
 from eval.elo.section import elo_section
 from eval.length.section import length_section
 from eval.news.section import news_section
@@ -44,7 +44,7 @@ SECTIONS = (
 """In reading order."""
 
 
-def sections(study: Study) -> Iterator[Section]:
+def sections(study: StudyResults) -> Iterator[Section]:
     """All sections in reading order."""
     for section in SECTIONS:
         yield section(study)

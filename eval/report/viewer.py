@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.common.study import Study
+from eval.common.study import StudyResults
 from eval.report.page import embedded_json, write_page
 from eval.report.viewer_data import viewer_data
 
@@ -13,7 +13,7 @@ VIEWER_FILE = "samples.html"
 
 
 def build_viewer(
-    study: Study, out: Path, *, title: str, note: str = "", judgements: Sequence[Path] = ()
+    study: StudyResults, out: Path, *, title: str, note: str = "", judgements: Sequence[Path] = ()
 ) -> Path | None:
     """Write ``samples.html`` under `out`: posts, summaries, scores, verdicts and token values.
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.common.study import Study
-from eval.common.tables import GROUP, METHOD_ORDER, Names, policy_groups
+from eval.common.study import StudyResults
+from eval.common.tables import GROUP, METHOD_ORDER, PolicyNames, policy_groups
 from eval.preference.measure import scorers_of
 from tldr.records import Judgement, TokenTrace, iter_records
 
@@ -36,11 +36,11 @@ MEASURES = ("kl", "reward", "value", "logprob")
 REFERENCE = -1
 """Stands for the reference where a column's number is asked for."""
 
-Column = tuple[Names, pd.DataFrame]
+Column = tuple[PolicyNames, pd.DataFrame]
 """A policy's name and its samples by post id."""
 
 
-def viewer_data(study: Study, judgements: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
+def viewer_data(study: StudyResults, judgements: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
     """The page's data, and its packed chunks of token values (none where no run traced tokens).
 
     Of several seeds of a policy the lowest is shown, of several samples of a post the first, of the
@@ -88,7 +88,7 @@ def _columns(samples: pd.DataFrame, notes: list[str]) -> list[Column]:
     return list(found.values())
 
 
-def _post_ids(study: Study, notes: list[str]) -> list[str]:
+def _post_ids(study: StudyResults, notes: list[str]) -> list[str]:
     """The sampled posts in the order of the posts' file; ids without a post come last."""
     assert study.samples is not None
     sampled = dict.fromkeys(study.samples["id"])
@@ -101,14 +101,14 @@ def _post_ids(study: Study, notes: list[str]) -> list[str]:
     return [*known, *unknown][:POSTS_SHOWN]
 
 
-def _posts(study: Study, ids: list[str]) -> dict[str, list[Any]]:
+def _posts(study: StudyResults, ids: list[str]) -> dict[str, list[Any]]:
     fields = {"subreddit": "subreddit", "title": "title", "post": "post", "summary": "reference"}
     table = pd.DataFrame(index=[], columns=list(fields)) if study.posts is None else study.posts
     chosen = table.reindex(ids)
     return {"id": ids} | {name: _texts(chosen[column]) for column, name in fields.items()}
 
 
-def _policy(names: Names, table: pd.DataFrame) -> dict[str, Any]:
+def _policy(names: PolicyNames, table: pd.DataFrame) -> dict[str, Any]:
     """A column: texts, lengths in tokens, KL from the SFT start in nats, and every score it has."""
     scored = [name for name in table if str(name).startswith("score.") and table[name].notna().any()]
     return {
@@ -130,7 +130,7 @@ def _numbers(column: pd.Series[Any]) -> list[float | None]:
     return [round(value, 3) if math.isfinite(value) else None for value in column.astype(float)]
 
 
-def _labels(policies: list[Names]) -> list[str]:
+def _labels(policies: list[PolicyNames]) -> list[str]:
     """A short name a policy; what two policies would share is told apart by their full names."""
     short = [_label(names) for names in policies]
     counts = Counter(short)
@@ -144,11 +144,11 @@ def _labels(policies: list[Names]) -> list[str]:
     ]
 
 
-def _full(names: Names) -> tuple[str, str]:
+def _full(names: PolicyNames) -> tuple[str, str]:
     return names["policy"], names["selected_by"]
 
 
-def _label(names: Names) -> str:
+def _label(names: PolicyNames) -> str:
     method = f"best of {names['n']}" if names["n"] > 1 else names["method"] or names["policy"]
     parts = [f"{method} {names['size']}".strip(), names["variant"]]
     if names["temperature"] is not None:
@@ -158,7 +158,7 @@ def _label(names: Names) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _shown(policies: list[Names], most: int = 4) -> list[bool]:
+def _shown(policies: list[PolicyNames], most: int = 4) -> list[bool]:
     """Which columns are open at first: each main method of the largest model at its lowest temperature."""
     best: dict[str, tuple[tuple[float, float], int]] = {}
     for place, names in enumerate(policies):
@@ -172,7 +172,7 @@ def _shown(policies: list[Names], most: int = 4) -> list[bool]:
 
 
 def _verdicts(
-    study: Study,
+    study: StudyResults,
     judgements: Sequence[Path],
     columns: list[Column],
     labels: list[str],
@@ -233,7 +233,7 @@ def _judged_column(columns: list[Column], place: int | None, post: str, text: st
 
 
 def _traces(
-    study: Study, columns: list[Column], rows: dict[str, int]
+    study: StudyResults, columns: list[Column], rows: dict[str, int]
 ) -> Iterator[tuple[int, int, TokenTrace]]:
     """(row, column, trace) of every shown sample whose tokens were traced."""
     places: dict[tuple[str, str, float | None], int] = {}
@@ -249,7 +249,7 @@ def _traces(
 
 
 def _token_chunks(
-    study: Study, columns: list[Column], rows: dict[str, int]
+    study: StudyResults, columns: list[Column], rows: dict[str, int]
 ) -> tuple[dict[str, float], set[int], list[str]]:
     """Where each measure's colours end (`FULL_COLOUR`), the traced columns, the packed chunks.
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from eval.common.pairs import comparison_pairs, scorers_of_pairs
 from eval.common.rows import settings_of
-from eval.common.runs import Run, StudyRuns
+from eval.common.runs import StudyRun, StudyRuns
 from tldr.records import Comparison, read_records
 
 LABELS_FILE = "valid2.jsonl"
@@ -41,20 +41,20 @@ def scorer_name(size: str, variant: str) -> str:
     return "_".join(filter(None, ("rm", size, variant)))
 
 
-def fold_of(run: Run) -> int | None:
+def fold_of(run: StudyRun) -> int | None:
     """The fold that a reward run was trained without, and reports on; None: labels without folds."""
     fold: int | None = settings_of(run).get("fold")
     return fold
 
 
-def reward_runs(runs: StudyRuns) -> list[Run]:
+def reward_runs(runs: StudyRuns) -> list[StudyRun]:
     """The finished reward runs; those of folds together are one model, the main one."""
     return [run if fold_of(run) is None else replace(run, variant="") for run in runs.finished("reward")]
 
 
 def reward_models(runs: StudyRuns) -> dict[str, RewardModel]:
     """The study's finished reward models by scorer name, smallest first, then most labels first."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[StudyRun]] = {}
     for run in reward_runs(runs):
         groups.setdefault(scorer_name(run.size, run.variant), []).append(run)
     models = [_model(scorer, members) for scorer, members in groups.items()]
@@ -63,7 +63,7 @@ def reward_models(runs: StudyRuns) -> dict[str, RewardModel]:
     }
 
 
-def _model(scorer: str, members: list[Run]) -> RewardModel:
+def _model(scorer: str, members: list[StudyRun]) -> RewardModel:
     evaluations = [run.json("evaluation.json") or {} for run in members]
     rankings = {values["train_rankings"] for values in evaluations if values.get("train_rankings")}
     first = members[0]

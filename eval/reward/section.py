@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from eval.common.paper import load_paper
-from eval.common.rows import Row, crossed, further_table, listed, row_estimate
-from eval.common.runs import Run, StudyRuns
+from eval.common.rows import FurtherResult, crossed, further_table, listed, row_estimate
+from eval.common.runs import StudyRun, StudyRuns
 from eval.common.stats import Estimate, bootstrap_means, wilson
-from eval.common.study import Picture, Section, Study, Table, once, results_table, without
-from eval.common.tables import Result, named, result_table
+from eval.common.study import Picture, Section, StudyResults, Table, once, results_table, without
+from eval.common.tables import MeasuredResult, named, result_table
 from eval.reward.figure import calibration_curves, reward_accuracy
 from eval.reward.measure import accuracy, calibration, calibration_estimates, hits, length_bias
 from eval.reward.scored_pairs import (
@@ -34,13 +34,12 @@ BINS = 10
 FURTHER = re.compile(r"rm\d+")
 """Variants that are the main reward model trained with another seed."""
 
-Pairs = pd.DataFrame
-Evaluated = tuple[Run, dict[str, Any]]
+Evaluated = tuple[StudyRun, dict[str, Any]]
 """A reward run and what its ``evaluation.json`` says."""
 
 
 @once
-def reward_accuracy_table(study: Study) -> pd.DataFrame:
+def reward_accuracy_table(study: StudyResults) -> pd.DataFrame:
     """Accuracy of every reward model on valid1 (selection) and valid2 (reporting): Fig. 6.
 
     valid2 comes from the ``pairs`` runs where they hold the model's scores, intervals over posts;
@@ -54,7 +53,7 @@ def reward_accuracy_table(study: Study) -> pd.DataFrame:
     """
     models = reward_models(study.runs)
     paired = {model.scorer: pairs for model, pairs in model_pairs(study.runs, LABELS_FILE)}
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for result in accuracy_results(evaluated_rewards(study.runs)):
         model = models[result.scorer]
         if result.measure == "valid2_accuracy" and model.scorer in paired:
@@ -63,17 +62,17 @@ def reward_accuracy_table(study: Study) -> pd.DataFrame:
     return further_table(rows, "rankings")
 
 
-def _names(model: RewardModel, pairs: Pairs | None = None) -> dict[str, Any]:
+def _names(model: RewardModel, pairs: pd.DataFrame | None = None) -> dict[str, Any]:
     names = {"size": model.size, "params": model.params, "variant": model.variant, "scorer": model.scorer}
     seeds = {} if pairs is None else {"seeds": pairs["seed"].nunique(dropna=False)}
     return {"method": "reward", **names, **seeds}
 
 
-def _sources(pairs: Pairs) -> set[str]:
+def _sources(pairs: pd.DataFrame) -> set[str]:
     return {name for joined in pairs["run"].unique() for name in joined.split()}
 
 
-def _paired_accuracy(model: RewardModel, pairs: Pairs) -> Result:
+def _paired_accuracy(model: RewardModel, pairs: pd.DataFrame) -> MeasuredResult:
     row = accuracy(pairs, by=()).iloc[0]
     by_seed = hits(pairs).groupby("seed", dropna=False)["hit"].mean()
     spread = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
@@ -87,7 +86,7 @@ def evaluated_rewards(runs: StudyRuns) -> list[Evaluated]:
     return [(run, values) for run, values in found if values is not None]
 
 
-def accuracy_results(evaluated: list[Evaluated]) -> list[Result]:
+def accuracy_results(evaluated: list[Evaluated]) -> list[MeasuredResult]:
     """Accuracy of every size and variant on valid1 and valid2, averaged over its seeds.
 
     The seeds judge the same pairs, so the interval is Wilson's at one seed's number of pairs.
@@ -117,7 +116,7 @@ def accuracy_results(evaluated: list[Evaluated]) -> list[Result]:
     return results
 
 
-def _pairs(run: Run, values: dict[str, Any], split: str) -> int:
+def _pairs(run: StudyRun, values: dict[str, Any], split: str) -> int:
     number = values.get(f"{split}_pairs", values.get("n"))
     if not isinstance(number, int) or number < 1:
         raise RecordError(
@@ -126,14 +125,14 @@ def _pairs(run: Run, values: dict[str, Any], split: str) -> int:
     return number
 
 
-def _hits_by_pair(scored: list[tuple[RewardModel, Pairs]]) -> pd.DataFrame:
+def _hits_by_pair(scored: list[tuple[RewardModel, pd.DataFrame]]) -> pd.DataFrame:
     """Index (pair, id); a column of hits a scorer; only pairs that all these reward models scored."""
     columns = {model.scorer: hits(pairs).set_index(["pair", "id"])["hit"] for model, pairs in scored}
     return pd.DataFrame(columns).dropna()
 
 
 @once
-def reward_difference_table(study: Study) -> pd.DataFrame:
+def reward_difference_table(study: StudyResults) -> pd.DataFrame:
     """Accuracy of one reward model minus another's on the same pairs, intervals over posts.
 
     Every two sizes of the main models (``kind`` "size"), and every two amounts of labels at a size
@@ -143,7 +142,7 @@ def reward_difference_table(study: Study) -> pd.DataFrame:
         Result columns and ``kind``, ``against`` (the smaller one's scorer).
     """
     scored = model_pairs(study.runs, LABELS_FILE)
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for (one, one_pairs), (two, two_pairs) in combinations(scored, 2):
         by_size = one.variant == two.variant == "" and one.params != two.params
         by_data = one.size == two.size != "" and None not in (one.rankings, two.rankings)
@@ -164,7 +163,7 @@ def reward_difference_table(study: Study) -> pd.DataFrame:
 
 
 @once
-def reward_slope_table(study: Study) -> pd.DataFrame:
+def reward_slope_table(study: StudyResults) -> pd.DataFrame:
     """Accuracy gained by a doubling of the model and of the labels, as the paper's text to Fig. 6 has it.
 
     Least squares of every reward model's accuracy on log2 parameters and log2 labels. Each slope is
@@ -194,13 +193,13 @@ def reward_slope_table(study: Study) -> pd.DataFrame:
 
 
 @once
-def reward_breakdown_table(study: Study) -> pd.DataFrame:
+def reward_breakdown_table(study: StudyResults) -> pd.DataFrame:
     """valid2 accuracy within each group of every breakdown (`eval.reward.measure.BREAKDOWNS`).
 
     Returns:
         Result columns and ``breakdown``, ``group`` (text).
     """
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for model, pairs in model_pairs(study.runs, LABELS_FILE):
         table = accuracy(pairs)
         for _, row in table[table["breakdown"] != "confidence"].iterrows():
@@ -214,14 +213,14 @@ def reward_breakdown_table(study: Study) -> pd.DataFrame:
 
 
 @once
-def calibration_table(study: Study) -> pd.DataFrame:
+def calibration_table(study: StudyResults) -> pd.DataFrame:
     """Claimed against observed probability, one row a bin of equal size.
 
     Returns:
         Result columns (``observed``: share of the bin's pairs judged right) and ``claimed``, the
         bin's mean sigma(|score difference|).
     """
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for model, pairs in _calibrated(study):
         for _, row in calibration(pairs, bins=BINS).curve.iterrows():
             estimate = row_estimate(row.rename({"observed": "value"}))
@@ -231,7 +230,7 @@ def calibration_table(study: Study) -> pd.DataFrame:
 
 
 @once
-def calibration_summary_table(study: Study) -> pd.DataFrame:
+def calibration_summary_table(study: StudyResults) -> pd.DataFrame:
     """``ece``, ``overconfidence``, ``log_loss`` and ``brier`` of every reward model on valid2."""
     units = {"ece": "probability", "overconfidence": "probability", "log_loss": "nats", "brier": "0-1"}
     return result_table(
@@ -241,12 +240,12 @@ def calibration_summary_table(study: Study) -> pd.DataFrame:
     )
 
 
-def _calibrated(study: Study) -> list[tuple[RewardModel, Pairs]]:
+def _calibrated(study: StudyResults) -> list[tuple[RewardModel, pd.DataFrame]]:
     return [(model, pairs) for model, pairs in model_pairs(study.runs, LABELS_FILE) if len(pairs) >= BINS]
 
 
 @once
-def length_bias_table(study: Study) -> pd.DataFrame:
+def length_bias_table(study: StudyResults) -> pd.DataFrame:
     """How often labelers and model prefer the longer summary (words), and the model's accuracy for each.
 
     Over the valid2 pairs whose lengths differ: ``labelers_longer``, ``model_longer``,
@@ -264,7 +263,7 @@ def length_bias_table(study: Study) -> pd.DataFrame:
     return result_table(results)
 
 
-def reward_section(study: Study) -> Section:
+def reward_section(study: StudyResults) -> Section:
     """Accuracy against size and data, breakdowns, calibration and length bias of the reward models."""
     section = Section(
         "reward",
@@ -290,7 +289,7 @@ def reward_section(study: Study) -> Section:
     return section
 
 
-def _drawn(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+def _drawn(study: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the figure: of several reward models a size, the ones that scored the samples."""
     evaluated = evaluated_rewards(study.runs)
     used = {run.parents.get("reward") for run in study.runs.finished("score")}
@@ -306,7 +305,7 @@ def _drawn(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     return rest
 
 
-def _accuracy_picture(study: Study, rows: pd.DataFrame) -> Picture:
+def _accuracy_picture(study: StudyResults, rows: pd.DataFrame) -> Picture:
     agreements = [values.get("label_agreement") for _, values in evaluated_rewards(study.runs)]
     known = [value for value in agreements if value is not None]
     file = study.paper / "fig6.csv"
@@ -320,7 +319,7 @@ def _accuracy_picture(study: Study, rows: pd.DataFrame) -> Picture:
     return Picture("reward_accuracy", picture, caption)
 
 
-def _comparison_tables(study: Study) -> list[Table]:
+def _comparison_tables(study: StudyResults) -> list[Table]:
     """What the pairs runs add to the accuracies; none without them."""
     slopes, differences = reward_slope_table(study), reward_difference_table(study)
     breakdown, bias = reward_breakdown_table(study), length_bias_table(study)
@@ -349,7 +348,7 @@ def _comparison_tables(study: Study) -> list[Table]:
     return tables
 
 
-def _calibration_pictures(study: Study) -> list[Picture]:
+def _calibration_pictures(study: StudyResults) -> list[Picture]:
     curves, summary = calibration_table(study), calibration_summary_table(study)
     main = curves[curves["variant"] == ""]
     if main.empty:

@@ -16,12 +16,11 @@ from scipy.special import expit
 
 from eval.texts.overlap import words
 from tldr.errors import UsageError
+from tldr.measures import FloatArray
 
 FEATURES = ("likeness", "length", "copied", "distinct", "stop")
 
 RIDGE = 1e-3
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def pair_features(pairs: pd.DataFrame) -> pd.DataFrame:

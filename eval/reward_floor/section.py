@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from eval.common.pairs import log_length_ratio
-from eval.common.rows import Row, further_table, listed
+from eval.common.rows import FurtherResult, further_table, listed
 from eval.common.runs import StudyRuns
 from eval.common.stats import bootstrap_means
-from eval.common.study import Study, Table, once
+from eval.common.study import StudyResults, Table, once
 from eval.common.tables import named
 from eval.reward.measure import hits
 from eval.reward.scored_pairs import LABELS_FILE, RewardModel, model_pairs
@@ -51,13 +51,13 @@ def judged_right(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 @once
-def reward_floor_table(study: Study) -> pd.DataFrame:
+def reward_floor_table(study: StudyResults) -> pd.DataFrame:
     """Accuracy of each of `JUDGES` on the pairs of all folds, and the reward model's lead over each.
 
     Returns:
         Result columns (measures ``accuracy`` and ``lead``, intervals over posts) and ``judge``.
     """
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for model, pairs in folded_pairs(study.runs):
         right = judged_right(pairs)
         posts = pairs.loc[right.index, "id"]
@@ -73,7 +73,7 @@ def reward_floor_table(study: Study) -> pd.DataFrame:
     return further_table(rows, "judge")
 
 
-def floor_section_tables(study: Study) -> list[Table]:
+def floor_section_tables(study: StudyResults) -> list[Table]:
     """The table for the report; none without reward models that were cross-validated."""
     table = reward_floor_table(study)
     if table.empty:

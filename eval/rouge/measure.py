@@ -25,7 +25,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from eval.common.io import join_by_post
-from eval.common.tables import GROUP, Measure, Result, summarise
+from eval.common.tables import GROUP, Measure, MeasuredResult, summarise
 from tldr.errors import UsageError
 from tldr.measures.sentences import sentences
 
@@ -100,7 +100,7 @@ def rouge_results(
     stemmer: bool = False,
     by: Sequence[str] = GROUP,
     draws: int = 2000,
-) -> list[Result]:
+) -> list[MeasuredResult]:
     """ROUGE of every policy against the references, with intervals over posts.
 
     Measures are the columns of `rouge`, followed by ``_stemmed`` with the stemmer on: the two are
@@ -119,7 +119,7 @@ def rouge_results(
 
 def rouge_means(
     samples: pd.DataFrame, scores: pd.DataFrame, *, end: str = "", by: Sequence[str] = GROUP, draws: int
-) -> list[Result]:
+) -> list[MeasuredResult]:
     """Means of `MEASURES` of every policy, with intervals over posts.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from eval.common.study import Picture, Section, Study, Table, once, published
+from eval.common.study import Picture, Section, StudyResults, Table, once, published
 from eval.common.tables import POOLED, result_table, wide
 from eval.rouge.figure import rouge_by_size
 from eval.rouge.measure import resolve_backend, rouge, rouge_means
@@ -12,7 +12,7 @@ from eval.texts.samples import has_references, measured_samples
 
 
 @once
-def rouge_scores(study: Study) -> pd.DataFrame:
+def rouge_scores(study: StudyResults) -> pd.DataFrame:
     """`rouge` of every row of `measured_samples` but the references; empty without references."""
     measured = measured_samples(study)
     if measured.empty or study.posts is None or not has_references(study):
@@ -23,7 +23,7 @@ def rouge_scores(study: Study) -> pd.DataFrame:
 
 
 @once
-def rouge_table(study: Study) -> pd.DataFrame:
+def rouge_table(study: StudyResults) -> pd.DataFrame:
     """Result table of ROUGE against the reference, of every policy and of title and lead-2.
 
     Measures are `eval.rouge.measure.MEASURES`, 0-1, without stemming; seeds pooled. Empty without references.
@@ -35,7 +35,7 @@ def rouge_table(study: Study) -> pd.DataFrame:
     return result_table(rouge_means(samples, scores, by=POOLED, draws=study.draws))
 
 
-def add_rouge(study: Study, section: Section, table: pd.DataFrame) -> None:
+def add_rouge(study: StudyResults, section: Section, table: pd.DataFrame) -> None:
     """Add the figure and the table of `rouge_table` to a section."""
     how = f"No stemming; {resolve_backend()}; sentences are not split."
     if table["params"].notna().any():

@@ -6,15 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from eval.common.runs import Run
-from eval.common.study import Section, Study, Table, plain_table, without
+from eval.common.runs import StudyRun
+from eval.common.study import Section, StudyResults, Table, plain_table, without
 from tldr.errors import RecordError
 
 SHORT = 10
 """Characters of a hash shown on the page; the CSV files hold all of them."""
 
 
-def runs_section(study: Study) -> Section:
+def runs_section(study: StudyResults) -> Section:
     """Every run of the study with its key, the hashes of its outputs, and the versions it ran under."""
     section = Section("runs", "Runs", "Every number above names the runs it came from; these are they.")
     runs = study.runs.runs
@@ -39,7 +39,7 @@ def runs_section(study: Study) -> Section:
     return section
 
 
-def _run_row(run: Run, made: dict[str, Any]) -> dict[str, object]:
+def _run_row(run: StudyRun, made: dict[str, Any]) -> dict[str, object]:
     return {
         "run": run.run,
         "stage": run.stage,
@@ -61,7 +61,7 @@ def _versions(made: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in told.items() if name not in unlike and value is not None}
 
 
-def _output_rows(run: Run) -> list[dict[str, str]]:
+def _output_rows(run: StudyRun) -> list[dict[str, str]]:
     mark = run.folder / "DONE"
     if not mark.is_file() or not mark.stat().st_size:  # A mark set by hand is empty.
         return []

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import pandas as pd
 
-from eval.common.study import SCORER_NAMES, Picture, Section, Study, once, published, results_table, without
+from eval.common.study import (
+    SCORER_NAMES,
+    Picture,
+    Section,
+    StudyResults,
+    once,
+    published,
+    results_table,
+    without,
+)
 from eval.preference.section import main_measure, preference_table, scorers
 from eval.sampling.figure import sampling_sweeps
 
 
 @once
-def sampling_table(study: Study) -> pd.DataFrame:
+def sampling_table(study: StudyResults) -> pd.DataFrame:
     """Preference of the supervised policies at every temperature and top-p, seeds pooled.
 
     Rows of `eval.preference.section.preference_table`: the temperature sweep has ``top_p`` 1, the
@@ -20,7 +29,7 @@ def sampling_table(study: Study) -> pd.DataFrame:
     return table[(table["method"] == "sft") & (table["variant"] == "")].reset_index(drop=True)
 
 
-def sampling_section(study: Study) -> Section:
+def sampling_section(study: StudyResults) -> Section:
     """Preference of the supervised policies against temperature and against top-p."""
     section = Section(
         "sampling",

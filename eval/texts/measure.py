@@ -13,7 +13,15 @@ import pandas as pd
 
 from eval.common.io import join_by_post
 from eval.common.stats import Estimate, jackknife
-from eval.common.tables import GROUP, Measure, Result, group_columns, group_result, policy_groups, summarise
+from eval.common.tables import (
+    GROUP,
+    Measure,
+    MeasuredResult,
+    group_columns,
+    group_result,
+    policy_groups,
+    summarise,
+)
 from eval.texts.overlap import copying, distinct_ngrams, lead, ngrams, repeated_ngrams, words
 
 MEASURES: dict[str, str] = {
@@ -65,7 +73,9 @@ def _count_words(text: str) -> int:
     return len(text.split())
 
 
-def length_results(measured: pd.DataFrame, *, by: Sequence[str] = GROUP, draws: int = 2000) -> list[Result]:
+def length_results(
+    measured: pd.DataFrame, *, by: Sequence[str] = GROUP, draws: int = 2000
+) -> list[MeasuredResult]:
     """Means of all `MEASURES` that the samples carry, for every policy, with intervals over posts."""
     measures = [Measure(name, name, unit, counted=name == "stop_rate") for name, unit in MEASURES.items()]
     return summarise(measured, measures, by=by, draws=draws)
@@ -73,7 +83,7 @@ def length_results(measured: pd.DataFrame, *, by: Sequence[str] = GROUP, draws: 
 
 def distinct_results(
     samples: pd.DataFrame, *, by: Sequence[str] = GROUP, sizes: Sequence[int] = (1, 2)
-) -> list[Result]:
+) -> list[MeasuredResult]:
     """distinct-n of every policy's texts, with jackknife intervals over posts.
 
     It falls with the size of the set: compare policies with equal `n` only. Policies whose texts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from eval.common.study import Section, Study, once, plain_table, results_table, without
+from eval.common.study import Section, StudyResults, once, plain_table, results_table, without
 from eval.common.tables import POOLED, result_table
 from eval.rouge.section import add_rouge, rouge_table
 from eval.texts import measure as lengths
@@ -12,7 +12,7 @@ from eval.texts.samples import measured_samples
 
 
 @once
-def text_table(study: Study) -> pd.DataFrame:
+def text_table(study: StudyResults) -> pd.DataFrame:
     """Result table of `eval.texts.measure.MEASURES` of every policy and baseline, seeds pooled."""
     measured = measured_samples(study)
     return result_table(
@@ -20,7 +20,7 @@ def text_table(study: Study) -> pd.DataFrame:
     )
 
 
-def text_section(study: Study) -> Section:
+def text_section(study: StudyResults) -> Section:
     """ROUGE, length, stopping, KL, copying and repetition of every policy, beside plain baselines."""
     section = Section(
         "text",

@@ -7,10 +7,19 @@ from typing import Any
 import pandas as pd
 
 from eval.common.io import load_samples
-from eval.common.rows import Row, further_table, runs_by_name, settings_of
-from eval.common.runs import Run, training_metrics
+from eval.common.rows import FurtherResult, further_table, runs_by_name, settings_of
+from eval.common.runs import StudyRun, training_metrics
 from eval.common.stats import bootstrap_means
-from eval.common.study import Picture, Section, Study, once, plain_table, published, results_table, without
+from eval.common.study import (
+    Picture,
+    Section,
+    StudyResults,
+    once,
+    plain_table,
+    published,
+    results_table,
+    without,
+)
 from eval.common.tables import named
 from eval.overoptimisation.sweeps import find_sweeps
 from eval.training.figure import CURVES, training_curves, value_networks
@@ -20,7 +29,7 @@ LEGIBLE = 7
 """KL coefficients that one set of panels can tell apart."""
 
 
-def training_section(study: Study) -> Section:
+def training_section(study: StudyResults) -> Section:
     """PPO's training curves: the main runs, the KL sweeps, and the value networks compared."""
     section = Section(
         "training",
@@ -47,7 +56,7 @@ def training_section(study: Study) -> Section:
     return section
 
 
-def _sweep_pictures(study: Study, metrics: pd.DataFrame) -> list[Picture]:
+def _sweep_pictures(study: StudyResults, metrics: pd.DataFrame) -> list[Picture]:
     """The curves of every KL sweep that is small enough to read, one colour a coefficient."""
     policies = {run.run: run.parents.get("policy", "") for run in study.runs.finished("score")}
     pictures = []
@@ -67,9 +76,9 @@ def _sweep_pictures(study: Study, metrics: pd.DataFrame) -> list[Picture]:
     return pictures
 
 
-def compared_runs(study: Study) -> dict[str, dict[str, list[Run]]]:
+def compared_runs(study: StudyResults) -> dict[str, dict[str, list[StudyRun]]]:
     """Size -> value network -> PPO runs that differ in it alone: same reward model, same coefficient."""
-    groups: dict[tuple[str, str, Any], dict[str, list[Run]]] = {}
+    groups: dict[tuple[str, str, Any], dict[str, list[StudyRun]]] = {}
     rewards = runs_by_name(study.runs)
     for run in study.runs.finished("ppo"):
         settings, reward = settings_of(run), rewards.get(run.parents.get("reward", ""))
@@ -80,7 +89,7 @@ def compared_runs(study: Study) -> dict[str, dict[str, list[Run]]]:
 
 
 @once
-def value_network_table(study: Study) -> pd.DataFrame:
+def value_network_table(study: StudyResults) -> pd.DataFrame:
     """Score of the last kept rollout of the policies compared in Fig. 11, seeds pooled.
 
     Measures ``rm_score`` and ``gold_score``, means over the episodes with intervals over posts.
@@ -88,7 +97,7 @@ def value_network_table(study: Study) -> pd.DataFrame:
     Returns:
         Result columns and ``value_network`` (``separate``, ``shared``), ``iteration``.
     """
-    rows: list[Row] = []
+    rows: list[FurtherResult] = []
     for size, networks in compared_runs(study).items():
         for network, runs in networks.items():
             kept = [run for run in runs if (run.folder / ROLLOUTS_FILE).is_file()]
@@ -108,13 +117,13 @@ def value_network_table(study: Study) -> pd.DataFrame:
     return further_table(rows, "value_network", "iteration")
 
 
-def _last_rollout(run: Run) -> pd.DataFrame:
+def _last_rollout(run: StudyRun) -> pd.DataFrame:
     samples = load_samples(run.folder / ROLLOUTS_FILE)
     last: pd.DataFrame = samples[samples["tag.iteration"] == samples["tag.iteration"].max()]
     return last
 
 
-def _add_value_networks(study: Study, section: Section) -> None:
+def _add_value_networks(study: StudyResults, section: Section) -> None:
     panels = {}
     for size, networks in compared_runs(study).items():
         network = {run.run: name for name, runs in networks.items() for run in runs}
@@ -136,7 +145,7 @@ def _add_value_networks(study: Study, section: Section) -> None:
         section.tables.append(results_table("value_networks", table, caption))
 
 
-def _prompts_note(study: Study) -> str:
+def _prompts_note(study: StudyResults) -> str:
     """Said wherever PPO ran on the SFT posts: the paper has a larger, body-filtered set for it."""
     manifests = [run.json("manifest.json") or {} for run in study.runs.finished("data")]
     if not any(manifest.get("ppo_posts_are_sft_posts") for manifest in manifests):

@@ -16,10 +16,10 @@ from eval.claims.contrast import Missing, contrast
 from eval.claims.evidence import SOURCES, Evidence
 from eval.claims.functions import _Shares, peak_steps
 from eval.claims.schema import load_claims
-from eval.claims.verdicts import Row, shape_rows
+from eval.claims.verdicts import ClaimRow, shape_rows
 from eval.common.paper import PAPER_FOLDER
 from eval.common.runs import StudyRuns
-from eval.common.study import Study
+from eval.common.study import StudyResults
 from eval.length.measure import length_controlled
 
 POSTS = 100
@@ -37,8 +37,8 @@ Group = dict[str, Any]
 Effect = Callable[[Group], float]
 
 
-def study() -> Study:
-    return Study(StudyRuns(Path("."), ()), PAPER_FOLDER, draws=200)
+def study() -> StudyResults:
+    return StudyResults(StudyRuns(Path("."), ()), PAPER_FOLDER, draws=200)
 
 
 def groups(**columns: Iterable[Any]) -> list[Group]:
@@ -62,7 +62,7 @@ def rows(made: list[Group], value: str, effect: Effect, *, seed: int = 0, seeds:
     return pd.concat(parts, ignore_index=True)
 
 
-def verdicts(monkeypatch: pytest.MonkeyPatch, name: str, frame: pd.DataFrame) -> list[Row]:
+def verdicts(monkeypatch: pytest.MonkeyPatch, name: str, frame: pd.DataFrame) -> list[ClaimRow]:
     claim = CLAIMS[name]
     source = claim.test.source if claim.test else SOURCE_OF[name]
     monkeypatch.setitem(SOURCES, source, lambda evidence: frame)
@@ -171,7 +171,7 @@ def test_a_size_without_one_of_the_policies_is_left_out_and_said(monkeypatch: py
 
 
 def test_equality_needs_the_whole_interval_within_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
-    def judged(rm: float) -> Row:
+    def judged(rm: float) -> ClaimRow:
         frame = rows(JUDGES, "hit", lambda group: rm if group["judge"] == "rm" else 0.65)
         return verdicts(monkeypatch, "rm-like-another-labeler", frame)[0]
 

@@ -10,7 +10,7 @@ import pytest
 from eval.common.io import load_posts, load_samples
 from eval.common.pairs import read_judgements
 from eval.common.stats import share
-from eval.common.tables import Result
+from eval.common.tables import MeasuredResult
 from eval.elo.measure import elo
 from eval.judge.measure import answers, combined, complete, judge_results
 from eval.judge.pairs import pairs_to_judge
@@ -32,7 +32,7 @@ def judged(
     ]
 
 
-def by_measure(rows: list[Judgement]) -> dict[str, Result]:
+def by_measure(rows: list[Judgement]) -> dict[str, MeasuredResult]:
     results = judge_results(rows)
     assert len({(row.measure, row.policy) for row in results}) == len(results)
     return {row.measure: row for row in results}

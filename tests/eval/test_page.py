@@ -13,7 +13,7 @@ from PIL import Image
 
 from eval.common.paper import PAPER_FOLDER
 from eval.common.runs import load_runs
-from eval.common.study import Section, Study, plain_table, without
+from eval.common.study import Section, StudyResults, plain_table, without
 from eval.report import build as report_module
 from eval.report.build import build_report
 from eval.report.page import embedded_json
@@ -87,7 +87,7 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_records(folder / "judgements.jsonl", verdicts)
     page = build_viewer(
-        Study(load_runs(folder), PAPER_FOLDER, 20), folder / "out", title=HOSTILE, note=HOSTILE
+        StudyResults(load_runs(folder), PAPER_FOLDER, 20), folder / "out", title=HOSTILE, note=HOSTILE
     )
     assert page is not None
     return page

@@ -9,7 +9,7 @@ import pytest
 
 from eval.common.paper import PAPER_FOLDER
 from eval.common.runs import load_runs
-from eval.common.study import Study
+from eval.common.study import StudyResults
 from eval.report.viewer import build_viewer
 from tests.eval.browser import CHROMIUM, MISSING, Browser
 from tldr.records import write_json
@@ -78,7 +78,7 @@ def test_two_thousand_posts_load_and_filter_without_lag(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Limits are several times what an idle core takes: 0.4 s to open, 90 ms with the first search."""
-    study = Study(load_runs(big_study(tmp_path, 2000, 10, 40)), PAPER_FOLDER, 20)
+    study = StudyResults(load_runs(big_study(tmp_path, 2000, 10, 40)), PAPER_FOLDER, 20)
     page = build_viewer(study, tmp_path / "out", title="Big")
     assert page is not None and page.stat().st_size < 24e6
     browser = Browser(tmp_path_factory.mktemp("profiles"))

@@ -18,7 +18,7 @@ from tldr.records import Judgement, ReadReport, read_records, write_records
 if TYPE_CHECKING:
     import pandas as pd
 
-    from eval.judge.budget import Estimate
+    from eval.judge.budget import CostEstimate
     from eval.judge.endpoint import Connection
     from eval.judge.llm import Limits, LLMJudge
     from eval.judge.pairs import Judge
@@ -145,7 +145,7 @@ def at_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _agree(estimate: Estimate, pairs: int, max_cost: float | None, yes: bool) -> None:
+def _agree(estimate: CostEstimate, pairs: int, max_cost: float | None, yes: bool) -> None:
     """Tell what it may cost, and make sure that this is wanted.
 
     Raises:

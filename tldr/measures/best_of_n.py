@@ -9,8 +9,7 @@ import numpy.typing as npt
 from scipy.special import gammaln
 
 from tldr.errors import NonFiniteError, UsageError
-
-FloatArray = npt.NDArray[np.float64]
+from tldr.measures import FloatArray
 
 
 def best_of_n_kl(n: npt.ArrayLike) -> FloatArray:
