@@ -1,11 +1,12 @@
-"""Measures on record files: samples, comparisons and judgements, whoever made them.
+"""Measures on record files: samples, comparisons and judgements from any source.
 
-Nothing here imports torch, and of `tldr` only the records and the errors, so anybody's samples can
-be measured. Per-sample measures are columns of one table (`eval.common.io.load_samples`); a number with
-its interval and the runs it came from is a `eval.common.tables.MeasuredResult`.
+Nothing here imports torch; of `tldr` it imports only records, errors and shared measures, so samples
+from any source can be measured. Per-sample measures are columns of one table
+(`eval.common.io.load_samples`). A `eval.common.tables.MeasuredResult` is a number with its interval and
+the runs it came from.
 
-The loaders are at hand here, and so is every module: ``import eval``, then ``eval.load_samples(...)``
-and ``eval.rouge.rouge(...)``. Each is imported when it is first asked for.
+After ``import eval`` the loaders and the topics are available, such as ``eval.load_samples(...)`` and
+``eval.rouge.rouge(...)``. Each is imported when it is first used.
 """
 
 from __future__ import annotations

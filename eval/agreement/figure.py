@@ -17,7 +17,7 @@ from tldr.errors import UsageError
 LABELER, ANOTHER = "labeler", "another labeler"
 _ORDER = (LABELER, ANOTHER, "labeler ensemble", "gold", "rm", "ROUGE", "length", "copying", "logprob")
 _HIDDEN = frozenset({"length (tokens)"})
-"""Nearly the same as length in words; in the table only."""
+"""Nearly the same as length in words, so it is in the table only."""
 _ANCHORS = {
     "sft": ("supervised samples", {"rouge_labeler": ("ROUGE", "*")}),
     "ppo": (
@@ -29,7 +29,7 @@ _ANCHORS = {
         },
     ),
 }
-"""Method -> which pairs the paper speaks of, and of its judges: ours, and the marker."""
+"""Method -> the pairs that the paper describes, and for each of its judges our judge and the marker."""
 
 
 def judge_order(judge: str) -> tuple[int, bool, int]:
@@ -40,7 +40,7 @@ def judge_order(judge: str) -> tuple[int, bool, int]:
 
 
 def judge_label(judge: str) -> str:
-    """A judge's name for people: ``rm_l_n750`` is "RM l n750", ``logprob_l`` "log p l"."""
+    """A judge's readable name: ``rm_l_n750`` is "RM l n750", ``logprob_l`` "log p l"."""
     kinds = {"rm_": "RM ", "logprob_": "log p ", "gold": "planted truth"}
     kind = next((start for start in kinds if judge.startswith(start)), "")
     return kinds.get(kind, "") + judge.removeprefix(kind).replace("_", " ")
@@ -103,7 +103,7 @@ def agreement_heatmap(table: pd.DataFrame, *, title: str) -> Figure:
 def agreement_with_labelers(
     table: pd.DataFrame, methods: Mapping[str, str], paper: pd.DataFrame | None = None
 ) -> Figure:
-    """How often each judge agrees with one labeler: a panel a method, a colour a policy.
+    """How often each judge agrees with one labeler: a panel per method, a colour per policy.
 
     Args:
         table: rows of several policies, as `agreement_heatmap`, with ``policy``, ``low``, ``high``.
@@ -111,7 +111,7 @@ def agreement_with_labelers(
         paper: rows of ``agreement.csv``, item ``metric_agreement``.
 
     Raises:
-        UsageError: nobody is compared with a labeler.
+        UsageError: no judge is compared with a labeler.
     """
     rows = table[(table["first"] == LABELER) & ~table["second"].isin(list(_HIDDEN))]
     rows = rows[rows["policy"].isin(list(methods))]
@@ -142,7 +142,7 @@ def agreement_with_labelers(
 
 
 def _anchors(panel: Axes, method: str, paper: pd.DataFrame, judges: list[str]) -> None:
-    """What the paper says, at the largest of our judges of the kind."""
+    """The paper's values, drawn at our largest judge of the same kind."""
     which, series = _ANCHORS.get(method, ("", {}))
     for name, (judge, marker) in series.items():
         values = paper[(paper["x"] == which) & (paper["series"] == name)]["value"]

@@ -47,7 +47,7 @@ def agreement(
     for number, ((a, b), mask) in enumerate(known):
         inside, hits = mask > 0, totals[:, number]
         counts = totals[:, len(known) + number]
-        # A resample without one such pair says nothing about them.
+        # A resample without such a pair has no share.
         shares = hits[counts > 0] / counts[counts > 0]
         units = int(posts[inside].nunique())
         value = float(agreed[number].sum() / mask.sum())
@@ -101,7 +101,7 @@ def labeler_columns(labels: pd.DataFrame, *, ensemble_of: int = 3) -> pd.DataFra
     if twice.any():
         raise UsageError(
             f"{int(twice.sum())} labels are a worker's second of the same pair",
-            remedy="keep one label a worker",
+            remedy="keep one label per worker",
         )
     groups = turned.groupby(key)["labeler"]
     others = groups.transform("sum") - turned["labeler"]

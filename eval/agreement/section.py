@@ -1,4 +1,4 @@
-"""Who agrees with whom about two samples of one policy: the paper's section 4.4 and Tables 20-23."""
+"""Agreement of judges on two samples of one policy: the paper's section 4.4 and Tables 20-23."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _params(study: StudyResults, column: str) -> float:
 def one_label_a_worker(labels: pd.DataFrame) -> pd.DataFrame:
     """Labels without a worker's further ones of the same two texts.
 
-    Two policies may have written the same two texts, and a worker labelled both pairs.
+    Two policies may have written the same two texts, so one worker may have labelled both pairs.
     """
     twice = pd.DataFrame({"pair": pair_key(labels), "worker": labels["worker"]}).duplicated()
     return labels[~twice]
@@ -67,7 +67,7 @@ def one_label_a_worker(labels: pd.DataFrame) -> pd.DataFrame:
 def agreement_table(study: StudyResults) -> pd.DataFrame:
     """Agreement of every two judges on two samples of one policy at one temperature (`COLUMNS`).
 
-    A row a policy and two judges (`eval.agreement.measure.comparison_agreement` names them), and the same of
+    A row per policy and two judges (as in `comparison_agreement`), and the same of
     all pairs together as policy `ALL`. Intervals and standard errors are bootstrapped over posts.
     """
     labels = labelled_pairs(study, "same_policy.jsonl")
@@ -89,7 +89,7 @@ def agreement_table(study: StudyResults) -> pd.DataFrame:
 
 
 def _reading_order(study: StudyResults, policy: str) -> tuple[int, float, str]:
-    """By method and size, as tables list policies; names of another make first."""
+    """By method and size, as tables list policies; names of other forms first."""
     names = policy_names(study, policy)
     place = METHOD_ORDER.index(names["method"]) if names["method"] in METHOD_ORDER else -1
     return place, names["params"] or 0.0, policy
@@ -100,9 +100,9 @@ def agreement_section(study: StudyResults) -> Section:
     section = Section(
         "agreement",
         "Who agrees with the labelers",
-        "Two samples of the same policy at the same temperature, so that no judge wins by telling policies "
-        "apart; of each two judges, how often they prefer the same one. Pairs that either leaves undecided "
-        "are not counted. An ensemble is the majority of at least three other labelers of the pair (paper, "
+        "How often each two judges prefer the same of two samples. Both samples come from one policy at one "
+        "temperature, so that recognising a policy helps no judge. A pair is left out where either judge is "
+        "undecided. An ensemble is the majority of at least three other labelers of the pair (paper, "
         "section 4.4, Tables 20-23).",
     )
     table = agreement_table(study)
@@ -113,11 +113,11 @@ def agreement_section(study: StudyResults) -> Section:
     picture = agreement_with_labelers(table, methods, published(study.paper, "agreement", "metric_agreement"))
     caption = (
         "Agreement with one labeler, by the policy that wrote both samples; bars: 95 % intervals over posts. "
-        "Stars: what the paper says in its section 4.4 of supervised and of human feedback samples; the "
-        "arrow is its upper bound for log-probabilities."
+        "Stars: the paper's values for supervised and for human feedback samples (section 4.4). The arrow: "
+        "the paper's upper bound for log-probabilities."
     )
     section.pictures.append(Picture("agreement_with_labelers", picture, caption))
-    # A map a method, of its largest size (policies stand in that order); the table has them all.
+    # One map for each method, of its largest size; the table has all sizes. Policies are sorted by size.
     for policy in {methods[policy]: policy for policy in policies}.values():
         picture = agreement_heatmap(table[table["policy"] == policy], title=f"Samples of {policy}")
         caption = (
@@ -134,7 +134,7 @@ def agreement_section(study: StudyResults) -> Section:
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a judge, one column a policy: agreement with a labeler."""
+    """One row per judge, one column per policy: agreement with a labeler."""
     rows = table[table["first"] == LABELER]
     cells = rows.assign(
         cell=[f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows.itertuples()]

@@ -1,8 +1,7 @@
 """Judges made of texts and scores alone, for the agreement matrix (P 4.4, App. G.7).
 
-Each says by how much the first of two summaries is to be preferred: the longer one, the one that
-copies more, the one nearer to the reference, the one with the higher score. None of them read a
-label.
+Each gives a signed preference for the first of two summaries: by length, by copying, by ROUGE with
+the reference, or by a score. None of them reads a label.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ def text_judges(
     Returns:
         Columns ``length (<unit>)``; ``copying`` (share of the summary's bigrams, footnote 9);
         ``ROUGE`` (mean F of R-1, R-2 and R-L against the reference; missing where there is none, or
-        where one of the two *is* the reference); and one a scorer: each key of the summaries' `scores`
+        where one of the two *is* the reference); and one per scorer: each key of the summaries' `scores`
         under its own name, a key ``tokens`` as ``length (tokens)``, and ``<key> per token`` for
-        log-probabilities of summaries whose tokens were counted. Judges that say nothing of any pair
-        are left out.
+        log-probabilities of summaries whose tokens were counted. Judges that judge no pair are
+        left out.
 
     Raises:
         UsageError: an unknown unit. NonFiniteError: a score or count that is not finite.
@@ -72,7 +71,7 @@ def _scores(pairs: pd.DataFrame, name: str, per: str | None = None) -> pd.Series
 
 def _rouge(pairs: pd.DataFrame, posts: pd.DataFrame | None, stemmer: bool) -> pd.Series[float]:
     references = _references(pairs, posts)
-    # Of two summaries one of which is the reference, ROUGE would always choose the reference.
+    # If one of the two summaries is the reference, ROUGE always prefers it.
     judged = references.notna() & (pairs["first"] != REFERENCE) & (pairs["second"] != REFERENCE)
     known, part = references[judged].tolist(), pairs[judged]
     first, second = (
@@ -83,7 +82,7 @@ def _rouge(pairs: pd.DataFrame, posts: pd.DataFrame | None, stemmer: bool) -> pd
 
 
 def _references(pairs: pd.DataFrame, posts: pd.DataFrame | None) -> pd.Series[str]:
-    """The reference of each pair's post, missing where nobody knows it."""
+    """The reference of each pair's post, missing where it is not known."""
     sides = [
         pairs.loc[pairs[side] == REFERENCE, ["id", f"{side}_text"]].set_axis(["id", "text"], axis=1)
         for side in ("first", "second")

@@ -1,1 +1,1 @@
-"""Best of N: what choosing the best of N samples gains."""
+"""Best of N: the gain from choosing the best of N samples."""

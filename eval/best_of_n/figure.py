@@ -42,7 +42,7 @@ _OTHERS = tuple(color for color in CYCLE if color not in (VERMILLION, ORANGE, BL
 
 @styled
 def best_of_n_by_chooser(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame | None = None) -> Figure:
-    """Share preferred to the reference against N on a log2 axis, one line a chooser.
+    """Share preferred to the reference against N on a log2 axis, one line per chooser.
 
     Args:
         panels: title -> results with ``best_of``, ``selected_by`` and an interval; a panel each.

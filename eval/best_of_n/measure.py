@@ -1,4 +1,4 @@
-"""What the best of N is worth, from one pool of N samples a post."""
+"""The value of the best of N, from one pool of N samples per post."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def best_of_n_curve(
     gain: bool = False,
     draws: int = 2000,
 ) -> pd.DataFrame:
-    """Mean of `value` of the best of n by `chooser`, for each n, from one pool of N samples a post.
+    """Mean of `value` of the best of n by `chooser`, for each n, from one pool of N samples per post.
 
     The unbiased estimator (Nakano et al. 2021, App. I): averaged over all ways to draw n of the N,
     so every sample of the pool counts at every n. Samples of equal choice share their mean value.
@@ -62,10 +62,10 @@ def best_of_n_curve(
 def best_of_n_values(
     pool: pd.DataFrame, chooser: str, value: str, counts: Sequence[int]
 ) -> tuple[FloatArray, npt.NDArray[np.object_]]:
-    """What each post can expect of `value` from the best of n: `best_of_n_curve` before averaging.
+    """Each post's expected `value` of the best of n: `best_of_n_curve` before averaging.
 
     Returns:
-        (posts, len(counts)) values, and the (posts,) ids, one row a post and seed.
+        (posts, len(counts)) values, and the (posts,) ids, one row per post and seed.
     """
     order, total = _by_post(pool)
     choice, worth = (
@@ -82,6 +82,6 @@ def _by_post(pool: pd.DataFrame) -> tuple[npt.NDArray[np.intp], int]:
     group = posts * (int(seeds.max()) + 1) + seeds
     _, sizes = np.unique(group, return_counts=True)
     if sizes.min() != sizes.max():
-        raise UsageError(f"pools of {sizes.min()} to {sizes.max()} samples a post: they must be equal")
+        raise UsageError(f"pools of {sizes.min()} to {sizes.max()} samples per post: they must be equal")
     order = np.argsort(group, kind="stable")
     return order, int(sizes[0])

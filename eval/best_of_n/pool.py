@@ -19,7 +19,7 @@ def load_pool(path: Path) -> pd.DataFrame:
     """Read a pool of samples (``pool.jsonl``, `tldr.records.Sample` lines).
 
     Returns:
-        One row a sample in the file's order: ``id`` (category), ``length`` (tokens, where the samples
+        One row per sample in the file's order: ``id`` (category), ``length`` (tokens, where the samples
         count them) and every score under its own name, float64. Texts are not kept.
 
     Raises:
@@ -43,7 +43,9 @@ def load_pool(path: Path) -> pd.DataFrame:
                     raise ValueError(f"scores {sorted(values)}, but the first has {sorted(columns)}")
             except ValueError as error:
                 raise RecordError(
-                    f"not a pool's sample: {error}", where=f"{path}:{number}", remedy="make the pool anew"
+                    f"not a pool's sample: {error}",
+                    where=f"{path}:{number}",
+                    remedy="run the best_of_n stage again",
                 ) from None
             codes.append(posts.setdefault(post, len(posts)))
             for name, value in values.items():

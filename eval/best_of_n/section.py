@@ -52,7 +52,7 @@ class Pool:
 
 @once
 def largest_pools(study: StudyResults) -> list[Pool]:
-    """Of each size the pool with most samples a post (``settings.n``), smallest model first."""
+    """Of each size the pool with most samples per post (``settings.n``), smallest model first."""
     groups: dict[tuple[str, str], list[StudyRun]] = {}
     for run in study.runs.finished("best_of_n"):
         if (run.folder / POOL_FILE).is_file():
@@ -76,11 +76,11 @@ def _pool(runs: list[StudyRun]) -> Pool:
 
 @once
 def best_of_n_table(study: StudyResults) -> pd.DataFrame:
-    """What the best of N by each chooser is worth, at every power of two: Fig. 7.
+    """The value of the best of N by each chooser, at every power of two: Fig. 7.
 
     Measures: ``gold_expected_preference`` (mean planted probability of being preferred to the
     reference), ``gold_score``, and ``chooser_score``, the chooser's own score, where it is a reward
-    model. One pool of samples a post serves all N (`best_of_n_curve`).
+    model. One pool of samples per post serves all N (`best_of_n_curve`).
 
     Returns:
         Result columns (``selected_by``: the chooser, ``best_of``: N, ``n``: samples in the pool) and
@@ -126,9 +126,9 @@ def best_of_n_section(study: StudyResults) -> Section:
     section = Section(
         "best_of_n",
         "Best of N",
-        "The best of N samples of the supervised policy, chosen by a reward model, by ROUGE against the "
-        "reference, or by length. One pool of samples a post serves every N: each value is the mean over all "
-        "ways to draw N of the pool.",
+        "The best of N samples of the supervised policy, chosen by a reward model, by ROUGE with the "
+        "reference, or by length. Each post has one pool of samples for every N: a value is the mean over "
+        "all ways to draw N samples from the pool.",
     )
     table, paper = best_of_n_table(study), published(study.paper, "fig7")
     shares = table[table["measure"] == "gold_expected_preference"]
@@ -138,10 +138,10 @@ def best_of_n_section(study: StudyResults) -> Section:
         heat = ", ".join(f"{one:g}" for one in sorted(set(shares["temperature"].dropna())))
         caption = (
             f"Mean planted probability of being preferred; pools drawn at T = {heat}; bars: 95 % intervals "
-            "over posts. Chosen by the planted truth: the most that any chooser could reach. "
+            "over posts. The planted truth as chooser is the upper bound for every chooser. "
             if panels
-            else "No pool with planted preferences here; the paper's own values alone. "
-        ) + "The paper's human evaluation, digitised; it gives standard errors of 2 to 5 points."
+            else "This study has no pool with planted preferences; only the paper's values are shown. "
+        ) + "The paper's human evaluation is digitised; its standard errors are 2 to 5 points."
         section.pictures.append(Picture("best_of_n", best_of_n_by_chooser(panels, paper), caption))
     if table.empty:
         return without(section)
@@ -150,14 +150,14 @@ def best_of_n_section(study: StudyResults) -> Section:
 
 
 def _left_out(study: StudyResults) -> set[str]:
-    """Reward models trained otherwise, but for each size's with the fewest labels: too many lines."""
+    """Reward models that are not drawn: all variants but the one with the fewest labels of each size."""
     others = [model for model in reward_models(study.runs).values() if model.variant]
     fewest = {model.size: model.scorer for model in sorted(others, key=lambda m: -(m.rankings or 0))}
     return {model.scorer for model in others} - set(fewest.values())
 
 
 def _shown(table: pd.DataFrame) -> Table:
-    """One row a policy, chooser and measure, one column an N."""
+    """One row per policy, chooser and measure, one column an N."""
     index = ["size", "params", "selected_by", "measure", "n", "posts", "runs"]
     shown = crossed(table, index, "best_of")
     shown = shown.rename(columns=lambda name: f"N = {name}" if isinstance(name, int) else name)

@@ -25,18 +25,18 @@ from eval.texts.section import text_table
 from eval.training.section import value_network_table
 
 JUDGEMENTS = "judgements*.jsonl"
-"""At the top of a study's folder: what people or a judge said of its samples."""
+"""At the top of a study's folder: verdicts of people or judges on its samples."""
 
 
 @once
 def judged_preference(study: StudyResults) -> pd.DataFrame:
-    """Preference to the reference by those whose judgements lie in the study's folder (P Fig. 1).
+    """Preference to the reference by the judgements in the study's folder (P Fig. 1).
 
     The reward model's own preference is no counterpart of people's, so it is not here.
     """
     paths = sorted(study.runs.folder.glob(JUDGEMENTS))
     if not paths:
-        raise Missing(f"nobody was asked which summary is better (no {JUDGEMENTS} in the study)")
+        raise Missing(f"no judge or person compared summaries (no {JUDGEMENTS} in the study)")
     answers = [row for path in paths for row in read_judgements(path)]
     rows = pd.DataFrame([vars(result) for result in judge_results(answers)])
     rows = rows[rows["unit"] == "share preferred to the reference"]
@@ -70,7 +70,7 @@ def labeler_agreement(study: StudyResults) -> pd.DataFrame:
 
 @once
 def news_length(study: StudyResults) -> pd.DataFrame:
-    """The columns of Table 14, one row a policy and measure."""
+    """The columns of Table 14, one row per policy and measure."""
     table = article_length_table(study)
     parts = []
     for measure, column, unit in (

@@ -1,4 +1,4 @@
-"""What the claims are tested on: long tables, a row an observation, that name their posts and runs.
+"""The rows that claims are tested on: long tables, one row per observation, that name posts and runs.
 
 Every source has the columns ``id`` (the post: what the bootstrap resamples), ``key`` (what is compared
 like with like: the post, or a labelled pair), ``seed`` and ``run``, selectors that tell groups apart,
@@ -139,7 +139,7 @@ def _sweep(evidence: Evidence) -> pd.DataFrame:
     parts = []
     for sweep in find_sweeps(evidence.study):
         rows = sweep.samples
-        beta = rows["beta"].fillna(np.inf)  # the start is what a boundless penalty leaves
+        beta = rows["beta"].fillna(np.inf)  # an infinite penalty leaves the start unchanged
         drift = (rows["logprob"] - rows["logprob_sft"]).groupby(beta).mean()
         table = rows.assign(
             key=rows["id"],
@@ -158,7 +158,7 @@ def _sweep(evidence: Evidence) -> pd.DataFrame:
 
 
 def _rollouts(evidence: Evidence) -> pd.DataFrame:
-    """What a PPO run sampled along its training: ``rm`` (the proxy), ``gold``, by iteration.
+    """Rollouts of a PPO run along its training: ``rm`` (the proxy), ``gold``, by iteration.
 
     Runs of one seed draw the same prompts, so the key is post and iteration. ``swept``: the run is one
     of a sweep of KL coefficients.
@@ -220,7 +220,7 @@ def _best_of(run: StudyRun, models: dict[str, RewardModel]) -> pd.DataFrame:
 
 
 def _ratings(evidence: Evidence) -> pd.DataFrame:
-    """1-7 ratings of summaries of posts, a row a rating and axis."""
+    """1-7 ratings of summaries of posts, a row per rating and axis."""
     table = ratings(evidence.study)
     if table.empty or table["article"].all():
         raise Missing("no ratings")
@@ -278,7 +278,7 @@ UNITS = {
 
 
 def matched_on(source: str, varied: Sequence[str]) -> list[str]:
-    """What rows of a source are matched on, but for what a claim varies."""
+    """The columns that rows of a source are matched on, without those that a claim varies."""
     on = (
         ["key", "seed"]
         if source in ("valid pairs", "same-policy pairs", "probes")

@@ -116,14 +116,14 @@ def best_of_n_spends_less_kl(evidence: Evidence, draws: int) -> ClaimSteps:
     steps = []
     for (size, optimised, beta), rows in policies.groupby(["size", "optimised", "beta"]):
         curve = pool[pool["size"] == size]
-        # The reward model that the policy learned from chooses, where the pool has its scores.
+        # The policy's own reward model chooses, where the pool has its scores.
         chooser = optimised if (curve["chooser"] == optimised).any() else "rm"
         curve = curve[curve["chooser"] == chooser]
         if len(curve):
             step = _kl_saved(rows, curve, value, f"{size} beta {beta:g}", draws)
             steps += [] if step is None else [step]
     if not steps:
-        raise Missing("no PPO policy of a KL sweep within the reach of a pool of its size")
+        raise Missing("no PPO policy of a KL sweep lies within the curve of a pool of its size")
     return steps, []
 
 

@@ -1,4 +1,4 @@
-"""Labelled pairs as evidence: whether each judge chose what the labeler chose, a row a label and judge."""
+"""Labelled pairs as evidence: whether each judge chose what the labeler chose, a row per label and judge."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def valid_rows(study: StudyResults) -> pd.DataFrame:
     """
     table = _scored(study, "valid2.jsonl")
     table = table[table["judge"] == "rm"].copy()
-    # Quarters of the score gap, 1 the narrowest, within each reward model: is it surer where it is right?
+    # Quarters of the score gap within each reward model; 1 is the narrowest.
     place = table["margin"].abs().groupby([table["size"], table["variant"]]).rank(pct=True, method="first")
     return table.assign(quarter=np.ceil(place * 4).astype(int))
 
@@ -55,7 +55,7 @@ def same_policy_rows(study: StudyResults) -> pd.DataFrame:
     """
     table = _scored(study, "same_policy.jsonl")
     labels = table.drop_duplicates("key").reset_index(drop=True)
-    labels["run"] = labels["run"].str.split().str[0]  # people and texts owe nothing to a reward model
+    labels["run"] = labels["run"].str.split().str[0]  # people and texts do not depend on a reward model
     whole = pd.concat([table, *_people(labels), *_texts(labels, study)], ignore_index=True)
     names = {policy: policy_names(study, policy) for policy in whole["first"].unique()}
     return whole.assign(

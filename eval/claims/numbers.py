@@ -20,7 +20,7 @@ FACTOR = 1.25
 NEAR = frozenset(
     {"params", "rankings", "kl", "episodes", "chooser_params", "chooser_rankings", "policy_params"}
 )
-SYNTHETIC = "this study's posts and labelers are synthetic and its models far smaller than the paper's"
+SYNTHETIC = "this study's posts and labelers are synthetic, and its models are far smaller than the paper's"
 
 
 def number_rows(rule: NumberRule, evidence: Evidence) -> list[ClaimRow]:
@@ -34,7 +34,7 @@ def number_rows(rule: NumberRule, evidence: Evidence) -> list[ClaimRow]:
         if reason is not None:
             continue
         x = str(number.x)
-        # Several figures repeat one another in the text: the item keeps their ids apart.
+        # Several figures share numbers in the text; the item keeps their ids distinct.
         item = f" {number.item}" if len(rule.items) > 1 else ""
         named = {
             "id": f"{rule.id}{item} {key}",
@@ -115,7 +115,7 @@ def _matching(table: pd.DataFrame, name: str, value: Any) -> pd.DataFrame:
 
 
 def is_synthetic(study: StudyResults) -> bool:
-    """Whether the samples carry a planted truth, or the data run says that it made its posts up."""
+    """Whether the samples carry a planted truth, or the data run says that its posts are made up."""
     data = [run.json("manifest.json") or {} for run in study.runs.finished("data")]
     return study.planted or any(manifest.get("synthetic") for manifest in data)
 

@@ -24,11 +24,11 @@ ClaimSteps = tuple[list[ClaimStep], list[str]]
 Text = Annotated[str, Field(min_length=1)]
 
 PLAIN = ("size", "method", "probe", "policy_size", "judge", "variant", "sweep")
-"""Columns whose values speak for themselves in a step's label."""
+"""Columns whose values need no column name in a step's label."""
 
 
 class Predicate(BaseModel):
-    """What every predicate names: the rows it looks at and the value it compares.
+    """A predicate names the rows that it looks at and the value that it compares.
 
     Attributes:
         source, value: of `eval.claims.evidence`. among: the rows that take part.
@@ -117,7 +117,7 @@ def places(rows: pd.DataFrame, value: str, along: str, fewest: int) -> dict[floa
     known = rows[rows[value].notna() & rows[along].notna()]
     parts = {float(place): part for place, part in known.groupby(known[along].astype(float))}
     if len(parts) < fewest:
-        raise Missing(f"{len(parts)} of the {fewest} values of {along} that it takes")
+        raise Missing(f"{len(parts)} values of {along}, {fewest} needed")
     return parts
 
 

@@ -1,4 +1,4 @@
-"""The file of claims: what the papers state, where, and what in a study it is put to the test on."""
+"""The file of claims: what the papers state, where they state it, and which results of a study test it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Strict(BaseModel):
 
 
 class Citation(_Strict):
-    """Where a shape is stated: rows of a file of published numbers, or a passage with its own tag."""
+    """The source of a shape: rows of a file of published numbers, or a passage with its own tag."""
 
     file: str | None = None
     items: list[str] = []
@@ -187,7 +187,7 @@ def published_numbers(rule: NumberRule, folder: Path) -> Iterator[tuple[str, str
     """Every row of a rule: its key ("series x"), why it is no claim (None: it is one), and the row.
 
     Raises:
-        UsageError: a series or x that the rule says nothing about.
+        UsageError: a series or x that the rule does not mention.
     """
     for row in (
         cited_rows(rule.file, rule.items, folder, f"claim {rule.id}")
@@ -199,8 +199,8 @@ def published_numbers(rule: NumberRule, folder: Path) -> Iterator[tuple[str, str
         known = row.series in rule.series and (not isinstance(rule.x, dict) or x in rule.x)
         if reason is None and not known:
             raise UsageError(
-                f"{rule.file}.csv: nothing said about series {row.series!r} at x {x!r}",
+                f"{rule.file}.csv: the rule does not mention series {row.series!r} at x {x!r}",
                 where=f"claim {rule.id}",
-                remedy="say what in a study it corresponds to, or why nothing does",
+                remedy="name its counterpart in a study, or give the reason for having none",
             )
         yield f"{row.series} {x}".strip(), reason, row

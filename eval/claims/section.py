@@ -1,4 +1,4 @@
-"""The claims of the papers with this study's verdicts: what the report opens with."""
+"""The claims of the papers with this study's verdicts, the first section of the report."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from eval.claims.verdicts import COLUMNS, SYMBOLS, ClaimRow, row_table, shape_ro
 from eval.common.study import Section, StudyResults, Table, once, without
 
 INTRO = (
-    "What the papers state, put to the test on this study. A shape is reproduced where the whole 95 % "
-    "interval of every required step lies on the claimed side; steps are tested jointly by requiring all of "
-    "them. The intervals are over posts, paired wherever the same posts were seen, with seeds pooled; the "
-    "value shown is that of the weakest step. A number is compared only where data and model size (within a "
-    "quarter) are the paper's."
+    "The papers' claims, tested on this study. A shape is reproduced where the whole 95 % interval of every "
+    "required step lies on the claimed side. The intervals are over posts and paired wherever the posts are "
+    "the same; seeds are pooled. The value shown is that of the weakest step. A number is compared only "
+    "where data and model size (within a quarter) are the paper's."
 )
 
 
@@ -37,14 +36,14 @@ def claims_section(study: StudyResults) -> Section:
     if not (study.paper / CLAIMS_FILE).is_file():
         return without(section, "No file of claims beside the published numbers.")
     table = row_table(claim_rows(study))
-    # A part of a split claim (its id has an @) is shown, yet counted with its whole.
+    # A part of a split claim (its id has an @) is shown, but counts only with its whole.
     whole = table[~table["id"].str.contains("@")]
     counts = [f"{_counted(whole[whole['kind'] == kind])} of {name}" for kind, name in KINDS.items()]
     told = table[(table["kind"] == "shape") | (table["verdict"] != "not run here")]
     silent = table[~table.index.isin(told.index)]
     section.tables.append(Table("claims", table[COLUMNS], f"Verdicts: {'; '.join(counts)}.", shown(told)))
     if len(silent):
-        caption = f"{len(silent)} published numbers that this study has no counterpart of, and why."
+        caption = f"{len(silent)} published numbers without a counterpart in this study, with the reason."
         section.tables.append(Table("claims_not_run", silent[COLUMNS], caption, shown(silent)))
     return section
 
@@ -58,7 +57,7 @@ def _counted(table: pd.DataFrame) -> str:
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """One line a claim for people: verdict by symbol and in words, place and tag, ours with its interval."""
+    """One readable row per claim: verdict as symbol and word, place and tag, our value with its interval."""
     shape = table["kind"] == "shape"
     return pd.DataFrame(
         {

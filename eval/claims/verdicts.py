@@ -54,9 +54,9 @@ class ClaimRow:
     def __post_init__(self) -> None:
         if self.verdict != "not run here" and (not self.runs or not all(self.runs) or self.n < 1):
             raise UsageError(
-                f"{self.verdict}, yet the runs it came from are not known",
+                f"{self.verdict}, but the runs it came from are not known",
                 where=f"claim {self.id}",
-                remedy="a sample must name its run; make the file anew, or leave it out of the study",
+                remedy="a sample must name its run: write the file again, or leave it out of the study",
             )
 
 
@@ -134,7 +134,7 @@ def _note(steps: list[ClaimStep], weakest: ClaimStep, left_out: list[str]) -> st
 
 
 def _why(failed: list[ClaimStep], several: bool) -> list[str]:
-    """Whether the failing steps go the other way, or are merely too close to call."""
+    """Whether the failing steps go the other way, or are too close to call."""
     beyond = "beyond the margin" if failed[0].two_sided else "the other way"
     said = {
         beyond: [step.label for step in failed if step.refuted],

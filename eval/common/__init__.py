@@ -1,1 +1,1 @@
-"""What every topic is built from: record tables, statistics, result tables, the study and figure style."""
+"""The parts that topics share: record tables, statistics, result tables, the study and figure style."""

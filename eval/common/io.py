@@ -1,4 +1,4 @@
-"""Record files as tables: one row a sample or a post, joined by post id.
+"""Record files as tables: one row per sample or post, joined by post id.
 
 Scores and tags become columns ``score.<name>`` and ``tag.<name>``; absent values are missing
 (NaN/None), never zero. A join that would lose or invent rows is an error.
@@ -43,7 +43,7 @@ def files_of(places: FilePlaces, name: str) -> list[Path]:
 
 def _sample_row(sample: Sample, file: Path) -> dict[str, object]:
     row: dict[str, object] = {name: getattr(sample, name) for name in _COLUMNS}
-    # A number must be traceable: a sample that names no run is filed under where it was found.
+    # A number must be traceable: a sample without a run gets the name of the place where it was found.
     row["run"] = sample.run or (file.parent.name if file.name == SAMPLES_FILE else file.stem)
     row.update({f"score.{name}": value for name, value in sample.scores.items()})
     row.update({f"tag.{name}": value for name, value in sample.tags.items()})
@@ -66,7 +66,7 @@ def load_samples(
 
     Args:
         policy: the policy of rows that name none.
-        on_error: "skip" counts bad lines in `reports` (one report a file) instead of stopping.
+        on_error: "skip" counts bad lines in `reports` (one report per file) instead of stopping.
 
     Returns:
         One row a `Sample`, columns as its fields (token ids left out), then ``score.*`` and ``tag.*``.
@@ -106,13 +106,13 @@ _VERDICTS = {
 
 
 def _with_policy(data: dict[str, Any], policy: str | None) -> dict[str, Any]:
-    """A row of a file that names no policy, completed; other rows as they are."""
+    """A row with `policy` filled in where it names none; other rows unchanged."""
     if policy is None or "policy" in data:
         return data
     verdict = data.get("judge_preferred")
     if verdict not in (None, *_VERDICTS):
         raise ValueError(f"judge_preferred: {verdict!r} is neither 'ours' nor 'reference' nor null")
-    # Nothing says how such texts were sampled; the record's defaults would be claims.
+    # How such texts were sampled is unknown; the record's defaults would state it.
     unknown = {"temperature": math.nan, "top_p": math.nan}
     return {"policy": policy, "scores": _VERDICTS[verdict] if verdict else {}, **unknown, **data}
 
@@ -156,7 +156,7 @@ def load_posts(
         raise RecordError(
             f"{len(twice)} post ids occur more than once: {_some(twice)}",
             where=", ".join(map(str, files)),
-            remedy="keep one row a post id",
+            remedy="keep one row per post id",
         )
     return posts
 
@@ -174,7 +174,7 @@ def join_by_post(samples: pd.DataFrame, other: pd.DataFrame, *, what: str) -> pd
         UsageError: sample posts missing from `other`; names how many and the first few.
     """
     if not other.index.is_unique:
-        raise UsageError(f"{what}: the same post id occurs twice", remedy="keep one row a post id")
+        raise UsageError(f"{what}: the same post id occurs twice", remedy="keep one row per post id")
     ids = samples["id"].drop_duplicates()
     missing = ids[~ids.isin(other.index)]
     if len(missing):

@@ -1,12 +1,12 @@
-"""Pairs of summaries of a post with somebody's preference: the common form of human comparisons,
-judges' verdicts and scored samples set against their references.
+"""Pairs of summaries of a post with a preference: the common form of human comparisons, judges' verdicts
+and scored samples compared with their references.
 
 A table of pairs has one row a judged pair with the columns
 
 * ``id``: the post; ``first``, ``second``: the two policies; ``first_text``, ``second_text`` (where
   the texts are known);
 * ``preferred``: 1 = the first, 0 = the second, 0.5 = a tie, or a probability in between; missing =
-  an answer that says nothing.
+  an invalid answer.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _records(
 
 
 def judgement_pairs(judgements: Iterable[Judgement]) -> pd.DataFrame:
-    """Judges' verdicts as pairs, one row a verdict, so a pair judged in both orders has two.
+    """Judges' verdicts as pairs, one row per verdict, so a pair judged in both orders has two.
 
     Further columns: ``judge``, ``axis``, ``shown_first`` (the policy that the judge saw as A) and
     ``runs``. ``preferred`` is missing where the answer was invalid, the texts where the file has none.
@@ -189,7 +189,7 @@ def score_pairs(samples: pd.DataFrame, scorer: str, names: pd.Series[str]) -> pd
         names: the policy each sample counts for.
 
     Returns:
-        One row a post and two policies: ``id``, ``first``, ``second``, and ``preferred``, the share of
+        One row per post and two policies: ``id``, ``first``, ``second``, and ``preferred``, the share of
         the pairs of their samples in which the first scores higher (equal scores: half).
     """
     column, of_reference = f"score.{scorer}", f"score.{scorer}_reference"

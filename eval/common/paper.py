@@ -12,7 +12,7 @@ _INSTALLED = Path(__file__).resolve().parents[1] / "published"  # where a wheel 
 PAPER_FOLDER = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "results" / "paper"
 COLUMNS = ("item", "x", "series", "value", "se", "tag", "source")
 TAGS = frozenset({"seen", "dig", "calc", "2nd"})
-"""Tags a number may carry; one that nobody read in a source is not published beside ours."""
+"""Tags a number may carry. A number that was not read in a source is not shown beside ours."""
 
 
 def load_paper(name: str, item: str | None = None, folder: Path = PAPER_FOLDER) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Result tables with further columns, and what a section needs to name a number."""
+"""Result tables with further columns, and the settings of the runs behind them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _text(number: float) -> str:
 
 
 def listed(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """`columns` of a result table, each value with its interval, n, posts and runs: a row a number."""
+    """`columns` of a result table, each value with its interval, n, posts and runs: a row per number."""
     shown = table.assign(value=cells(table), params=table["params"].map(human_count))
     return shown[[*columns, "value", "n", "posts", "runs"]].astype(object).where(lambda t: t.notna(), "")
 

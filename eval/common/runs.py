@@ -1,7 +1,7 @@
-"""A study's folder as data: which runs there are, which are finished, what each left behind.
+"""A study's folder as data: its runs, their states and their files.
 
 ``study.json`` at the top of the folder names the runs; a folder without one is taken as samples
-made elsewhere, one run a folder that holds ``samples.jsonl``.
+made elsewhere, one run per folder that holds ``samples.jsonl``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class StudyRun:
 
     @property
     def state(self) -> str:
-        """What became of it: finished, failed, or not finished."""
+        """Its state: finished, failed, or not finished."""
         failed = (self.folder / "FAILED").is_file()
         return "finished" if self.finished else "failed" if failed else "not finished"
 

@@ -63,7 +63,7 @@ def _checked(
 
 
 def cluster_sums(columns: FloatArray, codes: npt.NDArray[np.intp]) -> FloatArray:
-    """(n, m) observations -> (G, m) sums a cluster."""
+    """(n, m) observations -> (G, m) sums per cluster."""
     sums = np.zeros((codes.max() + 1, columns.shape[1]))
     np.add.at(sums, codes, columns)
     return sums

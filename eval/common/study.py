@@ -1,4 +1,4 @@
-"""What every section of a report is made of, and what it draws on."""
+"""The parts of a report's section, and the study that sections are made from."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Picture:
 class Table:
     """A result table (or any frame) with the file name it is saved under and a caption.
 
-    `shown` is its form for people (`eval.common.tables.wide`).
+    `shown` is its readable form (`eval.common.tables.wide`).
     """
 
     name: str
@@ -61,13 +61,13 @@ class Section:
 
 @dataclass(frozen=True)
 class StudyResults:
-    """What the sections draw on, each part read once and only when asked for."""
+    """The data that sections are made from; each part is read once, when it is first needed."""
 
     runs: StudyRuns
     paper: Path
     draws: int
     made: dict[str, Any] = field(default_factory=dict, repr=False)
-    """What `once` keeps."""
+    """The results that `once` keeps."""
 
     @cached_property
     def samples(self) -> pd.DataFrame | None:
@@ -93,14 +93,14 @@ class StudyResults:
 
     @property
     def planted(self) -> bool:
-        """Whether the samples carry a planted truth: then the study is synthetic, whoever says what."""
+        """Whether the samples carry a planted truth, which makes the study synthetic in any case."""
         return self.samples is not None and "score.gold" in self.samples
 
 
 def once(make: Callable[[StudyResults], T]) -> Callable[[StudyResults], T]:
     """`make(study)`, computed once a study: tables that several sections and the claims share.
 
-    What it returns belongs to all of them: copy before changing.
+    Copy the result before changing it.
     """
 
     @wraps(make)
@@ -115,8 +115,8 @@ def once(make: Callable[[StudyResults], T]) -> Callable[[StudyResults], T]:
 
 
 def policy_names(study: StudyResults, policy: str) -> PolicyNames:
-    """What a policy's name in the records says: ``ppo-m-kl-0.3-t0.7`` is a method, size, variant and
-    temperature; a name of another make is its own method, like ``reference``.
+    """The parts of a policy's name in the records: ``ppo-m-kl-0.3-t0.7`` is a method, size, variant and
+    temperature; a name of another form is its own method, such as ``reference``.
     """
     methods, sizes = ("|".join(map(re.escape, names)) for names in (METHOD_ORDER, study.sizes or [""]))
     match = re.fullmatch(rf"({methods})-({sizes})(?:-(.+?))?(?:-t(\d[\d.]*))?", policy)
@@ -137,7 +137,7 @@ def published(folder: Path, name: str, item: str | None = None) -> pd.DataFrame 
 
 
 def results_table(name: str, table: pd.DataFrame, caption: str) -> Table:
-    """A result table, shown one row a policy with each measure in its column."""
+    """A result table, shown one row per policy with each measure in its column."""
     return Table(name, table, caption, wide(table))
 
 
@@ -156,7 +156,9 @@ def try_table(
     section: Section, name: str, caption: str, make: Callable[[], pd.DataFrame | list[MeasuredResult]]
 ) -> None:
     """Add the table that `make` gives; where it cannot be made, the section says why."""
-    name = re.sub(r"[^\w.-]+", "_", name)  # judges and scorers are named by others; this becomes a file
+    name = re.sub(
+        r"[^\w.-]+", "_", name
+    )  # names of judges and scorers come from outside, and this becomes a file name
     try:
         made = make()
     except (UsageError, NonFiniteError) as error:

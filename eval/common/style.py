@@ -1,4 +1,4 @@
-"""How figures look: Okabe-Ito colours, shapes beside colours, legible when printed half size."""
+"""The style of figures: Okabe-Ito colours, shapes beside colours, legible when printed half size."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Series:
-    """How one series is drawn everywhere."""
+    """The look of one series in every figure."""
 
     label: str
     color: str
@@ -103,7 +103,7 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with matplotlib.rc_context(RC):
         figure.savefig(png, dpi=200, metadata={"Software": None})
-        figure.set_layout_engine("none")  # the layout is made; making it again costs as much as drawing
+        figure.set_layout_engine("none")  # the layout is done; doing it again costs as much as drawing
         figure.savefig(svg, metadata={"Date": None})
     return png, svg
 

@@ -1,7 +1,7 @@
 """Result tables: every number with its interval, its unit and the runs it came from.
 
 A `MeasuredResult` cannot be made without provenance. A table of them is written as CSV (one row a
-result, full precision) and as Markdown and LaTeX (one row a policy, rounded).
+result, full precision) and as Markdown and LaTeX (one row per policy, rounded).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from eval.common.stats import Estimate, bootstrap_means, share
 from tldr.errors import UsageError
 
 GROUP = ("policy", "method", "size", "params", "variant", "selected_by", "n", "temperature", "top_p", "seed")
-"""What tells one sampled policy from another; seeds apart."""
+"""The columns that tell sampled policies apart, with seeds apart."""
 
 POOLED = tuple(name for name in GROUP if name not in ("policy", "seed"))
 """The same with all seeds of a policy in one group."""
@@ -28,7 +28,7 @@ METHOD_ORDER = ("reference", "title", "lead-2", "lead-3", "pretrained", "sft", "
 """Methods from weakest to strongest, as tables list them; others come first."""
 
 PolicyNames = dict[str, Any]
-"""What names a policy: the values of `GROUP` or `POOLED`."""
+"""A policy's names: the values of `GROUP` or `POOLED`."""
 
 _PER_MEASURE = frozenset({"measure", "value", "low", "high", "se", "unit", "seed_sd"})
 
@@ -99,7 +99,7 @@ COLUMNS = [field.name for field in fields(MeasuredResult)]
 
 
 def result_table(results: Iterable[MeasuredResult]) -> pd.DataFrame:
-    """One row a result, columns as `MeasuredResult`; `runs` becomes one string, joined by spaces."""
+    """One row per result, columns as `MeasuredResult`; `runs` becomes one string, joined by spaces."""
     rows = [{**asdict(result), "runs": " ".join(result.runs)} for result in results]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -116,7 +116,7 @@ def group_columns(samples: pd.DataFrame) -> pd.DataFrame:
         named[name] = (
             pd.to_numeric(values) if name == "params" else values.map(texts).astype(object).fillna("")
         )
-    if "tag.dataset" in samples:  # summaries of news and of posts are averaged apart
+    if "tag.dataset" in samples:  # summaries of news and of posts are averaged separately
         parts = zip(named["variant"], samples["tag.dataset"].fillna(""), strict=True)
         named["variant"] = ["-".join(filter(None, part)) for part in parts]
     return named
@@ -251,13 +251,13 @@ def _plain(value: Any) -> Any:
 
 
 def _constant_default(name: object, column: pd.Series[Any]) -> bool:
-    """Columns that say nothing when every row holds the default."""
+    """Columns that carry no information when every row holds the default."""
     defaults = {"best_of": 1, "top_p": 1.0, "seeds": 1}
     return name in defaults and bool(column.isin([defaults[str(name)], ""]).all())
 
 
 def wide(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
-    """A result table for people: one row a policy, one column a measure, cells "value [low, high]".
+    """A result table in readable form: one row per policy, one column per measure, cells "value [low, high]".
 
     Units are in the long table (the CSV file).
     """
@@ -282,12 +282,12 @@ def wide(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Any table with values and bounds, for people: a result table by policy, another one row by row."""
+    """A table with values and bounds in readable form: a result table by policy, any other row by row."""
     return _by_policy(table) if "measure" in table else _for_people(table)
 
 
 def _by_policy(table: pd.DataFrame) -> pd.DataFrame:
-    """A result table with one row a policy (and group); precision and recall stay in the file."""
+    """A result table with one row per policy (and group); precision and recall stay in the file."""
     table = table[~table["measure"].str.contains(r"^rouge.*_[pr](?:_stemmed)?$")]
     if "group" in table:
         parts = [wide(part).assign(group=group) for group, part in table.groupby("group", sort=False)]
@@ -295,13 +295,13 @@ def _by_policy(table: pd.DataFrame) -> pd.DataFrame:
         shown.insert(0, "group", shown.pop("group"))
     else:
         shown = wide(table)
-    # A policy without a method tag was filed under its own name.
+    # The method of a policy without a method tag is its own name.
     twice = {"method", "policy"} <= set(shown) and shown["method"].equals(shown["policy"])
     return shown.drop(columns="method") if twice else shown
 
 
 def _for_people(table: pd.DataFrame) -> pd.DataFrame:
-    """Value and bounds in one cell; nothing that says nothing."""
+    """Value and bounds in one cell; empty columns are left out."""
     shown = table.loc[:, table.notna().any() & (table.astype(str) != "").any()].copy()
     value = next(name for name in ("value", "difference", "elo") if name in shown)
     digits = 0 if value == "elo" else 3
@@ -335,7 +335,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def write_table(table: pd.DataFrame, shown: pd.DataFrame, folder: Path, name: str) -> list[Path]:
-    """Write `table` as ``name.csv`` and `shown`, its form for people, as ``name.md`` and ``name.tex``."""
+    """Write `table` as ``name.csv`` and `shown`, its readable form, as ``name.md`` and ``name.tex``."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "csv": table.to_csv(index=False, lineterminator="\n"),

@@ -2,8 +2,8 @@
 
 P(first preferred) = sigma(strength_first - strength_second + features), a logistic regression with a
 covariance clustered by post. Ties (halves) and probabilities may stand in for choices. Finite
-estimates exist only where nobody wins or loses everything (Ford 1957): that is checked first, and
-what is missing is named.
+estimates exist only where nobody wins or loses everything (Ford 1957): this is checked
+first, and the error names the groups concerned.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def check_connected(pairs: pd.DataFrame) -> None:
     """Refuse pairs from which no finite strengths follow.
 
     Raises:
-        UsageError: groups of policies that were never compared with one another, or a group that
-            never lost to the rest.
+        UsageError: some policies were never compared with the others, or a group never lost to the
+            rest.
     """
     names, codes = np.unique(pairs[["first", "second"]].to_numpy(dtype=str).ravel(), return_inverse=True)
     first, second = codes.reshape(-1, 2).T

@@ -1,9 +1,9 @@
-"""Every answer that was ever paid for: an SQLite file, written as each answer arrives.
+"""All answers that were paid for: an SQLite file, written as each answer arrives.
 
-A process killed at any moment leaves a whole file; what it was asking for at that moment is asked
-again. Several processes may use one file: a question is asked by whoever claims it, and the others
-wait for the answer. The claim is a lock of the operating system on ``<file>.lock``, so it ends
-with its process however that dies (on one machine; network file systems may not promise it).
+A process killed at any moment leaves a valid file; only its open questions are asked again. Several
+processes may use one file: one process claims a question and asks it, and the others wait for the
+answer. The claim is an operating-system lock on ``<file>.lock``, so it ends with its process (on one
+machine; network file systems may not guarantee it).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class JudgeQuestion:
-    """What an answer depends on."""
+    """Everything that an answer depends on."""
 
     model: str
     endpoint: str
@@ -122,10 +122,10 @@ class Cache:
     @contextmanager
     def claim(self, question: JudgeQuestion) -> Iterator[None]:
         """Be the only process that asks this question; look it up again once the claim is yours."""
-        place = int(question.key[:15], 16)  # a byte far past the end of the empty file is as good as any
+        place = int(question.key[:15], 16)  # the byte to lock; it may lie past the end of the empty file
         while True:
             try:
-                # Not waiting in the kernel: that takes threads of two processes for a deadlock.
+                # Polled, not awaited in the kernel, which mistakes threads of two processes for a deadlock.
                 fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
                 break
             except (BlockingIOError, PermissionError):

@@ -1,7 +1,7 @@
 """A language model as a judge: any OpenAI-compatible endpoint.
 
-Every pair is asked about in both orders, each axis by itself, at temperature 0. An answer is kept the
-moment it arrives (`eval.judge.cache`), so no verdict is paid twice and a run that was killed goes on.
+Every pair is asked about in both orders, each axis by itself, at temperature 0. An answer is saved
+when it arrives (`eval.judge.cache`), so no verdict is paid for twice and a killed run can go on.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tldr.errors import LabError
 from tldr.records import Judgement
 
 _LONGEST_WAIT = 600.0
-"""Seconds; an endpoint that wants to be left alone for longer leaves its question unanswered."""
+"""Seconds; a question stays unanswered if the endpoint asks for a longer pause."""
 _FAILURES_IN_A_ROW = 10
-"""Questions without an answer after which the rest are not tried."""
+"""After this many questions without an answer the rest are not asked."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How a judge goes about its work.
+    """Limits of a judge's requests and cost.
 
     Attributes:
         max_cost: dollars that the questions may cost, those that are paid already included.
@@ -71,7 +71,7 @@ class LLMJudge:
         return f"openai:{self.endpoint.connection.model}"
 
     def estimate(self, pairs: Sequence[SummaryPair], axes: Sequence[Axis]) -> CostEstimate:
-        """What judging these would cost, answers in the cache left out."""
+        """The cost of judging these pairs, without the answers that the cache holds."""
         questions = {asked.question.key: asked.question for asked in self._questions(pairs, axes)}
         known = self.cache.known(questions.values())
         paid = sum(self._cost(questions[key], answer) for key, answer in known.items())
@@ -89,7 +89,7 @@ class LLMJudge:
         """As `eval.judge.pairs.Judge`: what the cache knows first, the rest as it is answered.
 
         Raises:
-            RefusedError: the endpoint answers nobody.
+            RefusedError: the endpoint refuses every question.
             LabError: the money is spent, or questions got no answer; what was answered is kept.
         """
         asked: dict[str, list[_Asked]] = {}
@@ -128,7 +128,7 @@ class LLMJudge:
                     yield from self._judgements(asked[futures[future]], reply)
         finally:
             self._stop.set()
-            pool.shutdown(cancel_futures=True)  # what is under way is waited for, and kept
+            pool.shutdown(cancel_futures=True)  # open requests finish, and their answers are kept
         if refused is not None:
             raise refused
         self._tell(lost, unasked, len(questions), budget)
@@ -222,7 +222,7 @@ class LLMJudge:
 
     def _tell(self, lost: Sequence[str], unasked: int, questions: int, budget: Budget) -> None:
         """Raise if questions are open."""
-        kept = f"what was answered is kept in {self.cache.path}"
+        kept = f"all answers are kept in {self.cache.path}"
         if lost:
             raise LabError(
                 f"{len(lost) + unasked} of {questions} questions got no answer; the last: {lost[-1]}",

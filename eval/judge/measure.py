@@ -1,8 +1,8 @@
-"""What judgements say: win shares, and how far the judge can be trusted to say so.
+"""Win shares from judgements, and measures of how far the judge can be trusted.
 
-A pair counts only with both of its orders: a verdict in one order is part quality and part
-place, and nothing in it tells the two apart (a GPT judge's win share for one policy was 0.72 where
-it was shown first and 0.56 where second). The two verdicts are averaged, so a pair whose orders
+A pair counts only with both of its orders. A verdict in one order mixes quality and position, and
+cannot separate the two (a GPT judge's win share for one policy was 0.72 where it was shown first and
+0.56 where second). The two verdicts are averaged, so a pair whose orders
 contradict each other is a tie, and is counted as inconsistent. A pair with an invalid answer has no
 preference; how many answers are invalid is a measure of its own.
 """
@@ -20,7 +20,7 @@ from tldr.errors import UsageError
 from tldr.records import Judgement
 
 _PAIR = ["judge", "axis", *COLUMNS[:-1], "runs"]
-"""What makes two judgements the two orders of one pair."""
+"""Columns that are equal in the two orders of one pair."""
 
 
 def answers(judgements: Iterable[Judgement]) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def answers(judgements: Iterable[Judgement]) -> pd.DataFrame:
     """
     rows = list(judgements)
     table = judgement_pairs(rows)
-    # Not by the policies' names: both summaries may be of one policy.
+    # The order decides, not the policies' names: both summaries may come from one policy.
     table["turned"] = [row.order[0] == 1 for row in rows]
     table["for_shown"] = table["preferred"].where(~table["turned"], 1 - table["preferred"])
     table[["first_text", "second_text"]] = table[["first_text", "second_text"]].fillna("")
@@ -46,7 +46,7 @@ def answers(judgements: Iterable[Judgement]) -> pd.DataFrame:
 def _check_orders(table: pd.DataFrame) -> None:
     orders = table.groupby(_PAIR)["turned"].agg(["size", "nunique"])
     for wrong, what, remedy in (
-        (orders["size"] > orders["nunique"], "twice in one order", "keep one judgement a pair and order"),
+        (orders["size"] > orders["nunique"], "twice in one order", "keep one judgement per pair and order"),
         (orders["nunique"] < 2, "in one order only", "judge every pair in both orders"),
     ):
         if wrong.any():
@@ -68,7 +68,7 @@ def complete(judgements: Iterable[Judgement]) -> list[Judgement]:
 
 
 def combined(table: pd.DataFrame) -> pd.DataFrame:
-    """`answers` as one row a pair (`eval.common.pairs`), both orders averaged.
+    """`answers` as one row per pair (`eval.common.pairs`), both orders averaged.
 
     Further columns: ``judge``, ``axis``, ``runs``, ``inconsistent`` (1.0 where the orders contradict
     each other, else 0.0). ``preferred`` is NaN where an answer is invalid.

@@ -1,4 +1,4 @@
-"""What is judged, and what a judge is."""
+"""The pairs to judge, and the interface of every judge."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SummaryPair:
 
 
 class Judge(Protocol):
-    """Whoever can say which of two summaries is better."""
+    """Anything that says which of two summaries is better."""
 
     @property
     def name(self) -> str:

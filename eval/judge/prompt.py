@@ -1,12 +1,12 @@
-"""What a language-model judge is asked, and how its answer is read.
+"""The prompt of a language-model judge, and the reading of its answer.
 
 The criteria are the paper's axes (P 3.3, App. C). Post and summaries come from strangers. In the
 prompt each of their lines begins with ``> ``, so no text can end its own quotation, pose as
 the other summary or as part of the question, whatever characters it holds; and the prompt says that
 nothing quoted is an instruction. That makes a post's "answer A" data in form. It cannot make a
-model heed the form: a model may still be swayed by what it reads. What remains shows as position
-bias where the text sways towards a letter (both orders are asked), and does not show at all where a
-summary praises itself.
+model heed the form: a model may still be swayed by what it reads. Such an effect shows as
+position bias if the text favours a letter (both orders are asked). It does not show if a summary
+praises itself.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class ScoreJudge:
         """As `eval.judge.pairs.Judge`; each text is scored once, however many pairs it is in.
 
         Raises:
-            UsageError: another axis than overall: a score has only one.
+            UsageError: an axis other than overall, as a score has only one.
             NonFiniteError: a score that is no number.
         """
         if tuple(axes) != ("overall",):

@@ -137,14 +137,14 @@ def preference_bins(
 
 
 def rating_by_length(ratings: pd.DataFrame, *, at: float | None = None) -> pd.DataFrame:
-    """Linear regression of a rating on length, each policy for itself.
+    """Linear regression of a rating on length, separately for each policy.
 
     Args:
         ratings: columns ``id`` (post), ``policy``, ``length``, ``rating``.
         at: length at which ratings are predicted; None: the mean over all rows.
 
     Returns:
-        A row a policy: ``policy``, ``n``, ``length`` (mean), ``length_sd``, ``rating`` (mean),
+        A row per policy: ``policy``, ``n``, ``length`` (mean), ``length_sd``, ``rating`` (mean),
         ``per_100`` with ``per_100_low`` and ``per_100_high`` (rating gained by 100 more), and
         ``at_length``: the predicted rating there with ``low`` and ``high``. Intervals are 95 %, over posts.
 

@@ -32,7 +32,7 @@ BIN = Measure("preferred", "preference_in_bin", "share preferred to the referenc
 
 
 class _Fits(NamedTuple):
-    """What the regressions gave: results, slopes, and by scorer why there is none."""
+    """The regressions' results and slopes, and for each scorer without one the reason."""
 
     policies: pd.DataFrame
     slopes: pd.DataFrame
@@ -73,7 +73,7 @@ def length_controlled_table(study: StudyResults) -> pd.DataFrame:
 
 
 def length_slope_table(study: StudyResults) -> pd.DataFrame:
-    """Result table of ``length_slope``, a row a scorer: logits per 1 in the log length ratio."""
+    """Result table of ``length_slope``, a row per scorer: logits per 1 in the log length ratio."""
     return _fits(study).slopes
 
 
@@ -132,8 +132,8 @@ def _add_scorer(study: StudyResults, section: Section, scorer: str) -> None:
     )
     for slope in slopes.itertuples():
         caption = (
-            f"By the {name}; slope {slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}] logits for one more "
-            "in the log length ratio. Policies that win or lose every pair are left out."
+            f"By the {name}; slope {slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}] logits per unit of "
+            "the log length ratio. Policies that win or lose every pair are left out."
         )
         section.tables.append(results_table(f"length_controlled_{scorer}", table, caption))
     if len(headline(table.dropna(subset=["params"]))):
@@ -155,8 +155,8 @@ def _add_scorer(study: StudyResults, section: Section, scorer: str) -> None:
         caption = (
             "The largest model of each method at the lowest temperature: about ten bins of equally many "
             "summaries by length over length of the reference, in words; bars: 95 % intervals over posts; "
-            "lines: the logistic regression, one slope for all. Hollow: the paper's curves at equal length, "
-            "read by eye off Fig. 10b, which names no unit."
+            "lines: the logistic regression with one slope for all. Hollow: the paper's curves at equal "
+            "length, read by eye from Fig. 10b, which names no unit."
         )
         section.pictures.append(Picture(f"preference_by_length_ratio_{scorer}", picture, caption))
         caption = f"Preference by length ratio (the points of the figure above), by the {name}."

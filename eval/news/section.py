@@ -56,9 +56,9 @@ def news_section(study: StudyResults) -> Section:
     section = Section(
         "news",
         "Transfer to news (CNN/DM)",
-        "The policies trained on posts, asked to summarize news articles without training on any "
-        "(paper, section 4.2). Their highlights are the references. Human ratings of such summaries, where "
-        "there are some, are under Ratings.",
+        "The policies that were trained on posts summarize news articles, which they were not trained on "
+        "(paper, section 4.2). The articles' highlights are the references. Human ratings of such summaries, "
+        "where there are any, are under Ratings.",
     )
     measured = measured_news(study)
     if measured.empty:
@@ -95,7 +95,8 @@ def _add_scores(study: StudyResults, section: Section) -> None:
         results += preference(study.news, scorer, by=POOLED, draws=study.draws)
     if results:
         caption = (
-            "Scores by the reward model of posts, which has seen no news: its mean score, and the share of "
-            "summaries that it prefers to the highlights. It is what the policies were trained on, no judge."
+            "Scores by the reward model of posts, which was trained on no news: its mean score, and the "
+            "share of summaries that it prefers to the highlights. The policies were trained on it, so it is "
+            "no judge."
         )
         section.tables.append(results_table("reward_news", result_table(results), caption))

@@ -205,7 +205,7 @@ def overoptimisation_fit_table(study: StudyResults) -> pd.DataFrame:
 def ppo_course_table(study: StudyResults) -> pd.DataFrame:
     """Along each PPO run: what its rollouts gained over the first iteration's, against their KL.
 
-    Measures ``rm_gain`` and ``gold_gain``: an iteration's mean minus the first's, which SFT drew
+    Measures ``rm_gain`` and ``gold_gain``: an iteration's mean minus that of the first, which SFT sampled
     itself. Their posts differ, so the variances add. A run without its first rollout is left out.
 
     Returns:
@@ -257,9 +257,9 @@ def overoptimisation_section(study: StudyResults) -> Section:
     section = Section(
         "overoptimisation",
         "Over-optimisation",
-        "What happens as a policy moves away from the supervised one: the reward model that is optimised is "
-        "ever more pleased, people are not. KL is the mean log-prob ratio to the supervised policy over the "
-        "policy's own samples at T = 1, in nats a sequence.",
+        "As a policy moves away from the supervised policy, the score of the optimised reward model keeps "
+        "rising, but people's preference does not. KL is the mean log-prob ratio to the supervised policy "
+        "over the policy's own samples at T = 1, in nats per sequence.",
     )
     sweep, paper = kl_sweep_table(study), published(study.paper, "fig5")
     if len(sweep) or paper is not None:
@@ -290,18 +290,20 @@ def _add_gains(study: StudyResults, section: Section) -> None:
         section.tables.append(_fit_table(fits))
     if len(course):
         shown = course[["sweep", "iteration", "measure", "kl", "value", "low", "high", "n", "posts"]].round(4)
-        caption = "Gains along each PPO run over its first rollout, drawn by the supervised policy itself."
+        caption = (
+            "Gains along each PPO run over its first rollout, which the supervised policy itself sampled."
+        )
         section.tables.append(Table("ppo_course", course, caption, shown.rename(columns={"sweep": "run"})))
 
 
 def _sweep_picture(sweep: pd.DataFrame, paper: pd.DataFrame | None) -> Picture:
     panels = {f"Policy {name}": rows for name, rows in sweep.groupby("sweep", sort=False)}
     caption = (
-        "This study: each point a policy trained at another KL coefficient, KL 0 the supervised policy at "
-        "the same temperature; bars: 95 % intervals over posts. "
+        "This study: each point is a policy trained with its own KL coefficient; KL 0 is the supervised "
+        "policy at the same temperature; bars: 95 % intervals over posts. "
         if panels
-        else "Not run here; the paper's own points alone. "
-    ) + "The paper's panel: PPO against a weaker reward model (rm3), digitised; it gives no intervals."
+        else "Not run here; only the paper's points are shown. "
+    ) + "The paper's panel: PPO against a weaker reward model (rm3), digitised, without intervals."
     return Picture("kl_sweep", kl_sweep(panels, paper), caption)
 
 
@@ -326,7 +328,7 @@ def _gain_pictures(study: StudyResults, gains: pd.DataFrame, course: pd.DataFram
         pictures.append(Picture(file, gains_by_kl(rows, curves), caption))
     for number, (name, courses) in enumerate(_course_lines(study, course).items()):
         caption = (
-            f"Along single PPO runs ({name}): what each kept rollout gained over the first, against "
+            f"Along single PPO runs ({name}): the gain of each kept rollout over the first, against "
             "d = sqrt(KL); bars: 95 % intervals over posts."
         )
         file = "ppo_course" + (f"_{number + 1}" if number else "")
@@ -351,7 +353,7 @@ def _course_lines(study: StudyResults, course: pd.DataFrame) -> dict[str, pd.Dat
     main = course[course["variant"] == ""].sort_values(["params", "kl"])
     if drawn or main.empty:
         return drawn
-    return {"one colour a size": main.assign(line="Size " + main["size"])}
+    return {"one colour per size": main.assign(line="Size " + main["size"])}
 
 
 def _trained(study: StudyResults, sweep: KLSweep) -> set[str]:
@@ -365,6 +367,6 @@ def _fit_table(fits: pd.DataFrame) -> Table:
     caption = (
         "Gao et al.'s curves, d = sqrt(KL): R = d (alpha - beta d) for best of N, d (alpha - beta ln d) for "
         "PPO, fitted to the policies of a sweep, to best of N, or along one run's course; peak_kl in nats, "
-        "empty where the curve never falls; n: points. They share posts, so the intervals are a guide."
+        "empty where the curve never falls; n: points. The points share posts, so the intervals are a guide."
     )
     return Table("overoptimisation_fits", fits, caption, shown)

@@ -49,7 +49,7 @@ class _Member:
 def find_sweeps(study: StudyResults) -> list[KLSweep]:
     """The study's KL sweeps: at least `BETAS` coefficients with samples at T = 1; seeds together.
 
-    Policies of other value networks are told apart, and so are adaptive coefficients left out.
+    Policies with different value networks are in different sweeps; adaptive coefficients are left out.
     """
     if study.samples is None:
         return []
@@ -81,7 +81,7 @@ def _samples(samples: pd.DataFrame, members: list[_Member], scored: list[StudyRu
         rewards = {member.reward.run: member.reward for member in members if _start(member.ppo) == start}
         runs = [run for run in scored if run.parents.get("policy") == start]
         for reward in rewards.values():
-            # The same samples may have been scored by several reward models: the sweep's own first.
+            # Several reward models may have scored the same samples: the sweep's own comes first.
             runs.sort(key=lambda run: run.parents.get("reward") != reward.run)
             parts += [_of_run(samples, run, reward, np.nan) for run in runs[:1]]
     return group_columns(pd.concat(parts, ignore_index=True))
@@ -105,7 +105,7 @@ def _of_run(samples: pd.DataFrame, run: StudyRun, reward: StudyRun, beta: float)
 
 
 def actual_scorers(columns: Iterable[object]) -> list[str]:
-    """Who said how likely a sample is preferred to its reference: the X of ``score.X_preference``."""
+    """The scorers with a probability of being preferred to the reference: X in ``score.X_preference``."""
     names = [str(name) for name in columns]
     return [
         name.removeprefix("score.").removesuffix("_preference")

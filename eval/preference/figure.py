@@ -14,7 +14,7 @@ PAPER_SERIES = {"human_feedback": "ppo", "supervised": "sft", "pretrained": "pre
 
 
 def headline(table: pd.DataFrame, temperature: float | None = None) -> pd.DataFrame:
-    """The rows of the main figure: one a method and size, without variants and nucleus sampling.
+    """The rows of the main figure: one per method and size, without variants and nucleus sampling.
 
     Policies at `temperature` (default: the lowest there is, as in the paper, T = 0); of best-of-N
     the largest N chosen by the reward model, at the temperature its pool was drawn at.
@@ -78,7 +78,7 @@ def preference_by_size(
     for panel in panels:
         line = panel.axhline(0.5, color=BLACK, linestyle="--", linewidth=1.4, zorder=1)
         panel.set_ylim(-0.02, 1)
-    # Ours first: its labels say more; the published panel adds what this study lacks.
+    # Our labels come first, as they say more; the published panel adds those that this study lacks.
     named = legend_of(panels)
     named["Reference"] = line
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named))

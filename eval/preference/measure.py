@@ -44,7 +44,7 @@ class PreferenceScorer:
     Attributes:
         name: the scorer: reads ``score.<name>`` and, of the reference, ``score.<name>_reference``;
             ``score.<name>_preference``, where present, is its own P(sample preferred).
-        tau: scale of the expected share; None: the scorer's differences mean nothing but order.
+        tau: scale of the expected share; None: the scorer only ranks.
     """
 
     name: str
@@ -155,7 +155,7 @@ def pair_shares(pairs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row each two different policies (the reference second): ``first``, ``second``, ``value``
         (share for the first, ties half), ``low``, ``high`` (Wilson's, widened for posts), ``se``,
-        ``ties`` (share), ``n`` (answers), ``posts``, ``invalid`` (answers left out, as they say nothing).
+        ``ties`` (share), ``n`` (answers), ``posts``, ``invalid`` (answers without a preference, left out).
 
     Raises:
         UsageError: no such pair.
@@ -181,7 +181,7 @@ def pair_shares(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def policy_label(names: PolicyNames) -> str:
-    """What a policy is called where there is one column for it: "ppo-l T=0.7"."""
+    """A policy's name where it has one column: "ppo-l T=0.7"."""
     parts = [str(names.get("policy") or " ".join(filter(None, (names.get("method"), names.get("size")))))]
     parts += [str(names[key]) for key in ("variant", "selected_by") if names.get(key)]
     best_of, top_p, temperature = (names.get(key) for key in ("n", "top_p", "temperature"))
@@ -208,7 +208,7 @@ def paired_tests(
         A row each two policies: ``first``, ``second``, ``difference`` (first - second, of the hard
         shares) with ``low``, ``high``, ``se`` (bootstrap over posts); ``p_value`` (sign-flip
         permutation test) and ``p_holm`` (the same for all rows together: Holm 1979); ``mcnemar`` (exact,
-        over posts that only one of them won; missing with several samples a post); ``posts``, ``runs``.
+        over posts that only one of them won; missing with several samples per post); ``posts``, ``runs``.
 
     Raises:
         UsageError: no two policies were sampled on the same posts.

@@ -36,7 +36,7 @@ FEW_POSTS = 30
 
 
 def main_measure(scorer: PreferenceScorer) -> str:
-    """The planted labelers say how likely a preference is; a reward model only orders."""
+    """Expected preference by the planted labelers, who give probabilities; a reward model only ranks."""
     return "expected_preference" if scorer.name == "gold" else "preference"
 
 
@@ -175,5 +175,5 @@ def _add_scorer(study: StudyResults, section: Section, scorer: PreferenceScorer)
 
 
 def _spread(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a policy, one column a group; numbers of samples are in the long table."""
+    """One row per policy, one column a group; numbers of samples are in the long table."""
     return wide(table[COLUMNS].assign(measure=table["group"], n=None, posts=None, seeds=1))

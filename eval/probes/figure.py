@@ -17,7 +17,7 @@ from tldr.errors import UsageError
 def probe_shares(
     table: pd.DataFrame, series: Mapping[str, str], paper: Mapping[str, Mapping[str, float]]
 ) -> Figure:
-    """Share of pairs on which each reward model prefers what it should, one line a probe.
+    """Share of pairs on which each reward model prefers what it should, one line per probe.
 
     Args:
         table: results with ``measure`` (the probe), ``scorer``.

@@ -1,4 +1,4 @@
-"""What fools a reward model: pairs made by rule, one side better (paper, section 4.3, App. G.6)."""
+"""What fools a reward model: pairs made by rule with a better side (paper, section 4.3, App. G.6)."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def probes_section(study: StudyResults) -> Section:
     section = Section(
         "probes",
         "What fools the reward models",
-        "Pairs made by rule, of which one side should be preferred: sentences shuffled, roles swapped, the "
-        "title repeated, a question added (paper, section 4.3).",
+        "Pairs made by rule, with one side that should be preferred: the other side has its sentences "
+        "shuffled, its roles swapped, the title repeated or a question added (paper, section 4.3).",
     )
     table = probe_table(study)
     if table.empty:
@@ -75,7 +75,7 @@ def probes_section(study: StudyResults) -> Section:
     caption = (
         "Bars: 95 % intervals over posts. Hollow: the paper's values for its own posts and models"
         + (", where it prints them in its text." if published else ": none for these probes.")
-        + (" The planted truth says how far the rule itself is right." if GOLD in labels else "")
+        + (" The planted truth shows how often the rule itself is right." if GOLD in labels else "")
     )
     section.pictures.append(Picture("probes", probe_shares(table, labels, published), caption))
     return section

@@ -18,7 +18,7 @@ _NAMES = {"human": "Human feedback", "supervised": "Supervised", "pretrained": "
 
 
 def paper_policy(series: str) -> tuple[str, str]:
-    """A published series' name for people, and its method: ``supervised_cnndm_6.7b`` is "Supervised
+    """A published series' readable name and its method: ``supervised_cnndm_6.7b`` is "Supervised
     CNN/DM 6.7B" of method ``sft``.
     """
     method = next((ours for name, ours in _PAPER_METHODS.items() if series.startswith(name)), series)

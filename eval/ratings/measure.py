@@ -1,7 +1,7 @@
 """The 1-7 axis ratings of single summaries (P 3.4, App. C.5; Figs. 3, 12 and, for news, 4 and 13).
 
-A rating stands for itself: a policy's mean needs no other policy, so policies that were rated on
-different posts compare only as far as the posts do.
+A rating needs no second summary, so policies may be rated on different posts. Their means then compare
+only as far as the posts do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def rating_rows(ratings: Iterable[Rating]) -> pd.DataFrame:
     """Ratings as a table.
 
     Returns:
-        A row a rating: ``id`` (post), ``policy`` (OpenAI's ``ref`` is ``reference``), ``article``
+        A row per rating: ``id`` (post), ``policy`` (OpenAI's ``ref`` is ``reference``), ``article``
         (whether the summary is of a news article), ``characters``, ``worker``, ``batch``, ``split``
         and `AXES` (1-7, NaN where not rated).
     """
@@ -64,7 +64,7 @@ def rating_results(rows: pd.DataFrame, *, draws: int = 2000) -> list[MeasuredRes
     """
     values: pd.DataFrame = rows[list(AXES)]
     if ((values < 1) | (values > BEST)).to_numpy().any():
-        raise UsageError(f"a rating outside 1..{BEST}", remedy="mend the ratings file")
+        raise UsageError(f"a rating outside 1..{BEST}", remedy="fix the ratings file")
     made = rows.assign(n=1, share_overall_7=(rows["overall"] == BEST).where(rows["overall"].notna()))
     measures = [Measure(axis, axis, UNIT) for axis in AXES]
     measures.append(Measure("share_overall_7", "share_overall_7", "share of ratings", counted=True))
@@ -91,7 +91,7 @@ def rating_lengths(rows: pd.DataFrame) -> pd.DataFrame:
         rows: as `rating_rows`, with ``run``.
 
     Returns:
-        Columns of `eval.length.measure.rating_by_length` and ``runs``, a row a policy of `with_slope`.
+        Columns of `eval.length.measure.rating_by_length` and ``runs``, a row per policy of `with_slope`.
     """
     rows = with_slope(rows) if len(rows) else rows
     if rows.empty:
@@ -102,10 +102,10 @@ def rating_lengths(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def length_bins(rows: pd.DataFrame, *, bins: int = 6) -> pd.DataFrame:
-    """Mean overall rating of summaries of like length, each policy for itself (Fig. 4b's points).
+    """Mean overall rating of each policy's summaries of similar length (the points of Fig. 4b).
 
     Returns:
-        A row a policy and bin of about equally many ratings: ``policy``, ``characters`` (geometric
+        A row per policy and bin of about equally many ratings: ``policy``, ``characters`` (geometric
         mean), ``value``, ``low``, ``high``, ``se``, ``n``; 95 % intervals over posts.
     """
     made = []

@@ -92,7 +92,7 @@ def rating_section(study: StudyResults) -> Section:
     section = Section(
         "ratings",
         "Ratings on the axes",
-        "Each summary is rated by itself from 1 to 7: overall, and for coverage of the post, coherence and "
+        "Each summary is rated on its own from 1 to 7: overall, and for coverage of the post, coherence and "
         "accuracy (paper, section 4.1). Policies are rated at the lowest temperature.",
     )
     table, news = rating_table(study), article_rating_table(study)
@@ -110,7 +110,7 @@ def rating_section(study: StudyResults) -> Section:
         if len(ours) or theirs is not None:
             title = f"Published: Stiennon et al. 2020, Fig. {paper[3:]}"
             picture = axis_ratings(ours[ours["measure"].isin(AXES)], theirs, published=title)
-            said = "" if len(ours) else " This study rated none: the paper's points alone."
+            said = "" if len(ours) else " This study has no such ratings; only the paper's points are shown."
             section.pictures.append(Picture(name, picture, f"{what}. {bars}.{said}"))
     _add_news(study, section, news)
     missing = [f"{what}: not run here." for what, ours in (("Posts", table), ("News", news)) if ours.empty]
@@ -129,7 +129,7 @@ def _sevens(study: StudyResults) -> str:
 
 def _add_news(study: StudyResults, section: Section, news: pd.DataFrame) -> None:
     """Figs. 4a and 4b and the table behind the latter."""
-    said = "" if len(news) else " This study rated no news: the paper's points alone."
+    said = "" if len(news) else " This study has no ratings of news; only the paper's points are shown."
     sizes, levels = (published(study.paper, "fig4", item) for item in ("fig4a", "fig4a_line"))
     if sizes is not None and levels is not None:
         picture = overall_by_size(news[news["measure"] == "overall"], sizes, levels)
@@ -138,8 +138,8 @@ def _add_news(study: StudyResults, section: Section, news: pd.DataFrame) -> None
     table, lengths = article_length_table(study), published(study.paper, "table14")
     if len(table):
         caption = (
-            "Overall rating of news summaries on their length in characters, a straight line a policy: "
-            "its mean, what 100 more characters gain, and what is predicted at the mean length of all."
+            "Overall rating of news summaries by length in characters, with a straight line for each policy: "
+            "its mean, the gain from 100 more characters, and the prediction at the mean length of all."
         )
         section.tables.append(plain_table("ratings_articles_by_length", table.round(3), caption))
     if lengths is not None:

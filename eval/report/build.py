@@ -1,7 +1,7 @@
 """A study's report: one self-contained page, its figures and its tables.
 
-The page loads nothing from anywhere (figures are data URIs), reads in light and dark, and shows a
-synthetic study for what it is. All text that came from posts, models or files is escaped.
+The page loads nothing (figures are data URIs), works in light and dark mode, and marks a synthetic
+study as such. All text that came from posts, models or files is escaped.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from eval.report.viewer import build_viewer
 
 SYNTHETIC_NOTE = "Toy world: shapes, not numbers."
 VERDICTS = {"reproduced": "good", "not reproduced": "bad", "not run here": "open"}
-"""How a claim's verdict is marked, beside being said."""
+"""The mark of a claim's verdict, shown beside the word."""
 _NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?[kMB]?( ?%)?( \[.*\])?")
 _LONG, _LONGER = 28, 120
-"""Characters from which on a cell may take several lines, and wants room for it."""
+"""Cells with more characters may take several lines; the longest get a wider column."""
 
 
 def build_report(
@@ -75,7 +75,7 @@ def build_report(
     parts = [_rendered(section, out) for section in done]
     claims = out / "tables" / "claims.csv"
     if claims.is_file():
-        shutil.copyfile(claims, out / claims.name)  # the first thing that people look for
+        shutil.copyfile(claims, out / claims.name)  # readers look for this file first
     note = SYNTHETIC_NOTE if synthetic or study.planted else ""
     viewer = build_viewer(study, out, title=title, note=note, judgements=judgements)
     return write_page(

@@ -1,4 +1,4 @@
-"""Two or more studies side by side: the same policies, one column a study."""
+"""Two or more studies side by side: the same policies, one column per study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eval.reward.section import accuracy_results, evaluated_rewards
 from tldr.errors import UsageError
 
 ROWS = ["measure", "scorer", "method", "size", "best_of", "temperature"]
-"""What names a row: studies are compared where all of it is alike."""
+"""The columns that name a row: studies are compared where all of them are equal."""
 MEASURES = ("expected_preference", "preference", "valid2_accuracy")
 
 
@@ -33,25 +33,25 @@ def study_results(name: str, folder: Path, draws: int = 2000) -> pd.DataFrame:
     table = result_table(results)
     if table.empty:
         raise UsageError("nothing was scored in this study", where=folder, remedy="tldr-lab study run")
-    # A study's sweeps are its own affair: what is compared is its main runs, sampled in the same way.
+    # Only main runs that were sampled in the same way are compared; a study's sweeps are left out.
     main = table["measure"].isin(MEASURES) & (table["variant"] == "") & table["top_p"].fillna(1.0).eq(1.0)
     return table[main].assign(study=name)
 
 
 def compare(folders: Mapping[str, Path], out: Path, *, draws: int = 2000) -> pd.DataFrame:
-    """Write ``compare.{csv,md,tex}`` under `out`: one row a policy and measure, one column a study.
+    """Write ``compare.{csv,md,tex}`` under `out`: one row per policy and measure, one column per study.
 
     Args:
         folders: study name -> its folder of runs, at least two.
 
     Returns:
-        The table for people; a policy that a study lacks has an empty cell.
+        The readable table; a policy that a study lacks has an empty cell.
 
     Raises:
         UsageError: fewer than two studies, or one without results.
     """
     if len(folders) < 2:
-        raise UsageError("one study has nothing to be compared with", remedy="name two or more studies")
+        raise UsageError("a comparison needs at least two studies", remedy="name two or more studies")
     long = pd.concat(
         [study_results(name, folder, draws) for name, folder in folders.items()], ignore_index=True
     )

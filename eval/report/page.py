@@ -1,6 +1,6 @@
 """Self-contained HTML pages: style and script stand inside and are allowed by their hashes alone.
 
-A page loads nothing from anywhere. Its content security policy names the sha256 of its one style
+A page loads nothing. Its content security policy names the sha256 of its one style
 and its one script, so text that got out of its element could still not run.
 """
 
@@ -53,7 +53,7 @@ def embedded_json(data: Any) -> Markup:
     r"""JSON for a ``<script type="application/json">``: plain ASCII, and without ``<`` nothing ends it.
 
     Raises:
-        ValueError: NaN or an infinity, which JSON has not.
+        ValueError: NaN or an infinity, which JSON cannot hold.
     """
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))

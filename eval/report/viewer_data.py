@@ -1,4 +1,4 @@
-"""What the sample viewer embeds: posts, one column of summaries a policy, verdicts, token values.
+"""The data that the sample viewer embeds: posts, a column of summaries per policy, verdicts, token values.
 
 Texts and scores are plain JSON. Token values are many, so they are packed (zlib, base64) in chunks
 of `CHUNK` posts, and the page unpacks the chunk it shows.
@@ -30,7 +30,7 @@ STEPS = 1000
 """Token values are kept in thousandths."""
 FULL_COLOUR = 0.9
 """Quantile of a measure's sizes from which on the colour is full: a summary's score, added to its last
-reward, must not pale all else.
+reward, must not make all other colours pale.
 """
 MEASURES = ("kl", "reward", "value", "logprob")
 REFERENCE = -1
@@ -44,7 +44,7 @@ def viewer_data(study: StudyResults, judgements: Sequence[Path]) -> tuple[dict[s
     """The page's data, and its packed chunks of token values (none where no run traced tokens).
 
     Of several seeds of a policy the lowest is shown, of several samples of a post the first, of the
-    posts the first `POSTS_SHOWN`; ``notes`` says what was left out.
+    posts the first `POSTS_SHOWN`; ``notes`` names what was left out.
 
     Args:
         judgements: files of `Judgement` rows, beside ``judgements*.jsonl`` below the study's folder.
@@ -131,7 +131,7 @@ def _numbers(column: pd.Series[Any]) -> list[float | None]:
 
 
 def _labels(policies: list[PolicyNames]) -> list[str]:
-    """A short name a policy; what two policies would share is told apart by their full names."""
+    """A short name per policy; policies that would share one get their full names."""
     short = [_label(names) for names in policies]
     counts = Counter(short)
     labels = [
@@ -189,7 +189,7 @@ def _verdicts(
     ]
     shown = [one for one in every if one.id in rows]
     if len(every) > len(shown):
-        notes.append(f"{len(every) - len(shown):,} verdicts speak of posts that are not shown.")
+        notes.append(f"{len(every) - len(shown):,} verdicts are about posts that are not shown.")
     return [
         {
             "post": rows[one.id],
@@ -251,7 +251,7 @@ def _traces(
 def _token_chunks(
     study: StudyResults, columns: list[Column], rows: dict[str, int]
 ) -> tuple[dict[str, float], set[int], list[str]]:
-    """Where each measure's colours end (`FULL_COLOUR`), the traced columns, the packed chunks.
+    """The size with full colour of each measure (`FULL_COLOUR`), the traced columns, the packed chunks.
 
     A chunk is a JSON list of [row, column, pieces, {measure: values}].
     """
@@ -283,7 +283,7 @@ def _measures(trace: TokenTrace) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _steps(numbers: np.ndarray[Any, Any]) -> list[int | None]:
-    """Whole thousandths; what is not finite is missing."""
+    """Whole thousandths; None where a number is not finite."""
     if np.isfinite(numbers).all():
         return [*np.rint(numbers * STEPS).astype(int).tolist()]
     return [round(one * STEPS) if math.isfinite(one) else None for one in numbers.tolist()]

@@ -32,7 +32,7 @@ ACCURACY = "Accuracy on labelled pairs"
 def reward_accuracy(
     table: pd.DataFrame, agreement: float | None = None, paper: pd.DataFrame | None = None
 ) -> Figure:
-    """Reward-model accuracy against size, one line an amount of labels (the paper's Fig. 6).
+    """Reward-model accuracy against size, one line per amount of labels (the paper's Fig. 6).
 
     With one amount of labels both splits are drawn; with several valid2 (reporting) alone.
 
@@ -107,7 +107,7 @@ def _paper_accuracy(axis: Axes, paper: pd.DataFrame) -> float:
 
 @styled
 def calibration_curves(curves: Mapping[str, pd.DataFrame], notes: Mapping[str, str]) -> Figure:
-    """Observed accuracy against claimed probability, one panel a reward model, with the diagonal.
+    """Observed accuracy against claimed probability, one panel per reward model, with the diagonal.
 
     Args:
         curves: title -> rows with ``claimed``, ``value``, ``low``, ``high``.

@@ -1,4 +1,4 @@
-"""How good a reward model is, beyond one number: where it errs, whether it knows, what fools it.
+"""How good a reward model is, beyond one number: accuracy by group, calibration and length bias.
 
 Works on pairs (`eval.common.pairs`) with the scores of both sides in ``first_score`` and
 ``second_score``; ``preferred`` is what the labeler chose.
@@ -76,7 +76,7 @@ def _row(breakdown: str, group: object, part: pd.DataFrame) -> dict[str, object]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether sigma(score difference) is the probability it claims to be.
+    """Whether sigma(score difference) is the true probability of the preference.
 
     Attributes:
         curve: bins of equal size by claimed probability: ``claimed`` (mean), ``observed`` with
@@ -141,7 +141,7 @@ def calibration_estimates(pairs: pd.DataFrame, *, bins: int = 10, draws: int = 2
     """``ece``, ``overconfidence`` (mean claimed - observed), ``log_loss``, ``brier``, intervals over posts.
 
     Noise in the bins makes every resample's calibration error larger than the estimate, by about as
-    much as the estimate exceeds the truth; its interval is therefore moved back by the mean excess.
+    much as the estimate exceeds the truth. The interval is therefore shifted back by the mean excess.
 
     Raises:
         UsageError: fewer pairs than bins.
@@ -164,7 +164,7 @@ def calibration_estimates(pairs: pd.DataFrame, *, bins: int = 10, draws: int = 2
 
 @dataclass(frozen=True)
 class LengthBias:
-    """How length moves labelers and model; shares over pairs whose lengths differ.
+    """How length affects labelers and model, as shares of the pairs whose lengths differ.
 
     Attributes:
         labelers_longer, model_longer: how often each prefers the longer summary.

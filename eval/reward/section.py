@@ -1,4 +1,4 @@
-"""Reward models on held-out pairs: the paper's Fig. 6, and where, how surely and why they err."""
+"""Reward models on held-out pairs: the paper's Fig. 6, breakdowns, calibration and length bias."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def reward_breakdown_table(study: StudyResults) -> pd.DataFrame:
 
 @once
 def calibration_table(study: StudyResults) -> pd.DataFrame:
-    """Claimed against observed probability, one row a bin of equal size.
+    """Claimed against observed probability, one row per bin of equal size.
 
     Returns:
         Result columns (``observed``: share of the bin's pairs judged right) and ``claimed``, the
@@ -276,7 +276,7 @@ def reward_section(study: StudyResults) -> Section:
         return without(section)
     caption = (
         "Accuracy on held-out pairs; 95 % intervals, over posts where a pairs run holds the model's scores, "
-        "else Wilson's over pairs. Variants were trained otherwise, such as on fewer labels."
+        "else Wilson's over pairs. Variants were trained with other settings, such as on fewer labels."
     )
     shown = listed(table, "scorer", "size", "params", "rankings", "measure", "seeds")
     section.tables.append(Table("reward_accuracy", table, caption, shown))
@@ -313,14 +313,14 @@ def _accuracy_picture(study: StudyResults, rows: pd.DataFrame) -> Picture:
     picture = reward_accuracy(rows, sum(known) / len(known) if known else None, paper)
     caption = (
         "Left: the reward models that scored the samples and those trained on fewer labels, seeds pooled; "
-        "bars: 95 % intervals. Dashed: how often two labelers agree, about as well as a model can look. "
-        "Right: the paper's values, digitised; it gives no intervals."
+        "bars: 95 % intervals. Dashed: how often two labelers agree, which is about the highest accuracy "
+        "that a model can show. Right: the paper's values, digitised, without intervals."
     )
     return Picture("reward_accuracy", picture, caption)
 
 
 def _comparison_tables(study: StudyResults) -> list[Table]:
-    """What the pairs runs add to the accuracies; none without them."""
+    """The tables that need scores from the pairs runs; none without such runs."""
     slopes, differences = reward_slope_table(study), reward_difference_table(study)
     breakdown, bias = reward_breakdown_table(study), length_bias_table(study)
     tables = []
@@ -360,7 +360,8 @@ def _calibration_pictures(study: StudyResults) -> list[Picture]:
         panels[title] = rows
         notes[title] = f"ECE {error['value']:.3f}\n[{error['low']:.3f}, {error['high']:.3f}]"
     caption = (
-        "Pairs of valid2 in ten bins of equal size by what the reward model claims; below the dashed line it "
-        "claims too much. ECE: mean distance of claimed and observed, with its 95 % interval over posts."
+        "Pairs of valid2 in ten bins of equal size by the probability that the reward model claims. Below "
+        "the dashed line it is overconfident. ECE: mean distance of claimed and observed, with its 95 % "
+        "interval over posts."
     )
     return [Picture("reward_calibration", calibration_curves(panels, notes), caption)]

@@ -1,7 +1,7 @@
-"""The floor under a reward model: what a handful of surface features say of a pair of summaries.
+"""The floor under a reward model: a logistic regression on five surface features of a pair.
 
-A reward model that cannot beat a logistic regression on five features, fitted on the same pairs, has
-learned length and overlap only.
+A reward model that does not beat this regression, fitted on the same pairs, has learned only length
+and overlap.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _features(post: Counter[str], text: str, idf: dict[str, float]) -> list[floa
 def cross_fitted(features: FloatArray, chosen: FloatArray, folds: npt.NDArray[np.intp]) -> FloatArray:
     """P(the first is preferred) of every pair, from a logistic regression fitted on the other folds.
 
-    Without intercept: which summary is named first says nothing. Features are scaled on the pairs that
-    are fitted.
+    There is no intercept, as the order of the two summaries carries no information. Features are scaled
+    on the pairs that are fitted.
 
     Args:
         features: (n, m) differences. chosen: (n,) 1 where the first was preferred, else 0.
@@ -90,8 +90,10 @@ def cross_fitted(features: FloatArray, chosen: FloatArray, folds: npt.NDArray[np
 
 
 def _logistic(features: FloatArray, chosen: FloatArray) -> FloatArray:
-    """Weights of largest likelihood, with a whisper of a ridge: where features part the pairs
-    perfectly there is no maximum without it."""
+    """Weights of largest likelihood with a very small ridge.
+
+    Without the ridge there is no maximum where the features separate the pairs perfectly.
+    """
     signed = features * (2 * chosen - 1)[:, None]
 
     def loss(weights: FloatArray) -> tuple[float, FloatArray]:

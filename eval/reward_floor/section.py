@@ -1,4 +1,4 @@
-"""What a reward model must beat on the very pairs it is judged on: length, and five surface features."""
+"""The floor under a reward model on the pairs that it is judged on: length, and five surface features."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folded_pairs(runs: StudyRuns) -> list[tuple[RewardModel, pd.DataFrame]]:
 
 
 def judged_right(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Who is right about each decided pair: columns `JUDGES`, 1, 0 or 0.5 for one who cannot tell.
+    """Whether each of `JUDGES` is right about each decided pair: 1, 0, or 0.5 where it is undecided.
 
     Args:
         pairs: of one reward model, with ``fold``.
@@ -37,7 +37,7 @@ def judged_right(pairs: pd.DataFrame) -> pd.DataFrame:
     decided = hits(pairs)
     chosen = np.where(decided["preferred"] > 0.5, 1.0, 0.0)
     features = pair_features(decided).to_numpy(dtype=np.float64)
-    # Each fold's reward model has a scale of its own.
+    # The reward models of the folds differ in scale.
     margin = decided.groupby("fold")["margin"].transform(lambda values: values / values.std())
     with_model = np.column_stack([features, margin])
     folds = decided["fold"].to_numpy(dtype=np.intp)
@@ -79,8 +79,8 @@ def floor_section_tables(study: StudyResults) -> list[Table]:
     if table.empty:
         return []
     caption = (
-        "Each pair judged by the reward model that has not seen its post, beside judges that need no "
-        "language model. `lead`: the reward model's accuracy minus that judge's on the same pairs; 95 % "
+        "Each pair is judged by the reward model that was trained without its post, and by judges that need "
+        "no language model. `lead`: the reward model's accuracy minus that judge's on the same pairs; 95 % "
         "intervals over posts. " + "; ".join(f"{name}: {what}" for name, what in JUDGES.items()) + "."
     )
     shown = listed(table, "scorer", "judge", "measure")

@@ -38,7 +38,7 @@ METRIC = Path(__file__).parent / "rouge_metric"
 
 _CHUNK = 500
 _POOLED_FROM = 4 * _CHUNK
-"""Pairs from which processes gain more than they cost to start (500 pairs take about a second)."""
+"""From this many pairs on, processes save more time than they need to start (500 pairs: a second)."""
 
 
 def rouge(
@@ -57,7 +57,7 @@ def rouge(
         backend: "auto" takes rouge-score-rs where installed.
 
     Returns:
-        One row a pair, columns ``rouge1_p``, ``rouge1_r``, ``rouge1_f``, ... for each of
+        One row per pair, columns ``rouge1_p``, ``rouge1_r``, ``rouge1_f``, ... for each of
         `VARIANTS`, and ``rouge_mean`` = mean F of R-1, R-2 and R-L; all in 0..1. A text without a
         single ASCII word scores 0.
 
@@ -134,7 +134,7 @@ def _scorer(module: str, stemmer: bool) -> Any:
 
 
 def _flat(scores: Sequence[Any]) -> list[list[float]]:
-    """Precision, recall and F of each of `VARIANTS`, a row a pair."""
+    """Precision, recall and F of each of `VARIANTS`, a row per pair."""
     return [[float(part) for variant in VARIANTS for part in row[variant]] for row in scores]
 
 
@@ -150,7 +150,7 @@ def _workers() -> int:
 def _plain(references: list[str], predictions: list[str], stemmer: bool) -> list[list[float]]:
     pairs = list(zip(references, predictions, strict=True))
     # Forked, not spawned: a script that calls this needs no __main__ guard, and the workers run
-    # plain Python alone. Where there is no fork, and in a worker, one process has to do.
+    # only plain Python. Without fork, and inside a worker, one process does the work.
     forks = "fork" in get_all_start_methods() and parent_process() is None
     if len(pairs) < _POOLED_FROM or _workers() < 2 or not forks:
         return _score_plain(pairs, stemmer)

@@ -1,4 +1,4 @@
-"""Where the numbers come from: the runs, what they left behind, what they were made with."""
+"""Where the numbers come from: the runs, the files they wrote, and the code and machines they ran on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHORT = 10
 
 def runs_section(study: StudyResults) -> Section:
     """Every run of the study with its key, the hashes of its outputs, and the versions it ran under."""
-    section = Section("runs", "Runs", "Every number above names the runs it came from; these are they.")
+    section = Section("runs", "Runs", "The runs that the numbers above were computed from.")
     runs = study.runs.runs
     if not runs:
         return without(section)
@@ -29,12 +29,14 @@ def runs_section(study: StudyResults) -> Section:
         table = pd.DataFrame(versions).fillna("")
         counted = table.groupby(list(table.columns), sort=False).size().rename("runs").reset_index()
         section.tables.append(
-            _hashed("versions", counted.to_dict("records"), ["git"], "What the runs were made with.")
+            _hashed(
+                "versions", counted.to_dict("records"), ["git"], "Code, libraries and machines of the runs."
+            )
         )
     outputs = [row for run in runs for row in _output_rows(run)]
     if outputs:
         section.tables.append(
-            _hashed("outputs", outputs, ["sha256"], "What the runs left behind, with the hash of each file.")
+            _hashed("outputs", outputs, ["sha256"], "The files that the runs wrote, with their hashes.")
         )
     return section
 
@@ -72,7 +74,7 @@ def _output_rows(run: StudyRun) -> list[dict[str, str]]:
 
 
 def _hashed(name: str, rows: list[Any], hashes: list[str], caption: str) -> Table:
-    """A table whose hashes are whole in the files of data and short for people."""
+    """A table with whole hashes in its files and short ones on the page."""
     table = plain_table(name, pd.DataFrame(rows), caption)
     shown = table.frame.copy()
     for column in set(hashes) & set(shown.columns):

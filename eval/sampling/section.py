@@ -1,4 +1,4 @@
-"""How the supervised policy is sampled: the paper's Fig. 8."""
+"""Preference by the supervised policy's temperature and top-p: the paper's Fig. 8."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def sampling_section(study: StudyResults) -> Section:
     section = Section(
         "sampling",
         "Temperature and nucleus sampling",
-        "How often the supervised policies are preferred to the reference when they are sampled more or less "
-        "freely: at each temperature, and at temperature 1 from the smallest set of tokens with probability "
-        "top-p (paper, Fig. 8).",
+        "How often the supervised policies are preferred to the reference at each temperature, and at "
+        "temperature 1 when they sample from the smallest set of tokens with probability top-p (paper, "
+        "Fig. 8).",
     )
     table = sampling_table(study)
     papers = [published(study.paper, "fig8", item) for item in ("fig8_temperature", "fig8_top_p")]

@@ -1,4 +1,4 @@
-"""Length, stopping, KL from the SFT start, and wording of samples: one column a measure.
+"""Length, stopping, KL from the SFT start, and wording of samples: one column per measure.
 
 Length is always given with its unit; tokens count the EOS, words are split at white space,
 characters are the text's without surrounding space.
@@ -64,7 +64,7 @@ def add_measures(samples: pd.DataFrame, posts: pd.DataFrame | None = None) -> pd
     joined = join_by_post(samples[["id"]], posts[["post", "summary"]], what="posts")
     made["copying"] = [copying(post, one) for post, one in zip(joined["post"], text, strict=True)]
     reference = joined["summary"].map(_count_words, na_action="ignore").astype(float)
-    # An empty sample has no logarithm: half a word stands in, so that it stays in the mean.
+    # An empty sample has no logarithm: it counts as half a word, so that it stays in the mean.
     made["log_length_ratio"] = np.log(counts.clip(lower=0.5) / reference)
     return made
 
@@ -109,7 +109,7 @@ def distinct_estimate(texts: pd.Series[str], posts: pd.Series[str], n: int) -> E
         all_of[post] += len(grams)
         for gram in grams:
             if owner.setdefault(gram, post) != post:
-                owner[gram] = -1  # in several posts: it stays when any one is left out
+                owner[gram] = -1  # in several posts: it remains when any one is left out
     if not owner:
         return None
     only_in = np.bincount([post for post in owner.values() if post >= 0], minlength=len(names))

@@ -1,4 +1,4 @@
-"""What a summary takes from its post and from itself: copying, repetition, extractive baselines.
+"""Overlap of a summary with its post and with itself: copying, repetition, extractive baselines.
 
 Words are ROUGE's: lower-cased runs of ASCII letters and digits.
 """

@@ -25,7 +25,7 @@ def text_section(study: StudyResults) -> Section:
     section = Section(
         "text",
         "Texts: ROUGE, length, copying",
-        "ROUGE against the reference is for comparison with other work; it does not measure preference "
+        "ROUGE with the reference is given for comparison with other work; it does not measure preference "
         "(paper, section 4.4). Length is given in tokens (end of text included), words and characters.",
     )
     if study.samples is None:
@@ -40,5 +40,5 @@ def text_section(study: StudyResults) -> Section:
     caption = "Distinct words and word pairs; comparable only between equal numbers of samples."
     distinct = lengths.distinct_table(measured_samples(study), by=POOLED).round(4)
     section.tables.append(plain_table("distinct", distinct, caption))
-    note = "ROUGE and copying: not run here, the posts with references (valid2.jsonl) are not at hand."
+    note = "ROUGE and copying: not run here, as the posts with references (valid2.jsonl) are not at hand."
     return section if len(scores) else without(section, note)

@@ -38,11 +38,11 @@ CURVES = (
 def training_curves(
     metrics: pd.DataFrame, curves: Sequence[Curve] = CURVES, *, by: str = "size", order: str = "params"
 ) -> Figure:
-    """PPO's course against episodes, one panel a quantity, one colour a `by`, one line a run.
+    """PPO's course against episodes, one panel per quantity, one colour a `by`, one line per run.
 
     Args:
         metrics: rows of all runs' ``metrics.jsonl`` with columns ``run``, ``episodes``, `by`, `order`
-            and any of the curves' keys; a key nobody logged gets no panel.
+            and any of the curves' keys; a key that was not logged gets no panel.
         by: the column that a colour stands for, its values being the legend; `order`: sorts them.
 
     Raises:
@@ -103,7 +103,7 @@ def value_networks(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame | Non
 
     Args:
         panels: title -> rows of ``metrics.jsonl`` with ``run``, ``episodes``, ``score`` and
-            ``value_network``; a panel each, one line a run.
+            ``value_network``; a panel each, one line per run.
         paper: rows of ``fig11.csv``, in a panel of their own.
 
     Raises:

@@ -1,4 +1,4 @@
-"""PPO's course, and what a value network of its own is worth (the paper's Fig. 11)."""
+"""PPO's course, and the gain from a separate value network (the paper's Fig. 11)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from eval.training.figure import CURVES, training_curves, value_networks
 
 ROLLOUTS_FILE = "rollouts.jsonl"
 LEGIBLE = 7
-"""KL coefficients that one set of panels can tell apart."""
+"""Most KL coefficients that stay legible in one set of panels."""
 
 
 def training_section(study: StudyResults) -> Section:
@@ -34,8 +34,8 @@ def training_section(study: StudyResults) -> Section:
     section = Section(
         "training",
         "PPO training",
-        "What the policy earned and paid while it was trained: reward rises, KL is its price, and a value "
-        "function that explains nothing or an entropy near zero warns of trouble." + _prompts_note(study),
+        "The course of PPO training. Reward should rise at a moderate KL. A value function that explains no "
+        "variance, or an entropy near zero, is a sign of trouble." + _prompts_note(study),
     )
     _add_value_networks(study, section)
     metrics = training_metrics(study.runs.finished("ppo"))
@@ -44,7 +44,7 @@ def training_section(study: StudyResults) -> Section:
     if not {curve.key for curve in CURVES} & set(metrics.columns):
         return without(section, "The PPO runs logged none of the curves.")
     main = metrics[metrics["variant"] == ""] if (metrics["variant"] == "").any() else metrics
-    caption = "One line a run, one colour a size; raw values, not smoothed."
+    caption = "One line per run, one colour per size; raw values, not smoothed."
     section.pictures.insert(0, Picture("training_curves", training_curves(main), caption))
     section.pictures[1:1] = _sweep_pictures(study, metrics)
     last = metrics.groupby("run", sort=False).tail(1).drop(columns=["seconds"], errors="ignore")
@@ -57,7 +57,7 @@ def training_section(study: StudyResults) -> Section:
 
 
 def _sweep_pictures(study: StudyResults, metrics: pd.DataFrame) -> list[Picture]:
-    """The curves of every KL sweep that is small enough to read, one colour a coefficient."""
+    """The curves of every KL sweep that is small enough to read, one colour per coefficient."""
     policies = {run.run: run.parents.get("policy", "") for run in study.runs.finished("score")}
     pictures = []
     for number, sweep in enumerate(find_sweeps(study), start=1):
@@ -69,7 +69,7 @@ def _sweep_pictures(study: StudyResults, metrics: pd.DataFrame) -> list[Picture]
         beta = rows["run"].map(coefficient)
         drawn = rows.assign(coefficient=beta, line=beta.map("beta = {:g}".format))
         caption = (
-            f"Sweep {sweep.name}: one line a run, one colour a KL coefficient; raw values, not smoothed."
+            f"Sweep {sweep.name}: one line per run, one colour per KL coefficient; raw values, not smoothed."
         )
         name = f"training_curves_sweep_{number}"
         pictures.append(Picture(name, training_curves(drawn, by="line", order="coefficient"), caption))
@@ -134,10 +134,10 @@ def _add_value_networks(study: StudyResults, section: Section) -> None:
     if not panels and paper is None:
         return
     caption = (
-        "One line a run: the mean score of an update's episodes, not smoothed. "
+        "One line per run: the mean score of an update's episodes, not smoothed. "
         if panels
         else "Not run here. "
-    ) + "The paper's points were read from its smoothed figure by eye; it gives no intervals."
+    ) + "The paper's points were read by eye from its smoothed figure, which has no intervals."
     section.pictures.append(Picture("value_networks", value_networks(panels, paper), caption))
     table = value_network_table(study)
     if len(table):
@@ -146,10 +146,8 @@ def _add_value_networks(study: StudyResults, section: Section) -> None:
 
 
 def _prompts_note(study: StudyResults) -> str:
-    """Said wherever PPO ran on the SFT posts: the paper has a larger, body-filtered set for it."""
+    """A note where PPO ran on the SFT posts: the paper uses a larger, body-filtered set."""
     manifests = [run.json("manifest.json") or {} for run in study.runs.finished("data")]
     if not any(manifest.get("ppo_posts_are_sft_posts") for manifest in manifests):
         return ""
-    return (
-        " The prompts are the supervised posts: the body-filtered posts that the paper uses were not given."
-    )
+    return " The prompts are the supervised posts, as the paper's body-filtered posts were not given."

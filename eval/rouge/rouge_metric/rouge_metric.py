@@ -28,7 +28,7 @@ Args:
     rouge_types: some of rouge1, rouge2, rougeL, rougeLsum, rouge_mean (of R-1, R-2 and R-L); all by default.
     use_stemmer: Porter stemming; off by default.
     split_sentences: put a newline after each sentence, which rougeLsum needs.
-    use_aggregator: False gives a list with one value a pair.
+    use_aggregator: False gives a list with one value per pair.
     clusters: what each pair belongs to, such as its post: the interval resamples these whole.
     draws, seed: of the bootstrap.
     backend: "auto", "rouge-score" or "rouge-score-rs".
