@@ -108,7 +108,7 @@ def test_a_series_that_nobody_spoke_of_is_an_error(tmp_path: Path) -> None:
     folder = broken(tmp_path, "shapes:", "shapes:")
     with (folder / "fig1.csv").open("a") as file:
         file.write("fig1,1300000000,distilled,0.4,0.02,dig,nobody\n")
-    with pytest.raises(UsageError, match=r"nothing said about series 'distilled'"):
+    with pytest.raises(UsageError, match=r"the rule does not mention series 'distilled'"):
         list(published_numbers(RULES["fig1"], folder))
     with pytest.raises(UsageError, match="no file of claims"):
         load_claims(tmp_path / "nowhere")
@@ -185,7 +185,7 @@ def test_people_or_judges_stand_beside_the_papers_people(tmp_path: Path) -> None
     table = judged_preference(StudyResults(runs, PAPER_FOLDER, draws=50))
     row = table[table["measure"] == "preference"].iloc[0]
     assert (row["method"], row["params"], row["value"], row["runs"]) == ("ppo", 1.3e9, 0.7, "score-ppo-b")
-    with pytest.raises(Missing, match="nobody was asked"):
+    with pytest.raises(Missing, match="no judge or person compared summaries"):
         judged_preference(REAL)
 
 

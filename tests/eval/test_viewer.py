@@ -161,7 +161,7 @@ def test_verdicts_find_their_columns(folder: Path, tmp_path: Path) -> None:
     assert found["sft m, T 0", "ppo-m", 1]["columns"] == [0, None], "ppo-m was sampled in two ways"
     assert found["sft m, T 0", "ppo-m", 1]["winner"] == "tie"
     assert found["nobody", "sft-m-t0", 1]["winner"] == 0 and found["nobody", "sft-m-t0", 1]["raw"] == "B."
-    assert "1 verdicts speak of posts that are not shown." in data["notes"]
+    assert "1 verdicts are about posts that are not shown." in data["notes"]
 
 
 def test_broken_files_are_named(folder: Path, tmp_path: Path) -> None:
