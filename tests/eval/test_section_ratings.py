@@ -158,7 +158,7 @@ def test_papers_points_alone_where_nobody_rated(tmp_path: Path) -> None:
     section = rating_section(write_study(tmp_path, {}))
     assert section.missing == ["Posts: not run here.", "News: not run here."] and not section.tables
     assert len(section.pictures) == 4 and len(section.pictures[0].figure.axes) == 4
-    assert all("alone" in picture.caption for picture in section.pictures)
+    assert all("only the paper's points are shown" in picture.caption for picture in section.pictures)
     bare = StudyResults(load_runs(tmp_path), tmp_path, draws=20)
     assert rating_section(bare).pictures == [], "nothing of ours and nothing published"
     assert rating_table(bare).empty and list(rating_table(bare).columns)[:2] == ["measure", "value"]
