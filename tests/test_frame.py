@@ -61,7 +61,8 @@ def test_every_package_and_its_data_are_in_the_wheel() -> None:
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == there | {"eval.published"}
     data = PROJECT["tool"]["setuptools"]["package-data"]
     for package, folder in {
-        "eval": "eval",
+        "eval.report": "eval/report",
+        "eval.rouge": "eval/rouge",
         "tldr.sources": "tldr/sources",
         "tldr.plan": "tldr/plan",
         "eval.published": "results/paper",

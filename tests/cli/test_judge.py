@@ -116,7 +116,7 @@ def test_nothing_is_spent_unasked(tell: Tell, folder: Path, monkeypatch: pytest.
         for more, said in (
             ((), "price of tiny is not known"),
             (("--max-cost", "1"), "price of tiny is not known"),
-            (("--price", "cheap"), "no price"),
+            (("--price", "cheap"), "is not a price"),
             (("--price", "1/1"), "--max-cost"),
             (("--price", "1/1", "--yes"), "--max-cost"),
         ):

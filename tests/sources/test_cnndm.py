@@ -12,10 +12,9 @@ import pytest
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from eval.overlap import words
+from eval.texts.overlap import words
 from tldr.errors import RecordError, UsageError
 from tldr.inputs.posts import load_articles
-from tldr.measures.sentences import sentences
 from tldr.records import Article, Comparison, Rating, ReadReport, read_records, write_records
 from tldr.sources import cnndm
 from tldr.sources.cnndm import (
@@ -209,10 +208,6 @@ def test_articles_of_a_study_have_references_and_ids_of_their_own(tmp_path: Path
     write_records(path, [])
     with pytest.raises(UsageError, match="no article"):
         load_articles(path)
-
-
-def test_sentences_end_at_marks_and_lines() -> None:
-    assert sentences("It rains! Why? \nNo. 3\n\nOver.") == ["It rains!", "Why?", "No.", "3", "Over."]
 
 
 def summeval(**scores: float) -> SummEvalRow:

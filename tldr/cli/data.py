@@ -52,8 +52,8 @@ def filter_command(
     An interrupted filter resumes where it stopped. The settings are in tldr/sources/filter_rules.py; the
     list `off` switches rules off.
     """
-    from eval.funnel import funnel_figure
-    from eval.style import save
+    from eval.common.style import save
+    from eval.funnel.figure import funnel_figure
     from tldr.sources import filter as filtering
     from tldr.sources.filter_rules import FilterOptions
 
