@@ -149,14 +149,48 @@ def clean_command(
         typer.echo(f"removed {len(folders)} runs")
 
 
+@study_app.command("adopt")
+@told
+def adopt_command(
+    config: Config,
+    overrides: Overrides = [],  # noqa: B006
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Folder of the runs to take over.", show_default="the study's own"),
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Instead: a folder of tables in which runs get their new names.")
+    ] = None,
+    vouch: Annotated[
+        bool, typer.Option("--vouch", help="Take runs of any code: you answer for equal outputs.")
+    ] = False,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Take over finished runs that other code made with the same outputs, under their new names."""
+    from tldr.study.adopt import adopt, rename_results
+
+    opened = open_study(config, overrides, runs_dir)
+    if results is not None:
+        names = rename_results(opened.runs, results)
+        typer.echo(f"{len(names)} runs are renamed in {results}")
+        return
+    found = adopt(opened.study, opened.runs, opened.root, source or opened.root, vouch=vouch)
+    for old, new in found.names.items():
+        typer.echo(f"taken over  {old} -> {new}")
+    for title, reason in found.left.items():
+        typer.echo(f"left        {title}: {reason}")
+    typer.echo(f"{len(found.names)} taken over, {len(found.left)} left")
+    write_listing(opened.study, opened.runs, opened.root)
+
+
 def compare(
     studies: Annotated[list[Path], typer.Argument(help="Two or more study files that were run.")],
     out: Annotated[Path, typer.Option(help="Where to write the table.")] = Path("results"),
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Put studies side by side: one row a policy, one column a study."""
-    from eval.compare import compare as compare_studies
-    from eval.tables import to_markdown
+    from eval.common.tables import to_markdown
+    from eval.report.compare import compare as compare_studies
 
     folders = {study.name: runs_dir / study.name for study in (load_study(path, []) for path in studies)}
     typer.echo(to_markdown(compare_studies(folders, out)))
@@ -173,7 +207,7 @@ def report(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Make the report: figures, tables and claims of a study, and its samples to read."""
-    from eval.report import build_report
+    from eval.report.build import build_report
 
     if study.is_dir():
         path = build_report(study, out or study / "report", title=study.resolve().name, judgements=judgements)

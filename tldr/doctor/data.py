@@ -127,7 +127,7 @@ def rankings(path: Path) -> list[Ranking]:
 @cache
 def references(data: Path, name: str) -> list[list[int]]:
     """The references of a post file in tokens of the study, EOS included and none cut."""
-    from tldr.queries.formats import encode_responses  # transformers: only when tokens are asked for
+    from tldr.queries.encode import encode_responses  # transformers: only when tokens are asked for
     from tldr.queries.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(data / "tokenizer")

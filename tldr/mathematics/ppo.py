@@ -112,7 +112,7 @@ def ppo_loss(
         policy: scalar `policy_loss`.
         value: scalar `value_loss`; None without a value function.
         pretrain: scalar `response_loss` on pretraining text, nats a token; None without such text.
-            (InstructGPT prints gamma E[log pi(x)], gamma = 27.8, and does not say whether x counts per token.)
+            (InstructGPT prints gamma E[log pi(x)], gamma = 27.8, and does not say if x counts per token.)
 
     Returns:
         float scalar.

@@ -1,0 +1,240 @@
+"""Take over finished runs that other code made, where that code is known to write the same bytes.
+
+A run's name comes from its settings, its seed and what it reads. It once came from the code too, so
+runs from before have other names. `adopt` finds each run of a study among the finished ones with the same
+title, settings and parents, and writes it anew under today's name: weights are linked, and in texts the old
+names are replaced. The old folders stay as they are.
+
+What makes that safe is `PROVEN`: the code of those versions whose outputs were compared file by file with
+today's (`tests/golden`). For any other code the user has to vouch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tldr.errors import LabError, UsageError
+from tldr.records import write_json
+from tldr.settings.base import Settings
+from tldr.study.folder import CONFIG, DONE, ENVIRONMENT, LOG, RUN, RunFile, locked, read_note, read_outputs
+from tldr.study.graph import Run
+from tldr.study.hashes import FileHashes, changed_code
+from tldr.study.runner import describe
+from tldr.study.settings import Study
+
+PROVEN = {
+    "data": "d3da65446eddc05bc8e706111278f6cd0270a50376e84c7a1cbc31a9654d42da",
+    "pretrain": "b4b12a9e11a5805e4b233cfb529b9b538182ae8ed4a5a16c950589a443619bbf",
+    "sft": "9af805556c35c23dcbee7cc4d2d6e1edb3e9ba0c9206d03c39463f7e35920ffe",
+    "labels": "d860c66431b25993ad09564655df7470527033ee9c1df168f7a3657940d62722",
+    "reward": "ba0df4363255a2f4fc05f0866bca26cf713da5d9b3733b8ab7179bae4a44fab9",
+    "ppo": "559eb331298f8c9041b7dc46c6fa5eb03d6e4ea68d6cbeee6e487c543cc80f7b",
+    "best_of_n": "553ef8025514b926fce86bab62c77bbe64d43eec3d656b8a75a239b035a9ef77",
+    "sample": "82d6aab07a579410fb084fc2e2577441a6d03f641505222fde6f202f47bd0cf7",
+    "score": "429e8ef778b02637e824f6e0d17098bc499328be46c37e28bc6a8ef99951fe7a",
+    "pairs": "316389632595a5b7b71a2ccc7e299f96f6d4a02c7fe8b65228574a4fa0856f3c",
+    "ratings": "a524d2bcfe3df9de9e5395f88f8fe8b55de91fca048ffff035a78c50506bbfb4",
+}
+"""Stage -> its code version at commit 9203cae, the last one whose run names held the code."""
+BESIDE = (ENVIRONMENT, CONFIG, LOG, "metrics.jsonl", "progress.json")
+"""What a run's folder holds beside its outputs."""
+
+
+@dataclass(frozen=True)
+class Former:
+    """A finished run as some code left it.
+
+    Attributes:
+        note: its ``run.json``, of whatever version.
+    """
+
+    folder: Path
+    note: Mapping[str, Any]
+
+    @property
+    def code(self) -> Any:
+        """The version of the code that made it: a hash (before), or module -> hash."""
+        return self.note.get("ingredients", {}).get("code") or self.note.get("code") or ""
+
+
+@dataclass
+class Adopted:
+    """What `adopt` did: old name -> new name, and why it left the others (title -> reason)."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def adopt(study: Study, runs: Sequence[Run], root: Path, source: Path, *, vouch: bool = False) -> Adopted:
+    """Take over what can be taken over of a study's runs.
+
+    Args:
+        root: the study's folder.
+        source: the folder whose runs are taken over; it may be `root` itself.
+        vouch: take runs of any code; the user answers for the equality of its outputs.
+
+    Raises:
+        LabError: an output of a run to be taken over is not as it was written.
+    """
+    former: dict[str, list[Former]] = {}
+    for path in sorted(source.glob(f"*/{RUN}")):
+        note = read_note(path)
+        if (path.parent / DONE).exists() and note.get("title"):
+            former.setdefault(note["title"], []).append(Former(path.parent, note))
+    found, names = Adopted(), dict[str, str]()
+    for run in runs:
+        if (root / run.name / DONE).exists():
+            there = RunFile.read(root / run.name)
+            names[there.adopted.get("run", run.name)] = run.name
+            if not (there.code and changed_code(there.code, there.code_now())):
+                continue
+        reasons = []
+        for candidate in former.get(run.title, []):
+            reason = differs(candidate, run, names, vouch=vouch)
+            if not reason:
+                names[candidate.folder.name] = found.names[candidate.folder.name] = run.name
+                _take(candidate, run, study, root, names)
+                break
+            reasons.append(f"{candidate.folder.name}: {reason}")
+        else:
+            found.left[run.title] = "; ".join(reasons) or f"no finished run of this title in {source}"
+    return found
+
+
+def differs(candidate: Former, run: Run, names: Mapping[str, str], *, vouch: bool) -> str:
+    """Why a former run is not this run of the study, or "".
+
+    Args:
+        names: the runs taken over so far, old name -> new name.
+    """
+    before: dict[str, Any] = candidate.note["ingredients"]
+    if not vouch and candidate.code != PROVEN.get(run.stage):
+        return "its code is not known to write the same (--vouch takes it)"
+    for name, value in run.ingredients.items():
+        if name == "settings":
+            if reason := _other_settings(before.get(name, {}), run.settings):
+                return reason
+        elif name != "parents" and before.get(name) != value:
+            return f"{name} {json.dumps(before.get(name))} -> {json.dumps(value)}"
+    for name, source in run.parents.items():
+        if source.runs:
+            old = candidate.note["parents"].get(name, {}).get("run", "")
+            if names.get(old, old) not in {parent.name for parent in source.runs}:
+                return f"its {name} was {old or 'another'}, which is not taken over"
+        elif before.get("parents", {}).get(name) != source.identity:
+            return f"its {name} was another"
+    return ""
+
+
+def _other_settings(before: Mapping[str, Any], settings: Settings) -> str:
+    """Which setting differs; a setting that is new since then has to have its default."""
+    now = settings.model_dump(mode="json")
+    default = {
+        name: info.get_default(call_default_factory=True)
+        for name, info in type(settings).model_fields.items()
+    }
+    for name, value in now.items():
+        known = before[name] if name in before else json.loads(json.dumps(default[name], default=_plain))
+        if known != value:
+            return f"{name} {json.dumps(known)} -> {json.dumps(value)}"
+    return ""
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, Settings) else str(value)
+
+
+def _take(candidate: Former, run: Run, study: Study, root: Path, names: Mapping[str, str]) -> None:
+    """Write the run's folder: outputs under the new names, and a ``run.json`` of today."""
+    folder, old = root / run.name, candidate.folder
+    outputs = read_outputs(old)
+    hashes = FileHashes()
+    if changed := [name for name, digest in outputs.items() if hashes.file(old / name) != digest]:
+        raise LabError(
+            "changed since it was done", where=old / changed[0], remedy="take it out of the folder"
+        )
+    spec = describe(run, study, root).model_copy(
+        update={"adopted": {"run": old.name, "code": json.dumps(candidate.code)[:80]}}
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if old.resolve() != folder.resolve():
+            for name in [*outputs, *(name for name in BESIDE if (old / name).exists())]:
+                _write(old / name, folder / name, names)
+            digests = {name: hashes.file(folder / name) for name in outputs}
+            write_json(folder / DONE, {"outputs": digests})
+        spec.write(folder)
+
+
+def _write(source: Path, target: Path, names: Mapping[str, str]) -> None:
+    """Link a file of weights, copy another with the old names replaced."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    if source.suffix == ".safetensors":
+        try:
+            os.link(source, target)
+        except OSError:  # another file system
+            shutil.copy2(source, target)
+        return
+    target.write_bytes(renamed(source.read_bytes(), names))
+
+
+def renamed(text: bytes, names: Mapping[str, str]) -> bytes:
+    """The text with each old name replaced by the new one."""
+    if not names:
+        return text
+    pattern = b"|".join(re.escape(name.encode()) for name in sorted(names, key=len, reverse=True))
+    return re.sub(pattern, lambda match: names[match[0].decode()].encode(), text)
+
+
+def rename_results(runs: Sequence[Run], folder: Path) -> dict[str, str]:
+    """Give the runs that a folder of results names their names of today, in its tables.
+
+    A result holds a run's title and a part of its key, ``ppo-s-s0-0123456789``, and in the list of runs the
+    whole key. Both are replaced where the study has one run of that title.
+
+    Returns:
+        old name -> new name.
+
+    Raises:
+        UsageError: no table in the folder.
+    """
+    by_title = {run.title: run for run in runs}
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".csv", ".md")]
+    if not files:
+        raise UsageError("holds no tables", where=folder, remedy="name a folder that `report` has written")
+    names: dict[str, str] = {}
+    for path in files:
+        for title, key in _named_in(path.read_text(encoding="utf-8")):
+            if title in by_title and f"{title}-{key}" != by_title[title].name:
+                names[f"{title}-{key}"] = by_title[title].name
+    for path in files:
+        text = path.read_bytes()
+        new = _with_keys(renamed(text, names), by_title)
+        if new != text:
+            path.write_bytes(new)
+    return names
+
+
+def _named_in(text: str) -> Iterator[tuple[str, str]]:
+    for match in re.finditer(r"\b([a-z_]+(?:-[\w.]+)*?)-([0-9a-f]{10})\b", text):
+        yield match[1], match[2]
+
+
+def _with_keys(text: bytes, by_title: Mapping[str, Run]) -> bytes:
+    """Whole keys in rows that begin with a run's name."""
+    keys = {run.name.encode(): run.key.encode() for run in by_title.values()}
+    lines = []
+    for line in text.split(b"\n"):
+        name = re.match(rb"\|? ?([\w.-]+-[0-9a-f]{10})\b", line)
+        if name and name[1] in keys:
+            line = re.sub(rb"\b[0-9a-f]{64}\b", keys[name[1]], line)
+        lines.append(line)
+    return b"\n".join(lines)
