@@ -101,7 +101,7 @@ def _of_inner(hint: Any) -> str:
     """First sentence about the one settings class that a field holds; of several the types say it."""
     inner = list(_settings_in(hint))
     text = inspect.getdoc(inner[0]) if len(inner) == 1 else None
-    return re.split(r"(?<=[.])\s", text or "", maxsplit=1)[0].replace("\n", " ")
+    return re.split(r"(?<=[.])(?<!App[.])\s", text or "", maxsplit=1)[0].replace("\n", " ")
 
 
 def field_docs(kind: type[Settings]) -> dict[str, str]:
