@@ -42,6 +42,13 @@ def test_a_floor_imports_only_what_lies_below(package: str) -> None:
             assert not {name for name in imported(path) if name.split(".")[0] == "eval"}, path
 
 
+def test_no_stage_imports_another_stages_folder() -> None:
+    for path in sorted((ROOT / "tldr" / "stages").rglob("*.py")):
+        owner = path.relative_to(ROOT / "tldr" / "stages").parts[0]
+        stages = {name.split(".")[2] for name in imported(path) if name.startswith("tldr.stages.")}
+        assert not stages - {owner, "shared"}, f"{path.relative_to(ROOT)} imports {sorted(stages)}"
+
+
 USERS_OF_SOURCES = ("tldr/sources/", "tldr/stages/data/", "tldr/cli/", "tldr/study/hashes.py")
 
 

@@ -25,8 +25,10 @@ from tldr.settings.models import ModelSpec
 from tldr.stages.reward.stage import freeze_lowest
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.sft.stage import response_loss
-from tldr.stages.shared.common import Device, Sampling, as_model, sample_responses
-from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import as_model
+from tldr.stages.shared.sampling import Sampling, sample_responses
+from tldr.stages.shared.summary_scorer import Scorer
 from tldr.train.processes import make_accelerator
 from tldr.train.stepper import Loss, Stepper
 

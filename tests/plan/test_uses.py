@@ -29,8 +29,10 @@ from tldr.settings.models import ModelSpec
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.labels.stage import _slot
 from tldr.stages.pairs.probes import Prober
-from tldr.stages.shared.common import INFERENCE_TOKENS, Device, Sampling, inference_batches, sample_responses
-from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared.batches import INFERENCE_TOKENS, inference_batches
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.sampling import Sampling, sample_responses
+from tldr.stages.shared.summary_scorer import Scorer
 from tldr.study.graph import Run, expand
 from tldr.study.load import load_study
 from tldr.study.registry import STAGES

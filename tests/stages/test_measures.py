@@ -23,10 +23,11 @@ from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.pairs.settings import PairsSettings
 from tldr.stages.ppo.stage import PPOStage
 from tldr.stages.sample.stage import plan
-from tldr.stages.shared import scoring
-from tldr.stages.shared.common import Device, open_reward
-from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared import summary_scorer
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import open_reward
 from tldr.stages.shared.settings import EvaluationSettings
+from tldr.stages.shared.summary_scorer import Scorer
 from tldr.train.checkpoint import hash_folder
 from tldr.train.metrics import read_metrics
 
@@ -75,7 +76,7 @@ def test_many_summaries_of_a_post_are_scored_as_a_few_at_a_time(
     scorer = Scorer(tokenizer, encode_queries(tokenizer, posts, 96), responses, Device.open("fp32"))
     reward = open_reward(lab / "reward", scorer.device)
     together = scorer.rewards(reward)
-    monkeypatch.setattr(scoring, "TOGETHER", 2)
+    monkeypatch.setattr(summary_scorer, "TOGETHER", 2)
     apart = scorer.rewards(reward)
     assert [len(row) for row in apart] == [1, 2, 3, 4, 5]
     for few, all_at_once in zip(apart, together, strict=True):

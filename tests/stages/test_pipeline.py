@@ -25,9 +25,12 @@ from tldr.stages.ppo.settings import AdaptiveKL, EOSRule
 from tldr.stages.ppo.stage import PPOStage
 from tldr.stages.reward.stage import Example, collate_examples, ranking_loss
 from tldr.stages.sft.settings import SFTSettings
-from tldr.stages.shared.common import Device, inference_batches, left_pad, newline_ids, open_tokenizer
-from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared.batches import inference_batches, left_pad
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.sampling import newline_ids
 from tldr.stages.shared.settings import EvaluationSettings
+from tldr.stages.shared.summary_scorer import Scorer
+from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.toy import labelers
 from tldr.toy.gold import count
 from tldr.toy.world import facts_of

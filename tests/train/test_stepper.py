@@ -19,7 +19,7 @@ from tldr.errors import NonFiniteError, UsageError
 from tldr.models.ladder import build_policy
 from tldr.settings.models import ModelSpec
 from tldr.settings.training import Optimizer, Training
-from tldr.stages.pretrain.stage import Document, collate_documents, language_loss
+from tldr.stages.shared.language import Document, collate_documents, language_loss
 from tldr.train.batching import micro_batches
 from tldr.train.metrics import TIMES, read_metrics
 from tldr.train.processes import make_accelerator

@@ -38,8 +38,10 @@ from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.reward.stage import Example, collate_examples, freeze_lowest, ranking_loss
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.sft.stage import full_text_loss, pack, response_loss
-from tldr.stages.shared.common import Device, eos_id, share
+from tldr.stages.shared.batches import share
 from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.tokenizers import eos_id
 from tldr.train.batching import BatchPlan
 from tldr.train.frozen import Frozen
 from tldr.train.loop import TrainLoop

@@ -115,8 +115,10 @@ def random_init(run: Examined) -> Iterator[Sight]:
     """The accuracy on valid1 is above that before training, whichever way round a random head orders."""
     from tldr.models.reward import reward_from_policy
     from tldr.stages.reward.stage import accuracy, encode_rankings
-    from tldr.stages.shared.common import Device, checkpoint_folder, moved, open_tokenizer, pad_id
-    from tldr.stages.shared.scoring import Scorer
+    from tldr.stages.shared.device import Device
+    from tldr.stages.shared.networks import checkpoint_folder, moved
+    from tldr.stages.shared.summary_scorer import Scorer
+    from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
 
     labels, found = _labels(run), _accuracy(run)
     if labels is None or found is None:

@@ -16,8 +16,9 @@ from tldr.plan.flops import Cost, Row, body, decode_cost, head, plus, times
 from tldr.plan.hardware import GIB, Assumed
 from tldr.plan.memory import Memory, Options, encoded_together, reserve
 from tldr.plan.steps import Forward, Shape, Use, peak_of
-from tldr.stages.shared.common import ATTENTION_PAIRS, INFERENCE_TOKENS, sampling_tokens
-from tldr.stages.shared.scoring import TOGETHER
+from tldr.stages.shared.batches import ATTENTION_PAIRS, INFERENCE_TOKENS
+from tldr.stages.shared.sampling import sampling_tokens
+from tldr.stages.shared.summary_scorer import TOGETHER
 
 
 def in_one_batch(length: float, budget: int) -> int:

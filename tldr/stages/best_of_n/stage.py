@@ -10,18 +10,14 @@ from tldr.models.ladder import parameter_count
 from tldr.records import Post, Sample, write_records
 from tldr.stages.best_of_n import BestOfNRun
 from tldr.stages.best_of_n.settings import BestOfNSettings
-from tldr.stages.shared.common import (
-    Device,
-    Sampling,
-    encode_posts,
-    open_reward,
-    open_sampler,
-    open_tokenizer,
-    read_posts,
-    sample_responses,
-)
-from tldr.stages.shared.samples import policy_name, to_sample
-from tldr.stages.shared.scoring import Scorer, gold_scores, has_gold
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.gold import gold_scores, has_gold
+from tldr.stages.shared.networks import open_reward, open_sampler
+from tldr.stages.shared.posts import encode_posts, read_posts
+from tldr.stages.shared.sample_records import policy_name, to_sample
+from tldr.stages.shared.sampling import Sampling, sample_responses
+from tldr.stages.shared.summary_scorer import Scorer
+from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
 

@@ -19,16 +19,11 @@ from tldr.inputs.posts import body_hash, load_comparisons
 from tldr.records import Post, Ranking, write_json, write_records
 from tldr.stages.labels import LabelsRun
 from tldr.stages.labels.settings import LabelsSettings
-from tldr.stages.shared.common import (
-    Device,
-    Draw,
-    Sampling,
-    encode_posts,
-    open_sampler,
-    open_tokenizer,
-    read_posts,
-    sample_responses,
-)
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import open_sampler
+from tldr.stages.shared.posts import encode_posts, read_posts
+from tldr.stages.shared.sampling import Draw, Sampling, sample_responses
+from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.toy import labelers, writers
 from tldr.toy.labelers import Candidate
 from tldr.train.metrics import Progress

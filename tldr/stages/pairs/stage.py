@@ -17,18 +17,13 @@ from tldr.queries.tokenized import encode_responses
 from tldr.records import Comparison, Post, write_records
 from tldr.stages.pairs import PairsRun
 from tldr.stages.pairs.probes import Prober, as_comparison
-from tldr.stages.shared.common import (
-    Device,
-    Sampling,
-    encode_posts,
-    open_policy,
-    open_reward,
-    open_sampler,
-    open_tokenizer,
-    read_posts,
-    sample_responses,
-)
-from tldr.stages.shared.scoring import Scorer, gold_scores, has_gold
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.gold import gold_scores, has_gold
+from tldr.stages.shared.networks import open_policy, open_reward, open_sampler
+from tldr.stages.shared.posts import encode_posts, read_posts
+from tldr.stages.shared.sampling import Sampling, sample_responses
+from tldr.stages.shared.summary_scorer import Scorer
+from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.toy import edits, labelers
 from tldr.toy.labelers import Candidate
 from tldr.train.metrics import Progress

@@ -29,9 +29,10 @@ from tldr.records import Post, Sample
 from tldr.stages.ppo import PPORun
 from tldr.stages.ppo.samplers import Sampler
 from tldr.stages.ppo.settings import PPOSettings
-from tldr.stages.shared.common import Device, Draw
-from tldr.stages.shared.samples import policy_name, to_sample
-from tldr.stages.shared.scoring import gold_scores, has_gold
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.gold import gold_scores, has_gold
+from tldr.stages.shared.sample_records import policy_name, to_sample
+from tldr.stages.shared.sampling import Draw
 from tldr.train.frozen import Frozen, LoraOff
 
 SAMPLED = 8

@@ -27,7 +27,6 @@ from tldr.models.packed import PackedBatch, response_logprobs, response_values
 from tldr.models.reward import load_reward, save_reward, value_from_reward
 from tldr.records import Sample, read_records, write_records
 from tldr.settings.base import scalar
-from tldr.stages.data.stage import read_corpus
 from tldr.stages.ppo import PPORun
 from tldr.stages.ppo.rollout import (
     Episodes,
@@ -40,18 +39,19 @@ from tldr.stages.ppo.rollout import (
     with_advantages,
 )
 from tldr.stages.ppo.samplers import OwnSampler, Sampler, VLLMSampler
-from tldr.stages.pretrain.stage import Document, TextBatch, collate_documents, encode_documents, language_loss
-from tldr.stages.shared.common import (
-    Device,
-    as_model,
-    checkpoint_folder,
-    encode_posts,
-    eos_id,
-    left_pad,
-    open_tokenizer,
-    pad_id,
-    read_posts,
+from tldr.stages.shared.batches import left_pad
+from tldr.stages.shared.corpus import read_corpus
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.language import (
+    Document,
+    TextBatch,
+    collate_documents,
+    encode_documents,
+    language_loss,
 )
+from tldr.stages.shared.networks import as_model, checkpoint_folder
+from tldr.stages.shared.posts import encode_posts, read_posts
+from tldr.stages.shared.tokenizers import eos_id, open_tokenizer, pad_id
 from tldr.train.batching import BatchPlan, micro_batches
 from tldr.train.frozen import Frozen, LoraOff
 from tldr.train.loop import TrainLoop

@@ -8,8 +8,8 @@ from tldr.errors import UsageError
 from tldr.measures.sentences import sentences
 from tldr.records import Post, Rating, Sample, read_records, write_records
 from tldr.stages.ratings import RatingsRun
-from tldr.stages.shared.common import read_posts
-from tldr.stages.shared.scoring import has_gold
+from tldr.stages.shared.gold import has_gold
+from tldr.stages.shared.posts import read_posts
 from tldr.toy.labelers import Candidate, rate
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive

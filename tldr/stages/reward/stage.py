@@ -30,19 +30,12 @@ from tldr.records import Comparison, Ranking, write_json, write_records
 from tldr.settings.base import scalar
 from tldr.settings.models import Lengths
 from tldr.stages.reward import RewardRun
-from tldr.stages.shared.common import (
-    Device,
-    as_model,
-    checkpoint_folder,
-    encode_posts,
-    inference_batches,
-    open_reward,
-    open_tokenizer,
-    pad_id,
-    read_posts,
-    share,
-)
-from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared.batches import inference_batches, share
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import as_model, checkpoint_folder, open_reward
+from tldr.stages.shared.posts import encode_posts, read_posts
+from tldr.stages.shared.summary_scorer import Scorer
+from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
 from tldr.train.batching import BatchPlan
 from tldr.train.loop import TrainLoop
 from tldr.train.processes import make_accelerator

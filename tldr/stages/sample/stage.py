@@ -5,16 +5,13 @@ from __future__ import annotations
 from tldr.models.ladder import parameter_count
 from tldr.records import Sample, write_records
 from tldr.stages.sample import SampleRun
-from tldr.stages.shared.common import (
-    Device,
-    Sampling,
-    open_sampler,
-    open_tokenizer,
-    sample_responses,
-)
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import open_sampler
 from tldr.stages.shared.reporting import check_window, policy_queries, reporting_set
-from tldr.stages.shared.samples import policy_name, to_sample
+from tldr.stages.shared.sample_records import policy_name, to_sample
+from tldr.stages.shared.sampling import Sampling, sample_responses
 from tldr.stages.shared.settings import EvaluationSettings
+from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
 

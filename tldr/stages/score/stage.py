@@ -11,18 +11,15 @@ from tldr.errors import RecordError, UsageError
 from tldr.queries.formats import encode_response
 from tldr.records import Article, Post, Sample, TokenTrace, read_records, write_records
 from tldr.stages.score import ScoreRun
-from tldr.stages.shared.common import (
-    Device,
-    encode_posts,
-    eos_id,
-    newline_ids,
-    open_policy,
-    open_reward,
-    open_tokenizer,
-)
 from tldr.stages.shared.declaration import named
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.gold import gold_scores, has_gold
+from tldr.stages.shared.networks import open_policy, open_reward
+from tldr.stages.shared.posts import encode_posts
 from tldr.stages.shared.reporting import is_pretrained, policy_queries, reporting_set
-from tldr.stages.shared.scoring import Scorer, Tokens, gold_scores, has_gold, sample_ids
+from tldr.stages.shared.sampling import newline_ids
+from tldr.stages.shared.summary_scorer import Scorer, Tokens, sample_ids
+from tldr.stages.shared.tokenizers import eos_id, open_tokenizer
 from tldr.train.metrics import Progress
 
 LOGPROBS = {"policy": "logprob", "sft": "logprob_sft"}

@@ -19,17 +19,12 @@ from tldr.models.lora import add_lora
 from tldr.models.packed import PackedBatch, collate, response_logprobs
 from tldr.queries.tokenized import encode_responses
 from tldr.settings.base import scalar
-from tldr.stages.pretrain.stage import Document, collate_documents, language_loss
 from tldr.stages.sft import SFTRun
-from tldr.stages.shared.common import (
-    as_model,
-    checkpoint_folder,
-    encode_posts,
-    open_tokenizer,
-    pad_id,
-    read_posts,
-    share,
-)
+from tldr.stages.shared.batches import share
+from tldr.stages.shared.language import Document, collate_documents, language_loss
+from tldr.stages.shared.networks import as_model, checkpoint_folder
+from tldr.stages.shared.posts import encode_posts, read_posts
+from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
 from tldr.train.batching import BatchPlan, micro_batches
 from tldr.train.checkpoint import deal
 from tldr.train.loop import TrainLoop

@@ -10,8 +10,10 @@ from tldr.queries.formats import encode_queries, encode_responses
 from tldr.records import Article, Post
 from tldr.settings.base import Precision
 from tldr.settings.models import Lengths
-from tldr.stages.shared.common import Device, open_reward, open_tokenizer
-from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import open_reward
+from tldr.stages.shared.summary_scorer import Scorer
+from tldr.stages.shared.tokenizers import open_tokenizer
 
 UNCUT = 1_000_000
 """Tokens that no summary has."""

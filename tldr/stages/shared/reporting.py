@@ -12,8 +12,8 @@ from tldr.errors import UsageError
 from tldr.inputs.posts import check_disjoint, load_articles, post_keys
 from tldr.queries.zero_shot import choose_examples, zero_shot_queries
 from tldr.records import Article, Post
-from tldr.stages.shared.common import encode_posts, read_posts
 from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.posts import encode_posts, read_posts
 from tldr.stages.shared.settings import EvaluationSettings, ZeroShot
 
 

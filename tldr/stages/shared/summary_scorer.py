@@ -11,10 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.models.packed import PackedBatch, collate, response_logprobs, response_scores, response_values
 from tldr.queries.formats import encode_response
-from tldr.records import Article, Info, Post, Sample
+from tldr.records import Sample
 from tldr.settings.models import Lengths
-from tldr.stages.shared.common import Device, inference_batches, pad_id
-from tldr.toy.gold import preference_probability, utility
+from tldr.stages.shared.batches import inference_batches
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.tokenizers import pad_id
 
 Tokens = list[int]
 
@@ -89,24 +90,3 @@ def sample_ids(sample: Sample, tokenizer: PreTrainedTokenizerBase, lengths: Leng
     if sample.response_ids:
         return sample.response_ids
     return encode_response(tokenizer, sample.text, lengths.rm_response)
-
-
-def has_gold(posts: Sequence[Post | Article]) -> bool:
-    """Whether the posts carry the toy world's planted facts."""
-    return all("facts" in (post.model_extra or {}) for post in posts)
-
-
-def gold_scores(post: Post | Info, text: str, stopped: bool) -> dict[str, float]:
-    """The planted truth of a summary: utility, its axes, P(a labeler prefers it to the reference)."""
-    mine = utility(post, text, stopped=stopped)
-    scores = {
-        "gold": mine.overall,
-        "gold_coverage": mine.coverage,
-        "gold_accuracy": mine.accuracy,
-        "gold_coherence": mine.coherence,
-    }
-    if isinstance(post, Post) and post.summary is not None:
-        reference = utility(post, post.summary, stopped=True)
-        scores["gold_reference"] = reference.overall
-        scores["gold_preference"] = float(preference_probability(mine.overall, reference.overall))
-    return scores
