@@ -22,9 +22,9 @@ from tldr.models.ladder import build_policy
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
 from tldr.models.reward import reward_from_policy, value_from_reward
 from tldr.settings.models import ModelSpec
-from tldr.stages.reward.stage import freeze_lowest
+from tldr.stages.reward.algorithm import freeze_lowest
+from tldr.stages.sft.algorithm import response_loss
 from tldr.stages.sft.settings import SFTSettings
-from tldr.stages.sft.stage import response_loss
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.networks import as_model
 from tldr.stages.shared.sampling import Sampling, sample_responses

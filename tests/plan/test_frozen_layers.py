@@ -21,7 +21,7 @@ from tldr.plan.models import model_config
 from tldr.plan.steps import Forward, Shape, Step, _step, peak_of
 from tldr.settings.models import ModelSpec
 from tldr.settings.training import Lora
-from tldr.stages.reward.stage import Example, collate_examples, freeze_lowest, ranking_loss
+from tldr.stages.reward.algorithm import RankedPrompt, collate_prompts, freeze_lowest, ranking_loss
 from tldr.train.stepper import recompute_layers
 
 VOCAB = 64
@@ -77,9 +77,9 @@ def test_flops_are_those_that_torch_counts(arch: str, share: float, recomputed: 
     if recomputed:
         recompute_layers(model)
     count = freeze_lowest(model, share)
-    examples = [Example([5] * query, [[6] * response, [7] * response], [1, 2]) for _ in range(rows)]
+    examples = [RankedPrompt([5] * query, [[6] * response, [7] * response], [1, 2]) for _ in range(rows)]
     with FlopCounterMode(display=False) as counter:
-        loss = ranking_loss(nn.ModuleDict({"reward": model}), collate_examples(examples, pad=1))
+        loss = ranking_loss(nn.ModuleDict({"reward": model}), collate_prompts(examples, pad=1))
         loss.total.backward()
     shape = Shape(model_config(spec, VOCAB))
     work = Training("reward", shape, query, 2, response, rows, frozen_layers=count)

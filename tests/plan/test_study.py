@@ -19,7 +19,7 @@ from tldr.plan.memory import Options, Training, standing
 from tldr.plan.models import model_config
 from tldr.plan.steps import Shape
 from tldr.plan.study import Machine, Planner, RunPlan
-from tldr.stages.labels.stage import SELECTION
+from tldr.stages.labels.algorithm import SELECTION
 from tldr.study.load import load_study
 from tldr.study.settings import Study
 

@@ -26,8 +26,8 @@ from tldr.plan.used import PROBED, policy_slots, used
 from tldr.plan.uses import Model, Portion, Used, in_one_batch
 from tldr.records import Post
 from tldr.settings.models import ModelSpec
+from tldr.stages.labels.algorithm import random_slot
 from tldr.stages.labels.settings import LabelsSettings
-from tldr.stages.labels.stage import _slot
 from tldr.stages.pairs.probes import Prober
 from tldr.stages.shared.batches import INFERENCE_TOKENS, inference_batches
 from tldr.stages.shared.device import Device
@@ -163,7 +163,7 @@ def test_slots_of_the_policy_are_those_that_are_drawn() -> None:
     settings, rng, questions = LabelsSettings(k=(2, 4)), random.Random(0), 40_000
     drawn = Counter[int]()
     for _ in range(questions):
-        slots = [_slot(rng, settings) for _ in range(rng.randint(*settings.k))]
+        slots = [random_slot(rng, settings) for _ in range(rng.randint(*settings.k))]
         drawn[slots.count("policy") + max(slots.count("ref") - 1, 0)] += 1
     shares = policy_slots(settings)
     assert sum(shares.values()) == pytest.approx(1)

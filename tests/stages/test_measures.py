@@ -22,10 +22,10 @@ from tldr.records import Comparison, Rating, Sample, TokenTrace, read_records
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.pairs.settings import PairsSettings
 from tldr.stages.ppo.stage import PPOStage
-from tldr.stages.sample.stage import plan
 from tldr.stages.shared import summary_scorer
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.networks import open_reward
+from tldr.stages.shared.reporting import ways_of_sampling
 from tldr.stages.shared.settings import EvaluationSettings
 from tldr.stages.shared.summary_scorer import Scorer
 from tldr.train.checkpoint import hash_folder
@@ -34,10 +34,13 @@ from tldr.train.metrics import read_metrics
 
 def test_sft_policies_alone_have_further_temperatures_and_nuclei() -> None:
     settings = EvaluationSettings(temperatures=[0.0, 0.7], sft_temperatures=[0.7, 1.0], sft_top_ps=[0.8])
-    assert [(way.temperature, way.top_p) for way in plan(settings, "ppo")] == [(0.0, 1.0), (0.7, 1.0)]
-    ways = [(way.temperature, way.top_p) for way in plan(settings, "sft")]
+    assert [(way.temperature, way.top_p) for way in ways_of_sampling(settings, "ppo")] == [
+        (0.0, 1.0),
+        (0.7, 1.0),
+    ]
+    ways = [(way.temperature, way.top_p) for way in ways_of_sampling(settings, "sft")]
     assert ways == [(0.0, 1.0), (0.7, 1.0), (1.0, 1.0), (1.0, 0.8)]
-    assert all(way.stop_newline for way in plan(settings, "pretrained"))
+    assert all(way.stop_newline for way in ways_of_sampling(settings, "pretrained"))
 
 
 def test_traces_add_up_to_the_samples_they_are_of(lab: Path) -> None:

@@ -34,10 +34,10 @@ from tldr.stages.ppo.rollout import Experience, Models, Rollout
 from tldr.stages.ppo.samplers import OwnSampler
 from tldr.stages.ppo.settings import PPOSettings
 from tldr.stages.ppo.stage import PPOStage, add_value_head
+from tldr.stages.reward.algorithm import RankedPrompt, collate_prompts, freeze_lowest, ranking_loss
 from tldr.stages.reward.settings import RewardSettings
-from tldr.stages.reward.stage import Example, collate_examples, freeze_lowest, ranking_loss
+from tldr.stages.sft.algorithm import full_text_loss, pack, response_loss
 from tldr.stages.sft.settings import SFTSettings
-from tldr.stages.sft.stage import full_text_loss, pack, response_loss
 from tldr.stages.shared.batches import share
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.device import Device
@@ -158,7 +158,7 @@ class RewardWork(Supervised):
         # As long as the policy's: labelers compared its samples and references of like length.
         responses = made_up_responses(2 * count, setting.lengths.response, vocab, setting.seed)
         self._examples = [
-            Example(query, responses[2 * i : 2 * i + 2], [1, 2]) for i, query in enumerate(queries)
+            RankedPrompt(query, responses[2 * i : 2 * i + 2], [1, 2]) for i, query in enumerate(queries)
         ]
         model = random_reward(setting.config, Device.open(setting.precision).device, setting.seed)
         freeze_lowest(model, settings.frozen_layers)
@@ -167,7 +167,7 @@ class RewardWork(Supervised):
 
     def step(self, parts: Sequence[Sequence[int]]) -> Row:
         """As `tldr.stages.reward.stage.train_reward`."""
-        batches = [collate_examples([self._examples[i] for i in part], PAD) for part in parts]
+        batches = [collate_prompts([self._examples[i] for i in part], PAD) for part in parts]
         return self.stepper.step(ranking_loss, [batch.to(self._device) for batch in batches])
 
 

@@ -114,7 +114,7 @@ def length_rule(run: Examined) -> Iterator[Sight]:
 def random_init(run: Examined) -> Iterator[Sight]:
     """The accuracy on valid1 is above that before training, whichever way round a random head orders."""
     from tldr.models.reward import reward_from_policy
-    from tldr.stages.reward.stage import accuracy, encode_rankings
+    from tldr.stages.reward.algorithm import accuracy, encode_rankings
     from tldr.stages.shared.device import Device
     from tldr.stages.shared.networks import checkpoint_folder, moved
     from tldr.stages.shared.summary_scorer import Scorer

@@ -13,7 +13,7 @@ from tldr.plan.hardware import Assumed
 from tldr.plan.models import model_config
 from tldr.plan.steps import Shape
 from tldr.settings.models import ModelSpec
-from tldr.stages.labels.stage import SELECTION
+from tldr.stages.labels.algorithm import SELECTION
 from tldr.study.settings import Study
 from tldr.toy.settings import ToyData
 

@@ -31,7 +31,7 @@ from tldr.models.packed import (
 from tldr.models.tail import last_layer_from, spared_entries
 from tldr.plan.live import Part, Peak, Step, along, highest, peaks_of_depth
 from tldr.settings.training import Lora
-from tldr.stages.reward.stage import freeze_lowest
+from tldr.stages.reward.algorithm import freeze_lowest
 from tldr.stages.shared.language import TextBatch, language_loss
 from tldr.stages.shared.networks import as_model
 from tldr.train.stepper import recompute_layers

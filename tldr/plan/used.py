@@ -19,8 +19,8 @@ from tldr.stages.data.settings import FileData
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.pairs.settings import PairsSettings
 from tldr.stages.ppo.settings import PPOSettings
-from tldr.stages.sample.stage import plan as ways
 from tldr.stages.shared.reporting import NEWS
+from tldr.stages.shared.reporting import ways_of_sampling as ways
 from tldr.stages.shared.settings import EvaluationSettings
 from tldr.study.graph import Run
 from tldr.toy.edits import EDITS
