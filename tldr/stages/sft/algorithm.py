@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tldr.mathematics import losses
 from tldr.models.ladder import set_dropout
 from tldr.models.lora import add_lora
 from tldr.models.packed import PackedBatch, collate, response_logprobs
@@ -88,7 +89,8 @@ def response_loss(parts: nn.ModuleDict, batch: PackedBatch) -> Loss:
     """Summed cross-entropy of the response tokens."""
     policy = as_model(parts["policy"])
     logprobs = response_logprobs(policy, batch)
-    return Loss(-logprobs.sum(), batch.response_mask.sum(), tokens=batch.tokens)
+    total = losses.response_loss(logprobs, batch.response_mask, count=1.0)
+    return Loss(total, batch.response_mask.sum(), tokens=batch.tokens)
 
 
 def full_text_loss(parts: nn.ModuleDict, batch: PackedBatch) -> Loss:

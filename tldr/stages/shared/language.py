@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from tldr.mathematics.losses import response_loss
 from tldr.models.packed import token_logprobs
 from tldr.queries.formats import encode_texts
 from tldr.stages.shared.networks import as_model
@@ -80,4 +81,6 @@ def language_loss(parts: nn.ModuleDict, batch: TextBatch) -> Loss:
     counted = batch.weights[:, 1:] > 0
     logprobs = token_logprobs(policy, states[:, :-1][counted], batch.ids[:, 1:][counted])[0]
     weights = batch.weights[:, 1:][counted]
-    return Loss(-(logprobs * weights).sum(), weights.sum(), tokens=batch.mask.sum())
+    real = torch.ones_like(logprobs, dtype=torch.bool)
+    total = response_loss(logprobs, real, weights=weights, count=1.0)
+    return Loss(total, weights.sum(), tokens=batch.mask.sum())
