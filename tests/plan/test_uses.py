@@ -15,19 +15,20 @@ from tests.plan.test_study import CONFIGS, TABLE, TINY, planned
 from tldr.bench.texts import bare_tokenizer
 from tldr.models.ladder import build_policy
 from tldr.models.reward import reward_from_policy
+from tldr.plan.costs import job_of
 from tldr.plan.counts import Counts
 from tldr.plan.flops import Row
 from tldr.plan.memory import Options
 from tldr.plan.models import model_config
 from tldr.plan.steps import Shape, Use
 from tldr.plan.study import Names, RunPlan
-from tldr.plan.trained import trained
-from tldr.plan.used import PROBED, policy_slots, used
 from tldr.plan.uses import Model, Portion, Used, in_one_batch
 from tldr.records import Post
 from tldr.settings.models import ModelSpec
 from tldr.stages.labels.algorithm import random_slot
+from tldr.stages.labels.cost import policy_slots
 from tldr.stages.labels.settings import LabelsSettings
+from tldr.stages.pairs.cost import PROBED
 from tldr.stages.pairs.probes import Prober
 from tldr.stages.shared.batches import INFERENCE_TOKENS, inference_batches
 from tldr.stages.shared.device import Device
@@ -72,10 +73,7 @@ def test_every_preset_has_jobs_and_each_title_once(path: Path, tmp_path: Path) -
         study = load_study(path, [f"ladder.135m.path={folder}"])
     counts, titles = Counts(study, TABLE.assumed), Counter[tuple[str, int | None]]()
     for run in expand(study, Names()):
-        if STAGES[run.stage].trains:
-            job: object = trained(run, run.settings, counts, 1)  # type: ignore[arg-type]
-        else:
-            job = used(run, counts)
+        job = job_of(run, counts)
         given = run.stage == "labels" and not isinstance(study.data, ToyData)
         assert (job is None) == (run.stage in ("data", "ratings") or given), run.name
         titles[replace(run, seed=None).title, run.seed] += 1

@@ -33,6 +33,11 @@ class Counts:
             self._shapes[key] = Shape(model_config(spec, self.study.tokenizer.vocab_size))
         return self._shapes[key]
 
+    @property
+    def toy(self) -> bool:
+        """Whether the data are the toy world's."""
+        return isinstance(self.study.data, ToyData)
+
     def posts(self, name: str) -> int:
         """Examples in the study's data: counted where the file is there, else the paper's number."""
         data = self.study.data

@@ -97,7 +97,7 @@ class Trained:
         if self.judged is None:
             return peak
         scores, _ = self.judged.peak(options, assumed)
-        return max(peak, idle_memory(self.step, options, scores, assumed), key=lambda one: one.total)
+        return max(peak, idle_memory(self.step, options, scores, assumed), key=lambda memory: memory.total)
 
     def largest(self, options: Options, room: float, assumed: Assumed) -> int:
         """See `Job`."""
@@ -120,7 +120,7 @@ class Trained:
         if largest := self.largest(options, room, assumed):
             yield f"{self.stage}.micro_batch={largest}"
             return
-        for text, changed in _changes(self.stage, options):
+        for text, changed in _changes(self.stage, bool(self.step.frozen), options):
             options = changed(options)
             yield text
             if largest := self.largest(options, room, assumed):
@@ -148,8 +148,12 @@ def _largest(limit: int, fits: Callable[[int], bool]) -> int:
     return most
 
 
-def _changes(stage: str, options: Options) -> list[tuple[str, _Change]]:
-    """Remedies that are not in use yet, the cheapest first."""
+def _changes(stage: str, frozen: bool, options: Options) -> list[tuple[str, _Change]]:
+    """Remedies that are not in use yet, the cheapest first.
+
+    Args:
+        frozen: whether there are models that do not learn.
+    """
     several = options.processes > 1
     place: Literal["shard", "cpu"] = "shard" if several else "cpu"
     found: list[tuple[bool, str, _Change]] = [
@@ -159,8 +163,8 @@ def _changes(stage: str, options: Options) -> list[tuple[str, _Change]]:
             lambda o: replace(o, checkpointing=True),
         ),
         (
-            stage == "ppo" and not options.frozen_bf16,
-            "ppo.frozen_dtype=bf16",
+            frozen and not options.frozen_bf16,
+            f"{stage}.frozen_dtype=bf16",
             lambda o: replace(o, frozen_bf16=True),
         ),
         (
@@ -169,8 +173,8 @@ def _changes(stage: str, options: Options) -> list[tuple[str, _Change]]:
             lambda o: replace(o, placement="fsdp2"),
         ),
         (
-            stage == "ppo" and options.frozen_place == "device",
-            f"ppo.frozen_place={place}",
+            frozen and options.frozen_place == "device",
+            f"{stage}.frozen_place={place}",
             lambda o: replace(o, frozen_place=place),
         ),
     ]

@@ -12,15 +12,13 @@ from functools import cached_property
 from typing import Any, cast, get_args
 
 from tldr.errors import UsageError
+from tldr.plan.costs import cost_of, job_of
 from tldr.plan.counts import Counts
 from tldr.plan.flops import Cost
 from tldr.plan.hardware import GIB, Assumed, Device
 from tldr.plan.jobs import Job, Trained
 from tldr.plan.memory import Memory, Options, Placement, Training
-from tldr.plan.trained import trained
-from tldr.plan.used import used
 from tldr.settings.training import Training as TrainingSettings
-from tldr.stages.ppo.settings import PPOSettings
 from tldr.study.graph import Run, expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import nearest
@@ -185,7 +183,7 @@ class Planner:
             alike = [run.stage, run.size, run.method, variant, run.dataset]
             key = json.dumps([*alike, run.settings.model_dump(mode="json")])
             found.setdefault(key, []).append(run)
-        jobs = ((tuple(runs), self.job(runs[0])) for runs in found.values())
+        jobs = ((tuple(runs), job_of(runs[0], self.counts, self.machine.gpus)) for runs in found.values())
         return [(runs, job) for runs, job in jobs if job is not None]
 
     def plan(self, only: str | None = None) -> list[RunPlan]:
@@ -202,27 +200,17 @@ class Planner:
                 break
         return plans
 
-    def job(self, run: Run) -> Job | None:
-        """What a run computes with models; None: it has none."""
-        if isinstance(run.settings, TrainingSettings):
-            return trained(run, run.settings, self.counts, self.machine.gpus)
-        return used(run, self.counts)
-
     def options(self, run: Run, placement: Placement) -> Options:
         """The options that a run's settings and the machine come to."""
         has_bf16 = self.machine.device.bf16 is not None
         bf16 = self.study.precision == "bf16" or (self.study.precision == "auto" and has_bf16)
         options, settings = Options(bf16=bf16, cuda=self.machine.cuda), run.settings
-        if not isinstance(settings, TrainingSettings):
-            return options
-        checkpointing = settings.gradient_checkpointing
-        options = replace(
-            options, processes=self.machine.gpus, placement=placement, checkpointing=checkpointing
-        )
-        if not isinstance(settings, PPOSettings):
-            return options
-        in_bf16 = settings.frozen_dtype == "bf16"
-        return replace(options, frozen_bf16=in_bf16, frozen_place=settings.frozen_place)
+        if isinstance(settings, TrainingSettings):
+            checkpointing = settings.gradient_checkpointing
+            options = replace(
+                options, processes=self.machine.gpus, placement=placement, checkpointing=checkpointing
+            )
+        return cost_of(run.stage).options(run, options)
 
     def _plan(self, runs: tuple[Run, ...], job: Job, placement: Placement) -> RunPlan:
         assumed, room = self.assumed, self.machine.room
