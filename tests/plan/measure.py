@@ -28,7 +28,7 @@ from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.networks import as_model
 from tldr.stages.shared.sampling import Sampling, sample_responses
-from tldr.stages.shared.summary_scorer import Scorer
+from tldr.stages.shared.summary_scorer import SummaryScorer
 from tldr.train.processes import make_accelerator
 from tldr.train.stepper import Loss, Stepper
 
@@ -127,7 +127,7 @@ def use(case: dict) -> None:  # type: ignore[type-arg]
         sample_responses(policy, tokenizer, queries, how, max_new_tokens=window, seed=0, device=device)
         return
     responses = torch.randint(2, VOCAB, (case["rows"], case["options"], case["response"])).tolist()
-    scorer = Scorer(tokenizer, queries, responses, device)
+    scorer = SummaryScorer(tokenizer, queries, responses, device)
     if case["kind"] == "score":
         scorer.logprobs(policy)
         return

@@ -13,10 +13,10 @@ from tests.plan.test_lora import plans
 from tldr.models.ladder import build_policy
 from tldr.models.lora import add_lora
 from tldr.models.reward import reward_from_policy
-from tldr.plan.flops import Row, step_cost
+from tldr.plan.flops import PackedRow, step_cost
 from tldr.plan.hardware import hardware
 from tldr.plan.live import highest, peaks_of_step
-from tldr.plan.memory import Options, Training, update_memory
+from tldr.plan.memory import Options, TrainingStep, update_memory
 from tldr.plan.models import model_config
 from tldr.plan.steps import Forward, Shape, Step, _step, peak_of
 from tldr.settings.models import ModelSpec
@@ -82,8 +82,8 @@ def test_flops_are_those_that_torch_counts(arch: str, share: float, recomputed: 
         loss = ranking_loss(nn.ModuleDict({"reward": model}), collate_prompts(examples, pad=1))
         loss.total.backward()
     shape = Shape(model_config(spec, VOCAB))
-    work = Training("reward", shape, query, 2, response, rows, frozen_layers=count)
-    planned = rows * step_cost(work, Options(checkpointing=recomputed), Row(query, 2, response)).flops
+    work = TrainingStep("reward", shape, query, 2, response, rows, frozen_layers=count)
+    planned = rows * step_cost(work, Options(checkpointing=recomputed), PackedRow(query, 2, response)).flops
     if recomputed:  # torch stops before a layer's last matrix, the plan does not
         assert 1 <= planned / counter.get_total_flops() < 1.1
     else:

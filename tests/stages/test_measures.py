@@ -27,7 +27,7 @@ from tldr.stages.shared.device import Device
 from tldr.stages.shared.networks import open_reward
 from tldr.stages.shared.reporting import ways_of_sampling
 from tldr.stages.shared.settings import EvaluationSettings
-from tldr.stages.shared.summary_scorer import Scorer
+from tldr.stages.shared.summary_scorer import SummaryScorer
 from tldr.train.checkpoint import hash_folder
 from tldr.train.metrics import read_metrics
 
@@ -76,7 +76,7 @@ def test_many_summaries_of_a_post_are_scored_as_a_few_at_a_time(
     posts = load_posts(lab / "data" / "valid2.jsonl")[:5]
     texts = [[f"{post.summary} {number}" for number in range(count)] for count, post in enumerate(posts, 1)]
     responses = [[encode_response(tokenizer, text, 64) for text in row] for row in texts]
-    scorer = Scorer(tokenizer, encode_queries(tokenizer, posts, 96), responses, Device.open("fp32"))
+    scorer = SummaryScorer(tokenizer, encode_queries(tokenizer, posts, 96), responses, Device.open("fp32"))
     reward = open_reward(lab / "reward", scorer.device)
     together = scorer.rewards(reward)
     monkeypatch.setattr(summary_scorer, "TOGETHER", 2)

@@ -29,7 +29,7 @@ from tldr.stages.shared.batches import inference_batches, left_pad
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.sampling import newline_ids
 from tldr.stages.shared.settings import EvaluationSettings
-from tldr.stages.shared.summary_scorer import Scorer
+from tldr.stages.shared.summary_scorer import SummaryScorer
 from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.toy import labelers
 from tldr.toy.gold import count
@@ -109,7 +109,7 @@ def test_logged_kl_equals_the_one_of_the_saved_samples(lab: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(lab / "sft" / "checkpoint")
     posts = {post.id: post for post in load_posts(lab / "data" / "ppo.jsonl")}
     queries = encode_queries(tokenizer, [posts[s.id] for s in samples], 96)
-    again = Scorer(tokenizer, queries, [[s.response_ids or []] for s in samples], device).logprobs(
+    again = SummaryScorer(tokenizer, queries, [[s.response_ids or []] for s in samples], device).logprobs(
         load_policy(lab / "sft" / "checkpoint")
     )
     assert [row[0] for row in again] == pytest.approx([s.logprob_sft for s in samples], abs=1e-4)

@@ -11,15 +11,14 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from tldr.plan.counts import Counts
-from tldr.plan.flops import Row
-from tldr.plan.jobs import Job, Trained
-from tldr.plan.memory import Options, Training
+from tldr.plan.flops import PackedRow
+from tldr.plan.jobs import RunJob, TrainingJob
+from tldr.plan.memory import Options, TrainingStep
 from tldr.plan.steps import Shape, Use
-from tldr.plan.uses import Model, Portion
+from tldr.plan.uses import LoadedModel, Portion
 from tldr.settings.base import scalar
 from tldr.settings.models import Lengths
-from tldr.settings.training import Finetuning
-from tldr.settings.training import Training as TrainingSettings
+from tldr.settings.training import Finetuning, Training
 from tldr.stages.shared.reporting import NEWS
 from tldr.stages.shared.settings import EvaluationSettings
 from tldr.study.graph import Run
@@ -52,25 +51,25 @@ class PlannedRun:
         return self.counts.shape(spec)
 
     def inputs(self, *prefixes: str) -> list[str]:
-        """Names of the models among the inputs that begin so, in the order of loading."""
+        """Names of the inputs with these prefixes, in the order in which their models are loaded."""
         return sorted(name for name in self.run.parents if name.startswith(prefixes))
 
-    def model(self, kind: Use, name: str, *portions: Portion, beside: int = 0) -> Model:
-        """An input's model and its portions."""
-        return Model(kind, self.shape_of(name), portions, beside)
+    def model(self, kind: Use, name: str, *portions: Portion, beside: int = 0) -> LoadedModel:
+        """An input's model and what it is asked."""
+        return LoadedModel(kind, self.shape_of(name), portions, beside)
 
     def portion(self, queries: float, options: int, response: int | None = None) -> Portion:
-        """Posts in the study's format, with responses no longer than the policy's if not said otherwise."""
-        window = Row(self.lengths.query, options, response or self.lengths.response)
+        """Posts in the study's format; responses have at most `response` tokens (None: the policy's)."""
+        window = PackedRow(self.lengths.query, options, response or self.lengths.response)
         return Portion(queries, window, self.counts.typical(window))
 
     def reported(self, posts: int | None) -> int:
-        """Posts or articles that are reported on, at most so many."""
+        """Number of posts or articles that are reported on, at most `posts`."""
         every = self.counts.posts(self.run.dataset or "valid2")
         return every if posts is None else min(posts, every)
 
     def reported_portion(self, settings: EvaluationSettings, options: int) -> Portion:
-        """The posts as the run's own policy reads them: behind examples, where it is asked zero-shot."""
+        """The posts as the run's own policy reads them: zero-shot, after in-context examples."""
         portion = self.portion(self.reported(settings.posts), options)
         if self.run.dataset == NEWS:
             return _filled(portion, self.lengths.query)  # articles fill the window
@@ -82,20 +81,20 @@ class PlannedRun:
 
     def training(
         self,
-        step: Training,
-        settings: TrainingSettings,
+        step: TrainingStep,
+        settings: Training,
         *,
         examples: float,
         epochs: float = 1,
         full: bool = False,
-        judged: Model | None = None,
-    ) -> Trained:
+        judged: LoadedModel | None = None,
+    ) -> TrainingJob:
         """A stage on the training loop.
 
         Args:
-            step: without what all such settings say (micro-batch, optimizer, adapters).
+            step: without micro-batch, optimizer state and adapters, which are filled in from `settings`.
             full: whether the examples fill their windows.
-            examples, epochs, judged: see `Trained`.
+            examples, epochs, judged: see `TrainingJob`.
         """
         per_process = max(1, step.batch // self.processes)
         asked = settings.micro_batch
@@ -109,17 +108,17 @@ class PlannedRun:
             step = replace(step, adapters=step.networks * adapters, held=held)
         elif below:
             step = replace(step, held=step.shape.reward - step.shape.reward_above(below))
-        window = Row(step.query, step.options, step.response)
+        window = PackedRow(step.query, step.options, step.response)
         row = window if full else self.counts.typical(window)
-        return Trained(self.run.stage, step, row, examples, epochs, judged)
+        return TrainingJob(self.run.stage, step, row, examples, epochs, judged)
 
 
 def _filled(portion: Portion, query: int, tokens: float = float("inf")) -> Portion:
     window, mean = portion.window, portion.mean
     return Portion(
         portion.queries,
-        Row(query, window.options, window.response),
-        Row(min(tokens, query), mean.options, mean.response),
+        PackedRow(query, window.options, window.response),
+        PackedRow(min(tokens, query), mean.options, mean.response),
     )
 
 
@@ -154,7 +153,7 @@ class StageCost:
         keeps_value: whether a run leaves a value network beside its policy.
     """
 
-    job: Callable[[PlannedRun], Job | None]
+    job: Callable[[PlannedRun], RunJob | None]
     options: Callable[[Run, Options], Options] = _unchanged
     sampled: Callable[[Run], Sampled] = _no_samples
     keeps_value: Callable[[Run], bool] = _no_value
@@ -176,6 +175,6 @@ def cost_of(stage: str) -> StageCost:
     return cost
 
 
-def job_of(run: Run, counts: Counts, processes: int = 1) -> Job | None:
+def job_of(run: Run, counts: Counts, processes: int = 1) -> RunJob | None:
     """What a run computes with models; None where it loads none."""
     return cost_of(run.stage).job(PlannedRun(run, counts, processes))

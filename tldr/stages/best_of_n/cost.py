@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tldr.plan.costs import PlannedRun, Sampled, StageCost
-from tldr.plan.jobs import Job
-from tldr.plan.uses import Used
+from tldr.plan.jobs import RunJob
+from tldr.plan.uses import InferenceJob
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.study.graph import Run
 
 
-def job(planned: PlannedRun) -> Job:
+def job(planned: PlannedRun) -> RunJob:
     """A policy that is sampled N times a post; it stays on the device while the reward models score."""
     settings = settings_of(planned.run)
     portion = planned.portion(planned.reported(settings.posts), settings.n)
@@ -17,7 +17,7 @@ def job(planned: PlannedRun) -> Job:
     rewards = (
         planned.model("judge", name, portion, beside=policy.parameters) for name in planned.inputs("reward")
     )
-    return Used((policy, *rewards))
+    return InferenceJob((policy, *rewards))
 
 
 def sampled(run: Run) -> Sampled:

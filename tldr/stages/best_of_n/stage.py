@@ -11,7 +11,7 @@ from tldr.stages.shared.networks import open_reward, open_sampler
 from tldr.stages.shared.posts import encode_posts, read_posts
 from tldr.stages.shared.sample_records import policy_name, to_sample
 from tldr.stages.shared.sampling import Sampling, sample_responses
-from tldr.stages.shared.summary_scorer import Scorer
+from tldr.stages.shared.summary_scorer import SummaryScorer
 from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
@@ -42,7 +42,7 @@ def run(ctx: BestOfNRun) -> None:
         device=device,
     )
     progress.update(1)
-    scorer = Scorer(tokenizer, queries, [[draw.ids for draw in row] for row in draws], device)
+    scorer = SummaryScorer(tokenizer, queries, [[draw.ids for draw in row] for row in draws], device)
     scores: dict[str, list[float]] = {}
     for done, (name, place) in enumerate(models.items(), start=2):
         rewards = scorer.rewards(open_reward(place, device))

@@ -99,7 +99,7 @@ def _collect(source: FileData, folder: Path) -> None:
     manifest: dict[str, Any] = {
         "records": counts,
         "ppo_posts_are_sft_posts": source.ppo is None,
-        "white_space": {name: one.to_json() for name, one in white_space.items()} | {"notes": notes},
+        "white_space": {name: found.to_json() for name, found in white_space.items()} | {"notes": notes},
     }
     if divided is not None:
         manifest["validation"] = divided.counts

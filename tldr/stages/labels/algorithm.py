@@ -28,7 +28,7 @@ SELECTION = 10
 
 
 @dataclass(frozen=True)
-class Question:
+class LabelQuestion:
     """A post whose `slots` summaries are ranked: each slot says who writes that summary."""
 
     post: Post
@@ -39,7 +39,7 @@ class Question:
 
 def plan_questions(
     settings: LabelsSettings, policies: Sequence[str], posts: Mapping[str, Sequence[Post]], seed: int
-) -> Iterator[Question]:
+) -> Iterator[LabelQuestion]:
     """What is asked about which post: the split's posts in turn, a policy in turn, slots at random.
 
     Args:
@@ -58,7 +58,7 @@ def plan_questions(
             while slots.count("ref") > 1:
                 slots[slots.index("ref")] = "policy"
             rng.shuffle(slots)
-            yield Question(post, split, slots, policies[index % len(policies)])
+            yield LabelQuestion(post, split, slots, policies[index % len(policies)])
 
 
 def random_slot(rng: random.Random, settings: LabelsSettings) -> str:
@@ -69,7 +69,7 @@ def random_slot(rng: random.Random, settings: LabelsSettings) -> str:
     return "writer" if draw < settings.reference_share + settings.writer_share else "policy"
 
 
-def by_summaries_wanted(questions: Sequence[Question], policy: str) -> dict[int, list[int]]:
+def by_summaries_wanted(questions: Sequence[LabelQuestion], policy: str) -> dict[int, list[int]]:
     """A policy's questions (their indices) by the number of summaries that it writes for each."""
     groups: dict[int, list[int]] = defaultdict(list)
     for index, question in enumerate(questions):
@@ -79,7 +79,7 @@ def by_summaries_wanted(questions: Sequence[Question], policy: str) -> dict[int,
 
 
 def fill_slots(
-    question: Question, draws: Sequence[Draw], rng: random.Random, temperature: float
+    question: LabelQuestion, draws: Sequence[Draw], rng: random.Random, temperature: float
 ) -> list[Candidate]:
     """The summaries of a question, in the order of its slots.
 
@@ -112,7 +112,7 @@ class Labelled:
 
 
 def label(
-    questions: Sequence[Question], summaries: Sequence[list[Candidate]], rng: random.Random, run: str
+    questions: Sequence[LabelQuestion], summaries: Sequence[list[Candidate]], rng: random.Random, run: str
 ) -> Labelled:
     """Put every question to a worker, and those of the validation splits to a second one.
 
@@ -133,7 +133,11 @@ def label(
 
 
 def ask(
-    question: Question, summaries: list[Candidate], worker: labelers.Worker, rng: random.Random, batch: str
+    question: LabelQuestion,
+    summaries: list[Candidate],
+    worker: labelers.Worker,
+    rng: random.Random,
+    batch: str,
 ) -> Ranking:
     """One worker's answer; two summaries are compared (no ties), more are ranked."""
     task: dict[str, Any] = {"worker": worker, "batch": batch, "split": question.split}

@@ -7,18 +7,18 @@ from itertools import product
 from math import factorial
 
 from tldr.plan.costs import PlannedRun, StageCost
-from tldr.plan.jobs import Job
-from tldr.plan.uses import Model, Used
+from tldr.plan.jobs import RunJob
+from tldr.plan.uses import InferenceJob, LoadedModel
 from tldr.stages.labels.settings import LabelsSettings
 
 
-def job(planned: PlannedRun) -> Job | None:
+def job(planned: PlannedRun) -> RunJob | None:
     """The policies that are sampled; none where labels are given."""
     models = tuple(_models(planned))
-    return Used(models) if models else None
+    return InferenceJob(models) if models else None
 
 
-def _models(planned: PlannedRun) -> Iterator[Model]:
+def _models(planned: PlannedRun) -> Iterator[LoadedModel]:
     settings, policies = planned.run.settings, planned.inputs("policy-")
     assert isinstance(settings, LabelsSettings)
     questions = settings.pairs + settings.valid_pairs

@@ -16,7 +16,7 @@ from tldr.records import write_json, write_records
 from tldr.stages.labels import LabelsRun
 from tldr.stages.labels.algorithm import (
     POSTS,
-    Question,
+    LabelQuestion,
     by_split,
     by_summaries_wanted,
     fill_slots,
@@ -39,7 +39,7 @@ def run(ctx: LabelsRun) -> None:
 
     Inputs: ``data``, and in the toy world ``policy-<size>`` for every size. Every question of the
     validation splits is put to two workers; `agreement` is how often they choose alike (pairs
-    without a tie), measured on the very pool that the reward models are validated on.
+    without a tie), measured on the pool that the reward models are validated on.
     """
     data, policies = ctx.inputs.data, list(ctx.inputs.policies)
     if (data / "rankings.jsonl").exists() and not policies:
@@ -66,7 +66,7 @@ def run(ctx: LabelsRun) -> None:
     )
 
 
-def sample(ctx: LabelsRun, questions: Sequence[Question]) -> dict[int, list[Draw]]:
+def sample(ctx: LabelsRun, questions: Sequence[LabelQuestion]) -> dict[int, list[Draw]]:
     """What the policies write, by the index of the question."""
     drawn: dict[int, list[Draw]] = {}
     device = Device.open(ctx.precision)
@@ -89,7 +89,7 @@ def sample(ctx: LabelsRun, questions: Sequence[Question]) -> dict[int, list[Draw
 
 
 def candidates(
-    ctx: LabelsRun, questions: Sequence[Question], drawn: dict[int, list[Draw]]
+    ctx: LabelsRun, questions: Sequence[LabelQuestion], drawn: dict[int, list[Draw]]
 ) -> list[list[Candidate]]:
     """The summaries that every question shows."""
     rng = random.Random(derive(ctx.seed, "writers"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tldr.plan.costs import PlannedRun, StageCost
-from tldr.plan.jobs import Job
+from tldr.plan.jobs import RunJob
 from tldr.plan.steps import Use
-from tldr.plan.uses import Model, Used
+from tldr.plan.uses import InferenceJob, LoadedModel
 from tldr.stages.pairs.settings import PairsSettings
 from tldr.toy.edits import EDITS
 
@@ -15,12 +15,12 @@ PROBED = 13
 """Different texts of a post's ten probes (`tldr.stages.pairs.probes`), where the post allows them all."""
 
 
-def job(planned: PlannedRun) -> Job:
+def job(planned: PlannedRun) -> RunJob:
     """The policies that are sampled (toy world only), then the models that score."""
-    return Used(tuple(_models(planned)))
+    return InferenceJob(tuple(_models(planned)))
 
 
-def _models(planned: PlannedRun) -> Iterator[Model]:
+def _models(planned: PlannedRun) -> Iterator[LoadedModel]:
     settings, study, toy = planned.run.settings, planned.counts.study, planned.counts.toy
     assert isinstance(settings, PairsSettings)
     every, policies = planned.counts.posts("valid2"), planned.inputs("policy-")

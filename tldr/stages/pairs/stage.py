@@ -29,7 +29,7 @@ from tldr.stages.shared.gold import has_gold
 from tldr.stages.shared.networks import open_policy, open_reward, open_sampler
 from tldr.stages.shared.posts import encode_posts, read_posts
 from tldr.stages.shared.sampling import Sampling, sample_responses
-from tldr.stages.shared.summary_scorer import Scorer
+from tldr.stages.shared.summary_scorer import SummaryScorer
 from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
@@ -88,7 +88,7 @@ def score_texts(ctx: PairsRun, pairs: list[Comparison]) -> SummaryScores:
     ids = iter(encoded)
     queries = encode_posts(tokenizer, [infos[post] for post in different.texts], ctx.lengths)
     responses = [[next(ids) for _ in options] for options in different.texts.values()]
-    scorer = Scorer(tokenizer, queries, responses, device)
+    scorer = SummaryScorer(tokenizer, queries, responses, device)
     scores: SummaryScores = {
         key: {"tokens": float(len(tokens))} for key, tokens in zip(keys, encoded, strict=True)
     }

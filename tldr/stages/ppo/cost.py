@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tldr.plan.costs import PlannedRun, StageCost
-from tldr.plan.jobs import Job
-from tldr.plan.memory import Options, Training
+from tldr.plan.jobs import RunJob
+from tldr.plan.memory import Options, TrainingStep
 from tldr.settings.base import scalar
 from tldr.stages.ppo.settings import PPOSettings
 from tldr.study.graph import Run
 
 
-def job(planned: PlannedRun) -> Job:
+def job(planned: PlannedRun) -> RunJob:
     """Policy and value network trained on what the policy samples; reference and reward model are frozen."""
     settings, lengths, shape = settings_of(planned.run), planned.lengths, planned.shape
     batch, options = scalar(settings.batch), settings.samples_per_query
     separate = settings.algorithm == "ppo" and settings.value_network == "separate"
-    step = Training(
+    step = TrainingStep(
         "ppo" if separate else "policy_only",
         shape,
         lengths.query,

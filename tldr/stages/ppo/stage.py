@@ -43,7 +43,7 @@ from tldr.stages.shared.batches import left_pad
 from tldr.stages.shared.corpus import read_corpus
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.language import (
-    Document,
+    EncodedDocument,
     TextBatch,
     collate_documents,
     encode_documents,
@@ -181,7 +181,7 @@ class PPOStage:
             return None
         return as_model(modules["policy" if self.settings.value_network == "shared" else "value"])
 
-    def _documents(self, context: int) -> list[Document]:
+    def _documents(self, context: int) -> list[EncodedDocument]:
         if not self.settings.ptx_coef:
             return []
         return encode_documents(read_corpus(self.ctx.inputs.data), self.tokenizer, context)
@@ -244,7 +244,7 @@ class PPOStage:
             for part, text in zip(selected, batches, strict=True)
         ]
 
-    def _ptx_texts(self, episodes: int, first: int, iteration: int, epoch: int) -> list[Document]:
+    def _ptx_texts(self, episodes: int, first: int, iteration: int, epoch: int) -> list[EncodedDocument]:
         """`ptx_ratio` pretraining documents an episode of the minibatch."""
         count = max(1, round(episodes * self.settings.ptx_ratio))
         draw = torch.randint(

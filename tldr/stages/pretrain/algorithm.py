@@ -7,8 +7,8 @@ from transformers import PreTrainedModel
 
 from tldr.settings.base import scalar
 from tldr.stages.pretrain.settings import PretrainSettings
-from tldr.stages.shared.language import Document, TextBatch, collate_documents, language_loss
-from tldr.stages.shared.supervised import Supervised
+from tldr.stages.shared.language import EncodedDocument, TextBatch, collate_documents, language_loss
+from tldr.stages.shared.supervised import SupervisedTraining
 from tldr.train.batching import BatchPlan
 from tldr.train.rng import derive
 from tldr.train.stepper import Stepper
@@ -16,13 +16,13 @@ from tldr.train.stepper import Stepper
 
 def pretraining(
     policy: PreTrainedModel,
-    documents: list[Document],
+    documents: list[EncodedDocument],
     settings: PretrainSettings,
     accelerator: Accelerator,
     *,
     pad: int,
     seed: int,
-) -> Supervised[Document, TextBatch]:
+) -> SupervisedTraining[EncodedDocument, TextBatch]:
     """Train on documents for `steps` updates; a post's tokens weigh `query_weight`.
 
     Args:
@@ -36,7 +36,7 @@ def pretraining(
         updates=scalar(settings.steps),
         processes=accelerator.num_processes,
     )
-    return Supervised(
+    return SupervisedTraining(
         Stepper(accelerator, {"policy": policy}, settings, derive(seed, "pretrain")),
         plan,
         settings,

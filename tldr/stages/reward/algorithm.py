@@ -24,7 +24,7 @@ from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.shared.batches import inference_batches
 from tldr.stages.shared.networks import as_model
 from tldr.stages.shared.posts import encode_posts
-from tldr.stages.shared.supervised import Supervised
+from tldr.stages.shared.supervised import SupervisedTraining
 from tldr.train.batching import BatchPlan
 from tldr.train.rng import derive
 from tldr.train.stepper import Loss, Stepper
@@ -38,7 +38,7 @@ def reward_training(
     *,
     pad: int,
     seed: int,
-) -> Supervised[RankedPrompt, RankedBatch]:
+) -> SupervisedTraining[RankedPrompt, RankedBatch]:
     """Train the SFT policy's body and a fresh head on rankings, one pass by default.
 
     Args:
@@ -54,7 +54,7 @@ def reward_training(
         epochs=scalar(settings.epochs),
         processes=accelerator.num_processes,
     )
-    return Supervised(
+    return SupervisedTraining(
         Stepper(accelerator, {"reward": model}, settings, seed),
         plan,
         settings,

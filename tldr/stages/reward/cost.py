@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from tldr.plan.costs import PlannedRun, StageCost
-from tldr.plan.jobs import Job
-from tldr.plan.memory import Training
-from tldr.plan.uses import Model
+from tldr.plan.jobs import RunJob
+from tldr.plan.memory import TrainingStep
+from tldr.plan.uses import LoadedModel
 from tldr.settings.base import scalar
 from tldr.stages.reward.settings import RewardSettings
 
 
-def job(planned: PlannedRun) -> Job:
+def job(planned: PlannedRun) -> RunJob:
     """A model trained on rankings, which scores the references and the held-out pairs at the end."""
     settings, lengths, counts = planned.run.settings, planned.lengths, planned.counts
     assert isinstance(settings, RewardSettings)
     shape = planned.shape
     labelled, _ = counts.comparisons()
-    step = Training(
+    step = TrainingStep(
         "reward",
         shape,
         lengths.query,
@@ -34,7 +34,7 @@ def job(planned: PlannedRun) -> Job:
     )
 
 
-def _judged(planned: PlannedRun, settings: RewardSettings, step: Training) -> Model:
+def _judged(planned: PlannedRun, settings: RewardSettings, step: TrainingStep) -> LoadedModel:
     """What the trained model scores: the references, and the pairs that were held out."""
     references = planned.counts.posts("sft")
     if settings.shift_posts is not None:
@@ -42,7 +42,7 @@ def _judged(planned: PlannedRun, settings: RewardSettings, step: Training) -> Mo
     _, held_out = planned.counts.comparisons()
     rows = ((references, 1), (held_out, step.options))
     portions = (planned.portion(queries, options, step.response) for queries, options in rows)
-    return Model("judge", step.shape, tuple(portions))
+    return LoadedModel("judge", step.shape, tuple(portions))
 
 
 COST = StageCost(job)

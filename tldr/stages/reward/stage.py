@@ -33,7 +33,7 @@ from tldr.stages.reward.algorithm import (
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.networks import as_model, checkpoint_folder, open_reward
 from tldr.stages.shared.posts import read_posts
-from tldr.stages.shared.summary_scorer import Scorer
+from tldr.stages.shared.summary_scorer import SummaryScorer
 from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
 from tldr.train.loop import TrainLoop
 from tldr.train.processes import make_accelerator
@@ -45,7 +45,7 @@ RECHECKED = 64
 
 
 def run(ctx: RewardRun) -> None:
-    """Train one reward model, shift it, evaluate it; who uses several takes the best on valid1.
+    """Train one reward model, shift it and evaluate it. A study with several uses the best on valid1.
 
     Inputs: ``policy`` (SFT), ``labels`` (``train``, ``valid1``, ``valid2`` rankings; further rounds'
     labels are ``labels-2``, ...), ``data``. Writes ``checkpoint/`` and ``evaluation.json``; of a fold
@@ -54,7 +54,7 @@ def run(ctx: RewardRun) -> None:
     tokenizer = open_tokenizer(ctx.inputs.policy)
     labels = label_folders(ctx)
     rankings = {name: read_rankings(labels, name) for name in ("train", "valid1", "valid2")}
-    # the labels may come from elsewhere, where no stage has held them against the evaluation posts
+    # Labels from elsewhere have not been compared with the evaluation posts by an earlier stage.
     check_leaks(folder_keys(ctx.inputs.data, EVALUATION) | label_keys(rankings))
     splits = {name: encode_rankings(tokenizer, rows, ctx.lengths) for name, rows in rankings.items()}
     train = splits.pop("train")[: ctx.settings.limit]
@@ -137,7 +137,7 @@ def finish(
     save_reward(model, tokenizer, ctx.folder / "checkpoint", _card(ctx, shift, way))
     device, some = Device.open(ctx.precision), references[:RECHECKED]
     queries, responses = [prompt.query for prompt in some], [prompt.responses for prompt in some]
-    scorer = Scorer(tokenizer, queries, responses, device)
+    scorer = SummaryScorer(tokenizer, queries, responses, device)
     again = [row[0] for row in scorer.rewards(open_reward(ctx.folder, device))]
     return {
         "shift": shift,

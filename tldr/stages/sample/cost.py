@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from tldr.plan.costs import PlannedRun, Sampled, StageCost
-from tldr.plan.jobs import Job
-from tldr.plan.uses import Used
+from tldr.plan.jobs import RunJob
+from tldr.plan.uses import InferenceJob
 from tldr.stages.shared.reporting import ways_of_sampling
 from tldr.stages.shared.settings import EvaluationSettings
 from tldr.study.graph import Run
 
 
-def job(planned: PlannedRun) -> Job:
+def job(planned: PlannedRun) -> RunJob:
     """The policy, sampled once in each way."""
     settings = planned.run.settings
     assert isinstance(settings, EvaluationSettings)
     portions = [planned.reported_portion(settings, 1)] * sampled(planned.run).summaries
-    return Used((planned.model("sample", "policy", *portions),))
+    return InferenceJob((planned.model("sample", "policy", *portions),))
 
 
 def sampled(run: Run) -> Sampled:

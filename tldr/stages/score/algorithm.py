@@ -8,7 +8,7 @@ from tldr.errors import RecordError
 from tldr.records import Article, Post, Sample, TokenTrace
 from tldr.settings.models import Lengths
 from tldr.stages.shared.sampling import newline_ids
-from tldr.stages.shared.summary_scorer import Tokens, sample_ids
+from tldr.stages.shared.summary_scorer import TokenIds, sample_ids
 from tldr.stages.shared.tokenizers import eos_id
 
 
@@ -71,7 +71,7 @@ def in_order(groups: list[list[int]], rows: list[list[list[float]]]) -> list[lis
     return values
 
 
-def end_with_eos(tokenizer: PreTrainedTokenizerBase, responses: list[list[Tokens]]) -> None:
+def end_with_eos(tokenizer: PreTrainedTokenizerBase, responses: list[list[TokenIds]]) -> None:
     """Put EOS for the newline that ended a zero-shot summary: other models know no other end."""
     newlines = newline_ids(tokenizer)
     for row in responses:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tldr.plan.costs import PlannedRun, StageCost, cost_of
-from tldr.plan.jobs import Job
-from tldr.plan.uses import Model, Used
+from tldr.plan.jobs import RunJob
+from tldr.plan.uses import InferenceJob, LoadedModel
 from tldr.stages.shared.settings import EvaluationSettings
 
 
-def job(planned: PlannedRun) -> Job:
+def job(planned: PlannedRun) -> RunJob:
     """The models that score, one after the other."""
-    return Used(tuple(_models(planned)))
+    return InferenceJob(tuple(_models(planned)))
 
 
-def _models(planned: PlannedRun) -> Iterator[Model]:
+def _models(planned: PlannedRun) -> Iterator[LoadedModel]:
     settings, parents = planned.run.settings, planned.run.parents
     assert isinstance(settings, EvaluationSettings)
     drawn = parents["samples"].runs[0]

@@ -18,7 +18,7 @@ from tldr.stages.shared.gold import gold_scores, has_gold
 from tldr.stages.shared.networks import open_policy, open_reward
 from tldr.stages.shared.posts import encode_posts
 from tldr.stages.shared.reporting import is_pretrained, policy_queries, reporting_set
-from tldr.stages.shared.summary_scorer import Scorer, Tokens, sample_ids
+from tldr.stages.shared.summary_scorer import SummaryScorer, TokenIds, sample_ids
 from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.train.metrics import Progress
 
@@ -78,7 +78,7 @@ class SamplesByPost:
             groups.setdefault(sample.id, []).append(index)
         self.groups = list(groups.values())
 
-    def _scorer(self, name: str, references: bool = False) -> Scorer:
+    def _scorer(self, name: str, references: bool = False) -> SummaryScorer:
         """Queries and responses in the tokens of an input's model; the reference comes last."""
         tokenizer, lengths = open_tokenizer(self.places[name]), self.ctx.lengths
         first = [self.posts[group[0]] for group in self.groups]
@@ -86,7 +86,9 @@ class SamplesByPost:
             [sample_ids(self.samples[index], tokenizer, lengths) for index in group] for group in self.groups
         ]
         if name == "policy":
-            return Scorer(tokenizer, policy_queries(self.ctx, tokenizer, first), responses, self.device)
+            return SummaryScorer(
+                tokenizer, policy_queries(self.ctx, tokenizer, first), responses, self.device
+            )
         if is_pretrained(self.ctx):
             end_with_eos(tokenizer, responses)
         if references:
@@ -96,9 +98,9 @@ class SamplesByPost:
                 )
             for row, post in zip(responses, first, strict=True):
                 row += self._reference(tokenizer, post)
-        return Scorer(tokenizer, encode_posts(tokenizer, first, lengths), responses, self.device)
+        return SummaryScorer(tokenizer, encode_posts(tokenizer, first, lengths), responses, self.device)
 
-    def _reference(self, tokenizer: PreTrainedTokenizerBase, post: Post | Article) -> list[Tokens]:
+    def _reference(self, tokenizer: PreTrainedTokenizerBase, post: Post | Article) -> list[TokenIds]:
         window = self.ctx.lengths.rm_response
         return [] if post.summary is None else [encode_response(tokenizer, post.summary, window)]
 

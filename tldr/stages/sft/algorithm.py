@@ -23,10 +23,10 @@ from tldr.records import Post
 from tldr.settings.base import scalar
 from tldr.settings.models import Lengths
 from tldr.stages.sft.settings import SFTSettings
-from tldr.stages.shared.language import Document, collate_documents, language_loss
+from tldr.stages.shared.language import EncodedDocument, collate_documents, language_loss
 from tldr.stages.shared.networks import as_model
 from tldr.stages.shared.posts import encode_posts
-from tldr.stages.shared.supervised import Supervised
+from tldr.stages.shared.supervised import SupervisedTraining
 from tldr.train.batching import BatchPlan, micro_batches
 from tldr.train.checkpoint import deal
 from tldr.train.rng import derive
@@ -44,7 +44,7 @@ def fine_tuning(
     *,
     pad: int,
     seed: int,
-) -> Supervised[QueryResponse, PackedBatch]:
+) -> SupervisedTraining[QueryResponse, PackedBatch]:
     """Train a policy on references for `epochs` passes over them.
 
     Args:
@@ -61,7 +61,7 @@ def fine_tuning(
         epochs=scalar(settings.epochs),
         processes=accelerator.num_processes,
     )
-    return Supervised(
+    return SupervisedTraining(
         Stepper(accelerator, {"policy": policy}, settings, derive(seed, "sft")),
         plan,
         settings,
@@ -96,7 +96,7 @@ def response_loss(parts: nn.ModuleDict, batch: PackedBatch) -> Loss:
 def full_text_loss(parts: nn.ModuleDict, batch: PackedBatch) -> Loss:
     """Summed cross-entropy of query and response tokens alike (only padding is masked)."""
     documents = [
-        Document(query[q].tolist() + response[0][r[0]].tolist(), 0)
+        EncodedDocument(query[q].tolist() + response[0][r[0]].tolist(), 0)
         for query, q, response, r in zip(
             batch.query, batch.query_mask, batch.response, batch.response_mask, strict=True
         )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from tldr.plan.costs import PlannedRun, StageCost
-from tldr.plan.jobs import Job
-from tldr.plan.memory import Training
+from tldr.plan.jobs import RunJob
+from tldr.plan.memory import TrainingStep
 from tldr.settings.base import scalar
 from tldr.stages.sft.settings import SFTSettings
 
 
-def job(planned: PlannedRun) -> Job:
+def job(planned: PlannedRun) -> RunJob:
     """A policy trained on the references; `select: valid_loss` keeps a second copy of its weights."""
     settings, lengths = planned.run.settings, planned.lengths
     assert isinstance(settings, SFTSettings)
-    step = Training(
+    step = TrainingStep(
         "text" if settings.query_loss else "response",
         planned.shape,
         lengths.query,

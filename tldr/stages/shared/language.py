@@ -17,7 +17,7 @@ from tldr.train.stepper import Loss
 
 
 @dataclass(frozen=True)
-class Document:
+class EncodedDocument:
     """A text in tokens, EOS at its end; the first `query` of them are the post's."""
 
     ids: list[int]
@@ -42,7 +42,7 @@ class TextBatch:
 
 def encode_documents(
     corpus: list[dict[str, str | int]], tokenizer: PreTrainedTokenizerBase, context: int
-) -> list[Document]:
+) -> list[EncodedDocument]:
     """Documents in tokens with EOS, cut to `context`; the post part is the tokens of its characters."""
     texts = [str(document["text"]) for document in corpus]
     heads = [
@@ -50,12 +50,12 @@ def encode_documents(
     ]
     whole, posts = encode_texts(tokenizer, texts), encode_texts(tokenizer, heads)
     return [
-        Document([*ids, eos_id(tokenizer)][:context], min(len(post), context))
+        EncodedDocument([*ids, eos_id(tokenizer)][:context], min(len(post), context))
         for ids, post in zip(whole, posts, strict=True)
     ]
 
 
-def collate_documents(documents: list[Document], pad: int, query_weight: float) -> TextBatch:
+def collate_documents(documents: list[EncodedDocument], pad: int, query_weight: float) -> TextBatch:
     """Right-padded batch; a token of the post weighs `query_weight`, the others 1."""
     width = max(len(document.ids) for document in documents)
     ids = torch.full((len(documents), width), pad)

@@ -21,7 +21,7 @@ CACHE = 20 * 2**30
 
 @dataclass(frozen=True)
 class Draw:
-    """One sampled response: its tokens incl. EOS, its text without, and how it came about."""
+    """One sampled response: its tokens with EOS, its text without it, and whether it ended by itself."""
 
     ids: list[int]
     text: str
@@ -30,7 +30,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw: temperature 0 is greedy; `stop_newline` ends zero-shot summaries at a newline."""
+    """How responses are sampled: temperature 0 is greedy; `stop_newline` ends a summary at a newline."""
 
     n: int = 1
     temperature: float = 1.0

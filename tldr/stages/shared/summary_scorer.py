@@ -17,14 +17,14 @@ from tldr.stages.shared.batches import inference_batches
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.tokenizers import pad_id
 
-Tokens = list[int]
+TokenIds = list[int]
 
 TOGETHER = 8
 """Summaries of a post in one forward pass: more share its encoding, but attention grows quadratically."""
 
 
 @dataclass(frozen=True)
-class Scorer:
+class SummaryScorer:
     """Encodes summaries once and runs any model over them in length-sorted batches.
 
     Attributes:
@@ -33,8 +33,8 @@ class Scorer:
     """
 
     tokenizer: PreTrainedTokenizerBase
-    queries: Sequence[Tokens]
-    responses: Sequence[Sequence[Tokens]]
+    queries: Sequence[TokenIds]
+    responses: Sequence[Sequence[TokenIds]]
     device: Device
 
     def _tokens(self, function: Callable[[PackedBatch], torch.Tensor]) -> list[list[list[float]]]:
@@ -85,7 +85,7 @@ class Scorer:
         return self._tokens(lambda batch: response_values(value, batch))
 
 
-def sample_ids(sample: Sample, tokenizer: PreTrainedTokenizerBase, lengths: Lengths) -> Tokens:
+def sample_ids(sample: Sample, tokenizer: PreTrainedTokenizerBase, lengths: Lengths) -> TokenIds:
     """The exact tokens drawn, or the text encoded anew for samples from elsewhere."""
     if sample.response_ids:
         return sample.response_ids

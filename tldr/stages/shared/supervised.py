@@ -27,8 +27,8 @@ BatchT = TypeVar("BatchT", bound=DeviceBatch)
 
 
 @dataclass(frozen=True)
-class Supervised(Generic[ExampleT, BatchT]):
-    """What a stage trains, on what, and by which loss.
+class SupervisedTraining(Generic[ExampleT, BatchT]):
+    """A network, its examples and its loss.
 
     Attributes:
         stepper: holds the network and makes the optimizer steps.

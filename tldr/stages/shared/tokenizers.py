@@ -17,7 +17,7 @@ def open_tokenizer(place: Path) -> PreTrainedTokenizerBase:
 
 
 def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The tokenizer's EOS id; `load_tokenizer` has made sure that there is one."""
+    """The tokenizer's EOS id; `load_tokenizer` ensures that it exists."""
     assert tokenizer.eos_token_id is not None
     return int(tokenizer.eos_token_id)
 
