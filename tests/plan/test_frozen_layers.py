@@ -15,10 +15,10 @@ from tldr.models.lora import add_lora
 from tldr.models.reward import reward_from_policy
 from tldr.plan.flops import PackedRow, step_cost
 from tldr.plan.hardware import hardware
-from tldr.plan.live import highest, peaks_of_step
+from tldr.plan.live import CountedStep, highest, peaks_of_step
 from tldr.plan.memory import Options, TrainingStep, update_memory
 from tldr.plan.models import model_config
-from tldr.plan.steps import Forward, Shape, Step, _step, peak_of
+from tldr.plan.steps import Forward, Shape, _step, peak_of
 from tldr.settings.models import ModelSpec
 from tldr.settings.training import Lora
 from tldr.stages.reward.algorithm import RankedPrompt, collate_prompts, freeze_lowest, ranking_loss
@@ -97,7 +97,7 @@ def test_the_live_count_of_few_layers_tells_of_many(frozen: int, bf16: bool, che
     shape = Shape(model_config(spec_of("opt", layers=6), VOCAB))
     how = Forward(24, 2, 8, bf16=bf16, checkpointing=checkpointing, frozen_layers=frozen)
 
-    def whole(layers: int) -> Step:
+    def whole(layers: int) -> CountedStep:
         config = copy.deepcopy(shape.config)
         config.num_hidden_layers = layers
         return _step("reward", config, how, 3)
