@@ -32,14 +32,33 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+def is_cost(path: Path) -> bool:
+    """Whether a file is a stage's ``cost.py``. It belongs to the plan's floor: nothing below imports it."""
+    return path.name == "cost.py" and path.parent.parent == ROOT / "tldr" / "stages"
+
+
 @pytest.mark.parametrize("package", [name for name, floor in FLOORS.items() if floor])
 def test_a_floor_imports_only_what_lies_below(package: str) -> None:
     for path in sorted((ROOT / "tldr" / package).rglob("*.py")):
+        floor = FLOORS["plan"] if is_cost(path) else FLOORS[package]
         parts = {name.split(".")[1] for name in imported(path) if name.startswith("tldr.")}
-        above = {p for p in parts & set(FLOORS) if FLOORS[p] > FLOORS[package]}
+        above = {p for p in parts & set(FLOORS) if FLOORS[p] > floor}
         assert not above, f"{path.relative_to(ROOT)} imports {sorted(above)}"
         if package != "cli":
             assert not {name for name in imported(path) if name.split(".")[0] == "eval"}, path
+
+
+def test_no_stage_imports_another_stages_folder() -> None:
+    for path in sorted((ROOT / "tldr" / "stages").rglob("*.py")):
+        owner = path.relative_to(ROOT / "tldr" / "stages").parts[0]
+        stages = {name.split(".")[2] for name in imported(path) if name.startswith("tldr.stages.")}
+        assert not stages - {owner, "shared"}, f"{path.relative_to(ROOT)} imports {sorted(stages)}"
+
+
+def test_no_file_but_the_plan_imports_a_stages_cost() -> None:
+    for path in sorted((ROOT / "tldr").rglob("*.py")):
+        costs = {name for name in imported(path) if re.match(r"tldr\.stages\.\w+\.cost", name)}
+        assert not costs, f"{path.relative_to(ROOT)} imports {sorted(costs)}"
 
 
 USERS_OF_SOURCES = ("tldr/sources/", "tldr/stages/data/", "tldr/cli/", "tldr/study/hashes.py")

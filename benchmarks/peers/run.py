@@ -24,9 +24,9 @@ sys.path.insert(0, str(ROOT))
 from transformers import AutoConfig  # noqa: E402
 
 from tldr.bench.texts import made_up_queries, made_up_responses  # noqa: E402
-from tldr.plan.flops import Row, plus, rollout_cost, step_cost, times  # noqa: E402
-from tldr.plan.memory import Options, Training  # noqa: E402
-from tldr.plan.steps import Kind, Shape  # noqa: E402
+from tldr.plan.flops import PackedRow, plus, rollout_cost, step_cost, times  # noqa: E402
+from tldr.plan.memory import Options, TrainingStep  # noqa: E402
+from tldr.plan.steps import Shape, StepKind  # noqa: E402
 
 TRL = {"sft": "1.16.0", "reward": "1.16.0", "ppo": "1.12.0"}
 """The newest release; PPO: the last one that has it."""
@@ -150,10 +150,10 @@ def contestants(stage: str, args: argparse.Namespace, folder: Path) -> Iterator[
 
 def useful_flops(stage: str, size: str) -> float:
     """Mean model FLOPs of a token (SFT), pair or episode: a query counts once, padding never."""
-    kinds: dict[str, Kind] = {"sft": "response", "reward": "reward", "ppo": "ppo"}
+    kinds: dict[str, StepKind] = {"sft": "response", "reward": "reward", "ppo": "ppo"}
     shape = Shape(AutoConfig.for_model(**MODELS[size]))
     vocab, options = MODELS[size]["vocab_size"], 2 if stage == "reward" else 1
-    work = Training(
+    work = TrainingStep(
         kinds[stage],
         shape,
         LENGTHS["query"],
@@ -169,7 +169,7 @@ def useful_flops(stage: str, size: str) -> float:
         response = mean(map(len, made_up_responses(TEXTS * options, response, vocab, SEED)))
     flops, tokens = 0.0, 0.0
     for query in queries:
-        row = Row(len(query), options, response)
+        row = PackedRow(len(query), options, response)
         cost = step_cost(work, plain, row)
         if stage == "ppo":
             cost = plus(times(cost, PPO["epochs"]), rollout_cost(work, row, 1, plain))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from tldr.errors import UsageError
-from tldr.mathematics.losses import kway_loss, ordered_pairs, pair_accuracy, pairwise_loss, response_loss
+from tldr.mathematics.losses import kway_loss, ordered_pairs, pair_accuracy, response_loss
 
 LN2 = math.log(2)
 
@@ -42,19 +42,26 @@ def test_response_loss_is_torchs_cross_entropy_with_ignored_pads(ragged):
     torch.testing.assert_close(response_loss(logprobs, mask, weights=torch.ones(4, 6)), expected)
 
 
+def loss_of_pairs(chosen, rejected):
+    """`kway_loss` of rankings of two: what the reward model is trained with on comparisons."""
+    scores = torch.stack([chosen, rejected], dim=1)
+    ranks = torch.tensor([[1, 2]]).expand(scores.shape)
+    return kway_loss(scores, ranks, torch.ones_like(ranks, dtype=torch.bool))
+
+
 def test_pairwise_loss_by_hand():
     # difference 0: ln 2; difference ln 3: -ln(3/4) = ln(4/3)
     chosen, rejected = torch.tensor([1.0, math.log(3)]), torch.tensor([1.0, 0.0])
-    assert pairwise_loss(chosen, rejected).item() == pytest.approx((LN2 + math.log(4 / 3)) / 2)
+    assert loss_of_pairs(chosen, rejected).item() == pytest.approx((LN2 + math.log(4 / 3)) / 2)
 
 
 def test_pairwise_loss_is_finite_for_extreme_scores():
     big = torch.tensor([1e30, -1e30, 88.0, 200.0], requires_grad=True)
-    loss = pairwise_loss(big, -big)
+    loss = loss_of_pairs(big, -big)
     loss.backward()
     assert loss.isfinite() and big.grad is not None and big.grad.isfinite().all()
-    assert pairwise_loss(torch.tensor([200.0]), torch.tensor([-200.0])).item() == 0.0
-    assert pairwise_loss(torch.tensor([-200.0]), torch.tensor([200.0])).item() == 400.0
+    assert loss_of_pairs(torch.tensor([200.0]), torch.tensor([-200.0])).item() == 0.0
+    assert loss_of_pairs(torch.tensor([-200.0]), torch.tensor([200.0])).item() == 400.0
 
 
 SCORES = torch.tensor([[0.0, math.log(3), -math.log(2)], [5.0, 5.0, math.nan], [1.0, 2.0, 3.0]])
@@ -135,7 +142,8 @@ def test_kway_loss_with_two_summaries_is_the_pairwise_loss(seed):
     chosen = torch.where(first_wins, scores[:, 0], scores[:, 1])
     rejected = torch.where(first_wins, scores[:, 1], scores[:, 0])
     both = torch.ones(8, 2, dtype=torch.bool)
-    torch.testing.assert_close(kway_loss(scores, ranks, both), pairwise_loss(chosen, rejected))
+    bradley_terry = -torch.nn.functional.logsigmoid(chosen - rejected).mean()
+    torch.testing.assert_close(kway_loss(scores, ranks, both), bradley_terry)
 
 
 @settings(max_examples=25)
@@ -170,7 +178,7 @@ def test_gradients_of_the_losses_by_finite_differences(ragged):
     scores, ranks, mask = rankings(4)
     assert gradcheck(lambda s: kway_loss(s, ranks, mask), scores.requires_grad_())
     chosen, rejected = (torch.randn(5, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert gradcheck(pairwise_loss, (chosen, rejected))
+    assert gradcheck(loss_of_pairs, (chosen, rejected))
     mask, (logprobs, weights) = ragged(7, 2, dtype=torch.float64)
     logprobs = logprobs.nan_to_num(0.0).requires_grad_()
     assert gradcheck(lambda x: response_loss(x, mask), logprobs)
@@ -187,8 +195,6 @@ def test_accuracy_by_hand():
 
 
 def test_unequal_shapes_are_refused():
-    with pytest.raises(UsageError, match=r"\(3,\) chosen but \(2,\) rejected"):
-        pairwise_loss(torch.zeros(3), torch.zeros(2))
     with pytest.raises(UsageError, match="ranks: shape"):
         kway_loss(torch.zeros(2, 3), torch.ones(2, 2, dtype=torch.int64), torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(UsageError, match="weights: shape"):

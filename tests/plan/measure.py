@@ -22,11 +22,13 @@ from tldr.models.ladder import build_policy
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores, response_values
 from tldr.models.reward import reward_from_policy, value_from_reward
 from tldr.settings.models import ModelSpec
-from tldr.stages.reward.stage import freeze_lowest
+from tldr.stages.reward.algorithm import freeze_lowest
+from tldr.stages.sft.algorithm import response_loss
 from tldr.stages.sft.settings import SFTSettings
-from tldr.stages.sft.stage import response_loss
-from tldr.stages.shared.common import Device, Sampling, as_model, sample_responses
-from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import as_model
+from tldr.stages.shared.sampling import Sampling, sample_responses
+from tldr.stages.shared.summary_scorer import SummaryScorer
 from tldr.train.processes import make_accelerator
 from tldr.train.stepper import Loss, Stepper
 
@@ -125,7 +127,7 @@ def use(case: dict) -> None:  # type: ignore[type-arg]
         sample_responses(policy, tokenizer, queries, how, max_new_tokens=window, seed=0, device=device)
         return
     responses = torch.randint(2, VOCAB, (case["rows"], case["options"], case["response"])).tolist()
-    scorer = Scorer(tokenizer, queries, responses, device)
+    scorer = SummaryScorer(tokenizer, queries, responses, device)
     if case["kind"] == "score":
         scorer.logprobs(policy)
         return

@@ -13,15 +13,15 @@ from tests.plan.test_lora import plans
 from tldr.models.ladder import build_policy
 from tldr.models.lora import add_lora
 from tldr.models.reward import reward_from_policy
-from tldr.plan.flops import Row, step_cost
+from tldr.plan.flops import PackedRow, step_cost
 from tldr.plan.hardware import hardware
-from tldr.plan.live import highest, peaks_of_step
-from tldr.plan.memory import Options, Training, update_memory
+from tldr.plan.live import CountedStep, highest, peaks_of_step
+from tldr.plan.memory import Options, TrainingStep, update_memory
 from tldr.plan.models import model_config
-from tldr.plan.steps import Forward, Shape, Step, _step, peak_of
+from tldr.plan.steps import Forward, Shape, _step, peak_of
 from tldr.settings.models import ModelSpec
 from tldr.settings.training import Lora
-from tldr.stages.reward.stage import Example, collate_examples, freeze_lowest, ranking_loss
+from tldr.stages.reward.algorithm import RankedPrompt, collate_prompts, freeze_lowest, ranking_loss
 from tldr.train.stepper import recompute_layers
 
 VOCAB = 64
@@ -77,13 +77,13 @@ def test_flops_are_those_that_torch_counts(arch: str, share: float, recomputed: 
     if recomputed:
         recompute_layers(model)
     count = freeze_lowest(model, share)
-    examples = [Example([5] * query, [[6] * response, [7] * response], [1, 2]) for _ in range(rows)]
+    examples = [RankedPrompt([5] * query, [[6] * response, [7] * response], [1, 2]) for _ in range(rows)]
     with FlopCounterMode(display=False) as counter:
-        loss = ranking_loss(nn.ModuleDict({"reward": model}), collate_examples(examples, pad=1))
+        loss = ranking_loss(nn.ModuleDict({"reward": model}), collate_prompts(examples, pad=1))
         loss.total.backward()
     shape = Shape(model_config(spec, VOCAB))
-    work = Training("reward", shape, query, 2, response, rows, frozen_layers=count)
-    planned = rows * step_cost(work, Options(checkpointing=recomputed), Row(query, 2, response)).flops
+    work = TrainingStep("reward", shape, query, 2, response, rows, frozen_layers=count)
+    planned = rows * step_cost(work, Options(checkpointing=recomputed), PackedRow(query, 2, response)).flops
     if recomputed:  # torch stops before a layer's last matrix, the plan does not
         assert 1 <= planned / counter.get_total_flops() < 1.1
     else:
@@ -97,7 +97,7 @@ def test_the_live_count_of_few_layers_tells_of_many(frozen: int, bf16: bool, che
     shape = Shape(model_config(spec_of("opt", layers=6), VOCAB))
     how = Forward(24, 2, 8, bf16=bf16, checkpointing=checkpointing, frozen_layers=frozen)
 
-    def whole(layers: int) -> Step:
+    def whole(layers: int) -> CountedStep:
         config = copy.deepcopy(shape.config)
         config.num_hidden_layers = layers
         return _step("reward", config, how, 3)

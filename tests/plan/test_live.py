@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tldr.models.attention import BLOCKED
 from tldr.plan.live import highest, peaks_of_depth, peaks_of_step
 from tldr.plan.models import model_config
-from tldr.plan.steps import Forward, Kind, Shape, _step, growth
+from tldr.plan.steps import Forward, Shape, StepKind, _step, growth
 from tldr.settings.models import ModelSpec
 
 Step = tuple[nn.ModuleDict, Callable[[], Tensor]]
@@ -56,7 +56,7 @@ def test_what_dies_is_taken_off() -> None:
 
 @pytest.mark.parametrize("kind", ["response", "ppo"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_two_shallow_models_tell_of_a_deep_one(kind: Kind, checkpointing: bool) -> None:
+def test_two_shallow_models_tell_of_a_deep_one(kind: StepKind, checkpointing: bool) -> None:
     spec = ModelSpec(arch="opt", d_model=32, layers=6, heads=2, context=64)
     shape = Shape(model_config(spec, 64))
     how = Forward(24, 1, 8, bf16=True, checkpointing=checkpointing)

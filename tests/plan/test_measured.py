@@ -15,12 +15,12 @@ from typing import Any, get_args
 
 import pytest
 
-from tldr.plan.flops import Row
+from tldr.plan.flops import PackedRow
 from tldr.plan.hardware import hardware
-from tldr.plan.memory import Options, Training, training_memory
+from tldr.plan.memory import Options, TrainingStep, training_memory
 from tldr.plan.models import model_config
-from tldr.plan.steps import Kind, Shape, Use
-from tldr.plan.uses import Model, Portion
+from tldr.plan.steps import Shape, StepKind, Use
+from tldr.plan.uses import LoadedModel, Portion
 from tldr.settings.base import Precision
 from tldr.settings.models import ModelSpec
 
@@ -54,11 +54,11 @@ def predicted(case: dict[str, Any]) -> float:
     windows = (case["query"], case["options"], case["response"])
     options = Options(bf16=case["precision"] == "bf16", cuda=False, checkpointing=case["checkpointing"])
     if case["kind"] in get_args(Use):
-        portion = Portion(case["rows"], Row(*windows), Row(*windows))
-        memory, _ = Model(case["kind"], shape, (portion,)).peak(options, hardware().assumed)
+        portion = Portion(case["rows"], PackedRow(*windows), PackedRow(*windows))
+        memory, _ = LoadedModel(case["kind"], shape, (portion,)).peak(options, hardware().assumed)
         return memory.total - memory.parts["reserve"]
     below = round(case.get("frozen_layers", 0.0) * shape.layers)
-    work = Training(
+    work = TrainingStep(
         case["kind"],
         shape,
         *windows,
@@ -72,7 +72,7 @@ def predicted(case: dict[str, Any]) -> float:
 
 
 def case_of(
-    kind: Kind,
+    kind: StepKind,
     spec: dict[str, Any],
     shape: dict[str, int],
     micro_batches: int = 1,
@@ -128,14 +128,16 @@ def test_peak_memory_of_a_reward_model_whose_lowest_layers_are_frozen_is_predict
         ),
     ],
 )
-def test_peak_memory_of_stages_that_train_nothing(kind: Kind, precision: Precision) -> None:
+def test_peak_memory_of_stages_that_train_nothing(kind: StepKind, precision: Precision) -> None:
     check(case_of(kind, LARGE, WIDE | {"rows": 40}, precision=precision))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "checkpointing"), [("bf16", False), ("fp32", True), ("bf16", True)])
 @pytest.mark.parametrize("kind", ["response", "reward"])
-def test_peak_memory_in_bf16_and_recomputed(kind: Kind, precision: Precision, checkpointing: bool) -> None:
+def test_peak_memory_in_bf16_and_recomputed(
+    kind: StepKind, precision: Precision, checkpointing: bool
+) -> None:
     check(case_of(kind, LARGE, WIDE, 2, precision, checkpointing))
 
 
@@ -143,5 +145,5 @@ def test_peak_memory_in_bf16_and_recomputed(kind: Kind, precision: Precision, ch
 @pytest.mark.parametrize("shape", [WIDE, SHORT], ids=["wide", "short"])
 @pytest.mark.parametrize("spec", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("kind", ["response", "reward", "ppo"])
-def test_peak_memory_of_every_stage(kind: Kind, spec: dict[str, Any], shape: dict[str, int]) -> None:
+def test_peak_memory_of_every_stage(kind: StepKind, spec: dict[str, Any], shape: dict[str, int]) -> None:
     check(case_of(kind, spec, shape))

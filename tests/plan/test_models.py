@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tldr.errors import CheckpointError
-from tldr.plan.flops import Row, body
+from tldr.plan.flops import PackedRow, body
 from tldr.plan.models import known_models, model_config
 from tldr.plan.steps import Shape
 from tldr.settings.models import ModelSpec
@@ -64,8 +64,8 @@ def test_flops_of_a_token_by_hand() -> None:
     shape = Shape(model_config(ModelSpec(d_model=64, layers=3, heads=4, context=128), 100))
     assert shape.matrices == 3 * 12 * 64**2 and shape.head == 100 * 64
     whole = 20 * 2 * 3 * 12 * 64**2 + 4 * 3 * 64 * 20**2
-    assert body(shape, Row(10, 2, 5), whole=True) == whole
-    assert body(shape, Row(10, 2, 5)) == whole - 9 * 2 * 9 * 64**2
+    assert body(shape, PackedRow(10, 2, 5), whole=True) == whole
+    assert body(shape, PackedRow(10, 2, 5)) == whole - 9 * 2 * 9 * 64**2
 
 
 def test_a_local_folder_is_read_and_an_unknown_name_refused(

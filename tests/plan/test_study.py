@@ -13,13 +13,13 @@ from tldr.cli.main import app
 from tldr.errors import UsageError
 from tldr.plan.actual import actual
 from tldr.plan.counts import Counts
-from tldr.plan.hardware import GIB, Assumed, Device, device_named, hardware
-from tldr.plan.jobs import Trained
-from tldr.plan.memory import Options, Training, standing
+from tldr.plan.hardware import GIB, Assumed, DeviceSpec, device_named, hardware
+from tldr.plan.jobs import TrainingJob
+from tldr.plan.memory import Options, TrainingStep, standing
 from tldr.plan.models import model_config
 from tldr.plan.steps import Shape
 from tldr.plan.study import Machine, Planner, RunPlan
-from tldr.stages.labels.stage import SELECTION
+from tldr.stages.labels.algorithm import SELECTION
 from tldr.study.load import load_study
 from tldr.study.settings import Study
 
@@ -45,7 +45,7 @@ def tiny(tmp_path: Path) -> Study:
 
 
 def planned(study: Study, memory: float, gpus: int = 1, stage: str | None = None) -> list[RunPlan]:
-    device = Device(memory=memory, bf16=None, fp32=1.0, bandwidth=10.0, note="made up")
+    device = DeviceSpec(memory=memory, bf16=None, fp32=1.0, bandwidth=10.0, note="made up")
     assumed = TABLE.assumed.model_copy(update={"reserve": 0.0})
     return Planner(study, Machine(device, "made-up", gpus, rate=2.0), assumed).plan(stage)
 
@@ -114,7 +114,7 @@ def test_suggestions_go_on_to_more_devices(tiny: Study) -> None:
 
 def test_sharding_divides_what_ddp_repeats() -> None:
     shape = Shape(model_config(load_study(CONFIGS / "opt-6.7b.yaml").ladder["6.7b"], 0))
-    work = Training("ppo", shape, 512, 1, 48, 256, frozen=(shape.policy, shape.reward), drawn=256)
+    work = TrainingStep("ppo", shape, 512, 1, 48, 256, frozen=(shape.policy, shape.reward), drawn=256)
     ddp = standing(work, Options(processes=8, placement="ddp"))
     fsdp = standing(work, Options(processes=8, placement="fsdp2", frozen_bf16=True, frozen_place="shard"))
     assert ddp["weights"] == 4 * work.trained and ddp["optimizer"] == 8 * work.trained
@@ -234,7 +234,7 @@ def test_what_a_reward_model_judges_is_in_its_hours_and_its_peak(tiny: Study, tm
     study = tiny.model_copy(update={"data": data})
     (plan,) = planned(study, 1.0, stage="reward")
     job = plan.job
-    assert isinstance(job, Trained) and job.judged is not None and job.examples == 40
+    assert isinstance(job, TrainingJob) and job.judged is not None and job.examples == 40
     references, pairs = job.judged.portions
     assert (references.queries, references.window.options) == (TABLE.assumed.posts.sft, 1)
     assert (pairs.queries, pairs.window.options) == (9 + 31, 2)

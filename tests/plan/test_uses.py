@@ -15,22 +15,25 @@ from tests.plan.test_study import CONFIGS, TABLE, TINY, planned
 from tldr.bench.texts import bare_tokenizer
 from tldr.models.ladder import build_policy
 from tldr.models.reward import reward_from_policy
+from tldr.plan.costs import job_of
 from tldr.plan.counts import Counts
-from tldr.plan.flops import Row
+from tldr.plan.flops import PackedRow
 from tldr.plan.memory import Options
 from tldr.plan.models import model_config
 from tldr.plan.steps import Shape, Use
-from tldr.plan.study import Names, RunPlan
-from tldr.plan.trained import trained
-from tldr.plan.used import PROBED, policy_slots, used
-from tldr.plan.uses import Model, Portion, Used, in_one_batch
+from tldr.plan.study import RunPlan, UnreadFiles
+from tldr.plan.uses import InferenceJob, LoadedModel, Portion, in_one_batch
 from tldr.records import Post
 from tldr.settings.models import ModelSpec
+from tldr.stages.labels.algorithm import random_slot
+from tldr.stages.labels.cost import policy_slots
 from tldr.stages.labels.settings import LabelsSettings
-from tldr.stages.labels.stage import _slot
+from tldr.stages.pairs.cost import PROBED
 from tldr.stages.pairs.probes import Prober
-from tldr.stages.shared.common import INFERENCE_TOKENS, Device, Sampling, inference_batches, sample_responses
-from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared.batches import INFERENCE_TOKENS, inference_batches
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.sampling import Sampling, sample_responses
+from tldr.stages.shared.summary_scorer import SummaryScorer
 from tldr.study.graph import Run, expand
 from tldr.study.load import load_study
 from tldr.study.registry import STAGES
@@ -47,15 +50,15 @@ def plans(folder: Path, *overrides: str, text: str = TINY) -> dict[str, RunPlan]
     return {plan.title: plan for plan in planned(load_study(path, overrides), 1.0)}
 
 
-def models(plan: RunPlan) -> tuple[Model, ...]:
-    assert isinstance(plan.job, Used)
+def models(plan: RunPlan) -> tuple[LoadedModel, ...]:
+    assert isinstance(plan.job, InferenceJob)
     return plan.job.models
 
 
 def test_every_run_of_the_toy_study_with_a_model_is_planned_once() -> None:
     study = load_study(CONFIGS / "toy.yaml")
     found = Counter(run.name for plan in planned(study, 1.0) for run in plan.runs)
-    runs = expand(study, Names())
+    runs = expand(study, UnreadFiles())
     modelled = {run.name for run in runs if STAGES[run.stage].trains or run.stage in USED}
     assert found == Counter(modelled)
     assert {run.stage for run in runs if run.name not in modelled} == {"data", "ratings"}
@@ -69,11 +72,8 @@ def test_every_preset_has_jobs_and_each_title_once(path: Path, tmp_path: Path) -
         model_config(ModelSpec(d_model=24, layers=2, heads=2), 64).save_pretrained(folder)
         study = load_study(path, [f"ladder.135m.path={folder}"])
     counts, titles = Counts(study, TABLE.assumed), Counter[tuple[str, int | None]]()
-    for run in expand(study, Names()):
-        if STAGES[run.stage].trains:
-            job: object = trained(run, run.settings, counts, 1)  # type: ignore[arg-type]
-        else:
-            job = used(run, counts)
+    for run in expand(study, UnreadFiles()):
+        job = job_of(run, counts)
         given = run.stage == "labels" and not isinstance(study.data, ToyData)
         assert (job is None) == (run.stage in ("data", "ratings") or given), run.name
         titles[replace(run, seed=None).title, run.seed] += 1
@@ -95,20 +95,23 @@ def test_what_a_run_is_asked(tmp_path: Path) -> None:
     found = plans(tmp_path, *more, "best_of_n.n=11", "best_of_n.posts=20")
     asked = {title: [(m.kind, [(p.queries, p.window) for p in m.portions]) for m in models(plan)]
              for title, plan in found.items() if not plan.job.trained}  # fmt: skip
-    once = (10, Row(24, 1, 8))
+    once = (10, PackedRow(24, 1, 8))
     assert asked["sample-s-pretrained"] == [("sample", [once] * 2)]
     assert asked["sample-s-sft"] == [("sample", [once] * 3)]
     assert asked["score-s-sft"] == [
-        *[("score", [(10, Row(24, 3, 8))])] * 2,
-        ("judge", [(10, Row(24, 4, 12))]),  # the reference beside the samples, in the reward model's window
+        *[("score", [(10, PackedRow(24, 3, 8))])] * 2,
+        (
+            "judge",
+            [(10, PackedRow(24, 4, 12))],
+        ),  # the reference beside the samples, in the reward model's window
     ]
-    assert asked["score-s-ppo"][-1] == ("judge", [(10, Row(24, 2, 8))])  # its value network
-    pool = [(20, Row(24, 11, 8))]
+    assert asked["score-s-ppo"][-1] == ("judge", [(10, PackedRow(24, 2, 8))])  # its value network
+    pool = [(20, PackedRow(24, 11, 8))]
     assert asked["best_of_n-s"] == [("sample", pool), ("judge", pool)]
     policy, reward = models(found["best_of_n-s"])
     assert reward.beside == policy.parameters  # which is still there
     assert [(p.queries, p.window.options) for p in reward.passes(reward.portions[0])] == [(20, 8), (20, 3)]
-    assert asked["score-s-best_of_n"][0] == ("score", [(20, Row(24, 1, 8))])
+    assert asked["score-s-best_of_n"][0] == ("score", [(20, PackedRow(24, 1, 8))])
     plan = found["score-s-ppo"]
     shape = models(plan)[0].shape
     assert (plan.job.trained, plan.job.policy) == (0, shape.policy)
@@ -161,7 +164,7 @@ def test_slots_of_the_policy_are_those_that_are_drawn() -> None:
     settings, rng, questions = LabelsSettings(k=(2, 4)), random.Random(0), 40_000
     drawn = Counter[int]()
     for _ in range(questions):
-        slots = [_slot(rng, settings) for _ in range(rng.randint(*settings.k))]
+        slots = [random_slot(rng, settings) for _ in range(rng.randint(*settings.k))]
         drawn[slots.count("policy") + max(slots.count("ref") - 1, 0)] += 1
     shares = policy_slots(settings)
     assert sum(shares.values()) == pytest.approx(1)
@@ -192,7 +195,7 @@ def test_flops_are_those_that_torch_counts(kind: Use, arch: str) -> None:
         model.set_attn_implementation("eager")  # whose products the counter sees
     tokenizer, device = bare_tokenizer(), Device(torch.device("cpu"), "fp32")
     queries, options = [[5 + i % 3] * QUERY for i in range(POSTS)], 3 if kind == "sample" else 16
-    scorer = Scorer(tokenizer, queries, [[[7] * RESPONSE] * options] * POSTS, device)
+    scorer = SummaryScorer(tokenizer, queries, [[[7] * RESPONSE] * options] * POSTS, device)
     with FlopCounterMode(display=False) as counter:
         if kind == "sample":
             how = Sampling(n=options, temperature=0.0)
@@ -204,8 +207,8 @@ def test_flops_are_those_that_torch_counts(kind: Use, arch: str) -> None:
             scorer.logprobs(policy)
         else:
             scorer.rewards(reward)
-    row = Row(QUERY, options, RESPONSE)
-    model_of = Model(kind, Shape(model_config(spec, VOCAB)), (Portion(POSTS, row, row),))
+    row = PackedRow(QUERY, options, RESPONSE)
+    model_of = LoadedModel(kind, Shape(model_config(spec, VOCAB)), (Portion(POSTS, row, row),))
     assert model_of.cost(FP32).flops == counter.get_total_flops()
     assert model_of.cost(FP32).tokens == 0
 

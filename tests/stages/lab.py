@@ -20,9 +20,10 @@ from tldr.stages.pretrain.settings import PretrainSettings
 from tldr.stages.ratings.settings import RatingsSettings
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.settings import SFTSettings
-from tldr.stages.shared.common import open_tokenizer, read_posts
 from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.settings import EvaluationSettings
+from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.study.registry import STAGES
 from tldr.toy.settings import ToyData
 

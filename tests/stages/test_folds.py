@@ -6,10 +6,10 @@ from pydantic import ValidationError
 from tldr.errors import UsageError
 from tldr.inputs.posts import body_hash, load_comparisons
 from tldr.records import CandidateSummary, Info, Ranking
+from tldr.stages.labels.algorithm import POSTS, SELECTION, split_folds
 from tldr.stages.labels.settings import LabelsSettings
-from tldr.stages.labels.stage import POSTS, SELECTION, split_folds
+from tldr.stages.reward.algorithm import RankedPrompt, accuracy, freeze_lowest, predictions
 from tldr.stages.reward.settings import RewardSettings
-from tldr.stages.reward.stage import Example, accuracy, freeze_lowest, predictions
 from tldr.study.load import load_study
 
 
@@ -71,7 +71,7 @@ def test_predictions_carry_the_scores_of_their_own_summaries() -> None:
 
 
 def test_accuracy_by_hand() -> None:
-    examples = [Example([1], [[2], [3]], [1, 2]), Example([1], [[2], [3], [4]], [2, 1, 2])]
+    examples = [RankedPrompt([1], [[2], [3]], [1, 2]), RankedPrompt([1], [[2], [3], [4]], [2, 1, 2])]
     # right; 1 of the 2 pairs that are not tied; half a point for equal scores
     assert accuracy([[1.0, 0.0], [0.5, 0.4, 0.1]], examples) == pytest.approx(2 / 3)
     assert accuracy([[1.0, 1.0], [0.5, 0.6, 0.1]], examples) == pytest.approx(2.5 / 3)

@@ -21,6 +21,7 @@ from tldr.stages.labels import LabelsInputs
 from tldr.stages.labels import stage as labels_stage
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.corpus import read_corpus
 from tldr.train.checkpoint import hash_folder
 
 FOLDS = [label("valid2", f"t3_label{number}") for number in range(40)]
@@ -221,11 +222,11 @@ def test_bad_lines_of_a_studys_files_stop_it_or_are_counted(tmp_path: Path) -> N
 
 def test_a_corpus_line_may_hold_any_character_but_broken_json(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_bytes('{"text": "a \u2028 b \x85 c"}\n'.encode())
-    assert data_stage.read_corpus(tmp_path) == [{"text": "a \u2028 b \x85 c"}]
+    assert read_corpus(tmp_path) == [{"text": "a \u2028 b \x85 c"}]
     for line in (b'{"text": "\xff"}', b'{"text": ""}', b"[]", b'{"text": "a", "text": "b"}'):
         (tmp_path / "corpus.jsonl").write_bytes(b'{"text": "a"}\n' + line)
         with pytest.raises(UsageError, match=r"corpus\.jsonl:2: not a corpus document"):
-            data_stage.read_corpus(tmp_path)
+            read_corpus(tmp_path)
 
 
 def test_labels_from_elsewhere_are_held_against_the_posts_by_the_reward_stage(

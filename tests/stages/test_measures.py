@@ -23,22 +23,26 @@ from tldr.records import Comparison, Rating, Sample, TokenTrace, read_records
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.pairs.settings import PairsSettings
 from tldr.stages.ppo.stage import KeptRollouts
-from tldr.stages.sample.stage import plan
-from tldr.stages.shared import scoring
-from tldr.stages.shared.common import Device, open_reward, open_tokenizer
+from tldr.stages.shared import summary_scorer
 from tldr.stages.shared.context import RunContext
-from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import open_reward
 from tldr.stages.shared.settings import EvaluationSettings
+from tldr.stages.shared.summary_scorer import SummaryScorer
+from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.train.checkpoint import hash_folder
 from tldr.train.metrics import read_metrics
 
 
 def test_sft_policies_alone_have_further_temperatures_and_nuclei() -> None:
     settings = EvaluationSettings(temperatures=[0.0, 0.7], sft_temperatures=[0.7, 1.0], sft_top_ps=[0.8])
-    assert [(way.temperature, way.top_p) for way in plan(settings, "ppo")] == [(0.0, 1.0), (0.7, 1.0)]
-    ways = [(way.temperature, way.top_p) for way in plan(settings, "sft")]
+    assert [(way.temperature, way.top_p) for way in ways_of_sampling(settings, "ppo")] == [
+        (0.0, 1.0),
+        (0.7, 1.0),
+    ]
+    ways = [(way.temperature, way.top_p) for way in ways_of_sampling(settings, "sft")]
     assert ways == [(0.0, 1.0), (0.7, 1.0), (1.0, 1.0), (1.0, 0.8)]
-    assert all(way.stop_newline for way in plan(settings, "pretrained"))
+    assert all(way.stop_newline for way in ways_of_sampling(settings, "pretrained"))
 
 
 def test_traces_add_up_to_the_samples_they_are_of(lab: Path) -> None:
@@ -74,10 +78,10 @@ def test_many_summaries_of_a_post_are_scored_as_a_few_at_a_time(
     posts = load_posts(lab / "data" / "valid2.jsonl")[:5]
     texts = [[f"{post.summary} {number}" for number in range(count)] for count, post in enumerate(posts, 1)]
     responses = [[encode_response(tokenizer, text, 64) for text in row] for row in texts]
-    scorer = Scorer(tokenizer, encode_queries(tokenizer, posts, 96), responses, Device.open("fp32"))
+    scorer = SummaryScorer(tokenizer, encode_queries(tokenizer, posts, 96), responses, Device.open("fp32"))
     reward = open_reward(lab / "reward", scorer.device)
     together = scorer.rewards(reward)
-    monkeypatch.setattr(scoring, "TOGETHER", 2)
+    monkeypatch.setattr(summary_scorer, "TOGETHER", 2)
     apart = scorer.rewards(reward)
     assert [len(row) for row in apart] == [1, 2, 3, 4, 5]
     for few, all_at_once in zip(apart, together, strict=True):

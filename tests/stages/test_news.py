@@ -19,9 +19,11 @@ from tldr.queries.encode import encode_texts
 from tldr.records import Article, Comparison, Sample, read_records, write_records
 from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import FileData
-from tldr.stages.shared.common import Device, open_reward, open_tokenizer
 from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import open_reward
 from tldr.stages.shared.settings import EvaluationSettings, ZeroShot
+from tldr.stages.shared.tokenizers import open_tokenizer
 
 PARAGRAPH = "My brother moved to the city. He asked me for money and I said no."
 ARTICLES = [

@@ -23,11 +23,14 @@ from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import FileData
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.ppo.settings import AdaptiveKL, EOSRule
-from tldr.stages.reward.stage import Example, collate_examples, ranking_loss
+from tldr.stages.ppo.stage import PPOStage
+from tldr.stages.reward.algorithm import RankedPrompt, collate_prompts, ranking_loss
 from tldr.stages.sft.settings import SFTSettings
-from tldr.stages.shared.common import Device, inference_batches, left_pad, open_tokenizer
-from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared.batches import inference_batches, left_pad
+from tldr.stages.shared.device import Device
 from tldr.stages.shared.settings import EvaluationSettings
+from tldr.stages.shared.summary_scorer import SummaryScorer
+from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.toy import labelers
 from tldr.toy.gold import count
 from tldr.toy.world import facts_of
@@ -36,7 +39,7 @@ from tldr.train.metrics import read_metrics
 
 
 def ppo_settings(**changes: Any) -> Any:
-    return laboratory.PPO_SETTINGS.model_copy(update=changes)
+    return laboratory.PPO.model_copy(update=changes)
 
 
 def run_ppo(lab: Path, folder: Path, **changes: Any) -> list[dict[str, float]]:
@@ -106,20 +109,17 @@ def test_logged_kl_equals_the_one_of_the_saved_samples(lab: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(lab / "sft" / "checkpoint")
     posts = {post.id: post for post in load_posts(lab / "data" / "ppo.jsonl")}
     queries = encode_queries(tokenizer, [posts[s.id] for s in samples], 96)
-    again = Scorer(tokenizer, queries, [[s.response_ids or []] for s in samples], device).logprobs(
+    again = SummaryScorer(tokenizer, queries, [[s.response_ids or []] for s in samples], device).logprobs(
         load_policy(lab / "sft" / "checkpoint")
     )
     assert [row[0] for row in again] == pytest.approx([s.logprob_sft for s in samples], abs=1e-4)
 
 
 def test_trap_ppo_prompts_are_the_body_filtered_posts(lab: Path) -> None:
-    ppo = laboratory.ppo_of(laboratory.context("ppo", lab, lab / "ppo"))
-    posts = load_posts(lab / "data" / "ppo.jsonl")
-    tokenizer = open_tokenizer(lab / "sft")
-    assert list(ppo.queries) == encode_queries(tokenizer, posts, laboratory.LENGTHS.query)
-    assert len(posts) == 128 and all(post.summary is None for post in posts)
+    stage = PPOStage(laboratory.context("ppo", lab, lab / "ppo"))
+    assert len(stage.posts) == 128 and all(post.summary is None for post in stage.posts)
     with_reference = {post.id for post in load_posts(lab / "data" / "sft.jsonl")}
-    assert any(post.id not in with_reference for post in posts)
+    assert any(post.id not in with_reference for post in stage.posts)
 
 
 def test_trap_sft_posts_standing_in_for_ppo_prompts_is_noted(lab: Path, tmp_path: Path) -> None:
@@ -258,8 +258,8 @@ def test_trap_kway_labels_train_as_one_element_a_prompt(lab: Path, tmp_path: Pat
     ctx = laboratory.rewired(ctx, labels=tmp_path / "labels")
     laboratory.run(ctx, "reward")
     assert len(read_metrics(tmp_path / "reward" / "metrics.jsonl")) == 3  # 24 prompts, batches of 8
-    examples = [Example([1, 2], [[3], [4], [5]], [1, 2, 2]), Example([1], [[3], [4]], [2, 1])]
-    batch = collate_examples(examples, pad=0)
+    examples = [RankedPrompt([1, 2], [[3], [4], [5]], [1, 2, 2]), RankedPrompt([1], [[3], [4]], [2, 1])]
+    batch = collate_prompts(examples, pad=0)
     assert batch.present.tolist() == [[True] * 3, [True, True, False]]
 
 
@@ -267,7 +267,7 @@ def test_a_ranking_whose_summaries_all_tie_has_no_loss(lab: Path) -> None:
     from tldr.models.reward import load_reward
 
     model = torch.nn.ModuleDict({"reward": load_reward(lab / "reward" / "checkpoint")})
-    tied = ranking_loss(model, collate_examples([Example([5, 6], [[7, 0], [8, 0]], [1, 1])], pad=1))
+    tied = ranking_loss(model, collate_prompts([RankedPrompt([5, 6], [[7, 0], [8, 0]], [1, 1])], pad=1))
     assert float(tied.count) == 0 and float(tied.total.detach()) == 0
 
 

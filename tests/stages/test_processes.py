@@ -23,7 +23,7 @@ from tests.stages import lab as laboratory
 from tldr.models.packed import PackedBatch
 from tldr.models.reward import load_reward
 from tldr.records import Sample, read_records
-from tldr.stages.reward.stage import Example, shared_scores
+from tldr.stages.reward.algorithm import RankedPrompt, shared_scores
 from tldr.study.folder import last_error
 from tldr.study.launch import Launch
 from tldr.train.metrics import TIMES, read_metrics
@@ -82,7 +82,9 @@ def test_two_processes_judge_as_one_does(alone: Path, shared: Path) -> None:
 def test_the_processes_share_what_is_judged(lab: Path) -> None:
     """Each scores batches of its own, and calls as often as the other."""
     model = load_reward(lab / "reward" / "checkpoint")
-    examples = [Example([5] * (20 + row % 150), [[6, 7], [8]][: 1 + row % 2], [1, 2]) for row in range(600)]
+    examples = [
+        RankedPrompt([5] * (20 + row % 150), [[6, 7], [8]][: 1 + row % 2], [1, 2]) for row in range(600)
+    ]
     calls: list[int] = []
 
     def call(function: Callable[..., Tensor], packed: PackedBatch) -> Tensor:

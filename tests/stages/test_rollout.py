@@ -18,7 +18,7 @@ from tldr.stages.ppo import samplers as sampler
 from tldr.stages.ppo.algorithm import MicroBatch
 from tldr.stages.ppo.rollout import SAMPLED, rollout_metrics
 from tldr.stages.ppo.settings import PPOSettings
-from tldr.stages.shared.common import as_model
+from tldr.stages.shared.networks import as_model
 
 SPEC = ModelSpec(arch="gpt_neox", d_model=32, layers=2, heads=2, context=128)
 SETTING = Setting(model_config(SPEC, 64), Lengths(query=48, response=12, rm_response=24), "fp32", seed=3)

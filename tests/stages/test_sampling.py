@@ -11,16 +11,11 @@ from transformers import OPTConfig
 from tldr.models.packed import collate, response_logprobs
 from tldr.plan.models import model_config
 from tldr.settings.models import ModelSpec
-from tldr.stages.shared.common import (
-    INFERENCE_TOKENS,
-    Device,
-    Sampling,
-    open_policy,
-    open_sampler,
-    open_tokenizer,
-    sample_responses,
-    sampling_tokens,
-)
+from tldr.stages.shared.batches import INFERENCE_TOKENS
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import open_policy, open_sampler
+from tldr.stages.shared.sampling import Sampling, sample_responses, sampling_tokens
+from tldr.stages.shared.tokenizers import open_tokenizer
 
 QUERIES = [[5, 6, 7, 8], [9, 10], [11] * 30]
 

@@ -20,15 +20,12 @@ from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.pretrain.settings import PretrainSettings
 from tldr.stages.sample import stage as sample
 from tldr.stages.shared import reporting as queries
-from tldr.stages.shared.common import (
-    ATTENTION_PAIRS,
-    Device,
-    inference_batches,
-    open_reward,
-    open_tokenizer,
-)
+from tldr.stages.shared.batches import ATTENTION_PAIRS, inference_batches
 from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import open_reward
 from tldr.stages.shared.settings import EvaluationSettings, ZeroShot
+from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.study.settings import Study
 from tldr.toy.settings import ToyData
 

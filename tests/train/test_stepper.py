@@ -19,14 +19,14 @@ from tldr.errors import NonFiniteError, UsageError
 from tldr.models.ladder import build_policy
 from tldr.settings.models import ModelSpec
 from tldr.settings.training import Optimizer, Training
-from tldr.stages.pretrain.stage import Document, collate_documents, language_loss
+from tldr.stages.shared.language import EncodedDocument, collate_documents, language_loss
 from tldr.train.batching import micro_batches
 from tldr.train.metrics import TIMES, read_metrics
 from tldr.train.processes import make_accelerator
 from tldr.train.stepper import Loss, Stepper, _flops_per_token
 
 BATCH = corpus(8)
-TEXT = collate_documents([Document(ids.tolist(), 0) for ids in BATCH], 1, 1.0)
+TEXT = collate_documents([EncodedDocument(ids.tolist(), 0) for ids in BATCH], 1, 1.0)
 
 
 def weights(step: Stepper) -> Tensor:

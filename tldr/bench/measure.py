@@ -11,8 +11,8 @@ from typing import Any, get_args
 import torch
 
 from tldr.bench.work import Done, Setting, work_of
-from tldr.plan.flops import Cost, Row, plus, rollout_cost, step_cost, times
-from tldr.plan.memory import Options, Training
+from tldr.plan.flops import Cost, PackedRow, plus, rollout_cost, step_cost, times
+from tldr.plan.memory import Options, TrainingStep
 from tldr.settings.base import scalar
 from tldr.stages.ppo.settings import PPOSettings
 from tldr.stages.reward.settings import RewardSettings
@@ -41,7 +41,7 @@ class Case:
     model: str
     settings: SFTSettings | RewardSettings | PPOSettings
     setting: Setting
-    work: Training
+    work: TrainingStep
     options: Options
     planned: float
     rounds: int = 5
@@ -93,7 +93,7 @@ def _speed(case: Case, done: Sequence[Done], ceiling: float) -> Result:
     rows = [row for one in done for row in one.rows]
     cost = Cost()
     for query, responses in rows:
-        cost = plus(cost, _cost(case, Row(query, len(responses), mean(responses))))
+        cost = plus(cost, _cost(case, PackedRow(query, len(responses), mean(responses))))
     found = {"seconds": seconds, "tokens": tokens, "tokens_per_s": tokens / seconds}
     if isinstance(case.settings, RewardSettings):
         found["pairs_per_s"] = len(rows) / seconds
@@ -103,7 +103,7 @@ def _speed(case: Case, done: Sequence[Done], ceiling: float) -> Result:
     return found | {"flops": cost.flops, "mfu": cost.flops / seconds / ceiling}
 
 
-def _cost(case: Case, row: Row) -> Cost:
+def _cost(case: Case, row: PackedRow) -> Cost:
     """One query's share of an update, at its own length; what is computed twice counts once."""
     options = replace(case.options, checkpointing=False)
     cost = step_cost(case.work, options, row)

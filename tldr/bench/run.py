@@ -13,7 +13,7 @@ import torch
 from tldr.bench.measure import ERROR, MEMORY, Case, Result, rounds
 from tldr.bench.work import Setting
 from tldr.errors import LabError
-from tldr.plan.hardware import GIB, Device, hardware
+from tldr.plan.hardware import GIB, DeviceSpec, hardware
 from tldr.plan.study import Machine, Planner, RunPlan
 from tldr.settings.models import ModelSpec
 from tldr.stages.ppo.settings import PPOSettings
@@ -74,7 +74,7 @@ def machine_here() -> Machine:
     properties = torch.cuda.get_device_properties(0)
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     # Its speed is measured, so none is assumed; that it has bf16 products decides what auto means.
-    device = Device(
+    device = DeviceSpec(
         memory=properties.total_memory / GIB, bf16=1 if has_bf16 else None, fp32=1, bandwidth=1, note=""
     )
     return Machine(device, properties.name)

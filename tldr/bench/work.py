@@ -32,11 +32,13 @@ from tldr.stages.ppo.algorithm import PPO
 from tldr.stages.ppo.networks import Networks, Queries
 from tldr.stages.ppo.rollout import Rollout
 from tldr.stages.ppo.settings import PPOSettings
+from tldr.stages.reward.algorithm import RankedPrompt, collate_prompts, freeze_lowest, ranking_loss
 from tldr.stages.reward.settings import RewardSettings
-from tldr.stages.reward.stage import Example, collate_examples, freeze_lowest, ranking_loss
+from tldr.stages.sft.algorithm import full_text_loss, pack, response_loss
 from tldr.stages.sft.settings import SFTSettings
-from tldr.stages.sft.stage import full_text_loss, pack, response_loss
-from tldr.stages.shared.common import Device, eos_id, share
+from tldr.stages.shared.batches import share
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.tokenizers import eos_id
 from tldr.train.batching import BatchPlan
 from tldr.train.metrics import Row
 from tldr.train.processes import make_accelerator
@@ -151,7 +153,7 @@ class RewardWork(Supervised):
         # As long as the policy's: labelers compared its samples and references of like length.
         responses = made_up_responses(2 * count, setting.lengths.response, vocab, setting.seed)
         self._examples = [
-            Example(query, responses[2 * i : 2 * i + 2], [1, 2]) for i, query in enumerate(queries)
+            RankedPrompt(query, responses[2 * i : 2 * i + 2], [1, 2]) for i, query in enumerate(queries)
         ]
         model = random_reward(setting.config, Device.open(setting.precision).device, setting.seed)
         freeze_lowest(model, settings.frozen_layers)
@@ -160,7 +162,7 @@ class RewardWork(Supervised):
 
     def step(self, parts: Sequence[Sequence[int]]) -> Row:
         """As `tldr.stages.reward.stage.train_reward`."""
-        batches = [collate_examples([self._examples[i] for i in part], PAD) for part in parts]
+        batches = [collate_prompts([self._examples[i] for i in part], PAD) for part in parts]
         return self.stepper.step(ranking_loss, [batch.to(self._device) for batch in batches])
 
 

@@ -114,9 +114,11 @@ def length_rule(run: Examined) -> Iterator[Sight]:
 def random_init(run: Examined) -> Iterator[Sight]:
     """The accuracy on valid1 is above that before training, whichever way round a random head orders."""
     from tldr.models.reward import reward_from_policy
-    from tldr.stages.reward.stage import accuracy, encode_rankings
-    from tldr.stages.shared.common import Device, checkpoint_folder, moved, open_tokenizer, pad_id
-    from tldr.stages.shared.scoring import Scorer
+    from tldr.stages.reward.algorithm import accuracy, encode_rankings
+    from tldr.stages.shared.device import Device
+    from tldr.stages.shared.networks import checkpoint_folder, moved
+    from tldr.stages.shared.summary_scorer import SummaryScorer
+    from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
 
     labels, found = _labels(run), _accuracy(run)
     if labels is None or found is None:
@@ -124,11 +126,12 @@ def random_init(run: Examined) -> Iterator[Sight]:
     rows = [row for row in rankings(labels / "valid1.jsonl") if len(set(row.rank)) > 1][:RANDOM_INIT_ROWS]
     ctx = run.file.context(run.folder)
     tokenizer, device = open_tokenizer(ctx.inputs.policy), Device.open(ctx.precision)
-    examples = encode_rankings(tokenizer, rows, ctx.lengths)
+    prompts = encode_rankings(tokenizer, rows, ctx.lengths)
     policy = checkpoint_folder(ctx.inputs.policy)
     model = moved(reward_from_policy(policy, seed=ctx.seed, pad_id=pad_id(tokenizer)), device)
-    scorer = Scorer(tokenizer, [one.query for one in examples], [one.responses for one in examples], device)
-    share = accuracy(scorer.rewards(model), examples)
+    queries, responses = [prompt.query for prompt in prompts], [prompt.responses for prompt in prompts]
+    scorer = SummaryScorer(tokenizer, queries, responses, device)
+    share = accuracy(scorer.rewards(model), prompts)
     floor, (value, low, high) = max(share, 1 - share), found
     if low <= floor:
         seen = f"{value:.3f} on valid1 [{low:.3f}, {high:.3f}], before training {floor:.3f}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from tldr.errors import UsageError
-from tldr.mathematics.masking import masked_mean, real_entries, widen
+from tldr.mathematics.masking import masked_mean, real_entries
 
 
 def response_loss(
@@ -34,28 +33,6 @@ def response_loss(
     return -(weights * logprobs).sum() / (weights.sum() if count is None else count)
 
 
-def pairwise_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """Bradley-Terry loss -log sigma(r_chosen - r_rejected), mean over the pairs (P 3.4).
-
-    Args:
-        chosen: float (B,), score of the preferred summary of each pair.
-        rejected: float (B,).
-
-    Returns:
-        float scalar, nats a comparison; ln 2 for a model that cannot tell.
-
-    Raises:
-        UsageError: the shapes differ.
-    """
-    if chosen.shape != rejected.shape:
-        raise UsageError(
-            f"{tuple(chosen.shape)} chosen but {tuple(rejected.shape)} rejected scores",
-            where="pairwise_loss",
-            remedy="give one score of each kind a pair",
-        )
-    return -F.logsigmoid(widen(chosen) - widen(rejected)).mean()
-
-
 def ordered_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
     """Which pairs of a prompt's summaries have a winner.
 
@@ -79,7 +56,7 @@ def kway_loss(scores: Tensor, ranks: Tensor, mask: Tensor, *, count: Tensor | fl
 
     A prompt's loss is the mean of -log sigma(r_better - r_worse) over its C(K, 2) pairs, ties
     dropped; the batch's is the mean over the prompts with a pair left (Ouyang et al. 2022, 3.5).
-    With K = 2 this is `pairwise_loss`.
+    With K = 2 this is the paper's pairwise loss -log sigma(r_chosen - r_rejected) (P 3.4).
 
     Args:
         scores: float (B, K).

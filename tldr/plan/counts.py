@@ -1,4 +1,4 @@
-"""What a study says of its models and data, as far as it can be told before anything is there."""
+"""Shapes of a study's models and sizes of its data, as far as they are known before it runs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from tldr.plan.flops import Row
+from tldr.plan.flops import PackedRow
 from tldr.plan.hardware import Assumed
 from tldr.plan.models import model_config
 from tldr.plan.steps import Shape
 from tldr.settings.models import ModelSpec
-from tldr.stages.labels.stage import SELECTION
+from tldr.stages.labels.algorithm import SELECTION
 from tldr.study.settings import Study
 from tldr.toy.settings import ToyData
 
@@ -27,14 +27,19 @@ class Counts:
     _shapes: dict[str, Shape] = field(default_factory=dict)
 
     def shape(self, spec: ModelSpec) -> Shape:
-        """A rung's shape; its vocabulary, where it is built, is what the tokenizer is asked to have."""
+        """Shape of a rung; a rung that is built has the vocabulary that the tokenizer is asked to have."""
         key = spec.model_dump_json()
         if key not in self._shapes:
             self._shapes[key] = Shape(model_config(spec, self.study.tokenizer.vocab_size))
         return self._shapes[key]
 
+    @property
+    def toy(self) -> bool:
+        """Whether the data are the toy world's."""
+        return isinstance(self.study.data, ToyData)
+
     def posts(self, name: str) -> int:
-        """Examples in the study's data: counted where the file is there, else the paper's number."""
+        """Examples in the study's data: counted if the file exists, else the paper's number."""
         data = self.study.data
         if isinstance(data, ToyData):
             return int(getattr(data, f"{name}_posts"))
@@ -55,8 +60,8 @@ class Counts:
             return round(train), round(splits.total() - train)
         return splits["train"], splits["valid1"] + splits["valid2"]
 
-    def typical(self, window: Row) -> Row:
-        """Mean lengths of what goes into a window."""
+    def typical(self, window: PackedRow) -> PackedRow:
+        """Mean lengths of texts that are cut to a window."""
         query, response = self.assumed.query, self.assumed.response
         return replace(window, query=min(query, window.query), response=min(response, window.response))
 

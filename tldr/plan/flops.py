@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tldr.plan.hardware import Assumed, Device
-from tldr.plan.memory import Options, Training
+from tldr.plan.hardware import Assumed, DeviceSpec
+from tldr.plan.memory import Options, TrainingStep
 from tldr.plan.steps import Shape
 
 
 @dataclass(frozen=True)
-class Row:
-    """Mean tokens of a query, and its responses."""
+class PackedRow:
+    """Mean tokens of a query and of its responses."""
 
     query: float
     options: int
@@ -30,7 +30,7 @@ class Row:
         return self.query + self.options * self.response
 
 
-def body(shape: Shape, row: Row, whole: bool = False, lowest: int = 0) -> float:
+def body(shape: Shape, row: PackedRow, whole: bool = False, lowest: int = 0) -> float:
     """FLOPs of one row through a model without its output head.
 
     Args:
@@ -43,12 +43,12 @@ def body(shape: Shape, row: Row, whole: bool = False, lowest: int = 0) -> float:
     return every if whole or not layers else every - 2 * shape.spared * max(row.query - 1, 0)
 
 
-def attention(shape: Shape, row: Row, layers: int) -> float:
-    """FLOPs of a row's products with its own positions, in so many layers."""
+def attention(shape: Shape, row: PackedRow, layers: int) -> float:
+    """FLOPs of the attention products of a row in `layers` layers."""
     return 4 * layers * shape.width * row.length**2
 
 
-def head(shape: Shape, row: Row) -> float:
+def head(shape: Shape, row: PackedRow) -> float:
     """FLOPs of the output head at a row's response tokens."""
     return 2 * shape.head * row.options * row.response
 
@@ -73,16 +73,16 @@ class Cost:
         """All FLOPs."""
         return self.training + self.scoring
 
-    def seconds(self, device: Device, options: Options, assumed: Assumed) -> float:
+    def seconds(self, device: DeviceSpec, options: Options, assumed: Assumed) -> float:
         """Wall time on all devices of the plan."""
         speed = device.flops(options.bf16)
-        one = self.training / (speed * assumed.training) + self.scoring / (speed * assumed.scoring)
-        one += self.decoded / (1e9 * device.bandwidth * assumed.decoding)
+        alone = self.training / (speed * assumed.training) + self.scoring / (speed * assumed.scoring)
+        alone += self.decoded / (1e9 * device.bandwidth * assumed.decoding)
         processes = options.processes
-        return one / (processes * (assumed.several if processes > 1 else 1.0))
+        return alone / (processes * (assumed.several if processes > 1 else 1.0))
 
 
-def step_cost(work: Training, options: Options, row: Row) -> Cost:
+def step_cost(work: TrainingStep, options: Options, row: PackedRow) -> Cost:
     """One query's share of a training step."""
     shape, below = work.shape, work.frozen_layers
     backward = 2 if work.adapters is None else 1  # frozen weights need no gradient of their own
@@ -93,13 +93,13 @@ def step_cost(work: Training, options: Options, row: Row) -> Cost:
         flops += attention(shape, row, shape.layers - below)
     flops *= work.networks
     if work.kind == "text":
-        flops += (1 + backward) * head(shape, Row(0, 1, row.length))
+        flops += (1 + backward) * head(shape, PackedRow(0, 1, row.length))
     elif work.kind != "reward":
         flops += (1 + backward) * head(shape, row)
     return Cost(training=flops, tokens=row.length)
 
 
-def decode_cost(shape: Shape, row: Row, rows: int, options: Options, cast: bool = False) -> Cost:
+def decode_cost(shape: Shape, row: PackedRow, rows: int, options: Options, cast: bool = False) -> Cost:
     """Sampling one query's responses in batches of `rows` queries.
 
     Every step reads the weights once for the whole batch, and each query's cache. The first tokens come from
@@ -113,13 +113,13 @@ def decode_cost(shape: Shape, row: Row, rows: int, options: Options, cast: bool 
     cache = shape.layers * shape.cache * width * columns
     weights = (8 if cast and options.bf16 else width) * shape.policy
     read = row.response * (weights / rows + cache)
-    prefill = body(shape, Row(row.query, 0, 0)) + 2 * shape.head
+    prefill = body(shape, PackedRow(row.query, 0, 0)) + 2 * shape.head
     tokens = row.options * max(row.response - 1, 0)
     steps = tokens * (2 * shape.matrices + 4 * shape.layers * shape.width * columns + 2 * shape.head)
     return Cost(scoring=prefill + steps, decoded=read)
 
 
-def rollout_cost(work: Training, row: Row, rows: int, options: Options) -> Cost:
+def rollout_cost(work: TrainingStep, row: PackedRow, rows: int, options: Options) -> Cost:
     """Sampling one query's responses, `rows` queries at once, and scoring them by all networks.
 
     By the policy only where its own log-probabilities are not those that it drew with: in bf16, or sharded.
@@ -133,10 +133,10 @@ def rollout_cost(work: Training, row: Row, rows: int, options: Options) -> Cost:
 
 
 def times(cost: Cost, factor: float) -> Cost:
-    """So many of the same."""
+    """The cost multiplied by a factor."""
     return Cost(*(factor * part for part in (cost.training, cost.scoring, cost.decoded, cost.tokens)))
 
 
 def plus(a: Cost, b: Cost) -> Cost:
-    """Both."""
+    """The sum of two costs."""
     return Cost(a.training + b.training, a.scoring + b.scoring, a.decoded + b.decoded, a.tokens + b.tokens)

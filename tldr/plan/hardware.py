@@ -14,7 +14,7 @@ GIB = 2**30
 BUILT_IN = Path(__file__).with_name("hardware.yaml")
 
 
-class Device(Settings):
+class DeviceSpec(Settings):
     """One device: memory in GiB, dense products in TFLOP/s, bandwidth in GB/s, where it is from."""
 
     memory: Positive
@@ -28,7 +28,7 @@ class Device(Settings):
         return 1e12 * (self.bf16 if bf16 and self.bf16 is not None else self.fp32)
 
 
-class Posts(Settings):
+class PostCounts(Settings):
     """Rows of the post, comparison and article files, where these are not there to be counted."""
 
     sft: int
@@ -52,14 +52,14 @@ class Assumed(Settings):
     cpu_fragmentation: Unit
     query: Positive
     response: Positive
-    posts: Posts
+    posts: PostCounts
     vocabulary: int
 
 
 class Hardware(Settings):
     """The whole table."""
 
-    devices: dict[str, Device]
+    devices: dict[str, DeviceSpec]
     assumed: Assumed
 
 
@@ -73,7 +73,7 @@ def hardware(path: Path = BUILT_IN) -> Hardware:
     return read_settings(Hardware, read_yaml(path), where=str(path))
 
 
-def device_named(name: str, table: Hardware) -> Device:
+def device_named(name: str, table: Hardware) -> DeviceSpec:
     """A device of the table.
 
     Raises:

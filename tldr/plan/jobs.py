@@ -1,6 +1,6 @@
-"""What a run computes, as its plan sees it: a training step made many times (`Trained`).
+"""What a run computes, as the plan sees it: a training step repeated many times (`TrainingJob`).
 
-`tldr.plan.uses` has the other kind: models that are sampled and asked, and trained nowhere in the run.
+`tldr.plan.uses` has the other kind: models that a run samples from or scores with, without training.
 """
 
 from __future__ import annotations
@@ -9,29 +9,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from tldr.plan.flops import Cost, Row, plus, rollout_cost, step_cost, times
+from tldr.plan.flops import Cost, PackedRow, plus, rollout_cost, step_cost, times
 from tldr.plan.hardware import Assumed
-from tldr.plan.memory import (
-    Memory,
-    Options,
-    Training,
-    idle_memory,
-    sampled_together,
-    training_memory,
-)
-from tldr.plan.uses import Model
+from tldr.plan.memory import Memory, Options, TrainingStep, idle_memory, sampled_together, training_memory
+from tldr.plan.uses import LoadedModel
 
 MOST_GPUS = 64
 
 _Change = Callable[[Options], Options]
 
 
-class Job(Protocol):
+class RunJob(Protocol):
     """One run's work on its models."""
 
     @property
     def policy(self) -> int:
-        """Parameters of its policy; of several models the largest one's."""
+        """Parameters of the policy; the largest of several."""
 
     @property
     def trained(self) -> int:
@@ -45,50 +38,50 @@ class Job(Protocol):
         """One process's bytes at its peak, and the queries of a forward pass there."""
 
     def largest(self, options: Options, room: float, assumed: Assumed) -> int | None:
-        """The most queries a forward pass within `room` bytes (0: none fits); None where no setting says."""
+        """The most queries a forward pass within `room` bytes (0: none fits); None if no setting tells."""
 
     def cost(self, options: Options) -> Cost:
-        """All of the run's."""
+        """Cost of the whole run."""
 
     def remedies(self, options: Options, room: float, assumed: Assumed) -> Iterator[str]:
-        """What to change for a job that does not fit, one thing on top of the other."""
+        """Changes that make a job fit, each on top of those before it."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingJob:
     """A stage on the training loop.
 
     Attributes:
-        step: its training step, with its micro-batch as `counted`.
+        step: the training step; `counted` is the micro-batch.
         row: mean lengths.
-        examples: queries; each goes through `epochs` steps. What PPO draws, it draws once.
-        judged: what the trained model scores at the end, the processes together.
+        examples: queries; each goes through `epochs` steps. PPO samples each once.
+        judged: queries that the trained model scores at the end; the processes share them.
     """
 
     stage: str
-    step: Training
-    row: Row
+    step: TrainingStep
+    row: PackedRow
     examples: float
     epochs: float = 1
-    judged: Model | None = None
+    judged: LoadedModel | None = None
 
     @property
     def policy(self) -> int:
-        """See `Job`."""
+        """See `RunJob`."""
         return self.step.shape.policy
 
     @property
     def trained(self) -> int:
-        """See `Job`."""
+        """See `RunJob`."""
         return self.step.trained
 
     @property
     def loaded(self) -> int:
-        """See `Job`."""
+        """See `RunJob`."""
         return self.step.loaded
 
     def peak(self, options: Options, assumed: Assumed) -> tuple[Memory, int]:
-        """See `Job`; the micro-batch as set."""
+        """See `RunJob`; at the micro-batch that is set."""
         micro = self.step.counted
         return self._peak(options, micro, assumed), micro
 
@@ -97,17 +90,17 @@ class Trained:
         if self.judged is None:
             return peak
         scores, _ = self.judged.peak(options, assumed)
-        return max(peak, idle_memory(self.step, options, scores, assumed), key=lambda one: one.total)
+        return max(peak, idle_memory(self.step, options, scores, assumed), key=lambda memory: memory.total)
 
     def largest(self, options: Options, room: float, assumed: Assumed) -> int:
-        """See `Job`."""
+        """See `RunJob`."""
         return _largest(
             max(1, self.step.batch // options.processes),
             lambda rows: self._peak(options, rows, assumed).total <= room,
         )
 
     def cost(self, options: Options) -> Cost:
-        """See `Job`."""
+        """See `RunJob`."""
         cost = times(step_cost(self.step, options, self.row), self.epochs)
         if self.step.drawn:
             together = sampled_together(self.step, options, self.step.counted)
@@ -116,11 +109,11 @@ class Trained:
         return cost if self.judged is None else plus(cost, self.judged.cost(options))
 
     def remedies(self, options: Options, room: float, assumed: Assumed) -> Iterator[str]:
-        """See `Job`: settings, the cheapest first, then more devices."""
+        """See `RunJob`; settings first, the cheapest change first, then more devices."""
         if largest := self.largest(options, room, assumed):
             yield f"{self.stage}.micro_batch={largest}"
             return
-        for text, changed in _changes(self.stage, options):
+        for text, changed in _changes(self.stage, bool(self.step.frozen), options):
             options = changed(options)
             yield text
             if largest := self.largest(options, room, assumed):
@@ -148,8 +141,12 @@ def _largest(limit: int, fits: Callable[[int], bool]) -> int:
     return most
 
 
-def _changes(stage: str, options: Options) -> list[tuple[str, _Change]]:
-    """Remedies that are not in use yet, the cheapest first."""
+def _changes(stage: str, frozen: bool, options: Options) -> list[tuple[str, _Change]]:
+    """Remedies that are not in use yet, the cheapest first.
+
+    Args:
+        frozen: whether there are models that do not learn.
+    """
     several = options.processes > 1
     place: Literal["shard", "cpu"] = "shard" if several else "cpu"
     found: list[tuple[bool, str, _Change]] = [
@@ -159,8 +156,8 @@ def _changes(stage: str, options: Options) -> list[tuple[str, _Change]]:
             lambda o: replace(o, checkpointing=True),
         ),
         (
-            stage == "ppo" and not options.frozen_bf16,
-            "ppo.frozen_dtype=bf16",
+            frozen and not options.frozen_bf16,
+            f"{stage}.frozen_dtype=bf16",
             lambda o: replace(o, frozen_bf16=True),
         ),
         (
@@ -169,8 +166,8 @@ def _changes(stage: str, options: Options) -> list[tuple[str, _Change]]:
             lambda o: replace(o, placement="fsdp2"),
         ),
         (
-            stage == "ppo" and options.frozen_place == "device",
-            f"ppo.frozen_place={place}",
+            frozen and options.frozen_place == "device",
+            f"{stage}.frozen_place={place}",
             lambda o: replace(o, frozen_place=place),
         ),
     ]

@@ -29,7 +29,7 @@ _INDEXING = frozenset(
 _LAYER = re.compile(r"^(\w+)\..*?\.(\d+)\.")
 """Module and number of the layer in a parameter's name."""
 
-Part = tuple[str, str]
+StepPart = tuple[str, str]
 """A part of the step: the module and the layer whose gradients come out."""
 FORWARD, BACKWARD = ("", "forward"), ("", "backward")
 """The parts before the first layer's gradients."""
@@ -65,7 +65,7 @@ class LiveBytes(TorchDispatchMode):
         self._now = self._logits = self._gradients = 0
         self._alive: dict[int, Any] = {}
         self._part = FORWARD
-        self.parts: dict[Part, Peak] = {}
+        self.parts: dict[StepPart, Peak] = {}
         learns = [_LAYER.match(name) for name, p in modules.named_parameters() if p.requires_grad]
         numbers = [int(layer[2]) for layer in learns if layer]
         self._bottom, self._top = min(numbers, default=0), max(numbers, default=0)
@@ -139,11 +139,13 @@ def _all_true(indices: list[Tensor | None]) -> list[Tensor | None]:
 SHALLOW = (2, 3)
 """Layers of the models that are run."""
 
-Step = tuple[nn.ModuleDict, Callable[[], Tensor]]
+CountedStep = tuple[nn.ModuleDict, Callable[[], Tensor]]
 """Modules, and a function that computes the loss of one micro-batch."""
 
 
-def peaks_of_step(build: Callable[[int], Step], layers: int, vocab: int, *, bf16: bool) -> dict[Part, Peak]:
+def peaks_of_step(
+    build: Callable[[int], CountedStep], layers: int, vocab: int, *, bf16: bool
+) -> dict[StepPart, Peak]:
     """The peak in each part of a micro-batch's forward and backward pass (without gradients: forward).
 
     Args:
@@ -162,7 +164,9 @@ def peaks_of_step(build: Callable[[int], Step], layers: int, vocab: int, *, bf16
     return counter.parts
 
 
-def peaks_of_depth(build: Callable[[int], Step], layers: int, vocab: int, *, bf16: bool) -> dict[Part, Peak]:
+def peaks_of_depth(
+    build: Callable[[int], CountedStep], layers: int, vocab: int, *, bf16: bool
+) -> dict[StepPart, Peak]:
     """`peaks_of_step` of a model of many layers that learn, from those of two shallow ones.
 
     Between the top layer's gradients and the bottom layer's, memory rises or falls steadily, so the
@@ -175,7 +179,7 @@ def peaks_of_depth(build: Callable[[int], Step], layers: int, vocab: int, *, bf1
     return along(few, more, (layers - low) / (high - low))
 
 
-def along(first: dict[Part, Peak], second: dict[Part, Peak], way: float) -> dict[Part, Peak]:
+def along(first: dict[StepPart, Peak], second: dict[StepPart, Peak], way: float) -> dict[StepPart, Peak]:
     """The peaks on the straight line through two others: `way` 0 is the first, 1 the second."""
     return {
         part: Peak(*(a + way * (b - a) for a, b in zip(first[part], second[part], strict=True)))
@@ -183,7 +187,7 @@ def along(first: dict[Part, Peak], second: dict[Part, Peak], way: float) -> dict
     }
 
 
-def highest(parts: Mapping[Part, Peak]) -> Peak:
+def highest(parts: Mapping[StepPart, Peak]) -> Peak:
     """The peak over all parts of a step."""
     working = max(parts.values(), key=lambda part: part.working)
     return Peak(max(part.total for part in parts.values()), working.working, working.logits)

@@ -15,7 +15,7 @@ from tldr.models.generate import ENCODED
 from tldr.models.ladder import choose_attention
 from tldr.plan.hardware import GIB, Assumed
 from tldr.plan.live import Peak
-from tldr.plan.steps import Forward, Growth, Kind, Shape, growth
+from tldr.plan.steps import Forward, Growth, Shape, StepKind, growth
 from tldr.stages.ppo.rollout import SAMPLED
 
 Placement = Literal["single", "ddp", "fsdp2", "zero2"]
@@ -26,7 +26,7 @@ from the forward to the end of the backward pass (FSDP2 with `reshard_after_forw
 
 @dataclass(frozen=True)
 class Options:
-    """What decides how much memory a stage takes, beside its model and windows.
+    """Options that determine the memory of a stage, besides its model and windows.
 
     Attributes:
         processes: one a device.
@@ -55,7 +55,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingStep:
     """A stage that trains: its step, models and batch.
 
     Attributes:
@@ -72,7 +72,7 @@ class Training:
             embeddings, of those that would be trained without it.
     """
 
-    kind: Kind
+    kind: StepKind
     shape: Shape
     query: int
     options: int
@@ -111,19 +111,19 @@ class Training:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by part at the moment that needs most of them."""
+    """Bytes by part at the moment of peak memory."""
 
     parts: dict[str, float] = field(default_factory=dict)
     phase: str = "update"
 
     @property
     def total(self) -> float:
-        """All parts."""
+        """Sum of all parts."""
         return sum(self.parts.values())
 
 
-def forward(work: Training, options: Options) -> Forward:
-    """How a micro-batch at its longest goes through the models."""
+def forward(work: TrainingStep, options: Options) -> Forward:
+    """The forward pass of a micro-batch whose texts fill their windows."""
     return Forward(
         work.query,
         work.options,
@@ -136,13 +136,13 @@ def forward(work: Training, options: Options) -> Forward:
     )
 
 
-def step_growth(work: Training, options: Options) -> Growth:
+def step_growth(work: TrainingStep, options: Options) -> Growth:
     """The training step's peaks by micro-batch."""
     return growth(work.kind, work.shape, forward(work, options), work.counted)
 
 
-def standing(work: Training, options: Options) -> dict[str, float]:
-    """What lies in memory all through a stage, for one process."""
+def standing(work: TrainingStep, options: Options) -> dict[str, float]:
+    """Bytes that stay in memory throughout a stage, for one process."""
     n = options.processes
     spread = n if options.sharded else 1
     width = options.width
@@ -170,7 +170,7 @@ def standing(work: Training, options: Options) -> dict[str, float]:
     }
 
 
-def update_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
+def update_memory(work: TrainingStep, options: Options, rows: int, assumed: Assumed) -> Memory:
     """The peak of an optimizer step with micro-batches of `rows` queries."""
     peak = step_growth(work, options).at(rows)
     per_process = -(-work.batch // options.processes)
@@ -190,7 +190,7 @@ def update_memory(work: Training, options: Options, rows: int, assumed: Assumed)
     return Memory(parts | reserve(parts, working, options, assumed), "update")
 
 
-def sampled_together(work: Training, options: Options, rows: int) -> int:
+def sampled_together(work: TrainingStep, options: Options, rows: int) -> int:
     """Queries whose responses a process samples at once, with micro-batches of `rows` queries."""
     return min(SAMPLED * rows, -(-work.drawn // options.processes))
 
@@ -200,7 +200,7 @@ def encoded_together(query: int, rows: int, options: Options) -> int:
     return min(rows, max(1, ENCODED["cuda" if options.cuda else "cpu"] // query))
 
 
-def sampling_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
+def sampling_memory(work: TrainingStep, options: Options, rows: int, assumed: Assumed) -> Memory:
     """The peak while responses are sampled: no gradients, but a cache, and the queries' forward pass."""
     shape, width = work.shape, options.width
     together = sampled_together(work, options, rows)
@@ -212,7 +212,7 @@ def sampling_memory(work: Training, options: Options, rows: int, assumed: Assume
     return _no_gradients(work, options, peak, assumed, cache=cache)
 
 
-def scoring_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
+def scoring_memory(work: TrainingStep, options: Options, rows: int, assumed: Assumed) -> Memory:
     """The peak while the networks score `rows` queries' responses."""
     how = replace(forward(work, options), sharded=False, checkpointing=False)
     peak = growth("score", work.shape, how, work.counted).at(rows)
@@ -224,7 +224,7 @@ def scoring_memory(work: Training, options: Options, rows: int, assumed: Assumed
 
 
 def _no_gradients(
-    work: Training,
+    work: TrainingStep,
     options: Options,
     peak: Peak,
     assumed: Assumed,
@@ -246,13 +246,13 @@ def _no_gradients(
 
 
 def reserve(parts: dict[str, float], moving: float, options: Options, assumed: Assumed) -> dict[str, float]:
-    """What the device and its allocator take beside the tensors, of which `moving` bytes come and go."""
+    """Bytes that the device and its allocator take besides the tensors, of which `moving` come and go."""
     if options.cuda:
         return {"reserve": assumed.reserve * GIB + assumed.fragmentation * moving}
     return {"reserve": assumed.cpu_fragmentation * sum(parts.values())}
 
 
-def training_memory(work: Training, options: Options, rows: int, assumed: Assumed) -> Memory:
+def training_memory(work: TrainingStep, options: Options, rows: int, assumed: Assumed) -> Memory:
     """The larger of a stage's peaks for one process, in bytes."""
     peaks = [update_memory(work, options, rows, assumed)]
     if work.drawn:
@@ -260,8 +260,8 @@ def training_memory(work: Training, options: Options, rows: int, assumed: Assume
     return max(peaks, key=lambda peak: peak.total)
 
 
-def idle_memory(work: Training, options: Options, scores: Memory, assumed: Assumed) -> Memory:
-    """The peak while the model in training scores what `scores` is the memory of, by a loaded model."""
+def idle_memory(work: TrainingStep, options: Options, scores: Memory, assumed: Assumed) -> Memory:
+    """The peak while the trained model scores; `scores` is the memory of a loaded model doing the same."""
     logits = scores.parts["logits"]
     peak = Peak(working=scores.parts["activations"] + logits, logits=logits)
     return replace(_no_gradients(work, options, peak, assumed), phase="scoring")

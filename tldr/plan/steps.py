@@ -29,15 +29,15 @@ from tldr.models.packed import (
     response_values,
 )
 from tldr.models.tail import last_layer_from, spared_entries
-from tldr.plan.live import Part, Peak, Step, along, highest, peaks_of_depth
+from tldr.plan.live import CountedStep, Peak, StepPart, along, highest, peaks_of_depth
 from tldr.settings.training import Lora
-from tldr.stages.pretrain.stage import TextBatch, language_loss
-from tldr.stages.reward.stage import freeze_lowest
-from tldr.stages.shared.common import as_model
+from tldr.stages.reward.algorithm import freeze_lowest
+from tldr.stages.shared.language import TextBatch, language_loss
+from tldr.stages.shared.networks import as_model
 from tldr.train.stepper import recompute_layers
 
 Use = Literal["sample", "score", "judge"]
-Kind = Literal["response", "text", "reward", "ppo", "policy_only"] | Use
+StepKind = Literal["response", "text", "reward", "ppo", "policy_only"] | Use
 """What a step trains: a policy on responses or on whole texts, a reward model, PPO's two networks, its
 policy alone. Without gradients: "sample" from a policy, "score" responses by their log-probabilities, "judge"
 them by a reward model."""
@@ -136,7 +136,7 @@ class Growth:
     """
 
     sizes: tuple[int, int]
-    parts: tuple[dict[Part, Peak], dict[Part, Peak]]
+    parts: tuple[dict[StepPart, Peak], dict[StepPart, Peak]]
 
     def at(self, rows: int) -> Peak:
         """The peak at a micro-batch of so many queries."""
@@ -144,10 +144,10 @@ class Growth:
         return highest(along(*self.parts, (rows - low) / (high - low)))
 
 
-_MEMORY: dict[tuple[object, ...], dict[Part, Peak]] = {}
+_MEMORY: dict[tuple[object, ...], dict[StepPart, Peak]] = {}
 
 
-def growth(kind: Kind, shape: Shape, how: Forward, rows: int) -> Growth:
+def growth(kind: StepKind, shape: Shape, how: Forward, rows: int) -> Growth:
     """Count a step's bytes at one query and at `rows` (exact there).
 
     Args:
@@ -159,12 +159,12 @@ def growth(kind: Kind, shape: Shape, how: Forward, rows: int) -> Growth:
     return Growth(sizes, (low, high))
 
 
-def peak_of(kind: Kind, shape: Shape, how: Forward, rows: int) -> Peak:
+def peak_of(kind: StepKind, shape: Shape, how: Forward, rows: int) -> Peak:
     """A step's peak at `rows` queries, counted there and nowhere else."""
     return highest(_peaks(kind, shape, how, rows))
 
 
-def _peaks(kind: Kind, shape: Shape, how: Forward, rows: int) -> dict[Part, Peak]:
+def _peaks(kind: StepKind, shape: Shape, how: Forward, rows: int) -> dict[StepPart, Peak]:
     key = (kind, shape.config.to_json_string(), how, rows)
     if key not in _MEMORY:
         config, learning = shape.config, shape.layers - how.frozen_layers
@@ -173,7 +173,7 @@ def _peaks(kind: Kind, shape: Shape, how: Forward, rows: int) -> dict[Part, Peak
         frozen = min(how.frozen_layers, 1 if learning else 2)
         few = replace(how, frozen_layers=frozen)
 
-        def build(layers: int) -> Step:
+        def build(layers: int) -> CountedStep:
             shallow = copy.deepcopy(config)
             shallow.num_hidden_layers = layers + frozen
             return _step(kind, shallow, few, rows)
@@ -182,7 +182,7 @@ def _peaks(kind: Kind, shape: Shape, how: Forward, rows: int) -> dict[Part, Peak
     return _MEMORY[key]
 
 
-def _step(kind: Kind, config: PreTrainedConfig, how: Forward, rows: int) -> Step:
+def _step(kind: StepKind, config: PreTrainedConfig, how: Forward, rows: int) -> CountedStep:
     half = how.bf16 and (how.sharded or kind == "sample")  # what is sampled from is loaded in bf16
     dtype = torch.bfloat16 if half else torch.float32
     parts: dict[str, nn.Module] = {}
@@ -234,7 +234,7 @@ def _sample(policy: PreTrainedModel, how: Forward, rows: int) -> Tensor:
     return pick(logits.flatten(0, 1), torch.zeros(total, dtype=torch.float64), 1.0, 1.0)[1]
 
 
-def _loss(kind: Kind, modules: nn.ModuleDict, how: Forward, rows: int) -> Callable[[], Tensor]:
+def _loss(kind: StepKind, modules: nn.ModuleDict, how: Forward, rows: int) -> Callable[[], Tensor]:
     shape = (rows, how.options, how.response)
     batch = PackedBatch(
         torch.zeros(rows, how.query, dtype=torch.int64),

@@ -12,26 +12,24 @@ from functools import cached_property
 from typing import Any, cast, get_args
 
 from tldr.errors import UsageError
+from tldr.plan.costs import cost_of, job_of
 from tldr.plan.counts import Counts
 from tldr.plan.flops import Cost
-from tldr.plan.hardware import GIB, Assumed, Device
-from tldr.plan.jobs import Job, Trained
-from tldr.plan.memory import Memory, Options, Placement, Training
-from tldr.plan.trained import trained
-from tldr.plan.used import used
-from tldr.settings.training import Training as TrainingSettings
-from tldr.stages.ppo.settings import PPOSettings
+from tldr.plan.hardware import GIB, Assumed, DeviceSpec
+from tldr.plan.jobs import RunJob, TrainingJob
+from tldr.plan.memory import Memory, Options, Placement, TrainingStep
+from tldr.settings.training import Training
 from tldr.study.graph import Run, expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import nearest
 from tldr.study.settings import Study
 
 
-class Names(FileHashes):
-    """Files stand for themselves: a plan needs none of them to be there."""
+class UnreadFiles(FileHashes):
+    """Hashes of files by their names alone: a plan needs no file to exist."""
 
     def data(self, name: str) -> str:
-        """The name: nothing is fetched."""
+        """The name; nothing is fetched."""
         return name
 
     def place(self, name: str) -> str:
@@ -43,7 +41,7 @@ class Names(FileHashes):
 class Machine:
     """What the study is to run on; `rate` is the price of one device's hour."""
 
-    device: Device
+    device: DeviceSpec
     name: str
     gpus: int = 1
     placement: Placement | None = None
@@ -93,7 +91,7 @@ class RunPlan:
     """
 
     runs: tuple[Run, ...]
-    job: Job
+    job: RunJob
     options: Options
     micro_batch: int
     largest: int | None
@@ -105,17 +103,17 @@ class RunPlan:
 
     @property
     def stage(self) -> str:
-        """Of the runs."""
+        """Stage of the runs."""
         return self.runs[0].stage
 
     @property
     def size(self) -> str:
-        """Of the runs, "" where they are of all sizes."""
+        """Size of the runs; "" where they are of all sizes."""
         return self.runs[0].size or ""
 
     @property
     def variant(self) -> str:
-        """Of the runs; "" is the main one."""
+        """Variant of the runs; "" is the main one."""
         return self.runs[0].variant
 
     @property
@@ -124,9 +122,9 @@ class RunPlan:
         return replace(self.runs[0], seed=None).title
 
     @property
-    def work(self) -> Training:
+    def work(self) -> TrainingStep:
         """The training step, of a stage that trains."""
-        assert isinstance(self.job, Trained), f"{self.title} trains nothing"
+        assert isinstance(self.job, TrainingJob), f"{self.title} trains nothing"
         return self.job.step
 
     @property
@@ -173,19 +171,19 @@ class Planner:
 
     @cached_property
     def counts(self) -> Counts:
-        """Of the study's models and data."""
+        """Counts of the study's models and data."""
         return Counts(self.study, self.assumed)
 
     @cached_property
-    def groups(self) -> list[tuple[tuple[Run, ...], Job]]:
+    def groups(self) -> list[tuple[tuple[Run, ...], RunJob]]:
         """Runs that train or use a model, those that differ in seeds together, and what each of them does."""
         found: dict[str, list[Run]] = {}
-        for run in expand(self.study, Names()):
+        for run in expand(self.study, UnreadFiles()):
             variant = "" if run.variant.startswith("rm") and run.variant[2:].isdigit() else run.variant
             alike = [run.stage, run.size, run.method, variant, run.dataset]
             key = json.dumps([*alike, run.settings.model_dump(mode="json")])
             found.setdefault(key, []).append(run)
-        jobs = ((tuple(runs), self.job(runs[0])) for runs in found.values())
+        jobs = ((tuple(runs), job_of(runs[0], self.counts, self.machine.gpus)) for runs in found.values())
         return [(runs, job) for runs, job in jobs if job is not None]
 
     def plan(self, only: str | None = None) -> list[RunPlan]:
@@ -197,34 +195,24 @@ class Planner:
         plans: list[RunPlan] = []
         for placement in placements:
             plans = [self._plan(runs, job, placement) for runs, job in groups]
-            # What trains nothing is on one device, however the others are used.
+            # A run that trains nothing uses one device, whatever the placement.
             if all(plan.memory.total <= self.machine.room for plan in plans if plan.job.trained):
                 break
         return plans
-
-    def job(self, run: Run) -> Job | None:
-        """What a run computes with models; None: it has none."""
-        if isinstance(run.settings, TrainingSettings):
-            return trained(run, run.settings, self.counts, self.machine.gpus)
-        return used(run, self.counts)
 
     def options(self, run: Run, placement: Placement) -> Options:
         """The options that a run's settings and the machine come to."""
         has_bf16 = self.machine.device.bf16 is not None
         bf16 = self.study.precision == "bf16" or (self.study.precision == "auto" and has_bf16)
         options, settings = Options(bf16=bf16, cuda=self.machine.cuda), run.settings
-        if not isinstance(settings, TrainingSettings):
-            return options
-        checkpointing = settings.gradient_checkpointing
-        options = replace(
-            options, processes=self.machine.gpus, placement=placement, checkpointing=checkpointing
-        )
-        if not isinstance(settings, PPOSettings):
-            return options
-        in_bf16 = settings.frozen_dtype == "bf16"
-        return replace(options, frozen_bf16=in_bf16, frozen_place=settings.frozen_place)
+        if isinstance(settings, Training):
+            checkpointing = settings.gradient_checkpointing
+            options = replace(
+                options, processes=self.machine.gpus, placement=placement, checkpointing=checkpointing
+            )
+        return cost_of(run.stage).options(run, options)
 
-    def _plan(self, runs: tuple[Run, ...], job: Job, placement: Placement) -> RunPlan:
+    def _plan(self, runs: tuple[Run, ...], job: RunJob, placement: Placement) -> RunPlan:
         assumed, room = self.assumed, self.machine.room
         options = self.options(runs[0], placement)
         memory, micro = job.peak(options, assumed)

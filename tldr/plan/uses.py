@@ -1,8 +1,8 @@
 """Models that a run loads to sample from them or to score with them: their memory and time.
 
-What such a stage does is told by the code that all of them share: `sample_responses` and `Scorer` make their
-batches by tokens, not by a setting, in one process. What is sampled from is loaded in bf16 where that is the
-precision; what scores is fp32, and bf16 is autocast's.
+All such stages share `sample_responses` and `SummaryScorer`, which make batches by tokens, not by a setting,
+in one process. Under bf16 a model that is sampled from is loaded in bf16; a model that scores stays in fp32
+and runs under autocast.
 """
 
 from __future__ import annotations
@@ -12,41 +12,42 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from tldr.models.ladder import choose_attention
-from tldr.plan.flops import Cost, Row, body, decode_cost, head, plus, times
+from tldr.plan.flops import Cost, PackedRow, body, decode_cost, head, plus, times
 from tldr.plan.hardware import GIB, Assumed
 from tldr.plan.memory import Memory, Options, encoded_together, reserve
 from tldr.plan.steps import Forward, Shape, Use, peak_of
-from tldr.stages.shared.common import ATTENTION_PAIRS, INFERENCE_TOKENS, sampling_tokens
-from tldr.stages.shared.scoring import TOGETHER
+from tldr.stages.shared.batches import ATTENTION_PAIRS, INFERENCE_TOKENS
+from tldr.stages.shared.sampling import sampling_tokens
+from tldr.stages.shared.summary_scorer import TOGETHER
 
 
 def in_one_batch(length: float, budget: int) -> int:
-    """Rows of so many tokens that `inference_batches` puts together."""
+    """Rows of `length` tokens that `inference_batches` puts into one batch."""
     return max(1, int(min(budget // length, ATTENTION_PAIRS // length**2)))
 
 
 @dataclass(frozen=True)
 class Portion:
-    """Queries that a model is asked about alike.
+    """Queries of one shape that a model samples from or scores.
 
     Attributes:
-        window: tokens at most of a query and of each of its responses.
-        mean: the same on average.
+        window: the most tokens of a query and of each of its responses.
+        mean: their mean tokens.
     """
 
     queries: float
-    window: Row
-    mean: Row
+    window: PackedRow
+    mean: PackedRow
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model that is loaded, and what it is asked.
+class LoadedModel:
+    """A model that is loaded, and the queries that it works on.
 
     Attributes:
         kind: "sample" from a policy, "score" responses by their log-probabilities under it, or "judge" them
             by a reward model or value network.
-        beside: parameters of policies that were sampled from and stay on the device meanwhile.
+        beside: parameters of policies that stay on the device from sampling before.
     """
 
     kind: Use
@@ -56,11 +57,11 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """The model's."""
+        """Parameters of the model."""
         return self.shape.reward if self.kind == "judge" else self.shape.policy
 
     def passes(self, portion: Portion) -> Iterator[Portion]:
-        """A portion as it goes through the model: responses of a query are scored a few at a time."""
+        """The forward passes of a portion: a query's responses are scored at most `TOGETHER` at a time."""
         every = portion.window.options
         if self.kind == "sample" or every <= TOGETHER:
             yield portion
@@ -78,7 +79,7 @@ class Model:
         return max(1, min(rows, round(part.queries)))
 
     def memory(self, part: Portion, options: Options, assumed: Assumed) -> tuple[Memory, int]:
-        """The peak while a batch is sampled or scored whose texts fill their windows, and its queries."""
+        """Peak memory of a batch whose texts fill their windows, and the number of its queries."""
         window, samples = part.window, self.kind == "sample"
         width = options.width
         rows = self.together(part, window.query, window.response, width)
@@ -103,7 +104,7 @@ class Model:
         return Memory(parts | reserve(parts, peak.working, options, assumed), phase), rows
 
     def cost(self, options: Options) -> Cost:
-        """All portions, at mean lengths."""
+        """Cost of all portions at mean lengths."""
         return reduce(
             plus,
             (times(self._query_cost(part, options), part.queries) for part in self._parts()),
@@ -111,7 +112,7 @@ class Model:
         )
 
     def peak(self, options: Options, assumed: Assumed) -> tuple[Memory, int]:
-        """The portion that needs most."""
+        """Peak memory of the portion that needs most."""
         return _highest(self.memory(part, options, assumed) for part in self._parts())
 
     def _parts(self) -> Iterator[Portion]:
@@ -128,37 +129,37 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Used:
-    """A run that trains nothing: its models, one after the other (see `tldr.plan.jobs.Job`)."""
+class InferenceJob:
+    """A run that trains nothing: its models, one after the other (see `tldr.plan.jobs.RunJob`)."""
 
-    models: tuple[Model, ...]
+    models: tuple[LoadedModel, ...]
 
     trained = 0
     """Parameters that are trained."""
 
     @property
     def policy(self) -> int:
-        """See `Job`."""
+        """See `RunJob`."""
         return max(model.shape.policy for model in self.models)
 
     @property
     def loaded(self) -> int:
-        """See `Job`."""
+        """See `RunJob`."""
         return sum(model.parameters for model in self.models)
 
     def peak(self, options: Options, assumed: Assumed) -> tuple[Memory, int]:
-        """See `Job`."""
+        """See `RunJob`."""
         return _highest(model.peak(options, assumed) for model in self.models)
 
     def largest(self, options: Options, room: float, assumed: Assumed) -> None:
-        """See `Job`: the batch is no setting."""
+        """See `RunJob`; None: no setting determines the batch."""
 
     def cost(self, options: Options) -> Cost:
-        """See `Job`."""
+        """See `RunJob`."""
         return reduce(plus, (model.cost(options) for model in self.models), Cost())
 
     def remedies(self, options: Options, room: float, assumed: Assumed) -> Iterator[str]:
-        """See `Job`: no setting makes such a stage smaller."""
+        """See `RunJob`; no setting reduces the memory of such a stage."""
         memory, _ = self.peak(options, assumed)
         yield f"one device of {memory.total / GIB:.0f} GiB for this stage, or a smaller model"
 

@@ -164,7 +164,7 @@ def execute(folder: Path) -> None:
                 stage = STAGES[run.stage].load()
                 held = proc(STATUS, "VmRSS")  # by the libraries
                 write_json(folder / ENVIRONMENT, {**environment(), "seconds": before.get("seconds", 0.0)})
-                from tldr.queries.tokenized import keep_tokens  # it needs what the stage has loaded by now
+                from tldr.queries.tokenized import keep_tokens
 
                 with keep_tokens(folder.parent / TOKENS if run.study else None):
                     stage(ctx)

@@ -1,27 +1,19 @@
-"""Best of N: one pool of SFT samples, the best by reward model, gold or ROUGE (P 4.3, T = 0.7)."""
+"""Best of N: one pool of SFT samples a post, and the best of it by each scorer (P 4.3, T = 0.7)."""
 
 from __future__ import annotations
 
-from statistics import mean
-
-from rouge_score.rouge_scorer import RougeScorer
-
 from tldr.models.ladder import parameter_count
 from tldr.queries.encode import encode_queries
-from tldr.records import Post, Sample, write_records
+from tldr.records import write_records
 from tldr.stages.best_of_n import BestOfNRun
-from tldr.stages.best_of_n.settings import BestOfNSettings
-from tldr.stages.shared.common import (
-    Device,
-    Sampling,
-    open_reward,
-    open_sampler,
-    open_tokenizer,
-    read_posts,
-    sample_responses,
-)
-from tldr.stages.shared.samples import policy_name, to_sample
-from tldr.stages.shared.scoring import Scorer, gold_scores, has_gold
+from tldr.stages.best_of_n.algorithm import choose, with_other_scores
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import open_reward, open_sampler
+from tldr.stages.shared.posts import read_posts
+from tldr.stages.shared.sample_records import policy_name, to_sample
+from tldr.stages.shared.sampling import Sampling, sample_responses
+from tldr.stages.shared.summary_scorer import SummaryScorer
+from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
 
@@ -51,7 +43,7 @@ def run(ctx: BestOfNRun) -> None:
         device=device,
     )
     progress.update(1)
-    scorer = Scorer(tokenizer, queries, [[draw.ids for draw in row] for row in draws], device)
+    scorer = SummaryScorer(tokenizer, queries, [[draw.ids for draw in row] for row in draws], device)
     scores: dict[str, list[float]] = {}
     for done, (name, place) in enumerate(models.items(), start=2):
         rewards = scorer.rewards(open_reward(place, device))
@@ -71,46 +63,9 @@ def run(ctx: BestOfNRun) -> None:
         )
         for index, (post, draw) in enumerate(drawn)
     ]
-    pool = _with_other_scores(pool, posts, ctx.settings)
+    pool = with_other_scores(pool, posts, ctx.settings)
     write_records(ctx.folder / "pool.jsonl", pool)
     write_records(
         ctx.folder / "samples.jsonl",
         [best for name in ctx.settings.scorers for best in choose(pool, ctx.settings.n, name)],
     )
-
-
-def _with_other_scores(pool: list[Sample], posts: list[Post], settings: BestOfNSettings) -> list[Sample]:
-    """Gold scores where the world has them; ROUGE (mean of R-1/2/L F, no stemmer) where asked for."""
-    by_id = {post.id: post for post in posts}
-    rouge = RougeScorer(["rouge1", "rouge2", "rougeL"]) if "rouge" in settings.scorers else None
-    gold = has_gold(posts)
-    scored = []
-    for sample in pool:
-        scores, post = dict(sample.scores), by_id[sample.id]
-        if gold:
-            scores.update(gold_scores(post, sample.text, bool(sample.stopped)))
-        if rouge is not None:
-            scores["rouge"] = mean(
-                part.fmeasure for part in rouge.score(post.summary or "", sample.text).values()
-            )
-        scored.append(sample.model_copy(update={"scores": scores}))
-    return scored
-
-
-def choose(pool: list[Sample], n: int, scorer: str) -> list[Sample]:
-    """The highest-scored of each consecutive `n` samples; the first wins a tie."""
-    best = []
-    for start in range(0, len(pool), n):
-        top = max(pool[start : start + n], key=lambda sample: sample.scores[scorer])
-        name = f"best_of_{n}" + ("" if scorer == "rm" else f"_{scorer}")
-        size = top.tags.get("size")
-        best.append(
-            top.model_copy(
-                update={
-                    "policy": f"{name}-{size}" if size else name,
-                    "n": n,
-                    "tags": {**top.tags, "method": "best_of_n", "scorer": scorer},
-                }
-            )
-        )
-    return best

@@ -17,7 +17,7 @@ from tldr.sources.hub.convention import Convention, convention, same_convention
 from tldr.sources.place import posts_at, rankings_at
 from tldr.stages.data import DataRun
 from tldr.stages.data.settings import FileData
-from tldr.strict_json import parse_object
+from tldr.stages.shared.corpus import read_corpus
 from tldr.toy.generate import generate_toy
 from tldr.train.metrics import Progress
 
@@ -99,7 +99,7 @@ def _collect(source: FileData, folder: Path) -> None:
     manifest: dict[str, Any] = {
         "records": counts,
         "ppo_posts_are_sft_posts": source.ppo is None,
-        "white_space": {name: one.to_json() for name, one in white_space.items()} | {"notes": notes},
+        "white_space": {name: found.to_json() for name, found in white_space.items()} | {"notes": notes},
     }
     if divided is not None:
         manifest["validation"] = divided.counts
@@ -139,27 +139,3 @@ def _texts(folder: Path) -> Iterator[str]:
 def _post_texts(post: Post) -> Iterator[str]:
     yield post.post
     yield f" {post.summary}"
-
-
-def read_corpus(folder: Path) -> list[dict[str, str | int]]:
-    """Documents of ``corpus.jsonl``: ``text``, and ``query_chars``, the characters of its post part.
-
-    Raises:
-        UsageError: there is no corpus, or a line is not such a document.
-    """
-    path = folder / "corpus.jsonl"
-    if not path.is_file():
-        raise UsageError(
-            "no pretraining corpus", where=path, remedy="give data.corpus, or start the ladder from paths"
-        )
-    documents = []
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                document = parse_object(line)
-                if not isinstance(document.get("text"), str) or not document["text"]:
-                    raise ValueError("text is empty, missing or no string")
-            except ValueError as error:
-                raise UsageError(f"not a corpus document: {error}", where=f"{path}:{number}") from None
-            documents.append(document)
-    return documents

@@ -1,7 +1,7 @@
-"""Probes of a reward model: two texts about a post of which a good model prefers the first (P 4.3, App. G.6).
+"""Probes of a reward model: a good model prefers the first of two texts about a post (P 4.3, App. G.6).
 
-Made from posts alone, by rules: shuffled sentences, another post's title, swapped roles. None of
-them needs a labeler; what is "better" is what the paper's tables take for better.
+They are made from posts by rules: shuffled sentences, another post's title, swapped roles. They need no
+labeler: the paper's tables define which text is better.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _shuffled(rng: random.Random, parts: Sequence[str]) -> list[str]:
     return new
 
 
-Pair = tuple[str, str]
+ProbeTexts = tuple[str, str]
 """The better text and the worse one."""
 
 
@@ -61,14 +61,14 @@ class Prober:
             self.titles.setdefault(post.subreddit, []).append(post.title)
         self.all_titles = [post.title for post in posts]
 
-    def pairs(self, post: Post) -> Iterator[tuple[str, Pair]]:
+    def pairs(self, post: Post) -> Iterator[tuple[str, ProbeTexts]]:
         """Every probe that the post allows: its name, and the better and the worse text."""
         for name, make in self._probes().items():
             better, worse = (text.strip() for text in make(post))
             if better and worse and better != worse:
                 yield name, (better, worse)
 
-    def _probes(self) -> dict[str, Callable[[Post], Pair]]:
+    def _probes(self) -> dict[str, Callable[[Post], ProbeTexts]]:
         return {
             "lead-3 vs shuffled lead-3": lambda post: self._shuffle(sentences(post.post)[:3]),
             "random 3 vs shuffled random 3": lambda post: self._shuffle(self._three(post)),
@@ -88,7 +88,7 @@ class Prober:
             "reference vs random 3": lambda post: (post.summary or "", " ".join(self._three(post))),
         }
 
-    def _shuffle(self, parts: list[str]) -> Pair:
+    def _shuffle(self, parts: list[str]) -> ProbeTexts:
         return " ".join(parts), " ".join(_shuffled(self.rng, parts))
 
     def _three(self, post: Post) -> list[str]:
@@ -97,7 +97,7 @@ class Prober:
         return [parts[i] for i in sorted(self.rng.sample(range(len(parts)), min(3, len(parts))))]
 
 
-def as_comparison(post: Post, probe: str, pair: Pair) -> Comparison:
+def as_comparison(post: Post, probe: str, pair: ProbeTexts) -> Comparison:
     """A probe's pair as a comparison: `batch` is the probe, `choice` 0 the better text."""
     info = Info.model_validate(post.model_dump(exclude={"summary"}, exclude_unset=True))
     names = ("better", "worse")

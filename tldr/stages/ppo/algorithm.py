@@ -49,8 +49,10 @@ from tldr.stages.ppo.rollout import (
 )
 from tldr.stages.ppo.samplers import OwnSampler, Sampler
 from tldr.stages.ppo.settings import PPOSettings
-from tldr.stages.pretrain.stage import Document, TextBatch, collate_documents, language_loss
-from tldr.stages.shared.common import Device, as_model, left_pad
+from tldr.stages.shared.batches import left_pad
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.language import EncodedDocument, TextBatch, collate_documents, language_loss
+from tldr.stages.shared.networks import as_model
 from tldr.train.batching import BatchPlan, micro_batches
 from tldr.train.frozen import Frozen, LoraOff
 from tldr.train.processes import make_accelerator
@@ -205,7 +207,7 @@ class PPO:
             for part, text in zip(selected, batches, strict=True)
         ]
 
-    def _ptx_texts(self, episodes: int, first: int, index: int, epoch: int) -> list[Document]:
+    def _ptx_texts(self, episodes: int, first: int, index: int, epoch: int) -> list[EncodedDocument]:
         """`ptx_ratio` pretraining documents for each episode of the minibatch."""
         documents = self._asked.documents
         count = max(1, round(episodes * self.settings.ptx_ratio))

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tldr.stages.ppo.samplers import Sampler
-from tldr.stages.pretrain.stage import Document
-from tldr.stages.shared.common import Device
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.language import EncodedDocument
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Queries:
     response: int
     eos: int
     pad: int
-    documents: Sequence[Document] = ()
+    documents: Sequence[EncodedDocument] = ()
 
 
 class IterationProgress(Protocol):

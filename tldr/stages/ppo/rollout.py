@@ -31,7 +31,7 @@ from tldr.mathematics.rewards import apply_eos_rule, token_rewards
 from tldr.models.packed import PackedBatch, response_logprobs, response_scores
 from tldr.stages.ppo.samplers import Sampler
 from tldr.stages.ppo.settings import PPOSettings
-from tldr.stages.shared.common import Device
+from tldr.stages.shared.device import Device
 from tldr.train.frozen import Frozen, LoraOff
 
 SAMPLED = 8

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from tldr.errors import UsageError
 from tldr.models.generate import Generation, generate
 from tldr.settings.extras import need
-from tldr.stages.shared.common import Device
+from tldr.stages.shared.device import Device
 from tldr.train.processes import copy_weights
 
 VALUE_HEAD = "score.weight"

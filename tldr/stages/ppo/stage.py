@@ -15,25 +15,20 @@ from tldr.models.reward import load_reward, save_reward, value_from_reward
 from tldr.queries.encode import decode_response, encode_queries
 from tldr.records import Post, Sample, read_records, write_records
 from tldr.settings.base import scalar
-from tldr.stages.data.stage import read_corpus
 from tldr.stages.ppo import PPORun
 from tldr.stages.ppo.algorithm import PPO
 from tldr.stages.ppo.networks import Networks, Queries
 from tldr.stages.ppo.rollout import Rollout
 from tldr.stages.ppo.samplers import Sampler, VLLMSampler
-from tldr.stages.pretrain.stage import Document, encode_documents
-from tldr.stages.shared.common import (
-    Device,
-    Draw,
-    as_model,
-    checkpoint_folder,
-    eos_id,
-    open_tokenizer,
-    pad_id,
-    read_posts,
-)
-from tldr.stages.shared.samples import policy_name, to_sample
-from tldr.stages.shared.scoring import gold_scores, has_gold
+from tldr.stages.shared.corpus import read_corpus
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.gold import gold_scores, has_gold
+from tldr.stages.shared.language import EncodedDocument, encode_documents
+from tldr.stages.shared.networks import as_model, checkpoint_folder
+from tldr.stages.shared.posts import read_posts
+from tldr.stages.shared.sample_records import policy_name, to_sample
+from tldr.stages.shared.sampling import Draw
+from tldr.stages.shared.tokenizers import eos_id, open_tokenizer, pad_id
 from tldr.train.loop import TrainLoop
 
 ROLLOUTS = "rollouts"
@@ -106,7 +101,9 @@ def _vllm(ctx: PPORun, tokenizer: PreTrainedTokenizerBase) -> Callable[[Accelera
     return open_engine
 
 
-def _documents(ctx: PPORun, tokenizer: PreTrainedTokenizerBase, policy: PreTrainedModel) -> list[Document]:
+def _documents(
+    ctx: PPORun, tokenizer: PreTrainedTokenizerBase, policy: PreTrainedModel
+) -> list[EncodedDocument]:
     """Pretraining texts for PPO-ptx."""
     if not ctx.settings.ptx_coef:
         return []

@@ -5,16 +5,12 @@ from __future__ import annotations
 from tldr.models.ladder import parameter_count
 from tldr.records import Sample, write_records
 from tldr.stages.sample import SampleRun
-from tldr.stages.shared.common import (
-    Device,
-    Sampling,
-    open_sampler,
-    open_tokenizer,
-    sample_responses,
-)
-from tldr.stages.shared.reporting import check_window, policy_queries, reporting_set
-from tldr.stages.shared.samples import policy_name, to_sample
-from tldr.stages.shared.settings import EvaluationSettings
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import open_sampler
+from tldr.stages.shared.reporting import check_window, policy_queries, reporting_set, ways_of_sampling
+from tldr.stages.shared.sample_records import policy_name, to_sample
+from tldr.stages.shared.sampling import sample_responses
+from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
 
@@ -36,7 +32,7 @@ def run(ctx: SampleRun) -> None:
     queries = policy_queries(ctx, tokenizer, posts)
     tags = {**ctx.tags, "params": parameter_count(policy)}
     rows: list[Sample] = []
-    ways = plan(ctx.settings, str(ctx.tags.get("method", "")))
+    ways = ways_of_sampling(ctx.settings, str(ctx.tags.get("method", "")))
     progress = Progress(ctx.folder, total=len(ways))
     for done, way in enumerate(ways, start=1):
         names = (str(way.temperature), *([str(way.top_p)] if way.top_p < 1 else []))
@@ -56,13 +52,3 @@ def run(ctx: SampleRun) -> None:
         ]
         progress.update(done)
     write_records(ctx.folder / "samples.jsonl", rows)
-
-
-def plan(settings: EvaluationSettings, method: str) -> list[Sampling]:
-    """Every way in which a policy is sampled, each once; SFT policies have more of them (Fig. 8)."""
-    further = settings.sft_temperatures if method == "sft" else []
-    top_ps = settings.sft_top_ps if method == "sft" else []
-    newline = method == "pretrained"
-    ways = [Sampling(temperature=t, stop_newline=newline) for t in [*settings.temperatures, *further]]
-    ways += [Sampling(temperature=1.0, top_p=share, stop_newline=newline) for share in top_ps]
-    return list(dict.fromkeys(ways))

@@ -7,21 +7,18 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from tldr.errors import RecordError, UsageError
+from tldr.errors import UsageError
 from tldr.queries.encode import encode_queries, encode_responses
-from tldr.queries.zero_shot import newline_ids
-from tldr.records import Article, Post, Sample, TokenTrace, read_records, write_records
+from tldr.records import Article, Post, Sample, read_records, write_records
 from tldr.stages.score import ScoreRun
-from tldr.stages.shared.common import (
-    Device,
-    eos_id,
-    open_policy,
-    open_reward,
-    open_tokenizer,
-)
+from tldr.stages.score.algorithm import end_with_eos, in_order, post_of, token_traces
 from tldr.stages.shared.declaration import named
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.gold import gold_scores, has_gold
+from tldr.stages.shared.networks import open_policy, open_reward
 from tldr.stages.shared.reporting import is_pretrained, policy_queries, reporting_set
-from tldr.stages.shared.scoring import Scorer, Tokens, gold_scores, has_gold, sample_ids
+from tldr.stages.shared.summary_scorer import SummaryScorer, TokenIds, sample_ids
+from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.train.metrics import Progress
 
 LOGPROBS = {"policy": "logprob", "sft": "logprob_sft"}
@@ -36,7 +33,7 @@ def run(ctx: ScoreRun) -> None:
     ``gold_reference``, ``gold_preference`` and ``gold_<axis>``.
     """
     samples = read_records(_samples_file(ctx.inputs.samples), Sample)
-    scored = Samples(ctx, samples)
+    scored = SamplesByPost(ctx, samples)
     names = [name for name in (*LOGPROBS, "reward") if name in scored.places]
     progress = Progress(ctx.folder, total=len(names) + 1)
     tokens: dict[str, list[list[float]]] = {}
@@ -61,23 +58,26 @@ def run(ctx: ScoreRun) -> None:
     write_records(ctx.folder / "samples.jsonl", rows)
     if "logprob" in tokens:
         values = scored.token_values() if _value_folder(ctx) else None
-        write_records(ctx.folder / "tokens.jsonl", traces(ctx, rows, tokens, values))
+        assert ctx.inputs.policy is not None
+        tokenizer = open_tokenizer(ctx.inputs.policy)
+        traces = token_traces(rows, tokens, values, _beta(ctx), tokenizer, ctx.lengths)
+        write_records(ctx.folder / "tokens.jsonl", traces)
 
 
-class Samples:
+class SamplesByPost:
     """The samples grouped by post, so that each query is encoded once for all of its samples."""
 
     def __init__(self, ctx: ScoreRun, samples: list[Sample]):
         self.ctx, self.samples, self.device = ctx, samples, Device.open(ctx.precision)
         self.places: dict[str, Path] = named(ctx.inputs)
         known = {post.id: post for post in reporting_set(ctx)}
-        self.posts = [_post_of(sample, known) for sample in samples]
+        self.posts = [post_of(sample, known) for sample in samples]
         groups: dict[str, list[int]] = {}
         for index, sample in enumerate(samples):
             groups.setdefault(sample.id, []).append(index)
         self.groups = list(groups.values())
 
-    def _scorer(self, name: str, references: bool = False) -> Scorer:
+    def _scorer(self, name: str, references: bool = False) -> SummaryScorer:
         """Queries and responses in the tokens of an input's model; the reference comes last."""
         tokenizer, lengths = open_tokenizer(self.places[name]), self.ctx.lengths
         first = [self.posts[group[0]] for group in self.groups]
@@ -85,9 +85,11 @@ class Samples:
             [sample_ids(self.samples[index], tokenizer, lengths) for index in group] for group in self.groups
         ]
         if name == "policy":
-            return Scorer(tokenizer, policy_queries(self.ctx, tokenizer, first), responses, self.device)
+            return SummaryScorer(
+                tokenizer, policy_queries(self.ctx, tokenizer, first), responses, self.device
+            )
         if is_pretrained(self.ctx):
-            _end_with_eos(tokenizer, responses)
+            end_with_eos(tokenizer, responses)
         if references:
             if any(len(ids) > lengths.rm_response for row in responses for ids in row):
                 raise UsageError(
@@ -95,30 +97,24 @@ class Samples:
                 )
             for row, post in zip(responses, first, strict=True):
                 row += self._reference(tokenizer, post)
-        return Scorer(tokenizer, encode_queries(tokenizer, first, lengths.query), responses, self.device)
+        return SummaryScorer(
+            tokenizer, encode_queries(tokenizer, first, lengths.query), responses, self.device
+        )
 
-    def _reference(self, tokenizer: PreTrainedTokenizerBase, post: Post | Article) -> list[Tokens]:
+    def _reference(self, tokenizer: PreTrainedTokenizerBase, post: Post | Article) -> list[TokenIds]:
         window = self.ctx.lengths.rm_response
         return [] if post.summary is None else encode_responses(tokenizer, [post.summary], window)
-
-    def _in_order(self, rows: list[list[list[float]]]) -> list[list[float]]:
-        """Values of posts' samples in the order of the samples."""
-        values: list[list[float]] = [[] for _ in self.samples]
-        for group, row in zip(self.groups, rows, strict=True):
-            for index, one in zip(group, row, strict=False):
-                values[index] = one
-        return values
 
     def token_logprobs(self, name: str) -> list[list[float]]:
         """Log-probability of every token of every sample under one of the policies."""
         policy = open_policy(self.places[name], self.device)
-        return self._in_order(self._scorer(name).token_logprobs(policy))
+        return in_order(self.groups, self._scorer(name).token_logprobs(policy))
 
     def token_values(self) -> list[list[float]]:
         """Value of every token of every sample under the PPO run's value network."""
         folder = _value_folder(self.ctx)
         assert folder is not None
-        return self._in_order(self._scorer("ppo").token_values(open_reward(folder, self.device)))
+        return in_order(self.groups, self._scorer("ppo").token_values(open_reward(folder, self.device)))
 
     def rewards(self) -> list[dict[str, float]]:
         """Reward-model score of every sample and of its post's reference."""
@@ -131,52 +127,6 @@ class Samples:
             for index, score in zip(group, row, strict=False):
                 values[index] = {"rm": score} | reference
         return values
-
-
-def traces(
-    ctx: ScoreRun,
-    samples: list[Sample],
-    tokens: dict[str, list[list[float]]],
-    values: list[list[float]] | None,
-) -> list[TokenTrace]:
-    """Token by token, the samples drawn in the first way (the headline's).
-
-    A token's reward is the KL penalty at the coefficient with which the PPO run ended, and at the
-    last token the reward model's score too; without a PPO run there is none.
-    """
-    assert ctx.inputs.policy is not None
-    tokenizer, beta = open_tokenizer(ctx.inputs.policy), _beta(ctx)
-    way = (samples[0].temperature, samples[0].top_p)
-    rows = []
-    for index, sample in enumerate(samples):
-        if (sample.temperature, sample.top_p) != way:
-            continue
-        ids = sample_ids(sample, tokenizer, ctx.lengths)
-        parts = {name: of_sample[index] for name, of_sample in tokens.items()}
-        if values is not None:
-            parts["value"] = values[index]
-        if beta is not None and "logprob_sft" in parts and "rm" in sample.scores:
-            pairs = zip(parts["logprob"], parts["logprob_sft"], strict=True)
-            parts["reward"] = [-beta * (mine - sft) for mine, sft in pairs]
-            parts["reward"][-1] += sample.scores["rm"]
-        rows.append(
-            TokenTrace(
-                id=sample.id,
-                policy=sample.policy,
-                run=sample.run,
-                temperature=sample.temperature,
-                pieces=[str(tokenizer.decode([token])) for token in ids],
-                **{name: [round(value, 4) for value in part] for name, part in parts.items()},
-            )
-        )
-    return rows
-
-
-def _end_with_eos(tokenizer: PreTrainedTokenizerBase, responses: list[list[Tokens]]) -> None:
-    """Put EOS for the newline that ended a zero-shot summary: other models know no other end."""
-    newlines = newline_ids(tokenizer)
-    for row in responses:
-        row[:] = [[*ids[:-1], eos_id(tokenizer)] if ids[-1] in newlines else ids for ids in row]
 
 
 def _value_folder(ctx: ScoreRun) -> Path | None:
@@ -194,12 +144,3 @@ def _beta(ctx: ScoreRun) -> float | None:
 
 def _samples_file(place: Path) -> Path:
     return place / "samples.jsonl" if place.is_dir() else place
-
-
-def _post_of(sample: Sample, posts: dict[str, Post | Article]) -> Post | Article:
-    if sample.id not in posts:
-        raise RecordError(
-            f"sample of post {sample.id}, which is not among the posts given",
-            remedy="give the post file that the samples were drawn from",
-        )
-    return posts[sample.id]

@@ -132,7 +132,7 @@ class Stage:
             try:
                 belongs = self.needs(name)
             except KeyError:
-                known = ", ".join(sorted(one_field.name for one_field in self.fields()))
+                known = ", ".join(sorted(declared.name for declared in self.fields()))
                 remedy = f"it reads {known or 'nothing'}"
                 raise UsageError(
                     f"{self.name} reads no input '{name}'", where="inputs", remedy=remedy

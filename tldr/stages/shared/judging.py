@@ -10,17 +10,19 @@ from tldr.queries.encode import encode_queries, encode_responses
 from tldr.records import Article, Post
 from tldr.settings.base import Precision
 from tldr.settings.models import Lengths
-from tldr.stages.shared.common import Device, open_reward, open_tokenizer
-from tldr.stages.shared.scoring import Scorer
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.networks import open_reward
+from tldr.stages.shared.summary_scorer import SummaryScorer
+from tldr.stages.shared.tokenizers import open_tokenizer
 
 UNCUT = 1_000_000
 """Tokens that no summary has."""
 
-Scores = Callable[[Sequence[Post | Article], Sequence[str]], list[float]]
+LocalJudge = Callable[[Sequence[Post | Article], Sequence[str]], list[float]]
 """Scores of (n,) summaries of (n,) posts, higher is better."""
 
 
-def reward_scores(checkpoint: Path, lengths: Lengths, precision: Precision = "auto") -> Scores:
+def reward_scores(checkpoint: Path, lengths: Lengths, precision: Precision = "auto") -> LocalJudge:
     """A reward model's scores, each read at its summary's EOS, shift applied.
 
     Args:
@@ -45,7 +47,7 @@ def reward_scores(checkpoint: Path, lengths: Lengths, precision: Precision = "au
             places.setdefault(post.id, []).append(place)
         queries = encode_queries(tokenizer, [posts[same[0]] for same in places.values()], lengths.query)
         responses = [[ids[place] for place in same] for same in places.values()]
-        rows = Scorer(tokenizer, queries, responses, device).rewards(reward)
+        rows = SummaryScorer(tokenizer, queries, responses, device).rewards(reward)
         found = {
             place: score
             for same, row in zip(places.values(), rows, strict=True)
@@ -56,7 +58,7 @@ def reward_scores(checkpoint: Path, lengths: Lengths, precision: Precision = "au
     return scores
 
 
-def embedding_scores(model: str) -> Scores:
+def embedding_scores(model: str) -> LocalJudge:
     """Cosine of the embeddings of summary and post body: a cheap baseline, blind to order and quality.
 
     Args:

@@ -1,4 +1,5 @@
-"""What a policy summarizes, and the query it is given: TL;DR, zero-shot with examples, or news."""
+"""What a policy summarizes, the query it is given (TL;DR, zero-shot with examples, or news), and how it is
+sampled."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ from tldr.inputs.posts import check_disjoint, load_articles, post_keys
 from tldr.queries.encode import encode_queries
 from tldr.queries.zero_shot import choose_examples, zero_shot_queries
 from tldr.records import Article, Post
-from tldr.stages.shared.common import read_posts
 from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.posts import read_posts
+from tldr.stages.shared.sampling import Sampling
 from tldr.stages.shared.settings import EvaluationSettings, ZeroShot
 
 
@@ -85,3 +87,13 @@ def check_window(ctx: ReportingRun, policy: PreTrainedModel) -> None:
             where="evaluation.zero_shot.query_tokens",
             remedy=f"set it to at most {context - ctx.lengths.response}",
         )
+
+
+def ways_of_sampling(settings: EvaluationSettings, method: str) -> list[Sampling]:
+    """Every way in which a policy is sampled, each once; SFT policies have more of them (Fig. 8)."""
+    further = settings.sft_temperatures if method == "sft" else []
+    top_ps = settings.sft_top_ps if method == "sft" else []
+    newline = method == "pretrained"
+    ways = [Sampling(temperature=t, stop_newline=newline) for t in [*settings.temperatures, *further]]
+    ways += [Sampling(temperature=1.0, top_p=share, stop_newline=newline) for share in top_ps]
+    return list(dict.fromkeys(ways))

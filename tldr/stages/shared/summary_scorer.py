@@ -11,19 +11,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.models.packed import PackedBatch, collate, response_logprobs, response_scores, response_values
 from tldr.queries.encode import encode_responses
-from tldr.records import Article, Info, Post, Sample
+from tldr.records import Sample
 from tldr.settings.models import Lengths
-from tldr.stages.shared.common import Device, inference_batches, pad_id
-from tldr.toy.gold import preference_probability, utility
+from tldr.stages.shared.batches import inference_batches
+from tldr.stages.shared.device import Device
+from tldr.stages.shared.tokenizers import pad_id
 
-Tokens = list[int]
+TokenIds = list[int]
 
 TOGETHER = 8
 """Summaries of a post in one forward pass: more share its encoding, but attention grows quadratically."""
 
 
 @dataclass(frozen=True)
-class Scorer:
+class SummaryScorer:
     """Encodes summaries once and runs any model over them in length-sorted batches.
 
     Attributes:
@@ -32,8 +33,8 @@ class Scorer:
     """
 
     tokenizer: PreTrainedTokenizerBase
-    queries: Sequence[Tokens]
-    responses: Sequence[Sequence[Tokens]]
+    queries: Sequence[TokenIds]
+    responses: Sequence[Sequence[TokenIds]]
     device: Device
 
     def _tokens(self, function: Callable[[PackedBatch], torch.Tensor]) -> list[list[list[float]]]:
@@ -84,29 +85,8 @@ class Scorer:
         return self._tokens(lambda batch: response_values(value, batch))
 
 
-def sample_ids(sample: Sample, tokenizer: PreTrainedTokenizerBase, lengths: Lengths) -> Tokens:
+def sample_ids(sample: Sample, tokenizer: PreTrainedTokenizerBase, lengths: Lengths) -> TokenIds:
     """The exact tokens drawn, or the text encoded anew for samples from elsewhere."""
     if sample.response_ids:
         return sample.response_ids
     return encode_responses(tokenizer, [sample.text], lengths.rm_response)[0]
-
-
-def has_gold(posts: Sequence[Post | Article]) -> bool:
-    """Whether the posts carry the toy world's planted facts."""
-    return all("facts" in (post.model_extra or {}) for post in posts)
-
-
-def gold_scores(post: Post | Info, text: str, stopped: bool) -> dict[str, float]:
-    """The planted truth of a summary: utility, its axes, P(a labeler prefers it to the reference)."""
-    mine = utility(post, text, stopped=stopped)
-    scores = {
-        "gold": mine.overall,
-        "gold_coverage": mine.coverage,
-        "gold_accuracy": mine.accuracy,
-        "gold_coherence": mine.coherence,
-    }
-    if isinstance(post, Post) and post.summary is not None:
-        reference = utility(post, post.summary, stopped=True)
-        scores["gold_reference"] = reference.overall
-        scores["gold_preference"] = float(preference_probability(mine.overall, reference.overall))
-    return scores

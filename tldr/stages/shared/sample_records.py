@@ -6,8 +6,8 @@ from typing import Any
 
 from tldr.records import Sample
 from tldr.settings.base import Settings
-from tldr.stages.shared.common import Draw
 from tldr.stages.shared.context import RunContext
+from tldr.stages.shared.sampling import Draw
 
 
 def to_sample(ctx: RunContext[Settings, Any], post_id: str, draw: Draw, policy: str, **more: Any) -> Sample:

@@ -1,0 +1,180 @@
+"""What a stage tells the plan about a run: `COST` in the stage's ``cost.py``.
+
+A stage without one costs nothing worth planning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+from tldr.plan.counts import Counts
+from tldr.plan.flops import PackedRow
+from tldr.plan.jobs import RunJob, TrainingJob
+from tldr.plan.memory import Options, TrainingStep
+from tldr.plan.steps import Shape, Use
+from tldr.plan.uses import LoadedModel, Portion
+from tldr.settings.base import scalar
+from tldr.settings.models import Lengths
+from tldr.settings.training import Finetuning, Training
+from tldr.stages.shared.reporting import NEWS
+from tldr.stages.shared.settings import EvaluationSettings
+from tldr.study.graph import Run
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run, the study that it is of, and the processes that train together."""
+
+    run: Run
+    counts: Counts
+    processes: int = 1
+
+    @property
+    def lengths(self) -> Lengths:
+        """The study's windows."""
+        return self.counts.study.lengths
+
+    @property
+    def shape(self) -> Shape:
+        """Of the run's own rung."""
+        assert self.run.model is not None
+        return self.counts.shape(self.run.model)
+
+    def shape_of(self, name: str) -> Shape:
+        """Of an input's model; one from elsewhere is the rung's own."""
+        runs = self.run.parents[name].runs
+        spec = runs[0].model if runs else self.run.model
+        assert spec is not None
+        return self.counts.shape(spec)
+
+    def inputs(self, *prefixes: str) -> list[str]:
+        """Names of the inputs with these prefixes, in the order in which their models are loaded."""
+        return sorted(name for name in self.run.parents if name.startswith(prefixes))
+
+    def model(self, kind: Use, name: str, *portions: Portion, beside: int = 0) -> LoadedModel:
+        """An input's model and what it is asked."""
+        return LoadedModel(kind, self.shape_of(name), portions, beside)
+
+    def portion(self, queries: float, options: int, response: int | None = None) -> Portion:
+        """Posts in the study's format; responses have at most `response` tokens (None: the policy's)."""
+        window = PackedRow(self.lengths.query, options, response or self.lengths.response)
+        return Portion(queries, window, self.counts.typical(window))
+
+    def reported(self, posts: int | None) -> int:
+        """Number of posts or articles that are reported on, at most `posts`."""
+        every = self.counts.posts(self.run.dataset or "valid2")
+        return every if posts is None else min(posts, every)
+
+    def reported_portion(self, settings: EvaluationSettings, options: int) -> Portion:
+        """The posts as the run's own policy reads them: zero-shot, after in-context examples."""
+        portion = self.portion(self.reported(settings.posts), options)
+        if self.run.dataset == NEWS:
+            return _filled(portion, self.lengths.query)  # articles fill the window
+        zero_shot = settings.zero_shot if self.run.method == "pretrained" else None
+        if zero_shot is None:
+            return portion
+        shown = (zero_shot.examples + 1) * self.counts.assumed.query
+        return _filled(portion, zero_shot.query_tokens, shown)
+
+    def training(
+        self,
+        step: TrainingStep,
+        settings: Training,
+        *,
+        examples: float,
+        epochs: float = 1,
+        full: bool = False,
+        judged: LoadedModel | None = None,
+    ) -> TrainingJob:
+        """A stage on the training loop.
+
+        Args:
+            step: without micro-batch, optimizer state and adapters, which are filled in from `settings`.
+            full: whether the examples fill their windows.
+            examples, epochs, judged: see `TrainingJob`.
+        """
+        per_process = max(1, step.batch // self.processes)
+        asked = settings.micro_batch
+        micro = per_process if asked is None else min(scalar(asked), per_process)
+        step = replace(step, counted=micro, moments=8 if settings.optimizer.kind == "adamw" else 2)
+        lora = settings.lora if isinstance(settings, Finetuning) else None
+        below = step.frozen_layers
+        if lora is not None:
+            adapters = step.shape.adapters(lora)
+            held = adapters - step.shape.adapters(lora, below) if below else 0
+            step = replace(step, adapters=step.networks * adapters, held=held)
+        elif below:
+            step = replace(step, held=step.shape.reward - step.shape.reward_above(below))
+        window = PackedRow(step.query, step.options, step.response)
+        row = window if full else self.counts.typical(window)
+        return TrainingJob(self.run.stage, step, row, examples, epochs, judged)
+
+
+def _filled(portion: Portion, query: int, tokens: float = float("inf")) -> Portion:
+    window, mean = portion.window, portion.mean
+    return Portion(
+        portion.queries,
+        PackedRow(query, window.options, window.response),
+        PackedRow(min(tokens, query), mean.options, mean.response),
+    )
+
+
+def _unchanged(run: Run, options: Options) -> Options:
+    return options
+
+
+def _no_samples(run: Run) -> Sampled:
+    return Sampled(0, 0)
+
+
+def _no_value(run: Run) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a run leaves to be scored: its posts (None: all that are reported on) and summaries of each."""
+
+    posts: int | None
+    summaries: int
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage tells the plan.
+
+    Attributes:
+        job: what a run computes with models; None where it loads none.
+        options: the options of a plan as the run's settings change them.
+        sampled: what a run leaves to be scored.
+        keeps_value: whether a run leaves a value network beside its policy.
+    """
+
+    job: Callable[[PlannedRun], RunJob | None]
+    options: Callable[[Run, Options], Options] = _unchanged
+    sampled: Callable[[Run], Sampled] = _no_samples
+    keeps_value: Callable[[Run], bool] = _no_value
+
+
+def _no_job(planned: PlannedRun) -> None:
+    return None
+
+
+NO_COST = StageCost(_no_job)
+
+
+def cost_of(stage: str) -> StageCost:
+    """What a stage tells the plan: `COST` of its ``cost.py``, or `NO_COST`."""
+    module = f"tldr.stages.{stage}.cost"
+    if find_spec(module) is None:
+        return NO_COST
+    cost: StageCost = importlib.import_module(module).COST
+    return cost
+
+
+def job_of(run: Run, counts: Counts, processes: int = 1) -> RunJob | None:
+    """What a run computes with models; None where it loads none."""
+    return cost_of(run.stage).job(PlannedRun(run, counts, processes))

@@ -1,0 +1,48 @@
+"""What a reward model costs."""
+
+from __future__ import annotations
+
+from tldr.plan.costs import PlannedRun, StageCost
+from tldr.plan.jobs import RunJob
+from tldr.plan.memory import TrainingStep
+from tldr.plan.uses import LoadedModel
+from tldr.settings.base import scalar
+from tldr.stages.reward.settings import RewardSettings
+
+
+def job(planned: PlannedRun) -> RunJob:
+    """A model trained on rankings, which scores the references and the held-out pairs at the end."""
+    settings, lengths, counts = planned.run.settings, planned.lengths, planned.counts
+    assert isinstance(settings, RewardSettings)
+    shape = planned.shape
+    labelled, _ = counts.comparisons()
+    step = TrainingStep(
+        "reward",
+        shape,
+        lengths.query,
+        counts.study.labels.k[1] if counts.toy else 2,
+        lengths.rm_response,
+        scalar(settings.batch),
+        frozen_layers=round(settings.frozen_layers * shape.layers),  # as `freeze_lowest`
+    )
+    return planned.training(
+        step,
+        settings,
+        examples=min(settings.limit or labelled, labelled),
+        epochs=scalar(settings.epochs),
+        judged=_judged(planned, settings, step),
+    )
+
+
+def _judged(planned: PlannedRun, settings: RewardSettings, step: TrainingStep) -> LoadedModel:
+    """What the trained model scores: the references, and the pairs that were held out."""
+    references = planned.counts.posts("sft")
+    if settings.shift_posts is not None:
+        references = min(settings.shift_posts, references)
+    _, held_out = planned.counts.comparisons()
+    rows = ((references, 1), (held_out, step.options))
+    portions = (planned.portion(queries, options, step.response) for queries, options in rows)
+    return LoadedModel("judge", step.shape, tuple(portions))
+
+
+COST = StageCost(job)

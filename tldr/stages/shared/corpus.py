@@ -1,0 +1,32 @@
+"""The pretraining corpus of a data folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tldr.errors import UsageError
+from tldr.strict_json import parse_object
+
+
+def read_corpus(folder: Path) -> list[dict[str, str | int]]:
+    """Documents of ``corpus.jsonl``: ``text``, and ``query_chars``, the characters of its post part.
+
+    Raises:
+        UsageError: there is no corpus, or a line is not such a document.
+    """
+    path = folder / "corpus.jsonl"
+    if not path.is_file():
+        raise UsageError(
+            "no pretraining corpus", where=path, remedy="give data.corpus, or start the ladder from paths"
+        )
+    documents = []
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                document = parse_object(line)
+                if not isinstance(document.get("text"), str) or not document["text"]:
+                    raise ValueError("text is empty, missing or no string")
+            except ValueError as error:
+                raise UsageError(f"not a corpus document: {error}", where=f"{path}:{number}") from None
+            documents.append(document)
+    return documents
