@@ -27,6 +27,7 @@ from tldr.stages.shared import summary_scorer
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.networks import open_reward
+from tldr.stages.shared.reporting import ways_of_sampling
 from tldr.stages.shared.settings import EvaluationSettings
 from tldr.stages.shared.summary_scorer import SummaryScorer
 from tldr.stages.shared.tokenizers import open_tokenizer
