@@ -1,4 +1,4 @@
-"""Expected gold score of best-of-n, for every n, from one pool of samples a post."""
+"""Expected gold score of best-of-n for every n, estimated from one pool of samples per post."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tldr.errors import UsageError
 
 
 def best_of_n_weights(pool: int) -> Tensor:
-    """Chance that the sample of proxy rank i (from the bottom) is the best of n drawn from the pool.
+    """Probability that the sample of proxy rank i (1 = lowest) is the best of n drawn from the pool.
 
-    C(i - 1, n - 1) / C(N, n): the other n - 1 must come from the i - 1 below it
+    It is C(i - 1, n - 1) / C(N, n): the other n - 1 must come from the i - 1 samples ranked below it
     (Nakano et al. 2021, App. I).
 
     Args:
-        pool: N, samples a post.
+        pool: N, the number of samples per post.
 
     Returns:
         float64 (N, N), [n - 1, i - 1]; each row sums to 1.
@@ -32,17 +32,17 @@ def best_of_n_weights(pool: int) -> Tensor:
 
 
 def best_of_n_gold(proxy: Tensor, gold: Tensor) -> Tensor:
-    """Unbiased estimate of the gold score of the proxy's favourite among n samples, for all n.
+    """Unbiased estimate of the gold score of the sample with the best proxy score among n, for all n.
 
-    The average over all C(N, n) subsets of the pool; samples with equal proxy scores are equally
-    likely to be picked.
+    This is the average over all C(N, n) subsets of the pool. Samples with equal proxy scores are
+    equally likely to be picked.
 
     Args:
-        proxy: float (..., N), the score that picks.
-        gold: float (..., N), the score that counts.
+        proxy: float (..., N), the score that selects.
+        gold: float (..., N), the score that is reported.
 
     Returns:
-        float64 (..., N): at n - 1 the expected gold score of best-of-n; n = 1 is the pool's mean.
+        float64 (..., N): index n - 1 holds the expected gold score of best-of-n; n = 1: the pool's mean.
 
     Raises:
         UsageError: shapes differ, the pool is empty, or a score is NaN or infinite.
@@ -64,9 +64,9 @@ def best_of_n_gold(proxy: Tensor, gold: Tensor) -> Tensor:
 
 
 def _share_ties(proxy: Tensor, gold: Tensor) -> Tensor:
-    """Give each of a run of equal (sorted) proxy scores the run's mean gold.
+    """Replace the gold scores of samples with equal (sorted) proxy scores by their mean.
 
-    Under a random order of the run this is the expected gold at each of its ranks.
+    If ties are ordered at random, this is the expected gold score at each of their ranks.
     """
     starts = torch.zeros_like(proxy, dtype=torch.int64)
     starts[..., 1:] = proxy[..., 1:] != proxy[..., :-1]
