@@ -218,7 +218,7 @@ def test_a_full_disk_leaves_the_states_before(tmp_path: Path) -> None:
             try:
                 run.save(tmp_path, 6)
             except CheckpointError as error:
-                assert os.strerror(errno.ENOSPC) in error.what and "make room" in (error.remedy or "")
+                assert os.strerror(errno.ENOSPC) in error.what and "free disk space" in (error.remedy or "")
             else:
                 break
         stops += 1
@@ -249,7 +249,7 @@ def test_state_of_another_model_is_refused_and_nothing_changed(tmp_path: Path) -
     other = Trained()
     other.module.norm = nn.LayerNorm(8)
     before = hash_module(other.module)
-    with pytest.raises(CheckpointError, match="of another model or optimizer"):
+    with pytest.raises(CheckpointError, match="belongs to another model or optimizer"):
         other.load(tmp_path)
     run = Trained()
     with pytest.raises(CheckpointError):
@@ -335,7 +335,7 @@ def test_done_names_every_output_and_removes_the_state(tmp_path: Path) -> None:
     )
     assert not (tmp_path / "state").exists()
     (tmp_path / "DONE").write_text("{}")
-    with pytest.raises(CheckpointError, match="not a finished run's mark"):
+    with pytest.raises(CheckpointError, match="not a valid DONE file"):
         read_done(tmp_path)
 
 

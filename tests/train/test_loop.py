@@ -247,7 +247,7 @@ def test_finished_run_is_not_trained_further(tmp_path: Path) -> None:
     first = train(tmp_path)
     assert train(tmp_path, on_update=interrupt_at(1)) == first
     assert len(log(tmp_path)) == 12
-    with pytest.raises(CheckpointError, match="update 12, past this run's 6"):
+    with pytest.raises(CheckpointError, match="from update 12, but the run has only 6 updates"):
         train(tmp_path, updates=6)
 
 
