@@ -1,4 +1,4 @@
-"""Put every check to every run, and say what is wrong with which."""
+"""Apply every check to every run and collect what is wrong."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from tldr.doctor.folders import open_case
 from tldr.errors import LabError
 
 GROUPS = (training, data, tokens, reward, ppo, samples)
-"""The modules with checks: importing them is what makes the checks."""
+"""The modules with checks; importing them registers the checks."""
 KEPT = (data.rankings, data.references, reward.length_floor, ppo.rollouts, samples.drawn)
-"""What is read once for several checks, and forgotten after an examination."""
+"""Functions cached for several checks; their caches are cleared after an examination."""
 
 
 def examine(place: Path, *, models: bool = False) -> tuple[list[str], list[Finding]]:
-    """Examine a study's runs, or one run and all that it was made from.
+    """Examine a study's runs, or one run and all its ancestors.
+
+    A file that cannot be read is a fault of its run and does not end the examination.
 
     Args:
-        models: also make the checks that compute with the models.
-
-    A file that cannot be read is a fault of its run, not the end of the examination.
+        models: also run the checks that compute with the models.
 
     Returns:
-        The runs' names, and what is wrong, the worst first, each told once.
+        The names of the runs, and the findings, worst first, without repetitions.
 
     Raises:
-        UsageError: `place` holds no run.
+        UsageError: `place` contains no run.
     """
     case = open_case(place)
     found: dict[tuple[str, str], Finding] = {}
@@ -52,15 +52,15 @@ def examine(place: Path, *, models: bool = False) -> tuple[list[str], list[Findi
                     if worse is None or _grade(finding) < _grade(worse):
                         found[finding.run, one.name] = finding
             except LabError as error:
-                remedy = error.remedy or "remove the run's folder and run the study again"
-                why = f"{one.name} could not be looked at."
+                remedy = error.remedy or "delete the run's folder and run the study again"
+                why = f"The check {one.name} could not be made."
                 found[run.name, "unreadable"] = Finding(
                     run.stage,
                     run.name,
                     "unreadable",
                     "fault",
                     f"{error.where}: {error.what}",
-                    "a whole file",
+                    "a complete file",
                     why,
                     remedy,
                 )
@@ -78,5 +78,5 @@ def _grade(finding: Finding) -> int:
 
 
 def worst(findings: Sequence[Finding]) -> dict[str, int]:
-    """How many of each severity."""
+    """The number of findings of each severity."""
     return {severity: sum(one.severity == severity for one in findings) for severity in SEVERITIES}

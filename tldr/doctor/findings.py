@@ -1,4 +1,4 @@
-"""What a check is, and what it says when something is wrong."""
+"""Checks, and the findings that they report."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from tldr.doctor.folders import Examined
 
 Severity = Literal["fault", "warning", "note"]
-"""As `tldr.doctor` says."""
+"""See `tldr.doctor`."""
 SEVERITIES: tuple[Severity, ...] = ("fault", "warning", "note")
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What a check saw of the run that is to blame."""
+    """An observation of one check, and the run at fault."""
 
     run: Examined
     severity: Severity
@@ -29,13 +29,13 @@ Look = Callable[["Examined"], Iterator[Sight]]
 
 @dataclass(frozen=True)
 class Check:
-    """One question put to every run of some stages.
+    """One check of every run of some stages.
 
     Attributes:
-        stages: of the runs that it looks at; the one it blames may be one that they were made from.
-        why: what the matter does to the results.
+        stages: stages of the runs that it examines; the run at fault may be an ancestor of these.
+        why: how the problem affects the results.
         remedy: what to do.
-        models: it computes with the models, and so is made when asked for alone.
+        models: whether it computes with the models, and so runs only on request.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong: `stage` and `run` are those at fault."""
+    """One reported problem; `stage` and `run` are at fault."""
 
     stage: str
     run: str
@@ -60,16 +60,16 @@ class Finding:
     remedy: str
 
     def row(self) -> dict[str, Any]:
-        """As JSON."""
+        """The finding as JSON data."""
         return asdict(self)
 
 
 CHECKS: list[Check] = []
-"""All of them, in the order in which they are made."""
+"""All checks, in order of execution."""
 
 
 def check(*stages: str, why: str, remedy: str, models: bool = False) -> Callable[[Look], Look]:
-    """Make a check of a function, under the function's name."""
+    """Decorator: register a function as a check under its name."""
 
     def registered(look: Look) -> Look:
         CHECKS.append(Check(getattr(look, "__name__", ""), stages, why, remedy, look, models))

@@ -1,4 +1,4 @@
-"""The folders that are examined: a study's runs, or one run with all that it was made from."""
+"""The folders to examine: a study's runs, or one run with all its ancestors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STUDY_FILE = "study.json"
 
 @dataclass(frozen=True, eq=False)
 class Examined:
-    """A run as it was left behind; what it holds is read when it is asked for, and once."""
+    """A run's folder; its files are read on demand, and only once."""
 
     folder: Path
     file: RunFile
@@ -32,7 +32,7 @@ class Examined:
 
     @property
     def stage(self) -> str:
-        """Which stage it is a run of."""
+        """The run's stage."""
         return self.file.stage
 
     @property
@@ -42,21 +42,21 @@ class Examined:
 
     @cached_property
     def parents(self) -> dict[str, Examined]:
-        """The runs that it reads, by the input's name; folders that hold no run are left out."""
+        """The runs that it reads, by the input's name; inputs that are not runs are left out."""
         places = {name: Path(place) for name, place in self.file.inputs.items()}
         places |= {name: self.folder.parent / parent.run for name, parent in self.file.parents.items()}
         return {name: self.case.open(place) for name, place in places.items() if (place / RUN).is_file()}
 
     @cached_property
     def metrics(self) -> list[Row]:
-        """Its log, one row an update; [] where it has none."""
+        """Its log, one row per update; [] if it has none."""
         return read_metrics(self.folder / "metrics.jsonl")
 
     def json(self, name: str) -> dict[str, Any]:
-        """A JSON object in its folder; {} where there is no such file.
+        """A JSON object in its folder; {} if the file does not exist.
 
         Raises:
-            RecordError: the file holds something else.
+            RecordError: the file is not a JSON object.
         """
         path = self.folder / name
         if not path.is_file():
@@ -72,17 +72,17 @@ class Examined:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What is examined: `runs`, and the folders `beside` them, which hold what they are compared with."""
+    """One examination: the `runs` to examine, and all run folders `beside` them, for comparisons."""
 
     runs: list[Examined] = field(default_factory=list)
     beside: list[Path] = field(default_factory=list)
     opened: dict[Path, Examined] = field(default_factory=dict, repr=False)
 
     def open(self, folder: Path) -> Examined:
-        """A run's folder; the same object for the same folder.
+        """The run in a folder; the same object for the same folder.
 
         Raises:
-            UsageError: it holds no run.
+            UsageError: the folder contains no run.
         """
         folder = folder.resolve()
         if folder not in self.opened:
@@ -96,10 +96,10 @@ class Case:
 
 
 def open_case(place: Path) -> Case:
-    """A study's folder: all its runs, as `study.json` lists them; a run's: it and what it was made from.
+    """All runs of a study's folder (as listed in `study.json`), or a run's folder and its ancestors.
 
     Raises:
-        UsageError: neither.
+        UsageError: the folder is neither.
     """
     if (place / RUN).is_file():
         case = Case(beside=run_folders(place.resolve().parent))
@@ -107,8 +107,8 @@ def open_case(place: Path) -> Case:
         return case
     folders = run_folders(place)
     if not folders:
-        remedy = "give a run's folder, a study's, or a study file that was run"
-        raise UsageError("holds neither a run nor runs", where=place, remedy=remedy)
+        remedy = "give a run's folder, a study's folder, or the file of a study that was run"
+        raise UsageError("contains no run", where=place, remedy=remedy)
     if (place / STUDY_FILE).is_file():
         listed = {row["folder"] for row in json.loads((place / STUDY_FILE).read_text("utf-8"))["runs"]}
         folders = [folder for folder in folders if folder.name in listed] or folders

@@ -1,4 +1,4 @@
-"""PPO: the first ratio, the KL and its estimators, clipping, the value network, entropy, the score."""
+"""Checks of PPO: first ratio, KL and its estimators, clipping, value network, entropy, score."""
 
 from __future__ import annotations
 
@@ -36,58 +36,58 @@ def _column(run: Examined, name: str) -> list[float]:
 
 @check(
     "ppo",
-    why="The log-probabilities of the rollout are not those of the update: the clipped loss then follows "
-    "the difference, not the reward.",
-    remedy="Turn dropout off, use the sampling temperature in rollout, reference and update alike, and "
-    "compute all log-probabilities by one forward pass.",
+    why="Rollout and update compute different log-probabilities, so the clipped loss follows their "
+    "difference, not the reward.",
+    remedy="Turn dropout off, use the sampling temperature in rollout, reference and update, and "
+    "compute all log-probabilities with the same forward pass.",
 )
 def first_ratio(run: Examined) -> Iterator[Sight]:
-    """On the first minibatch of a rollout the ratio is 1 and the KL to the rollout's policy 0."""
+    """On the first minibatch of a rollout the ratio is 1 and the KL from the sampling policy is 0."""
     worst = max((abs(ratio - 1) for ratio in _column(run, "first_ratio")), default=0.0)
     if severity := FIRST_RATIO.above(worst):
         yield Sight(run, severity, f"the first ratio is off by {worst:.2g}", "1")
         return
     kl = max(_column(run, "first_approx_kl"), default=0.0)
     if severity := FIRST_KL.above(kl):
-        yield Sight(run, severity, f"approx_kl of the first minibatch is {kl:.2g}", "0")
+        yield Sight(run, severity, f"approx_kl on the first minibatch is {kl:.2g}", "0")
 
 
 @check(
     "ppo",
-    why="What samples is not the policy that learns: the episodes are off-policy, and the KL is not of them.",
-    remedy="Bring the sampler's weights up to date every iteration and have it draw at the same temperature; "
-    "if it only computes less exactly, take a finer number format.",
+    why="The sampler and the trained policy differ: the episodes are off-policy, and the logged KL is wrong.",
+    remedy="Update the sampler's weights every iteration and sample at the same temperature; "
+    "if only its precision is lower, use a more precise number format.",
 )
 def sampler_gap(run: Examined) -> Iterator[Sight]:
-    """The sampler drew with the log-probabilities that the update's forward pass gives."""
+    """The sampler's log-probabilities equal those of the update's forward pass."""
     worst = max(_column(run, "sampler_gap"), default=0.0)
     if severity := SAMPLER_GAP.above(worst):
-        seen = f"sampler and policy are {worst:.2g} nats a token apart"
+        seen = f"sampler and policy differ by {worst:.2g} nats per token"
         yield Sight(run, severity, seen, f"below {SAMPLER_GAP.warning:g}")
 
 
 @check(
     "ppo",
-    why="A divergence is never negative: the policy is rewarded for leaving SFT, or the episodes were not "
-    "drawn from the distribution whose log-probabilities are taken.",
-    remedy="The penalty is -beta (log pi - log pi_SFT). Sample without top-k, top-p or a least length, and "
-    "leave padding out of the sums.",
+    why="A KL divergence is never negative: the policy is rewarded for leaving SFT, or the log-probabilities "
+    "are not of the distribution that the episodes were sampled from.",
+    remedy="The penalty is -beta (log pi - log pi_SFT). Sample without top-k, top-p or a minimum length, and "
+    "exclude padding from the sums.",
 )
 def kl_sign(run: Examined) -> Iterator[Sight]:
-    """The logged KL is not below 0 by more than an average over the episodes may be."""
+    """The logged KL is not below 0 by more than the sampling error of its mean."""
     batch = run.settings.get("batch")
-    # k1 has a variance of about 2 KL / n, so whatever the KL, z deviations below it is no less than this
+    # The mean of k1 has variance 2 KL / n, so for any KL, z standard errors below it is at least this.
     least = -max(0.01, KL_SIGMAS**2 / (2 * batch)) if isinstance(batch, int) else -0.5
     below = [row for row in run.metrics if row.get("kl", 0.0) < least]
     if below:
         worst = min(row["kl"] for row in below)
-        seen = f"the KL is {worst:.3g} nats at worst, below {least:.2g} in {len(below)} iterations"
+        seen = f"the lowest KL is {worst:.3g} nats; it is below {least:.2g} in {len(below)} iterations"
         yield Sight(run, "fault", seen, "0 or more")
 
 
 @cache
 def rollouts(run: Examined) -> dict[int, list[Sample]]:
-    """The kept episodes by iteration, those with both log-probabilities."""
+    """The kept episodes that have both log-probabilities, by iteration."""
     kept: dict[int, list[Sample]] = {}
     if (path := run.folder / "rollouts.jsonl").is_file():
         for row in iter_records(path, Sample):
@@ -97,27 +97,25 @@ def rollouts(run: Examined) -> dict[int, list[Sample]]:
 
 
 def log_ratios(rows: list[Sample]) -> list[float]:
-    """log pi - log pi_SFT of episodes drawn from pi, nats a response."""
+    """log pi - log pi_SFT of episodes sampled from pi, nats per response."""
     return [(row.logprob or 0.0) - (row.logprob_sft or 0.0) for row in rows]
 
 
 @check(
     "ppo",
-    why="The KL that is penalised, reported and stopped at is not the policy's distance from SFT.",
-    remedy="Sum both log-probabilities over the same real tokens, EOS included, at the temperature of the "
-    "rollout; see `tldr.mathematics.kl`.",
+    why="The KL used for the penalty, the report and early stopping is not the policy's KL from SFT.",
+    remedy="Sum both log-probabilities over the same real tokens, EOS included, at the rollout's "
+    "temperature; see `tldr.mathematics.kl`.",
 )
 def kl_estimators(run: Examined) -> Iterator[Sight]:
-    """The kept episodes give the logged KL again (k1), and k3 does not contradict it."""
+    """The kept episodes reproduce the logged KL (k1), and k3 is consistent with it."""
     logged = {int(row["update"]): row["kl"] for row in run.metrics if "kl" in row}
     for iteration, rows in rollouts(run).items():
         ratios = log_ratios(rows)
         k1 = fmean(ratios)
         if iteration in logged and abs(k1 - logged[iteration]) > KL_AGAIN * max(1.0, abs(k1)):
-            seen = (
-                f"{k1:.3g} nats by the episodes of iteration {iteration}, {logged[iteration]:.3g} in the log"
-            )
-            yield Sight(run, "fault", seen, "the same")
+            seen = f"{k1:.3g} nats in the episodes of iteration {iteration}, {logged[iteration]:.3g} logged"
+            yield Sight(run, "fault", seen, "the same value")
             return
         weights = [math.exp(min(-ratio, 50.0)) for ratio in ratios]
         if len(weights) < 30:
@@ -134,28 +132,28 @@ def kl_estimators(run: Examined) -> Iterator[Sight]:
 
 @check(
     "ppo",
-    why="Most of the update is thrown away, so the policy jumps to the edge of what is allowed.",
-    remedy="Lower the learning rate, or `ppo.epochs`.",
+    why="Most of the gradient is discarded, because the policy jumps to the edge of the clip range.",
+    remedy="Lower the learning rate or `ppo.epochs`.",
 )
 def clip_share(run: Examined) -> Iterator[Sight]:
     """Few tokens are clipped."""
     shares = _column(run, "clip_fraction")
     share = fmean(shares) if shares else 0.0
     if severity := CLIPPED.above(share):
-        yield Sight(run, severity, f"{share:.0%} of the tokens are clipped", "a few in a hundred")
+        yield Sight(run, severity, f"{share:.0%} of the tokens are clipped", "a few percent")
 
 
 @check(
     "ppo",
     why="A value network that predicts worse than a constant adds noise to every advantage.",
-    remedy="Start it from the reward model, give it a learning rate of its own (`ppo.value_lr`) or more "
-    "iterations; see that returns and values are of the same tokens.",
+    remedy="Initialise it from the reward model, give it its own learning rate (`ppo.value_lr`) or more "
+    "iterations; check that returns and values belong to the same tokens.",
 )
 def value_network(run: Examined) -> Iterator[Sight]:
-    """The value network's explained variance rises, and is above 0 at the end.
+    """The value network's explained variance rises and ends above 0.
 
-    It also falls where returns come to differ less, as they do when a policy narrows, though the error falls
-    too: that is no fault.
+    It also falls if the variance of the returns shrinks, as when a policy narrows, even though the error
+    falls: that is not a fault.
     """
     explained, errors = (
         [value for value in _column(run, name) if math.isfinite(value)]
@@ -174,7 +172,7 @@ def value_network(run: Examined) -> Iterator[Sight]:
 
 @check(
     "ppo",
-    why="A policy without entropy explores nothing more and writes one summary for everything.",
+    why="A policy without entropy no longer explores and writes the same summary for every post.",
     remedy="Raise `ppo.beta` or lower the learning rate.",
 )
 def entropy(run: Examined) -> Iterator[Sight]:
@@ -184,15 +182,15 @@ def entropy(run: Examined) -> Iterator[Sight]:
         return
     left = values[-1] / values[0]
     if severity := ENTROPY_LEFT.below(left):
-        seen = f"the entropy went from {values[0]:.3g} to {values[-1]:.3g} nats a token"
-        yield Sight(run, severity, seen, "most of it left")
+        seen = f"the entropy went from {values[0]:.3g} to {values[-1]:.3g} nats per token"
+        yield Sight(run, severity, seen, "most of it kept")
 
 
 @check(
     "ppo",
-    why="The policy is optimised away from what it is rewarded for: signs, advantages or the place of the "
+    why="The policy moves away from its reward: signs, advantages or the position of the "
     "score are wrong, or the steps are too large.",
-    remedy="See the first ratio and the KL; lower the learning rate; take larger batches.",
+    remedy="Check the first ratio and the KL; lower the learning rate; use larger batches.",
 )
 def score_falls(run: Examined) -> Iterator[Sight]:
     """The reward model's score of the episodes does not fall."""
@@ -209,16 +207,18 @@ def score_falls(run: Examined) -> Iterator[Sight]:
 
 @check(
     "ppo",
-    why="What does not end is cut in mid-sentence and scored at a token at which the reward model has never "
-    "read a score.",
-    remedy="See that SFT stops; then `ppo.eos` (replace or subtract), or a larger `ppo.beta`.",
+    why="An episode that does not end is cut mid-sentence and scored at a token where the reward model was "
+    "not trained to score.",
+    remedy="Check that SFT stops; then set `ppo.eos` (replace or subtract), or raise `ppo.beta`.",
 )
 def rollout_ends(run: Examined) -> Iterator[Sight]:
-    """Episodes end with EOS, before the window does."""
+    """Episodes end with EOS before the end of the window."""
     rates, lengths = _column(run, "eos_rate"), _column(run, "length")
     if rates and (severity := EOS_RATE.below(rates[-1])):
-        at_first = f"{rates[0]:.0%} of the first iteration's"
-        yield Sight(run, severity, f"{rates[-1]:.0%} of the last episodes end, {at_first}", "nearly all")
+        at_first = f"{rates[0]:.0%} of the first"
+        yield Sight(
+            run, severity, f"{rates[-1]:.0%} of the last iteration's episodes end, {at_first}", "nearly all"
+        )
     elif lengths and (severity := LENGTH_AT_CAP.above(lengths[-1] / run.file.lengths.response)):
         seen = f"{lengths[-1]:.1f} tokens on average in a window of {run.file.lengths.response}"
         yield Sight(run, severity, seen, "shorter summaries")

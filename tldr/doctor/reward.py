@@ -1,4 +1,4 @@
-"""Reward models: better than chance and than length, scores that do not follow length, the shift kept."""
+"""Checks of reward models: better than chance and than length, scores independent of length, the shift."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tldr.records import Comparison, Ranking, Sample, iter_records
 
 
 def interval(share: float, n: int) -> tuple[float, float]:
-    """Wilson's interval of a share of `n` independent answers."""
+    """Wilson interval of a fraction of `n` independent answers."""
     found = binomtest(round(share * n), n).proportion_ci(CONFIDENCE, method="wilson")
     return float(found.low), float(found.high)
 
 
 def longer_wins(rows: Sequence[Ranking]) -> float:
-    """Share of the labelers' pairs whose longer summary, in words, is the preferred one; ties count half."""
+    """Fraction of the labelers' pairs whose longer summary, in words, is preferred; ties count half."""
     pairs = [pair for row in rows for pair in row.comparisons()]
     words = [[len(one.text.split()) for one in pair.summaries] for pair in pairs]
     return fmean(
@@ -42,7 +42,7 @@ def longer_wins(rows: Sequence[Ranking]) -> float:
 
 @cache
 def length_floor(folder: Path) -> tuple[float, int] | None:
-    """Accuracy on valid1 of the rule "longer" or "shorter", whichever holds in train; and valid1's posts."""
+    """Accuracy on valid1 of the rule "longer" or "shorter", whichever fits train; and valid1's posts."""
     train, valid = (label_files(folder, split) for split in ("train", "valid1"))
     if not train or not valid:
         return None
@@ -53,7 +53,7 @@ def length_floor(folder: Path) -> tuple[float, int] | None:
 
 
 def _labels(run: Examined) -> Path | None:
-    """The folder of the splits that a reward model was trained and validated on."""
+    """The folder with the label splits that a reward model was trained and validated on."""
     labels = next((run.parents[name] for name in sorted(run.parents) if name.startswith("labels")), None)
     fold = run.settings.get("fold")
     return None if labels is None else labels.folder if fold is None else labels.folder / f"fold-{fold}"
@@ -65,7 +65,7 @@ def _floor(run: Examined) -> tuple[float, int] | None:
 
 
 def _accuracy(run: Examined) -> tuple[float, float, float] | None:
-    """Accuracy on valid1 with its interval: as many answers as posts, since pairs of a post are alike."""
+    """Accuracy on valid1 with its interval; n is the number of posts, as a post's pairs are correlated."""
     found, floor = run.json("evaluation.json"), _floor(run)
     if "valid1_accuracy" not in found:
         return None
@@ -75,12 +75,12 @@ def _accuracy(run: Examined) -> tuple[float, float, float] | None:
 
 @check(
     "reward",
-    why="A reward model that guesses gives PPO noise to follow.",
-    remedy="See that labels are not swapped, that it starts from SFT and reads its score at the EOS; give it "
-    "more labels or another learning rate.",
+    why="A reward model that guesses gives PPO only noise to follow.",
+    remedy="Check that labels are not swapped, and that it starts from SFT and reads its score at EOS; give "
+    "it more labels or another learning rate.",
 )
 def chance(run: Examined) -> Iterator[Sight]:
-    """The accuracy on valid1 is above one half, with its interval."""
+    """The accuracy on valid1 is above one half, interval included."""
     if (found := _accuracy(run)) is None:
         return
     accuracy, low, high = found
@@ -91,28 +91,28 @@ def chance(run: Examined) -> Iterator[Sight]:
 
 @check(
     "reward",
-    why="A rule without any learning does as well: the model may have learnt length alone.",
-    remedy="Give it more labels or another learning rate; see its correlation with length in the report.",
+    why="A rule without any learning is as good: the model may have learnt only length.",
+    remedy="Give it more labels or another learning rate; check its correlation with length in the report.",
 )
 def length_rule(run: Examined) -> Iterator[Sight]:
-    """The accuracy on valid1 is not below that of preferring the longer (or the shorter) summary."""
+    """The accuracy on valid1 is not below that of always preferring the longer (or the shorter) summary."""
     floor, found = _floor(run), _accuracy(run)
     if floor is None or found is None:
         return
     accuracy, low, high = found
-    if low <= floor[0] and high >= NEAR_CHANCE:  # else it is `chance` that speaks
-        seen = f"{accuracy:.3f} on valid1 [{low:.3f}, {high:.3f}], the rule by length {floor[0]:.3f}"
-        yield Sight(run, "fault" if high < floor[0] else "warning", seen, "above the rule by length")
+    if low <= floor[0] and high >= NEAR_CHANCE:  # otherwise `chance` reports it
+        seen = f"{accuracy:.3f} on valid1 [{low:.3f}, {high:.3f}], the length rule {floor[0]:.3f}"
+        yield Sight(run, "fault" if high < floor[0] else "warning", seen, "above the length rule")
 
 
 @check(
     "reward",
-    why="SFT under a head of random numbers orders the summaries as well: training taught nothing.",
-    remedy="See that the loss falls and gradients reach the body; see the labels and the learning rate.",
+    why="SFT with a random head orders the summaries as well: training taught nothing.",
+    remedy="Check that the loss falls and gradients reach the body; check the labels and the learning rate.",
     models=True,
 )
 def random_init(run: Examined) -> Iterator[Sight]:
-    """The accuracy on valid1 is above that before training, whichever way round a random head orders."""
+    """The accuracy on valid1 is above that before training, for either sign of the random head."""
     from tldr.models.reward import reward_from_policy
     from tldr.stages.reward.stage import accuracy, encode_rankings
     from tldr.stages.shared.common import Device, checkpoint_folder, moved, open_tokenizer, pad_id
@@ -132,19 +132,19 @@ def random_init(run: Examined) -> Iterator[Sight]:
     floor, (value, low, high) = max(share, 1 - share), found
     if low <= floor:
         seen = f"{value:.3f} on valid1 [{low:.3f}, {high:.3f}], before training {floor:.3f}"
-        yield Sight(run, "fault" if high < floor else "warning", seen, "above that before training")
+        yield Sight(run, "fault" if high < floor else "warning", seen, "higher than before training")
 
 
 @check(
     "reward",
     "score",
-    why="Scores of different reward models, penalties for a missing EOS, and the start of a value network "
-    "all count from the references' mean (P App. B.1).",
+    why="Scores of different reward models, penalties for a missing EOS, and the initial value network "
+    "are all relative to the references' mean (P App. B.1).",
     remedy="Save and load with `tldr.models.reward`, which keeps the shift in the checkpoint; train again if "
-    "the shift was taken of other posts.",
+    "the shift was computed on other posts.",
 )
 def reference_mean(run: Examined) -> Iterator[Sight]:
-    """Shifted, the training references average 0; those of the reporting posts about 0."""
+    """After the shift the training references average 0, and the reporting references about 0."""
     if run.stage == "reward":
         mean = run.json("evaluation.json").get("reference_mean")
         if mean is not None and (severity := REFERENCE_MEAN.above(abs(mean))):
@@ -156,7 +156,7 @@ def reference_mean(run: Examined) -> Iterator[Sight]:
         return
     mean = fmean(scores.values())
     if severity := REFERENCE_MEAN_ELSEWHERE.above(abs(mean) / spread):
-        seen = f"the references of valid2 average {mean:.3g} in {run.name}, their deviation is {spread:.3g}"
+        seen = f"the references of valid2 average {mean:.3g} in {run.name} (standard deviation {spread:.3g})"
         yield Sight(reward, severity, seen, "about 0")
 
 
@@ -164,8 +164,8 @@ def reference_mean(run: Examined) -> Iterator[Sight]:
     "pairs",
     "reward",
     "ppo",
-    why="Optimising it makes summaries longer (or shorter), not better.",
-    remedy="Look at length-controlled results before believing a preference; label pairs of like length.",
+    why="Optimising such a model makes summaries longer (or shorter), not better.",
+    remedy="Check length-controlled results before you trust a preference; label pairs of similar length.",
 )
 def length_correlation(run: Examined) -> Iterator[Sight]:
     """A reward model's scores are not a function of length."""
@@ -175,11 +175,11 @@ def length_correlation(run: Examined) -> Iterator[Sight]:
         rho = float(spearmanr([length for length, _ in pairs], [score for _, score in pairs]).statistic)
         if severity := LENGTH_CORRELATION.above(abs(rho)):
             seen = f"rank correlation of score and length {rho:+.2f} in {place}"
-            yield Sight(reward, severity, seen, "somewhere about 0")
+            yield Sight(reward, severity, seen, "near 0")
 
 
 def _scored(run: Examined) -> Iterator[tuple[Examined, str, list[tuple[float, float]]]]:
-    """Lengths and scores by reward model, wherever a run left them."""
+    """(reward model, where the run has them, pairs of length and score)."""
     if run.stage == "ppo":
         path, reward = run.folder / "rollouts.jsonl", run.parents.get("reward")
         if reward is not None and path.is_file():

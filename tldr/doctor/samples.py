@@ -1,4 +1,4 @@
-"""Samples: do policies stop, repeat themselves, write the same for every post; is the reward overdone."""
+"""Checks of samples: do policies stop, repeat themselves or ignore the post; is the reward over-optimised."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Way = tuple[float, float]
 
 @dataclass
 class Drawn:
-    """What a policy wrote in one way: `scores` are {scorer: {post: value}}."""
+    """Statistics of a policy's samples drawn in one way; `scores` is {scorer: {post: value}}."""
 
     count: int = 0
     stopped: int = 0
@@ -30,7 +30,7 @@ class Drawn:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add(self, row: Sample) -> None:
-        """Count a sample."""
+        """Add a sample."""
         words: list[int] | list[str] = row.response_ids or row.text.split()
         self.count += 1
         self.stopped += row.stopped is not False
@@ -44,14 +44,14 @@ class Drawn:
 
 
 def repeated(words: list[int] | list[str], n: int = 3) -> float:
-    """Share of the n-grams that occurred before; 0 for texts too short to have two."""
+    """Fraction of repeated n-grams; 0 for texts too short to have two."""
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 @cache
 def drawn(run: Examined) -> dict[Way, Drawn]:
-    """A run's samples by the way they were drawn."""
+    """Statistics of a run's samples, by the way they were drawn."""
     ways: dict[Way, Drawn] = {}
     if (path := run.folder / "samples.jsonl").is_file():
         for row in iter_records(path, Sample):
@@ -60,9 +60,9 @@ def drawn(run: Examined) -> dict[Way, Drawn]:
 
 
 def _sampled(run: Examined) -> Iterator[tuple[Examined, str, Drawn]]:
-    """The fine-tuned policy that a run sampled, in which way, and what it wrote.
+    """The fine-tuned policy that a run sampled, how it sampled, and statistics of the samples.
 
-    Unscored samples give way to the score run made from them.
+    Unscored samples are skipped if a score run was made from them.
     """
     policy = run.parents.get("policy")
     scored = run.stage == "sample" and any(
@@ -82,15 +82,15 @@ def _sampled(run: Examined) -> Iterator[tuple[Examined, str, Drawn]]:
 @check(
     "sample",
     "score",
-    why="A policy that does not stop was trained without an EOS, or with EOS masked as padding; its "
-    "summaries are cut in mid-sentence.",
-    remedy="See that the response's EOS is in the loss and that pad is not EOS.",
+    why="A policy that does not stop was trained without EOS, or with EOS masked as padding; its "
+    "summaries are cut mid-sentence.",
+    remedy="Check that the response's EOS is in the loss and that pad is not EOS.",
 )
 def eos_rate(run: Examined) -> Iterator[Sight]:
-    """Summaries end by themselves, as the references do."""
+    """Summaries end with EOS, as the references do."""
     for policy, how, one in _sampled(run):
         if severity := EOS_RATE.below(one.stopped / one.count):
-            seen = f"{one.stopped / one.count:.0%} of {one.count} samples end {how} ({run.name})"
+            seen = f"{one.stopped / one.count:.0%} of {one.count} samples end with EOS {how} ({run.name})"
             yield Sight(policy, severity, seen, "nearly all")
             return
 
@@ -98,11 +98,11 @@ def eos_rate(run: Examined) -> Iterator[Sight]:
 @check(
     "sample",
     "score",
-    why="Summaries fill the window: length is what was learnt, or the window is too small.",
-    remedy="See the reward model's correlation with length, and compare at equal length.",
+    why="Summaries fill the window: the policy has learnt length, or the window is too small.",
+    remedy="Check the reward model's correlation with length, and compare at equal length.",
 )
 def length_at_cap(run: Examined) -> Iterator[Sight]:
-    """Summaries that end are shorter than the window."""
+    """Summaries are shorter than the window."""
     cap = run.file.lengths.response
     for policy, how, one in _sampled(run):
         mean = one.tokens / one.count
@@ -114,15 +114,15 @@ def length_at_cap(run: Examined) -> Iterator[Sight]:
 @check(
     "sample",
     "score",
-    why="A policy that repeats itself has left the language: nothing but its reward model likes it.",
-    remedy="PPO: raise `ppo.beta`, stop earlier. SFT: train longer, see the loss against the n-gram floor.",
+    why="A policy that repeats itself no longer writes natural text; only its reward model prefers it.",
+    remedy="PPO: raise `ppo.beta` or stop earlier. SFT: train longer; check the loss against `ngram_floor`.",
 )
 def repeats(run: Examined) -> Iterator[Sight]:
-    """Summaries do not say the same three tokens again and again."""
+    """Summaries do not repeat the same trigrams."""
     for policy, how, one in _sampled(run):
         if severity := REPEATS.above(one.repeats / one.count):
             seen = f"{one.repeats / one.count:.0%} of the trigrams are repetitions {how} ({run.name})"
-            yield Sight(policy, severity, seen, "a few in a hundred")
+            yield Sight(policy, severity, seen, "a few percent")
             return
 
 
@@ -131,26 +131,26 @@ def repeats(run: Examined) -> Iterator[Sight]:
     "score",
     why="A policy that writes the same for every post does not read it: the query is cut, masked or "
     "misplaced, or the policy has collapsed.",
-    remedy="See padding side and positions, and that the query ends `TL;DR:`; PPO: raise `ppo.beta`.",
+    remedy="Check padding side, positions, and that the query ends with `TL;DR:`; PPO: raise `ppo.beta`.",
 )
 def same_text(run: Examined) -> Iterator[Sight]:
     """Different posts get different summaries."""
     for policy, how, one in _sampled(run):
         if severity := DISTINCT.below(len(one.texts) / len(one.posts)):
             seen = f"{len(one.texts)} different texts for {len(one.posts)} posts {how} ({run.name})"
-            yield Sight(policy, severity, seen, "one a post")
+            yield Sight(policy, severity, seen, "one per post")
             return
 
 
 @check(
     "score",
-    why="The reward model is optimised past the point where it stands for what people prefer (P 4.3): the "
-    "proxy rises while the truth falls.",
-    remedy="Report it with the result. To avoid it raise `ppo.beta`, stop earlier, or give the reward model "
+    why="The reward model is optimised past the point where it represents human preferences (P 4.3): the "
+    "proxy rises while the true preference falls.",
+    remedy="Report it with the result. To avoid it, raise `ppo.beta`, stop earlier, or give the reward model "
     "more and fresher labels.",
 )
 def overoptimised(run: Examined) -> Iterator[Sight]:
-    """Against SFT the policy's reward does not rise while its gold score falls."""
+    """Compared with SFT, the policy's reward does not rise while its gold score falls."""
     policy, sft = run.parents.get("policy"), _sft_scores(run)
     if policy is None or policy.stage != "ppo" or sft is None:
         return
@@ -170,7 +170,7 @@ def overoptimised(run: Examined) -> Iterator[Sight]:
 
 
 def _sft_scores(run: Examined) -> Examined | None:
-    """The scored samples of the SFT policy by the same reward model."""
+    """The SFT policy's samples, scored by the same reward model."""
     for other in run.case.all:
         same = other.stage == "score" and other.file.tags.get("dataset") == run.file.tags.get("dataset")
         if (
@@ -183,7 +183,7 @@ def _sft_scores(run: Examined) -> Examined | None:
 
 
 def _change(before: dict[str, float], after: dict[str, float]) -> tuple[float, float] | None:
-    """Mean difference over the posts that both have, and half the width of its interval."""
+    """Mean difference over the common posts, and half the width of its interval."""
     from scipy.stats import norm
 
     pairs = [after[post] - before[post] for post in after.keys() & before.keys()]
