@@ -1,4 +1,4 @@
-"""One stage's rounds, measured: speed, share of the device's matrix products, peak memory."""
+"""Measure rounds of one stage: speed, fraction of the device's matrix-product speed, peak memory."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ from tldr.train.precision import Resolved, peak_flops
 
 MEMORY = Path("/proc/meminfo")
 Result = dict[str, Any]
-"""A line of the results: a round, or under `ERROR` why there is none."""
+"""One line of the results: a round, or the reason for its absence under the key `ERROR`."""
 ERROR = "error"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A stage of one size, and how it is measured.
+    """A stage of one size, and how to measure it.
 
     Attributes:
-        work, options: of the same step in the plan, for its FLOPs; `planned` bytes at its peak.
-        rounds: those that count, of `updates` updates each; one update before them warms up.
+        work, options: the plan's description of the step, for its FLOPs.
+        planned: peak memory in the plan, in bytes.
+        rounds: number of measured rounds; one warm-up update precedes them.
+        updates: updates per round.
     """
 
     study: str
@@ -48,7 +50,7 @@ class Case:
     updates: int = 1
 
     def named(self) -> Result:
-        """What was measured, for every line."""
+        """The description of the case, part of every line."""
         micro = self.settings.micro_batch
         return {
             "study": self.study,
@@ -66,13 +68,13 @@ class Case:
 
 
 def rounds(case: Case) -> Iterator[Result]:
-    """Set the stage up in this process and measure it, a line a round.
+    """Set the stage up in this process and measure it; yields one line per round.
 
-    Its keys, beside `Case.named` and the environment: `seconds`, `tokens` (real ones through the training
-    step), `tokens_per_s`; `pairs_per_s` of a reward model; `episodes_per_s`, `generation_s`, `scoring_s`
-    and `update_s` of PPO; `flops` (of the model: no recomputation) and `mfu`, their share of the products'
-    speed `gemm_fp32` or `gemm_bf16` (FLOP/s, measured here); `peak_bytes`, on a GPU of tensors, on a CPU
-    of the process above its start.
+    Keys besides `Case.named` and the environment: `seconds`, `tokens` (real tokens in the training step),
+    `tokens_per_s`; for a reward model `pairs_per_s`; for PPO `episodes_per_s`, `generation_s`, `scoring_s`
+    and `update_s`; `flops` (of the model, without recomputation); `mfu`, their rate relative to the
+    matrix-product speed `gemm_fp32` or `gemm_bf16` (FLOP/s, measured here); `peak_bytes`: memory of tensors
+    on a GPU, growth of the process on a CPU.
     """
     start = proc(STATUS, "VmRSS")
     work = work_of(case.settings, case.setting)
@@ -104,7 +106,7 @@ def _speed(case: Case, done: Sequence[Done], ceiling: float) -> Result:
 
 
 def _cost(case: Case, row: Row) -> Cost:
-    """One query's share of an update, at its own length; what is computed twice counts once."""
+    """The cost of one query in an update, at its real length and without recomputation."""
     options = replace(case.options, checkpointing=False)
     cost = step_cost(case.work, options, row)
     if isinstance(case.settings, PPOSettings):
@@ -113,7 +115,7 @@ def _cost(case: Case, row: Row) -> Cost:
 
 
 def _begin_peak(device: torch.device) -> None:
-    """The peak starts anew."""
+    """Reset the peak memory counter."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif (peak := Path("/proc/self/clear_refs")).exists():

@@ -1,4 +1,4 @@
-"""Rounds as a table: medians, and how far they spread."""
+"""Rounds as a table: medians and ranges."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MILLION = 1_000_000
 
 
 def table_of(results: Iterable[Result]) -> Table:
-    """One row a stage, size and precision; speeds as median (lowest-highest)."""
-    names = ["stage", "precision", "rounds", "tokens/s", "a second", "MFU", "phases", "peak / plan GiB"]
+    """One row per stage, size and precision; speeds as median (lowest-highest)."""
+    names = ["stage", "precision", "rounds", "tokens/s", "per second", "MFU", "phases", "peak / plan GiB"]
     table = Table(*names, box=None, pad_edge=False)
     groups: dict[tuple[str, ...], list[Result]] = {}
     for row in results:
@@ -48,7 +48,7 @@ def spread(values: Sequence[float], form: str) -> str:
 
 
 def _things(rows: Sequence[Result]) -> str:
-    """Pairs, or episodes with the hours that a million of them would take."""
+    """Pairs per second, or episodes per second with the hours for a million."""
     for name in ("pairs", "episodes"):
         if (key := f"{name}_per_s") in rows[0]:
             speeds = [row[key] for row in rows]

@@ -1,8 +1,7 @@
-"""The stages' own updates on made-up examples: SFT, reward model, PPO.
+"""The stages' own updates on synthetic examples: SFT, reward model, PPO.
 
-Each class puts together what its stage's `run` does, with nothing read and nothing saved: the same batch
-plan, collation, loss and `Stepper`; PPO is the
-algorithm itself on random networks.
+Each class does what its stage's `run` does, without reading or saving anything: it has the same batch plan,
+collation, loss and `Stepper`. For PPO it is the algorithm itself on random networks.
 """
 
 from __future__ import annotations
@@ -43,17 +42,17 @@ from tldr.train.rng import derive
 from tldr.train.stepper import Stepper
 
 EXAMPLES = 512
-"""Made-up examples at least: one window of the batches' sorting by length."""
+"""Fewest synthetic examples: one window of the batches' sorting by length."""
 ENDLESS = 10**6
-"""Updates of a plan; only its first ones are made."""
+"""Number of updates in the batch plan; only the first few are made."""
 
 Lengthy = tuple[int, list[int]]
-"""Tokens of a query, and of each of its responses."""
+"""The length in tokens of a query and of each of its responses."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a stage's update depends on beside its settings."""
+    """What a stage's update depends on besides its settings."""
 
     config: PreTrainedConfig
     lengths: Lengths
@@ -63,7 +62,7 @@ class Setting:
 
 @dataclass
 class Done:
-    """What some updates took: wall seconds, real tokens, the rows they went through, seconds by phase."""
+    """Measurements of one update: wall seconds, real tokens, lengths of its rows, seconds by phase."""
 
     seconds: float = 0.0
     tokens: float = 0.0
@@ -73,23 +72,23 @@ class Done:
 
 
 class Work(Protocol):
-    """A stage set up to make its updates, one after the other."""
+    """A stage that is set up to make updates one after the other."""
 
     stepper: Stepper
 
     def update(self, index: int) -> Done:
-        """Make one update; its time excludes nothing, the device has finished when it ends."""
+        """Make one update; the time covers everything, until the device has finished."""
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, after all that the device was given to do."""
+    """Time in seconds, after the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 class Supervised(ABC):
-    """SFT or a reward model: examples, their batch plan, and one optimizer step an update."""
+    """SFT or a reward model: examples, their batch plan, and one optimizer step per update."""
 
     def __init__(
         self,
@@ -147,7 +146,7 @@ class RewardWork(Supervised):
     def __init__(self, settings: RewardSettings, setting: Setting):
         count, vocab = max(EXAMPLES, scalar(settings.batch)), int(setting.config.vocab_size)
         queries = made_up_queries(count, setting.lengths.query, vocab, setting.seed)
-        # As long as the policy's: labelers compared its samples and references of like length.
+        # As long as the policy's responses: labelers compared samples with references of similar length.
         responses = made_up_responses(2 * count, setting.lengths.response, vocab, setting.seed)
         self._examples = [
             Example(query, responses[2 * i : 2 * i + 2], [1, 2]) for i, query in enumerate(queries)
@@ -164,9 +163,9 @@ class RewardWork(Supervised):
 
 
 class PPOWork(PPO):
-    """PPO on random networks; an update is an iteration, timed by phase.
+    """PPO on random networks; an update is one iteration, timed by phase.
 
-    Without pretraining text (PPO-ptx), of which there is none. The policy itself samples.
+    PPO-ptx is off, because there is no pretraining text. The policy itself is the sampler.
     """
 
     def __init__(self, settings: PPOSettings, setting: Setting):
@@ -217,7 +216,7 @@ def _in(dtype: torch.dtype, model: PreTrainedModel) -> PreTrainedModel:
 
 
 def work_of(settings: SFTSettings | RewardSettings | PPOSettings, setting: Setting) -> Work:
-    """A stage set up with random weights, by the class of its settings."""
+    """The stage of these settings, set up with random weights."""
     kinds: dict[type, Callable[..., Work]] = {
         SFTSettings: SFTWork,
         RewardSettings: RewardWork,
