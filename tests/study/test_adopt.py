@@ -101,7 +101,7 @@ def test_a_damaged_run_is_not_taken_over(lab: Lab, tmp_path: Path) -> None:
     names = age(lab, tmp_path / "before")
     old = tmp_path / "before" / names[next(name for name in names if name.startswith("data"))]
     (old / "out.txt").write_text("edited")
-    with pytest.raises(LabError, match=r"out.txt: changed since it was done"):
+    with pytest.raises(LabError, match=r"out.txt: changed since the run finished"):
         take(lab, tmp_path / "before")
 
 

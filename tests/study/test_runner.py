@@ -46,7 +46,7 @@ def test_runs_in_order_and_once(lab: Lab) -> None:
 
     assert lab.run() == 0
     assert lab.events() == events, "what is done is not done again"
-    assert "6 of 6 runs are done already" in lab.screen.getvalue()
+    assert "6 of 6 runs are already done" in lab.screen.getvalue()
 
 
 def test_a_package_that_a_later_run_needs_is_asked_for_before_the_first(
@@ -127,7 +127,7 @@ def test_a_killed_run_goes_on_where_it_was(lab: Lab) -> None:
     lab.behave(**{"data": "die"})
     assert lab.run(only="data") == 1
     assert "ended with code -9" in lab.screen.getvalue()
-    assert lab.states()["data"].why == "interrupted, will go on"
+    assert lab.states()["data"].why == "interrupted, will resume"
     assert lab.states()["data"].progress == 0.5
     assert lab.run(only="data") == 0
     assert lab.events() == ["start data 0", "start data 2", "end data"]
@@ -164,7 +164,7 @@ def test_two_runners_share_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
 
     def release() -> None:
         try:
-            wait_for(lambda: "another runner is at work on it" in lab.screen.getvalue())
+            wait_for(lambda: "another runner is executing it" in lab.screen.getvalue())
         finally:
             (lab.root / "go").touch()
 
@@ -175,7 +175,7 @@ def test_two_runners_share_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
     helper.join()
     assert other.wait(60) == 0
     assert lab.events() == ["start data 0", "end data"]
-    assert "another runner is at work on it" in lab.screen.getvalue()
+    assert "another runner is executing it" in lab.screen.getvalue()
 
 
 def test_a_changed_output_is_not_built_upon(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""What a study looks like while it runs: a line for every run at work, one for every one finished."""
+"""The display of a running study: progress of each active run, and one line per finished run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ HEADLINES = {
     "reward": ("evaluation.json", ("valid1_accuracy",)),
     "ppo": ("metrics.jsonl", ("score", "kl")),
 }
-"""The file and the figures that tell how a stage went."""
+"""The file and the figures that summarise the result of a stage."""
 
 
 class Display:
-    """Shows runs at work as progress bars on a terminal, as plain lines elsewhere."""
+    """Shows active runs as progress bars on a terminal, and as plain lines elsewhere."""
 
     def __init__(self, console: Console, total: int):
         self._console = console
@@ -53,13 +53,13 @@ class Display:
         self._console.print(Text(text, style), soft_wrap=True)
 
     def started(self, run: Run) -> None:
-        """A run has begun."""
+        """Show that a run has started."""
         self._tasks[run.name] = self._progress.add_task(run.title, total=None, note="")
         if not self._console.is_terminal:
             self.say(f"started  {run.name}")
 
     def refresh(self, name: str, folder: Path) -> None:
-        """Show what a run says of its progress."""
+        """Show a run's progress."""
         note = read_note(folder / "progress.json")
         if note.get("total"):
             shown = f"{note['done']}/{note['total']}  {clock(note.get('eta'))} left"
@@ -68,12 +68,12 @@ class Display:
             self._progress.update(self._tasks[name], total=note["total"], completed=note["done"], note=shown)
 
     def stopped(self, run: Run) -> None:
-        """A run is no longer at work."""
+        """Remove a run that is no longer active."""
         if run.name in self._tasks:
             self._progress.remove_task(self._tasks.pop(run.name))
 
     def counted(self, finished: int) -> None:
-        """So many runs of the study are done."""
+        """Show how many runs of the study are done."""
         self._finished = finished
         self._progress.update(self._all, completed=finished, note=f"{finished}/{self._total} runs")
 
@@ -88,7 +88,7 @@ def clock(seconds: float | None) -> str:
 
 
 def headline(folder: Path, stage: str) -> str:
-    """The figures that tell how a finished run went: ``valid1_accuracy 0.731``."""
+    """The figures that summarise a finished run: ``valid1_accuracy 0.731``."""
     name, figures = HEADLINES.get(stage, ("", ()))
     if not name or not (folder / name).is_file():
         return ""
