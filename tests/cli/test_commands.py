@@ -133,10 +133,10 @@ def test_a_study_from_run_to_clean(tell: Tell, lab: Lab, monkeypatch: pytest.Mon
     clean = ("study", "clean", lab.config, "--set", "pretrain.batch=8", *place)
     refused = CliRunner().invoke(app, list(map(str, clean)), input="n\n")
     assert refused.exit_code == 0 and len(list(lab.root.glob("pretrain-*"))) == 2
-    assert "removed 2 runs" in tell(*clean, "--yes").output
+    assert "deleted 2 runs" in tell(*clean, "--yes").output
     assert not list(lab.root.glob("pretrain-*")) and list(lab.root.glob("data-*"))
-    assert "nothing to remove" in tell(*clean).output
-    assert "removed 1 runs" in tell(*clean, "--all", "--yes").output
+    assert "nothing to delete" in tell(*clean).output
+    assert "deleted 1 runs" in tell(*clean, "--all", "--yes").output
 
 
 def test_a_failed_run_is_exit_1(tell: Tell, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,9 +208,9 @@ def test_a_stage_alone_is_given_what_a_study_would_give_it(
     assert (ctx.tags, ctx.run, ctx.model) == ({"size": "s"}, "mine", None)
     assert (out / "DONE").exists()
 
-    assert "done already" in tell(*args, *sets).output and len(given) == 1
+    assert "is already done" in tell(*args, *sets).output and len(given) == 1
     other = tell(*args, "--set", "optimizer.lr=1e-4", *sets[2:])
-    assert other.exit_code == 2 and "holds another run: optimizer.lr 5e-05 -> 0.0001" in other.stderr
+    assert other.exit_code == 2 and "contains another run: optimizer.lr 5e-05 -> 0.0001" in other.stderr
     (data / "sft.jsonl").write_text("{ }\n")
     assert "its data changed" in tell(*args, *sets).stderr
 
@@ -252,10 +252,10 @@ def test_a_finished_run_is_an_input_by_its_outputs(
     ]
     assert tell(*args).exit_code == 0
     (parent / "log.txt").write_text("not an output")
-    assert "done already" in tell(*args).output
+    assert "is already done" in tell(*args).output
     (parent / "DONE").unlink()
     unfinished = tell(*args[:-4], "--out", tmp_path / "new")
-    assert unfinished.exit_code == 2 and "not finished" in unfinished.stderr
+    assert unfinished.exit_code == 2 and "an unfinished run" in unfinished.stderr
 
 
 def test_score_needs_no_models(tell: Tell, given: list[RunContext[Any]], data: Path, tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "wrong type": (["--set", "epochs=many"], '--set: epochs: found "many", expected a valid number'),
     "one size": (["--set", "epochs={s: 1}"], "one size"),
     "windows": (["--set", "lengths.rm_response=8"], "rm_response is shorter than response"),
-    "no data": (["--data", "nowhere"], "there is no data here"),
+    "no data": (["--data", "nowhere"], "the data does not exist"),
     "no policy": (["--policy", "./nowhere"], "no such file or folder"),
     "negative seed": (["--seed", "-1"], "seed"),
 }
@@ -292,7 +292,7 @@ def test_a_folder_with_other_things_is_left_alone(
     tell: Tell, given: list[RunContext[Any]], data: Path
 ) -> None:
     result = tell("sft", "--policy", "org/name", "--data", data, "--out", data)
-    assert result.exit_code == 2 and "holds no run" in result.stderr
+    assert result.exit_code == 2 and "contains no run" in result.stderr
     assert not given and [path.name for path in data.iterdir()] == ["sft.jsonl"]
 
 
@@ -338,7 +338,7 @@ def test_the_report_is_made_from_the_study_folder(
     assert tell("report", lab.root, "--out", tmp_path / "out").exit_code == 0
     assert calls[1] == ((lab.root, tmp_path / "out"), {"title": "tiny", "judgements": []})
     missing = tell("report", lab.config, "--runs", tmp_path / "none")
-    assert missing.exit_code == 2 and "not run yet" in missing.stderr
+    assert missing.exit_code == 2 and "has not been run" in missing.stderr
 
 
 def test_a_real_stage_in_a_real_process(tmp_path: Path) -> None:
@@ -352,4 +352,4 @@ def test_a_real_stage_in_a_real_process(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "runs" / "tiny").glob("data-*")
     assert (folder / "tokenizer" / "tokenizer.json").exists()
     assert "torch" in json.loads((folder / "environment.json").read_text())["packages"]
-    assert "1 of 1 runs are done already" in shell(*args).stdout
+    assert "1 of 1 runs are already done" in shell(*args).stdout

@@ -1,4 +1,4 @@
-"""``doctor``: which stage of a study is at fault, by what its runs left behind."""
+"""``doctor``: find the stage of a study that is at fault, from the files of its runs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
     models: Annotated[
-        bool, typer.Option("--models", help="Also what must compute with the models (minutes).")
+        bool, typer.Option("--models", help="Also run checks that compute with the models (minutes).")
     ] = False,
-    list_checks: Annotated[bool, typer.Option("--list", help="Tell what is looked at, and end.")] = False,
+    list_checks: Annotated[bool, typer.Option("--list", help="List the checks and exit.")] = False,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Tell which stage is at fault, what was seen, why it matters and what to do.
+    """Find the stage at fault; report what was seen, why it matters and what to do.
 
-    Of one run, all that it was made from is examined too. Exits 1 if there is a fault; warnings and
-    notes do not count.
+    For a single run, all its ancestors are examined too. The exit code is 1 if there is a fault; warnings
+    and notes do not count.
     """
     if list_checks:
         import tldr.doctor
