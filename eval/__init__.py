@@ -1,11 +1,12 @@
-"""Measures on record files: samples, comparisons and judgements, whoever made them.
+"""Measures on record files: samples, comparisons and judgements from any source.
 
-Nothing here imports torch, and of `tldr` only the records and the errors, so anybody's samples can
-be measured. Per-sample measures are columns of one table (`eval.io.load_samples`); a number with
-its interval and the runs it came from is a `eval.tables.Result`.
+Nothing here imports torch; of `tldr` it imports only records, errors and shared measures, so samples
+from any source can be measured. Per-sample measures are columns of one table
+(`eval.common.io.load_samples`). A `eval.common.tables.MeasuredResult` is a number with its interval and
+the runs it came from.
 
-The loaders are at hand here, and so is every module: ``import eval``, then ``eval.load_samples(...)``
-and ``eval.rouge.rouge(...)``. Each is imported when it is first asked for.
+After ``import eval`` the loaders and the topics are available, such as ``eval.load_samples(...)`` and
+``eval.rouge.rouge(...)``. Each is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eval.io import load_posts, load_samples
-    from eval.pairs import load_comparisons, load_judgements
+    from eval.common.io import load_posts, load_samples
+    from eval.common.pairs import load_comparisons, load_judgements
 
 __all__ = ["load_comparisons", "load_judgements", "load_posts", "load_samples"]
 
 _HOMES = {
-    "load_comparisons": "eval.pairs",
-    "load_judgements": "eval.pairs",
-    "load_posts": "eval.io",
-    "load_samples": "eval.io",
+    "load_comparisons": "eval.common.pairs",
+    "load_judgements": "eval.common.pairs",
+    "load_posts": "eval.common.io",
+    "load_samples": "eval.common.io",
 }
 
 

@@ -9,22 +9,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from eval.stats import Estimate, bootstrap_totals, from_draws
+from eval.common.stats import Estimate, bootstrap_totals, from_draws
 from tldr.errors import NonFiniteError
 
-Part = tuple[float, pd.DataFrame]
+WeightedRows = tuple[float, pd.DataFrame]
 """A group's rows with the sign (or weight) that its mean has in the contrast."""
 
 SPREAD = ("seed", "size")
-"""What rows are matched on besides the unit, unless the claim itself varies it."""
+"""Columns that rows are matched on besides the unit, unless the claim varies them."""
 
 
 class Missing(Exception):
-    """What a claim needs is not in the study: the message says what."""
+    """The study lacks what a claim needs; the message names it."""
 
 
 @dataclass(frozen=True)
-class Step:
+class ClaimStep:
     """A required part of a claim, turned so that above 0 is the claimed side.
 
     Attributes:
@@ -44,7 +44,7 @@ class Step:
 
     @property
     def holds(self) -> bool:
-        """Whether the whole interval lies on the claimed side; no interval holds nothing."""
+        """Whether the whole interval lies on the claimed side; false without an interval."""
         return self.effect.low > -self.margin and (not self.two_sided or self.effect.high < self.margin)
 
     @property
@@ -74,7 +74,7 @@ def matched(frames: Sequence[pd.DataFrame], on: Sequence[str]) -> list[pd.DataFr
     for key in keys[1:]:
         common = common[common.isin(key)]
     if common.empty:
-        raise Missing("what is compared shares no post")
+        raise Missing("the compared rows share no post")
     return [frame[key.isin(common)] for frame, key in zip(frames, keys, strict=True)]
 
 
@@ -85,7 +85,7 @@ def runs_of(frames: Sequence[pd.DataFrame]) -> tuple[str, ...]:
 
 
 def contrast(
-    parts: Sequence[Part],
+    parts: Sequence[WeightedRows],
     value: str,
     *,
     label: str,
@@ -93,7 +93,7 @@ def contrast(
     on: Sequence[str] = ("key",),
     draws: int = 2000,
     level: float = 0.95,
-) -> Step:
+) -> ClaimStep:
     """Weighted sum of the groups' means of `value`, such as one minus another.
 
     All groups are resampled with the same draws of posts (``id``), which pairs what is about the same
@@ -124,7 +124,7 @@ def contrast(
         for seed in seeds
     ]
     spread = float(np.std(by_seed, ddof=1)) if len(seeds) > 1 else None
-    return Step(label, replace(effect, n=count), unit, runs_of(frames), seed_sd=spread)
+    return ClaimStep(label, replace(effect, n=count), unit, runs_of(frames), seed_sd=spread)
 
 
 def _estimate(
@@ -137,6 +137,7 @@ def _estimate(
     if not np.isfinite(columns).all():
         raise NonFiniteError(f"{value} is not finite", where=", ".join(runs_of(frames)))
     totals = np.vstack([columns.sum(axis=0), bootstrap_totals(columns, draws=draws)])
-    totals = totals[(totals[:, 1::2] > 0).all(axis=1)]  # a resample without a group says nothing
+    # A resample that lacks a group has no effect.
+    totals = totals[(totals[:, 1::2] > 0).all(axis=1)]
     effects = (totals[:, ::2] / totals[:, 1::2]) @ weights
     return from_draws(float(effects[0]), effects[1:], int(columns[:, 1::2].sum()), len(table), level)

@@ -6,36 +6,37 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from eval.best_of_n.section import best_of_n_table
 from eval.claims.contrast import Missing, runs_of
 from eval.claims.judges import same_policy_rows
-from eval.judge.measures import judge_results
-from eval.pairs import read_judgements
-from eval.sections.base import Study, once, policy_names
-from eval.sections.best_of_n import best_of_n_table
-from eval.sections.length import length_controlled_table
-from eval.sections.news import news_rouge_table
-from eval.sections.overoptimisation import kl_sweep_table
-from eval.sections.probes import probe_table
-from eval.sections.ratings import article_length_table, article_rating_table, rating_table
-from eval.sections.reward import reward_accuracy_table, reward_breakdown_table, reward_slope_table
-from eval.sections.scored_pairs import reward_models
-from eval.sections.texts import rouge_table, text_table
-from eval.sections.training import value_network_table
-from eval.stats import mean
+from eval.common.pairs import read_judgements
+from eval.common.stats import mean
+from eval.common.study import StudyResults, once, policy_names
+from eval.judge.measure import judge_results
+from eval.length.section import length_controlled_table
+from eval.news.section import news_rouge_table
+from eval.overoptimisation.section import kl_sweep_table
+from eval.probes.section import probe_table
+from eval.ratings.section import article_length_table, article_rating_table, rating_table
+from eval.reward.scored_pairs import reward_models
+from eval.reward.section import reward_accuracy_table, reward_breakdown_table, reward_slope_table
+from eval.rouge.section import rouge_table
+from eval.texts.section import text_table
+from eval.training.section import value_network_table
 
 JUDGEMENTS = "judgements*.jsonl"
-"""At the top of a study's folder: what people or a judge said of its samples."""
+"""At the top of a study's folder: verdicts of people or judges on its samples."""
 
 
 @once
-def judged_preference(study: Study) -> pd.DataFrame:
-    """Preference to the reference by those whose judgements lie in the study's folder (P Fig. 1).
+def judged_preference(study: StudyResults) -> pd.DataFrame:
+    """Preference to the reference by the judgements in the study's folder (P Fig. 1).
 
     The reward model's own preference is no counterpart of people's, so it is not here.
     """
     paths = sorted(study.runs.folder.glob(JUDGEMENTS))
     if not paths:
-        raise Missing(f"nobody was asked which summary is better (no {JUDGEMENTS} in the study)")
+        raise Missing(f"no judge or person compared summaries (no {JUDGEMENTS} in the study)")
     answers = [row for path in paths for row in read_judgements(path)]
     rows = pd.DataFrame([vars(result) for result in judge_results(answers)])
     rows = rows[rows["unit"] == "share preferred to the reference"]
@@ -44,7 +45,7 @@ def judged_preference(study: Study) -> pd.DataFrame:
 
 
 @once
-def chosen(study: Study) -> pd.DataFrame:
+def chosen(study: StudyResults) -> pd.DataFrame:
     """Best-of-N with the size and labels of the reward model that chose."""
     table, models = best_of_n_table(study), reward_models(study.runs)
     choosers = table["selected_by"].where(table["selected_by"] != "rm", "rm_" + table["size"])
@@ -55,7 +56,7 @@ def chosen(study: Study) -> pd.DataFrame:
 
 
 @once
-def labeler_agreement(study: Study) -> pd.DataFrame:
+def labeler_agreement(study: StudyResults) -> pd.DataFrame:
     """How often each judge of same-policy pairs agrees with a labeler; the measure is the judge."""
     made = []
     groups = ["judge", "method", "params", "policy_params"]
@@ -68,8 +69,8 @@ def labeler_agreement(study: Study) -> pd.DataFrame:
 
 
 @once
-def news_length(study: Study) -> pd.DataFrame:
-    """The columns of Table 14, one row a policy and measure."""
+def news_length(study: StudyResults) -> pd.DataFrame:
+    """The columns of Table 14, one row per policy and measure."""
     table = article_length_table(study)
     parts = []
     for measure, column, unit in (
@@ -86,7 +87,7 @@ def news_length(study: Study) -> pd.DataFrame:
     return long.assign(method=[n["method"] for n in names], params=[n["params"] for n in names])
 
 
-TABLES: dict[str, Callable[[Study], pd.DataFrame]] = {
+TABLES: dict[str, Callable[[StudyResults], pd.DataFrame]] = {
     "judged preference": judged_preference,
     "preference at equal length": length_controlled_table,
     "ratings": rating_table,

@@ -1,4 +1,4 @@
-"""What the claims are tested on: long tables, a row an observation, that name their posts and runs.
+"""The rows that claims are tested on: long tables, one row per observation, that name posts and runs.
 
 Every source has the columns ``id`` (the post: what the bootstrap resamples), ``key`` (what is compared
 like with like: the post, or a labelled pair), ``seed`` and ``run``, selectors that tell groups apart,
@@ -15,21 +15,23 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from eval.best_of_n.measure import best_of_n_values
+from eval.best_of_n.pool import POOL_FILE, load_pool
 from eval.claims.contrast import Missing
 from eval.claims.judges import probe_rows, same_policy_rows, valid_rows
-from eval.lengths import MEASURES
-from eval.overoptimisation import best_of_n_kl, best_of_n_values
-from eval.pool import POOL_FILE, load_pool
-from eval.preference import GOLD, RM, scorers_of, wins
-from eval.ratings import AXES
-from eval.runs import Run
-from eval.sections.base import Study
-from eval.sections.ratings import ratings
-from eval.sections.rows import runs_by_name, settings_of
-from eval.sections.scored_pairs import RewardModel, reward_models, scorer_name
-from eval.sections.sweeps import BETAS, find_sweeps
-from eval.sections.texts import measured_samples, rouge_scores
-from eval.tables import group_columns
+from eval.common.rows import runs_by_name, settings_of
+from eval.common.runs import StudyRun
+from eval.common.study import StudyResults
+from eval.common.tables import group_columns
+from eval.overoptimisation.sweeps import BETAS, find_sweeps
+from eval.preference.measure import GOLD, RM, scorers_of, wins
+from eval.ratings.measure import AXES
+from eval.ratings.section import ratings
+from eval.reward.scored_pairs import RewardModel, reward_models, scorer_name
+from eval.rouge.section import rouge_scores
+from eval.texts.measure import MEASURES
+from eval.texts.samples import measured_samples
+from tldr.measures.best_of_n import best_of_n_kl
 from tldr.records import Sample, read_records
 
 Selector = dict[str, str | float | bool]
@@ -39,7 +41,7 @@ Selector = dict[str, str | float | bool]
 class Evidence:
     """The sources of a study, each made once and only when a claim asks for it."""
 
-    def __init__(self, study: Study):
+    def __init__(self, study: StudyResults):
         self.study = study
         self._made: dict[str, pd.DataFrame | Missing] = {}
 
@@ -137,7 +139,7 @@ def _sweep(evidence: Evidence) -> pd.DataFrame:
     parts = []
     for sweep in find_sweeps(evidence.study):
         rows = sweep.samples
-        beta = rows["beta"].fillna(np.inf)  # the start is what a boundless penalty leaves
+        beta = rows["beta"].fillna(np.inf)  # an infinite penalty leaves the start unchanged
         drift = (rows["logprob"] - rows["logprob_sft"]).groupby(beta).mean()
         table = rows.assign(
             key=rows["id"],
@@ -156,7 +158,7 @@ def _sweep(evidence: Evidence) -> pd.DataFrame:
 
 
 def _rollouts(evidence: Evidence) -> pd.DataFrame:
-    """What a PPO run sampled along its training: ``rm`` (the proxy), ``gold``, by iteration.
+    """Rollouts of a PPO run along its training: ``rm`` (the proxy), ``gold``, by iteration.
 
     Runs of one seed draw the same prompts, so the key is post and iteration. ``swept``: the run is one
     of a sweep of KL coefficients.
@@ -186,7 +188,7 @@ def _pool(evidence: Evidence) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _best_of(run: Run, models: dict[str, RewardModel]) -> pd.DataFrame:
+def _best_of(run: StudyRun, models: dict[str, RewardModel]) -> pd.DataFrame:
     pool = load_pool(run.folder / POOL_FILE)
     total = int(pool.groupby("id", observed=True).size().max())
     counts = [2**power for power in range(total.bit_length()) if 2**power <= total]
@@ -218,7 +220,7 @@ def _best_of(run: Run, models: dict[str, RewardModel]) -> pd.DataFrame:
 
 
 def _ratings(evidence: Evidence) -> pd.DataFrame:
-    """1-7 ratings of summaries of posts, a row a rating and axis."""
+    """1-7 ratings of summaries of posts, a row per rating and axis."""
     table = ratings(evidence.study)
     if table.empty or table["article"].all():
         raise Missing("no ratings")
@@ -276,7 +278,7 @@ UNITS = {
 
 
 def matched_on(source: str, varied: Sequence[str]) -> list[str]:
-    """What rows of a source are matched on, but for what a claim varies."""
+    """The columns that rows of a source are matched on, without those that a claim varies."""
     on = (
         ["key", "seed"]
         if source in ("valid pairs", "same-policy pairs", "probes")

@@ -1,4 +1,4 @@
-"""Labelled pairs as evidence: whether each judge chose what the labeler chose, a row a label and judge."""
+"""Labelled pairs as evidence: whether each judge chose what the labeler chose, a row per label and judge."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from eval.agreement import labeler_columns
+from eval.agreement.measure import labeler_columns
 from eval.claims.contrast import Missing
-from eval.overlap import copying
-from eval.pairs import LENGTHS, pair_key
-from eval.rouge import rouge
-from eval.sections.base import Study, policy_names
-from eval.sections.scored_pairs import reward_models, scored_pairs
+from eval.common.pairs import LENGTHS, pair_key
+from eval.common.study import StudyResults, policy_names
+from eval.reward.scored_pairs import reward_models, scored_pairs
+from eval.rouge.measure import rouge
+from eval.texts.overlap import copying
 
 SEVERAL = 3
 """Other labelers whose majority is an ensemble (P App. C.2)."""
 
 
-def valid_rows(study: Study) -> pd.DataFrame:
+def valid_rows(study: StudyResults) -> pd.DataFrame:
     """Held-out labels: ``hit`` of every reward model, its training ``rankings`` and ``quarter`` of margin.
 
     Raises:
@@ -28,12 +28,12 @@ def valid_rows(study: Study) -> pd.DataFrame:
     """
     table = _scored(study, "valid2.jsonl")
     table = table[table["judge"] == "rm"].copy()
-    # Quarters of the score gap, 1 the narrowest, within each reward model: is it surer where it is right?
+    # Quarters of the score gap within each reward model; 1 is the narrowest.
     place = table["margin"].abs().groupby([table["size"], table["variant"]]).rank(pct=True, method="first")
     return table.assign(quarter=np.ceil(place * 4).astype(int))
 
 
-def probe_rows(study: Study) -> pd.DataFrame:
+def probe_rows(study: StudyResults) -> pd.DataFrame:
     """Made-up pairs of known better side (P 3.11): ``probe`` names the kind.
 
     Raises:
@@ -43,7 +43,7 @@ def probe_rows(study: Study) -> pd.DataFrame:
     return table[table["judge"] == "rm"].assign(probe=lambda rows: rows["batch"])
 
 
-def same_policy_rows(study: Study) -> pd.DataFrame:
+def same_policy_rows(study: StudyResults) -> pd.DataFrame:
     """Labels of two samples of one policy at one temperature (P App. G.7), with every judge's ``hit``.
 
     Judges: ``rm`` and ``logprob`` of each size, ``rouge`` to the reference, ``tokens`` (longer is
@@ -55,7 +55,7 @@ def same_policy_rows(study: Study) -> pd.DataFrame:
     """
     table = _scored(study, "same_policy.jsonl")
     labels = table.drop_duplicates("key").reset_index(drop=True)
-    labels["run"] = labels["run"].str.split().str[0]  # people and texts owe nothing to a reward model
+    labels["run"] = labels["run"].str.split().str[0]  # people and texts do not depend on a reward model
     whole = pd.concat([table, *_people(labels), *_texts(labels, study)], ignore_index=True)
     names = {policy: policy_names(study, policy) for policy in whole["first"].unique()}
     return whole.assign(
@@ -64,7 +64,7 @@ def same_policy_rows(study: Study) -> pd.DataFrame:
     )
 
 
-def _scored(study: Study, name: str) -> pd.DataFrame:
+def _scored(study: StudyResults, name: str) -> pd.DataFrame:
     """All scorers' rows of a file of the pairs runs."""
     models, parts = reward_models(study.runs), []
     params = {run.size: run.params for run in study.runs.finished("sft")}
@@ -112,7 +112,7 @@ def _people(labels: pd.DataFrame) -> list[pd.DataFrame]:
     return parts
 
 
-def _texts(labels: pd.DataFrame, study: Study) -> list[pd.DataFrame]:
+def _texts(labels: pd.DataFrame, study: StudyResults) -> list[pd.DataFrame]:
     """Judges that read the texts: ROUGE to the reference, copying from the post, length where not scored."""
     posts = study.posts
     margins: dict[str, npt.NDArray[np.float64]] = {}

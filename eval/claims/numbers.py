@@ -11,19 +11,19 @@ from eval.claims.contrast import Missing
 from eval.claims.counterparts import TABLES
 from eval.claims.evidence import Evidence, Selector
 from eval.claims.schema import NumberRule, published_numbers
-from eval.claims.verdicts import Row
-from eval.sections.base import Study
-from eval.tables import human_count
+from eval.claims.verdicts import ClaimRow
+from eval.common.study import StudyResults
+from eval.common.tables import human_count
 
 FACTOR = 1.25
 """Sizes, amounts of labels and KL within this factor of the paper's count as the paper's."""
 NEAR = frozenset(
     {"params", "rankings", "kl", "episodes", "chooser_params", "chooser_rankings", "policy_params"}
 )
-SYNTHETIC = "this study's posts and labelers are synthetic and its models far smaller than the paper's"
+SYNTHETIC = "this study's posts and labelers are synthetic, and its models are far smaller than the paper's"
 
 
-def number_rows(rule: NumberRule, evidence: Evidence) -> list[Row]:
+def number_rows(rule: NumberRule, evidence: Evidence) -> list[ClaimRow]:
     """A verdict for every number of a rule.
 
     Reproduced: the distance to the published value is within this study's 95 % half interval and the
@@ -34,7 +34,7 @@ def number_rows(rule: NumberRule, evidence: Evidence) -> list[Row]:
         if reason is not None:
             continue
         x = str(number.x)
-        # Several figures repeat one another in the text: the item keeps their ids apart.
+        # Several figures share numbers in the text; the item keeps their ids distinct.
         item = f" {number.item}" if len(rule.items) > 1 else ""
         named = {
             "id": f"{rule.id}{item} {key}",
@@ -48,18 +48,18 @@ def number_rows(rule: NumberRule, evidence: Evidence) -> list[Row]:
         try:
             ours = _ours(rule, x, str(number.series), evidence.study)
         except Missing as missing:
-            rows.append(Row(**named, verdict="not run here", note=str(missing)))
+            rows.append(ClaimRow(**named, verdict="not run here", note=str(missing)))
             continue
         rows.append(_compared(named, number, ours, rule))
     return rows
 
 
-def _compared(named: dict[str, Any], number: Any, ours: Any, rule: NumberRule) -> Row:
+def _compared(named: dict[str, Any], number: Any, ours: Any, rule: NumberRule) -> ClaimRow:
     paper, value = float(number.value), float(ours.value)
     half = (ours.high - value) if paper > value else (value - ours.low)
     own = 0.0 if pd.isna(number.se) else 1.96 * float(number.se)
     allowed = math.hypot(0.0 if pd.isna(half) else half, own) + rule.error + rule.share * abs(paper)
-    return Row(
+    return ClaimRow(
         **named,
         verdict="reproduced" if abs(paper - value) <= allowed else "not reproduced",
         note=f"{abs(paper - value):.3g} apart, {allowed:.3g} allowed",
@@ -72,7 +72,7 @@ def _compared(named: dict[str, Any], number: Any, ours: Any, rule: NumberRule) -
     )
 
 
-def _ours(rule: NumberRule, x: str, series: str, study: Study) -> Any:
+def _ours(rule: NumberRule, x: str, series: str, study: StudyResults) -> Any:
     """The one row of the study's results that a published number corresponds to.
 
     Raises:
@@ -114,8 +114,8 @@ def _matching(table: pd.DataFrame, name: str, value: Any) -> pd.DataFrame:
     return matching
 
 
-def is_synthetic(study: Study) -> bool:
-    """Whether the samples carry a planted truth, or the data run says that it made its posts up."""
+def is_synthetic(study: StudyResults) -> bool:
+    """Whether the samples carry a planted truth, or the data run says that its posts are made up."""
     data = [run.json("manifest.json") or {} for run in study.runs.finished("data")]
     return study.planted or any(manifest.get("synthetic") for manifest in data)
 

@@ -1,4 +1,4 @@
-"""The file of claims: what the papers state, where, and what in a study it is put to the test on."""
+"""The file of claims: what the papers state, where they state it, and which results of a study test it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from eval.claims.evidence import SOURCES, Selector
-from eval.claims.predicates import Above, Alike, Beats, GainsMost, Peaks, Rises
-from eval.claims.special import LengthShrinks, SpendsLess
-from eval.paper import TAGS, load_paper
+from eval.claims.evidence import SOURCES, Evidence, Selector
+from eval.claims.functions import FUNCTIONS
+from eval.claims.predicates import Above, Beats, ClaimSteps, Rises
+from eval.common.paper import TAGS, load_paper
 from tldr.errors import UsageError
 
 CLAIMS_FILE = "claims.yaml"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-Test = Annotated[
-    Beats | Alike | Rises | Peaks | Above | GainsMost | SpendsLess | LengthShrinks,
+ClaimTest = Annotated[
+    Beats | Rises | Above,
     Field(discriminator="predicate"),
 ]
 Id = Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")]
@@ -31,7 +31,7 @@ class _Strict(BaseModel):
 
 
 class Citation(_Strict):
-    """Where a shape is stated: rows of a file of published numbers, or a passage with its own tag."""
+    """The source of a shape: rows of a file of published numbers, or a passage with its own tag."""
 
     file: str | None = None
     items: list[str] = []
@@ -48,7 +48,7 @@ class Citation(_Strict):
 
 
 class ShapeClaim(_Strict):
-    """A shape: a sentence, the place it is stated, and the predicate that decides it.
+    """A shape: a sentence, the place it is stated, and the predicate or function that decides it.
 
     `split` gives every step (each size, say) a line of its own besides the whole.
     """
@@ -57,12 +57,27 @@ class ShapeClaim(_Strict):
     text: str
     where: str
     paper: Citation
-    test: Test
+    test: ClaimTest | None = None
+    function: str | None = None
     split: bool = False
 
+    def steps(self, evidence: Evidence, draws: int) -> ClaimSteps:
+        """All steps that the claim requires, and what was left out.
+
+        Raises:
+            Missing: the study lacks the runs.
+        """
+        if self.test is not None:
+            return self.test.steps(evidence, draws)
+        return FUNCTIONS[str(self.function)](evidence, draws)
+
     @model_validator(mode="after")
-    def _known_source(self) -> ShapeClaim:
-        if self.test.source not in SOURCES:
+    def _decided_in_one_way(self) -> ShapeClaim:
+        if (self.test is None) == (self.function is None):
+            raise ValueError("name either a test or a function")
+        if self.function is not None and self.function not in FUNCTIONS:
+            raise ValueError(f"function {self.function!r}: use one of {', '.join(FUNCTIONS)}")
+        if self.test is not None and self.test.source not in SOURCES:
             raise ValueError(f"source {self.test.source!r}: use one of {', '.join(SOURCES)}")
         return self
 
@@ -172,7 +187,7 @@ def published_numbers(rule: NumberRule, folder: Path) -> Iterator[tuple[str, str
     """Every row of a rule: its key ("series x"), why it is no claim (None: it is one), and the row.
 
     Raises:
-        UsageError: a series or x that the rule says nothing about.
+        UsageError: a series or x that the rule does not mention.
     """
     for row in (
         cited_rows(rule.file, rule.items, folder, f"claim {rule.id}")
@@ -184,8 +199,8 @@ def published_numbers(rule: NumberRule, folder: Path) -> Iterator[tuple[str, str
         known = row.series in rule.series and (not isinstance(rule.x, dict) or x in rule.x)
         if reason is None and not known:
             raise UsageError(
-                f"{rule.file}.csv: nothing said about series {row.series!r} at x {x!r}",
+                f"{rule.file}.csv: the rule does not mention series {row.series!r} at x {x!r}",
                 where=f"claim {rule.id}",
-                remedy="say what in a study it corresponds to, or why nothing does",
+                remedy="name its counterpart in a study, or give the reason for having none",
             )
         yield f"{row.series} {x}".strip(), reason, row

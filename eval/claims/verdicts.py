@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from eval.claims.contrast import Missing, Step
+from eval.claims.contrast import ClaimStep, Missing
 from eval.claims.evidence import Evidence
 from eval.claims.schema import Citation, ShapeClaim, cited_rows
 from tldr.errors import UsageError
 
-Verdict = Literal["reproduced", "not reproduced", "not run here"]
+ClaimVerdict = Literal["reproduced", "not reproduced", "not run here"]
 SYMBOLS: dict[str, str] = {"reproduced": "+", "not reproduced": "-", "not run here": "o"}
 """Plain characters: they survive Markdown, LaTeX and screen readers."""
 COLUMNS = ["claim", "kind", "paper", "ours", "low", "high", "n", "runs", "verdict"]
@@ -22,7 +22,7 @@ COLUMNS = ["claim", "kind", "paper", "ours", "low", "high", "n", "runs", "verdic
 
 
 @dataclass(frozen=True)
-class Row:
+class ClaimRow:
     """A claim with its verdict.
 
     Attributes:
@@ -42,7 +42,7 @@ class Row:
     where: str
     tag: str
     source: str
-    verdict: Verdict
+    verdict: ClaimVerdict
     note: str
     ours: float = math.nan
     low: float = math.nan
@@ -54,19 +54,19 @@ class Row:
     def __post_init__(self) -> None:
         if self.verdict != "not run here" and (not self.runs or not all(self.runs) or self.n < 1):
             raise UsageError(
-                f"{self.verdict}, yet the runs it came from are not known",
+                f"{self.verdict}, but the runs it came from are not known",
                 where=f"claim {self.id}",
-                remedy="a sample must name its run; make the file anew, or leave it out of the study",
+                remedy="a sample must name its run: write the file again, or leave it out of the study",
             )
 
 
-def row_table(rows: list[Row]) -> pd.DataFrame:
+def row_table(rows: list[ClaimRow]) -> pd.DataFrame:
     """All fields of the rows; runs become one string, joined by spaces; n is empty where nothing was run."""
     table = pd.DataFrame([{**asdict(row), "runs": " ".join(row.runs)} for row in rows])
     return table.assign(n=table["n"].replace(0, pd.NA).astype("Int64"))
 
 
-def shape_rows(claim: ShapeClaim, evidence: Evidence, draws: int) -> list[Row]:
+def shape_rows(claim: ShapeClaim, evidence: Evidence, draws: int) -> list[ClaimRow]:
     """A shape's verdict; one more a step where the claim is to be split."""
     tag, source = _cited(claim.paper, evidence.study.paper)
 
@@ -78,10 +78,10 @@ def shape_rows(claim: ShapeClaim, evidence: Evidence, draws: int) -> list[Row]:
         "source": source,
     }
 
-    def made(name: str, text: str, steps: list[Step], left_out: list[str]) -> Row:
+    def made(name: str, text: str, steps: list[ClaimStep], left_out: list[str]) -> ClaimRow:
         weakest = min(steps, key=lambda step: (step.holds, step.strength))
         effect = weakest.effect
-        return Row(
+        return ClaimRow(
             id=name,
             claim=text,
             **about,
@@ -96,9 +96,9 @@ def shape_rows(claim: ShapeClaim, evidence: Evidence, draws: int) -> list[Row]:
         )
 
     try:
-        steps, left_out = claim.test.steps(evidence, draws)
+        steps, left_out = claim.steps(evidence, draws)
     except Missing as missing:
-        return [Row(claim.id, claim.text, **about, verdict="not run here", note=str(missing))]
+        return [ClaimRow(claim.id, claim.text, **about, verdict="not run here", note=str(missing))]
     rows = [made(claim.id, claim.text, steps, left_out)]
     if claim.split and len(steps) > 1:
         rows += [
@@ -115,7 +115,7 @@ def _cited(paper: Citation, folder: Path) -> tuple[str, str]:
     return ", ".join(dict.fromkeys(rows["tag"])), str(rows["source"].iloc[0])
 
 
-def _note(steps: list[Step], weakest: Step, left_out: list[str]) -> str:
+def _note(steps: list[ClaimStep], weakest: ClaimStep, left_out: list[str]) -> str:
     parts = []
     failed = [step for step in steps if not step.holds]
     if failed and len(steps) > 1:
@@ -133,8 +133,8 @@ def _note(steps: list[Step], weakest: Step, left_out: list[str]) -> str:
     return "; ".join(parts)
 
 
-def _why(failed: list[Step], several: bool) -> list[str]:
-    """Whether the failing steps go the other way, or are merely too close to call."""
+def _why(failed: list[ClaimStep], several: bool) -> list[str]:
+    """Whether the failing steps go the other way, or are too close to call."""
     beyond = "beyond the margin" if failed[0].two_sided else "the other way"
     said = {
         beyond: [step.label for step in failed if step.refuted],

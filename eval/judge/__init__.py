@@ -3,5 +3,5 @@
 * `eval.judge.pairs`: what is judged, and the interface of every judge;
 * `eval.judge.llm`: any OpenAI-compatible endpoint, with `prompt`, `endpoint`, `cache` and `budget`;
 * `eval.judge.scored`: any scorer of single summaries (a reward model, an embedding) as a judge;
-* `eval.judge.measures`: what follows from judgements, whoever made them.
+* `eval.judge.measure`: results from judgements of any judge.
 """

@@ -1,4 +1,4 @@
-"""What judging costs: an estimate beforehand, and a limit that is kept while many questions are open."""
+"""The cost of judging: an estimate before, and a limit that holds while many requests are open."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tldr.errors import UsageError
 _BYTES_PER_TOKEN = 3.0
 """English takes some 4.3 bytes a token; fewer here, so that estimates err upwards."""
 _CHAT_TOKENS = 16
-"""What a chat template adds."""
+"""Tokens that a chat template adds."""
 
 
 def estimated_tokens(prompt: str) -> int:
@@ -39,20 +39,20 @@ class Price:
             prompt = answer = math.nan
         if not (0 <= prompt < math.inf and 0 <= answer < math.inf):
             raise UsageError(
-                f"{text!r} is no price",
+                f"{text!r} is not a price",
                 where="--price",
                 remedy="give dollars for a million tokens of prompt and of answer, such as 0.15/0.60",
             )
         return cls(prompt, answer)
 
     def of(self, prompt_tokens: float, answer_tokens: float) -> float:
-        """Dollars for so many tokens."""
+        """Dollars for these numbers of tokens."""
         return (self.prompt * prompt_tokens + self.answer * answer_tokens) / 1e6
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a run would cost.
+class CostEstimate:
+    """The estimated cost of a run.
 
     Attributes:
         questions: different ones; `answered`: how many of them the cache can answer.
@@ -69,9 +69,9 @@ class Estimate:
 
 
 class Budget:
-    """Dollars spent, and those that open requests may yet cost; never more than `limit` together.
+    """Dollars spent and dollars reserved for open requests; together never more than `limit`.
 
-    What a request may cost is set aside before it is sent, and what it did cost is settled after.
+    The most that a request may cost is reserved before it is sent, and its cost is settled after.
     """
 
     def __init__(self, limit: float | None, spent: float = 0.0):

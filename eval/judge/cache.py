@@ -1,9 +1,9 @@
-"""Every answer that was ever paid for: an SQLite file, written as each answer arrives.
+"""All answers that were paid for: an SQLite file, written as each answer arrives.
 
-A process killed at any moment leaves a whole file; what it was asking for at that moment is asked
-again. Several processes may use one file: a question is asked by whoever claims it, and the others
-wait for the answer. The claim is a lock of the operating system on ``<file>.lock``, so it ends
-with its process however that dies (on one machine; network file systems may not promise it).
+A process killed at any moment leaves a valid file; only its open questions are asked again. Several
+processes may use one file: one process claims a question and asks it, and the others wait for the
+answer. The claim is an operating-system lock on ``<file>.lock``, so it ends with its process (on one
+machine; network file systems may not guarantee it).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Question:
-    """What an answer depends on."""
+class JudgeQuestion:
+    """Everything that an answer depends on."""
 
     model: str
     endpoint: str
@@ -92,12 +92,12 @@ class Cache:
         self._database.close()
         self._locks.close()
 
-    def known(self, questions: Iterable[Question]) -> dict[str, Answer]:
+    def known(self, questions: Iterable[JudgeQuestion]) -> dict[str, Answer]:
         """The answers there are, by key."""
         keys = (question.key for question in questions)
         return {key: answer for key in keys if (answer := self._get(key)) is not None}
 
-    def get(self, question: Question) -> Answer | None:
+    def get(self, question: JudgeQuestion) -> Answer | None:
         """The answer, if there is one."""
         return self._get(question.key)
 
@@ -107,7 +107,7 @@ class Cache:
             row = self._database.execute(sql, (key,)).fetchone()
         return None if row is None else Answer(*row)
 
-    def put(self, question: Question, answer: Answer) -> None:
+    def put(self, question: JudgeQuestion, answer: Answer) -> None:
         """Keep an answer; on disk when this returns."""
         parameters = json.dumps(dict(question.parameters), sort_keys=True)
         row = (question.key, question.model, question.endpoint, question.prompt_sha, parameters)
@@ -120,12 +120,12 @@ class Cache:
             self._database.execute(sql, (*row, answer.text, answer.prompt_tokens, answer.answer_tokens))
 
     @contextmanager
-    def claim(self, question: Question) -> Iterator[None]:
+    def claim(self, question: JudgeQuestion) -> Iterator[None]:
         """Be the only process that asks this question; look it up again once the claim is yours."""
-        place = int(question.key[:15], 16)  # a byte far past the end of the empty file is as good as any
+        place = int(question.key[:15], 16)  # the byte to lock; it may lie past the end of the empty file
         while True:
             try:
-                # Not waiting in the kernel: that takes threads of two processes for a deadlock.
+                # Polled, not awaited in the kernel, which mistakes threads of two processes for a deadlock.
                 fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
                 break
             except (BlockingIOError, PermissionError):

@@ -1,4 +1,4 @@
-"""One request to an OpenAI-compatible endpoint: what came back, or what to do about it."""
+"""One request to an OpenAI-compatible endpoint: its answer, or an error that says whether to retry."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
-from eval.judge.cache import Answer, Question
+from eval.judge.cache import Answer, JudgeQuestion
 from tldr.errors import LabError, UsageError
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
 _PASSING = {408, 409, 425, 429}
-"""Statuses below 500 that a later attempt may not meet."""
+"""Statuses below 500 that a later attempt may avoid."""
 _REFUSALS = {401, 403, 404}
-"""Statuses that every other question would meet as well."""
+"""Statuses that every other question would get as well."""
 
 
 class RefusedError(LabError):
@@ -31,11 +31,11 @@ class UnansweredError(Exception):
 
 
 class AgainError(Exception):
-    """This attempt failed and another one may not.
+    """This attempt failed, but another one may succeed.
 
     Attributes:
-        wait: seconds the endpoint wants to be left alone, None if it did not say.
-        billed: the attempt may have been paid for all the same.
+        wait: seconds that the endpoint asks to wait, None if it did not say.
+        billed: the attempt may have been billed anyway.
     """
 
     def __init__(self, reason: str, *, wait: float | None = None, billed: bool = False):
@@ -54,7 +54,7 @@ class _Choice(BaseModel):
 
 
 class _Completion(BaseModel):
-    """What is read of a chat completion; the rest may be anything."""
+    """The fields that are read of a chat completion; all others are ignored."""
 
     choices: Annotated[list[_Choice], Field(min_length=1)]
     usage: Any = None
@@ -62,7 +62,7 @@ class _Completion(BaseModel):
 
 @dataclass(frozen=True)
 class Connection:
-    """Where a model answers.
+    """The address of a model.
 
     Attributes:
         timeout: seconds for one attempt.
@@ -72,10 +72,10 @@ class Connection:
     url: str = OPENAI_URL
     timeout: float = 60.0
 
-    def question(self, prompt: str, answer_tokens: int) -> Question:
-        """The question a prompt makes: temperature 0, so many tokens of answer."""
+    def question(self, prompt: str, answer_tokens: int) -> JudgeQuestion:
+        """The question for a prompt: temperature 0, at most `answer_tokens` tokens of answer."""
         parameters = {"temperature": 0.0, "max_tokens": answer_tokens}
-        return Question(self.model, self.url.rstrip("/"), prompt, parameters)
+        return JudgeQuestion(self.model, self.url.rstrip("/"), prompt, parameters)
 
 
 class Endpoint:
@@ -108,14 +108,14 @@ class Endpoint:
             api_key=self._key or "none",
             base_url=connection.url,
             timeout=connection.timeout,
-            max_retries=0,  # retried by the judge, which sees to the budget before every attempt
+            max_retries=0,  # the judge retries, after checking the budget before every attempt
         )
 
     def close(self) -> None:
         """Close its connections."""
         self._client.close()
 
-    def ask(self, question: Question) -> Answer:
+    def ask(self, question: JudgeQuestion) -> Answer:
         """One attempt.
 
         Raises:
@@ -132,7 +132,7 @@ class Endpoint:
         except self._openai.APIStatusError as error:
             raise self._of_status(error) from None
         except self._openai.APIError as error:
-            # A connection that never came about was not billed; one that broke or timed out may be.
+            # A connection that was never made was not billed; one that broke or timed out may be.
             never = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
             reason = f"{error.message} {error.__cause__ or ''}".strip()
             raise AgainError(self._reason(reason), billed=not never) from None
@@ -167,7 +167,7 @@ class Endpoint:
         return text.replace(self._key, "[key]") if self._key else text
 
     def _reason(self, text: str) -> str:
-        """An error on one line of bearable length; some endpoints send whole pages."""
+        """An error on one short line; some endpoints send whole pages."""
         return " ".join(self._without_key(text).split())[:300]
 
 

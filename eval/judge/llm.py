@@ -1,7 +1,7 @@
 """A language model as a judge: any OpenAI-compatible endpoint.
 
-Every pair is asked about in both orders, each axis by itself, at temperature 0. An answer is kept the
-moment it arrives (`eval.judge.cache`), so no verdict is paid twice and a run that was killed goes on.
+Every pair is asked about in both orders, each axis by itself, at temperature 0. An answer is saved
+when it arrives (`eval.judge.cache`), so no verdict is paid for twice and a killed run can go on.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from eval.judge.budget import Budget, Estimate, Price, estimated_tokens
-from eval.judge.cache import Answer, Cache, Question
+from eval.judge.budget import Budget, CostEstimate, Price, estimated_tokens
+from eval.judge.cache import Answer, Cache, JudgeQuestion
 from eval.judge.endpoint import AgainError, Endpoint, RefusedError, UnansweredError
-from eval.judge.pairs import ORDERS, Pair
+from eval.judge.pairs import ORDERS, SummaryPair
 from eval.judge.prompt import Axis, build_prompt, parse_verdict
 from tldr.errors import LabError
 from tldr.records import Judgement
 
 _LONGEST_WAIT = 600.0
-"""Seconds; an endpoint that wants to be left alone for longer leaves its question unanswered."""
+"""Seconds; a question stays unanswered if the endpoint asks for a longer pause."""
 _FAILURES_IN_A_ROW = 10
-"""Questions without an answer after which the rest are not tried."""
+"""After this many questions without an answer the rest are not asked."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How a judge goes about its work.
+    """Limits of a judge's requests and cost.
 
     Attributes:
         max_cost: dollars that the questions may cost, those that are paid already included.
@@ -49,10 +49,10 @@ class Limits:
 class _Asked:
     """A question about a pair."""
 
-    pair: Pair
+    pair: SummaryPair
     axis: Axis
     order: tuple[int, int]
-    question: Question
+    question: JudgeQuestion
 
 
 class LLMJudge:
@@ -70,13 +70,13 @@ class LLMJudge:
         """``openai:MODEL``."""
         return f"openai:{self.endpoint.connection.model}"
 
-    def estimate(self, pairs: Sequence[Pair], axes: Sequence[Axis]) -> Estimate:
-        """What judging these would cost, answers in the cache left out."""
+    def estimate(self, pairs: Sequence[SummaryPair], axes: Sequence[Axis]) -> CostEstimate:
+        """The cost of judging these pairs, without the answers that the cache holds."""
         questions = {asked.question.key: asked.question for asked in self._questions(pairs, axes)}
         known = self.cache.known(questions.values())
         paid = sum(self._cost(questions[key], answer) for key, answer in known.items())
         open_ones = [question for key, question in questions.items() if key not in known]
-        return Estimate(
+        return CostEstimate(
             questions=len(questions),
             answered=len(known),
             prompt_tokens=sum(map(self._prompt_tokens, open_ones)),
@@ -85,11 +85,11 @@ class LLMJudge:
             paid=paid,
         )
 
-    def judge(self, pairs: Sequence[Pair], axes: Sequence[Axis]) -> Iterator[Judgement]:
+    def judge(self, pairs: Sequence[SummaryPair], axes: Sequence[Axis]) -> Iterator[Judgement]:
         """As `eval.judge.pairs.Judge`: what the cache knows first, the rest as it is answered.
 
         Raises:
-            RefusedError: the endpoint answers nobody.
+            RefusedError: the endpoint refuses every question.
             LabError: the money is spent, or questions got no answer; what was answered is kept.
         """
         asked: dict[str, list[_Asked]] = {}
@@ -128,12 +128,12 @@ class LLMJudge:
                     yield from self._judgements(asked[futures[future]], reply)
         finally:
             self._stop.set()
-            pool.shutdown(cancel_futures=True)  # what is under way is waited for, and kept
+            pool.shutdown(cancel_futures=True)  # open requests finish, and their answers are kept
         if refused is not None:
             raise refused
         self._tell(lost, unasked, len(questions), budget)
 
-    def _questions(self, pairs: Sequence[Pair], axes: Sequence[Axis]) -> Iterator[_Asked]:
+    def _questions(self, pairs: Sequence[SummaryPair], axes: Sequence[Axis]) -> Iterator[_Asked]:
         for pair in pairs:
             for axis in axes:
                 for order in ORDERS:
@@ -148,7 +148,7 @@ class LLMJudge:
             sha = one.question.prompt_sha
             yield one.pair.judgement(self.name, one.order, verdict, one.axis, raw=answer.text, prompt_sha=sha)
 
-    def _answer(self, question: Question, budget: Budget) -> Answer | None:
+    def _answer(self, question: JudgeQuestion, budget: Budget) -> Answer | None:
         """The answer, asked for until it comes; None if the run stops before.
 
         Raises:
@@ -173,7 +173,7 @@ class LLMJudge:
         self._failures = 0
         return answer
 
-    def _ask(self, question: Question, budget: Budget) -> Answer | None:
+    def _ask(self, question: JudgeQuestion, budget: Budget) -> Answer | None:
         reserved = self._at_most(question)
         for attempt in range(1, self.limits.attempts + 1):
             if not budget.reserve(reserved):
@@ -202,14 +202,14 @@ class LLMJudge:
         backoff = min(self.limits.backoff * 2.0 ** (attempt - 1), 60.0)
         return max(backoff * random.uniform(0.5, 1.0), error.wait or 0.0)
 
-    def _prompt_tokens(self, question: Question) -> int:
+    def _prompt_tokens(self, question: JudgeQuestion) -> int:
         """From the prompt's length, and more where the endpoint has counted more than that before."""
         return math.ceil(estimated_tokens(question.prompt) * self._tokens_per_estimate)
 
-    def _at_most(self, question: Question) -> float:
+    def _at_most(self, question: JudgeQuestion) -> float:
         return self.price.of(self._prompt_tokens(question), self.limits.answer_tokens)
 
-    def _cost(self, question: Question, answer: Answer) -> float:
+    def _cost(self, question: JudgeQuestion, answer: Answer) -> float:
         """Dollars an answer cost; where the endpoint counted no tokens, at most."""
         prompt, written = answer.prompt_tokens, answer.answer_tokens
         if prompt is not None:
@@ -222,7 +222,7 @@ class LLMJudge:
 
     def _tell(self, lost: Sequence[str], unasked: int, questions: int, budget: Budget) -> None:
         """Raise if questions are open."""
-        kept = f"what was answered is kept in {self.cache.path}"
+        kept = f"all answers are kept in {self.cache.path}"
         if lost:
             raise LabError(
                 f"{len(lost) + unasked} of {questions} questions got no answer; the last: {lost[-1]}",

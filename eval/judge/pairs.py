@@ -1,4 +1,4 @@
-"""What is judged, and what a judge is."""
+"""The pairs to judge, and the interface of every judge."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from eval.io import join_by_post
-from eval.judge.prompt import Axis, Source, Verdict
-from eval.pairs import REFERENCE
+from eval.common.io import join_by_post
+from eval.common.pairs import REFERENCE
+from eval.judge.prompt import Axis, JudgedText, JudgeVerdict
 from tldr.errors import UsageError
 from tldr.records import Article, Judgement, Post
 
@@ -20,10 +20,10 @@ ORDERS = ((0, 1), (1, 0))
 
 
 @dataclass(frozen=True)
-class Pair:
+class SummaryPair:
     """Two summaries of a post or article; `runs` are those that either came from."""
 
-    post: Source
+    post: JudgedText
     policies: tuple[str, str]
     texts: tuple[str, str]
     runs: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class Pair:
         self,
         judge: str,
         order: tuple[int, int],
-        verdict: Verdict,
+        verdict: JudgeVerdict,
         axis: Axis,
         **more: str | float,
     ) -> Judgement:
@@ -51,13 +51,13 @@ class Pair:
 
 
 class Judge(Protocol):
-    """Whoever can say which of two summaries is better."""
+    """Anything that says which of two summaries is better."""
 
     @property
     def name(self) -> str:
         """The judge, as judgements name it."""
 
-    def judge(self, pairs: Sequence[Pair], axes: Sequence[Axis]) -> Iterator[Judgement]:
+    def judge(self, pairs: Sequence[SummaryPair], axes: Sequence[Axis]) -> Iterator[Judgement]:
         """Two judgements for every pair and axis, one in each order, in any sequence.
 
         Raises:
@@ -67,13 +67,13 @@ class Judge(Protocol):
 
 def pairs_to_judge(
     samples: pd.DataFrame, posts: pd.DataFrame, *, against: str = REFERENCE, limit: int | None = None
-) -> list[Pair]:
+) -> list[SummaryPair]:
     """Every policy's samples against the post's reference, or another policy's sample of it.
 
     A policy sampled in several ways gives one policy each, named like ``sft-m-t0.7``.
 
     Args:
-        samples, posts: as `eval.io.load_samples` and `eval.io.load_posts` give them.
+        samples, posts: as `eval.common.io.load_samples` and `eval.common.io.load_posts` give them.
         against: "reference", or one of the policies.
         limit: judge this many posts, the same for every policy, chosen by a hash of their ids;
             a higher limit only adds posts.
@@ -91,7 +91,7 @@ def pairs_to_judge(
     if rows.empty:
         raise UsageError(f"no samples to set against {against}")
     return [
-        Pair(
+        SummaryPair(
             _source(row),
             (row["policy"], against),
             (row["text"], row["other_text"]),
@@ -101,8 +101,8 @@ def pairs_to_judge(
     ]
 
 
-def _source(row: Mapping[Hashable, Any]) -> Source:
-    """The post, or the article: that has no subreddit (`eval.io.load_posts`)."""
+def _source(row: Mapping[Hashable, Any]) -> JudgedText:
+    """The post, or the article: that has no subreddit (`eval.common.io.load_posts`)."""
     if pd.isna(row["subreddit"]):
         return Article(id=row["id"], article=row["post"])
     return Post(id=row["id"], subreddit=row["subreddit"], title=row["title"], post=row["post"])

@@ -1,12 +1,12 @@
-"""What a language-model judge is asked, and how its answer is read.
+"""The prompt of a language-model judge, and the reading of its answer.
 
 The criteria are the paper's axes (P 3.3, App. C). Post and summaries come from strangers. In the
 prompt each of their lines begins with ``> ``, so no text can end its own quotation, pose as
 the other summary or as part of the question, whatever characters it holds; and the prompt says that
 nothing quoted is an instruction. That makes a post's "answer A" data in form. It cannot make a
-model heed the form: a model may still be swayed by what it reads. What remains shows as position
-bias where the text sways towards a letter (both orders are asked), and does not show at all where a
-summary praises itself.
+model heed the form: a model may still be swayed by what it reads. Such an effect shows as
+position bias if the text favours a letter (both orders are asked). It does not show if a summary
+praises itself.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Literal, get_args
 from tldr.records import Article, Post
 
 Axis = Literal["overall", "coverage", "accuracy", "coherence"]
-Source = Post | Article
+JudgedText = Post | Article
 AXES: tuple[Axis, ...] = get_args(Axis)
-Verdict = Literal["A", "B", "tie", "invalid"]
+JudgeVerdict = Literal["A", "B", "tie", "invalid"]
 
 CRITERIA: dict[Axis, str] = {
     "overall": (
@@ -61,7 +61,7 @@ Preferred: tie"""
 
 _CLAIM = re.compile(r"\s*preferred\s*:", re.IGNORECASE)
 _VERDICT = re.compile(r"Preferred: (A|B|tie)")
-_VERDICTS: dict[str, Verdict] = {"A": "A", "B": "B", "tie": "tie"}
+_VERDICTS: dict[str, JudgeVerdict] = {"A": "A", "B": "B", "tie": "tie"}
 
 
 def _quote(text: str) -> str:
@@ -69,7 +69,7 @@ def _quote(text: str) -> str:
     return "\n".join(f"> {line}" for line in text.strip().splitlines()) or ">"
 
 
-def build_prompt(source: Source, a: str, b: str, axis: Axis = "overall") -> str:
+def build_prompt(source: JudgedText, a: str, b: str, axis: Axis = "overall") -> str:
     """The question: which of the summaries `a` and `b` of a post or article is better on `axis`."""
     if isinstance(source, Post):
         kind, name = "post", "a post from a web forum"
@@ -86,7 +86,7 @@ def build_prompt(source: Source, a: str, b: str, axis: Axis = "overall") -> str:
     )
 
 
-def parse_verdict(answer: str) -> Verdict:
+def parse_verdict(answer: str) -> JudgeVerdict:
     """The verdict of an answer; "invalid" unless its last line is one, and no other line claims one.
 
     A verdict is exactly ``Preferred: A``, ``Preferred: B`` or ``Preferred: tie``, blanks around it apart.

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from scipy.special import expit
 
-from eval.judge.pairs import ORDERS, Pair
-from eval.judge.prompt import Axis, Source, Verdict
+from eval.judge.pairs import ORDERS, SummaryPair
+from eval.judge.prompt import Axis, JudgedText, JudgeVerdict
 from tldr.errors import NonFiniteError, UsageError
 from tldr.records import Judgement
 
-Scorer = Callable[[Sequence[Source], Sequence[str]], Sequence[float]]
+ScoreTexts = Callable[[Sequence[JudgedText], Sequence[str]], Sequence[float]]
 """Scores of (n,) summaries of (n,) posts, higher is better."""
 
 
@@ -30,14 +30,14 @@ class ScoreJudge:
     """
 
     name: str
-    score: Scorer
+    score: ScoreTexts
     logits: bool = False
 
-    def judge(self, pairs: Sequence[Pair], axes: Sequence[Axis]) -> Iterator[Judgement]:
+    def judge(self, pairs: Sequence[SummaryPair], axes: Sequence[Axis]) -> Iterator[Judgement]:
         """As `eval.judge.pairs.Judge`; each text is scored once, however many pairs it is in.
 
         Raises:
-            UsageError: another axis than overall: a score has only one.
+            UsageError: an axis other than overall, as a score has only one.
             NonFiniteError: a score that is no number.
         """
         if tuple(axes) != ("overall",):
@@ -57,5 +57,5 @@ class ScoreJudge:
             for order in ORDERS:
                 ahead = difference if order == (0, 1) else -difference
                 more = {"probability": float(expit(ahead))} if self.logits else {}
-                verdict: Verdict = "A" if ahead > 0 else "B" if ahead < 0 else "tie"
+                verdict: JudgeVerdict = "A" if ahead > 0 else "B" if ahead < 0 else "tie"
                 yield pair.judgement(self.name, order, verdict, "overall", **more)

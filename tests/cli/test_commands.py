@@ -324,9 +324,9 @@ def test_the_report_is_made_from_the_study_folder(
         calls.append((args, kwargs))
         return "the/report.html"
 
-    module: Any = types.ModuleType("eval.report")
+    module: Any = types.ModuleType("eval.report.build")
     module.build_report = build_report
-    monkeypatch.setitem(sys.modules, "eval.report", module)
+    monkeypatch.setitem(sys.modules, "eval.report.build", module)
     result = tell("report", lab.config, "--runs", lab.root.parent, "--set", "evaluation.bootstrap=50")
     assert result.exit_code == 0 and "the/report.html" in result.output
     args, kwargs = calls[0]

@@ -117,7 +117,7 @@ def test_nothing_is_spent_unasked(tell: Tell, folder: Path, monkeypatch: pytest.
         for more, said in (
             ((), "price of tiny is unknown"),
             (("--max-cost", "1"), "price of tiny is unknown"),
-            (("--price", "cheap"), "no price"),
+            (("--price", "cheap"), "is not a price"),
             (("--price", "1/1"), "--max-cost"),
             (("--price", "1/1", "--yes"), "--max-cost"),
         ):
@@ -177,9 +177,9 @@ def test_wrong_requests_are_told_before_anything_is_asked(tell: Tell, folder: Pa
 def test_a_reward_model_judges_by_its_own_scores(tell: Tell, folder: Path) -> None:
     import torch
 
+    from tests.texts import encode_query, encode_response
     from tldr.models.ladder import build_policy
     from tldr.models.reward import reward_from_policy, save_reward
-    from tldr.queries.formats import encode_query, encode_response
     from tldr.queries.tokenizer import train_bpe
     from tldr.settings.models import Lengths, ModelSpec
     from tldr.study.folder import RunFile

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from eval.judge.pairs import Pair
+from eval.judge.pairs import SummaryPair
 from tldr.records import Post
 
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10}
@@ -113,9 +113,9 @@ def serving(behaviour: Behaviour) -> Iterator[Server]:
             thread.join()
 
 
-def make_pairs(count: int, policy: str = "sft") -> list[Pair]:
+def make_pairs(count: int, policy: str = "sft") -> list[SummaryPair]:
     return [
-        Pair(
+        SummaryPair(
             Post(id=f"p{n}", subreddit="r", title=f"Title {n}", post=f"The dog of number {n} left."),
             (policy, "reference"),
             (f"dog {n} left", f"the dog {n} is gone for good"),

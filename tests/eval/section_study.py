@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.paper import PAPER_FOLDER
-from eval.runs import load_runs
-from eval.sections.base import Study
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import StudyResults
 from tldr.records import write_json
 
 SIZES = {"s": 15_000, "m": 150_000}
@@ -58,9 +58,9 @@ class Made:
             "text": " words of it", "tokens": int(20 + 4 * self.rng.normal()), **more,
         } | {"scores": {"gold": gold, **more.get("scores", {})}}  # fmt: skip
 
-    def close(self) -> Study:
+    def close(self) -> StudyResults:
         write_json(self.folder / "study.json", {"study": "made", "runs": self.runs})
-        return Study(load_runs(self.folder), PAPER_FOLDER, draws=200)
+        return StudyResults(load_runs(self.folder), PAPER_FOLDER, draws=200)
 
 
 def write_lines(path: Path, rows: list[Json]) -> None:
@@ -199,7 +199,7 @@ def add_pool(made: Made, size: str = "m", n: int = 16, variant: str = "pool") ->
     write_lines(where / "pool.jsonl", rows)
 
 
-def whole_study(folder: Path, posts: int = 60, n: int = 16) -> Study:
+def whole_study(folder: Path, posts: int = 60, n: int = 16) -> StudyResults:
     """Everything, at one seed."""
     made = Made(folder, posts)
     add_rewards(made)

@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.agreement import (
+from eval.agreement.measure import (
     agreement,
     agreement_matrix,
     comparison_agreement,
     labeler_agreement,
     labeler_columns,
 )
-from eval.pairs import comparison_pairs, log_length_ratio
-from eval.stats import bootstrap_mean
+from eval.common.pairs import comparison_pairs, log_length_ratio
+from tests.eval.oracles import bootstrap_mean
 from tldr.errors import UsageError
 from tldr.records import Comparison, read_records
 

@@ -11,25 +11,25 @@ import pandas as pd
 import pytest
 import yaml
 
-import eval.report
+import eval.report.build
 from eval.claims.contrast import Missing
 from eval.claims.counterparts import TABLES, judged_preference
 from eval.claims.evidence import SOURCES, Evidence
 from eval.claims.numbers import number_rows
 from eval.claims.schema import CLAIMS_FILE, NumberRule, load_claims, published_numbers
-from eval.claims.verdicts import COLUMNS, Row, shape_rows
-from eval.overoptimisation import best_of_n_kl
-from eval.paper import PAPER_FOLDER, load_paper
-from eval.runs import Run, StudyRuns, load_runs
-from eval.sections import SECTIONS
-from eval.sections.base import Study
-from eval.sections.claims import claims_section
+from eval.claims.section import claims_section
+from eval.claims.verdicts import COLUMNS, ClaimRow, shape_rows
+from eval.common.paper import PAPER_FOLDER, load_paper
+from eval.common.runs import StudyRun, StudyRuns, load_runs
+from eval.common.study import StudyResults
+from eval.report.sections import SECTIONS
 from tldr.errors import UsageError
+from tldr.measures.best_of_n import best_of_n_kl
 from tldr.records import Judgement, write_records
 
 CLAIMS = load_claims(PAPER_FOLDER)
 RULES = {rule.id: rule for rule in CLAIMS.numbers}
-REAL = Study(StudyRuns(Path("."), ()), PAPER_FOLDER, draws=50)
+REAL = StudyResults(StudyRuns(Path("."), ()), PAPER_FOLDER, draws=50)
 
 
 def test_every_published_number_is_a_claim_or_says_why_not() -> None:
@@ -108,7 +108,7 @@ def test_a_series_that_nobody_spoke_of_is_an_error(tmp_path: Path) -> None:
     folder = broken(tmp_path, "shapes:", "shapes:")
     with (folder / "fig1.csv").open("a") as file:
         file.write("fig1,1300000000,distilled,0.4,0.02,dig,nobody\n")
-    with pytest.raises(UsageError, match=r"nothing said about series 'distilled'"):
+    with pytest.raises(UsageError, match=r"the rule does not mention series 'distilled'"):
         list(published_numbers(RULES["fig1"], folder))
     with pytest.raises(UsageError, match="no file of claims"):
         load_claims(tmp_path / "nowhere")
@@ -120,7 +120,7 @@ def result(**columns: Any) -> pd.DataFrame:
     return pd.DataFrame([base | columns])
 
 
-def compared(monkeypatch: pytest.MonkeyPatch, table: pd.DataFrame, rule: str = "fig1") -> dict[str, Row]:
+def compared(monkeypatch: pytest.MonkeyPatch, table: pd.DataFrame, rule: str = "fig1") -> dict[str, ClaimRow]:
     monkeypatch.setitem(TABLES, RULES[rule].table, lambda study: table)
     return {row.id: row for row in number_rows(RULES[rule], Evidence(REAL))}
 
@@ -164,9 +164,9 @@ def test_x_may_be_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trap_a_synthetic_study_reproduces_no_published_number(
     study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    toy = Study(load_runs(study_folder), PAPER_FOLDER, draws=50)
+    toy = StudyResults(load_runs(study_folder), PAPER_FOLDER, draws=50)
     (tmp_path / "manifest.json").write_text('{"synthetic": true}')
-    named = Study(StudyRuns(tmp_path, (Run("d", "data", tmp_path),)), PAPER_FOLDER, draws=50)
+    named = StudyResults(StudyRuns(tmp_path, (StudyRun("d", "data", tmp_path),)), PAPER_FOLDER, draws=50)
     monkeypatch.setitem(TABLES, "judged preference", lambda study: result())
     for study in (toy, named):
         rows = number_rows(RULES["fig1"], Evidence(study))
@@ -181,11 +181,11 @@ def test_people_or_judges_stand_beside_the_papers_people(tmp_path: Path) -> None
         for post in range(10) for order in ([0, 1], [1, 0])
     ]  # fmt: skip
     write_records(folder / "judgements.jsonl", rows)
-    runs = StudyRuns(folder, (Run("sft-b", "sft", folder, size="b", params=1.3e9),))
-    table = judged_preference(Study(runs, PAPER_FOLDER, draws=50))
+    runs = StudyRuns(folder, (StudyRun("sft-b", "sft", folder, size="b", params=1.3e9),))
+    table = judged_preference(StudyResults(runs, PAPER_FOLDER, draws=50))
     row = table[table["measure"] == "preference"].iloc[0]
     assert (row["method"], row["params"], row["value"], row["runs"]) == ("ppo", 1.3e9, 0.7, "score-ppo-b")
-    with pytest.raises(Missing, match="nobody was asked"):
+    with pytest.raises(Missing, match="no judge or person compared summaries"):
         judged_preference(REAL)
 
 
@@ -197,10 +197,10 @@ def test_trap_a_verdict_without_the_runs_it_came_from_is_refused(
     claim = next(claim for claim in CLAIMS.shapes if claim.id == "rl-over-supervised")
     message = r"claim rl-over-supervised: .*the runs it came from are not known"
     with pytest.raises(UsageError, match=message):
-        shape_rows(claim, Evidence(Study(load_runs(study_folder), PAPER_FOLDER, draws=50)), 50)
-    monkeypatch.setattr(eval.report, "sections", lambda study: map(claims_section, [study]))
+        shape_rows(claim, Evidence(StudyResults(load_runs(study_folder), PAPER_FOLDER, draws=50)), 50)
+    monkeypatch.setattr(eval.report.build, "sections", lambda study: map(claims_section, [study]))
     with pytest.raises(UsageError, match=message):
-        eval.report.build_report(study_folder, tmp_path, title="T", draws=50)
+        eval.report.build.build_report(study_folder, tmp_path, title="T", draws=50)
     named = {
         "id": "x",
         "claim": "c",
@@ -211,13 +211,13 @@ def test_trap_a_verdict_without_the_runs_it_came_from_is_refused(
         "source": "s",
     }
     with pytest.raises(UsageError, match="claim x"):
-        Row(**named, verdict="reproduced", note="", ours=1.0, n=5, runs=("",))
-    assert Row(**named, verdict="not run here", note="no runs").runs == ()
+        ClaimRow(**named, verdict="reproduced", note="", ours=1.0, n=5, runs=("",))
+    assert ClaimRow(**named, verdict="not run here", note="no runs").runs == ()
 
 
 def test_the_section_opens_the_report_and_hides_nothing(study_folder: Path) -> None:
     assert SECTIONS[0] is claims_section
-    study = Study(load_runs(study_folder), PAPER_FOLDER, draws=50)
+    study = StudyResults(load_runs(study_folder), PAPER_FOLDER, draws=50)
     table, silent = claims_section(study).tables
     assert list(table.frame.columns) == COLUMNS
     assert COLUMNS == ["claim", "kind", "paper", "ours", "low", "high", "n", "runs", "verdict"]
@@ -245,9 +245,9 @@ def test_the_section_opens_the_report_and_hides_nothing(study_folder: Path) -> N
 
 
 def test_a_study_without_anything_runs_no_claim(tmp_path: Path) -> None:
-    section = claims_section(Study(StudyRuns(tmp_path, ()), PAPER_FOLDER, draws=50))
+    section = claims_section(StudyResults(StudyRuns(tmp_path, ()), PAPER_FOLDER, draws=50))
     assert set(section.tables[0].frame["verdict"]) == {"not run here"}
-    bare = claims_section(Study(StudyRuns(tmp_path, ()), tmp_path, draws=50))
+    bare = claims_section(StudyResults(StudyRuns(tmp_path, ()), tmp_path, draws=50))
     assert bare.missing and not bare.tables
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from eval.claims.contrast import Missing
 from eval.claims.evidence import Evidence, select
-from eval.paper import PAPER_FOLDER
-from eval.runs import load_runs
-from eval.sections.base import Study
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import StudyResults
 from tldr.records import (
     Axes,
     CandidateSummary,
@@ -120,7 +120,7 @@ def evidence(tmp_path: Path) -> Evidence:
         ],
     )
     write_json(tmp_path / "study.json", {"runs": listing})
-    return Evidence(Study(load_runs(tmp_path), PAPER_FOLDER, draws=50))
+    return Evidence(StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=50))
 
 
 def test_held_out_labels_know_hits_labels_and_both_runs(evidence: Evidence) -> None:

@@ -14,24 +14,31 @@ from scipy import stats as scipy_stats
 
 from eval.claims.contrast import Missing, contrast
 from eval.claims.evidence import SOURCES, Evidence
-from eval.claims.predicates import Peaks
+from eval.claims.functions import _Shares, peak_steps
 from eval.claims.schema import load_claims
-from eval.claims.special import _Shares
-from eval.claims.verdicts import Row, shape_rows
-from eval.length_control import length_controlled
-from eval.paper import PAPER_FOLDER
-from eval.runs import StudyRuns
-from eval.sections.base import Study
+from eval.claims.verdicts import ClaimRow, shape_rows
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import StudyRuns
+from eval.common.study import StudyResults
+from eval.length.measure import length_controlled
 
 POSTS = 100
 PARAMS = {"s": 1e4, "m": 1e5, "l": 1e6}
 CLAIMS = {claim.id: claim for claim in load_claims(PAPER_FOLDER).shapes}
+SOURCE_OF = {
+    "rm-like-another-labeler": "same-policy pairs",
+    "rl-raises-coverage-most": "ratings",
+    "preference-peaks-in-kl": "sweep",
+    "best-of-n-spends-less-kl": "sweep",
+    "length-shrinks-lead-over-supervised": "samples",
+}
+"""The rows that claims with a function of their own look at."""
 Group = dict[str, Any]
 Effect = Callable[[Group], float]
 
 
-def study() -> Study:
-    return Study(StudyRuns(Path("."), ()), PAPER_FOLDER, draws=200)
+def study() -> StudyResults:
+    return StudyResults(StudyRuns(Path("."), ()), PAPER_FOLDER, draws=200)
 
 
 def groups(**columns: Iterable[Any]) -> list[Group]:
@@ -55,9 +62,10 @@ def rows(made: list[Group], value: str, effect: Effect, *, seed: int = 0, seeds:
     return pd.concat(parts, ignore_index=True)
 
 
-def verdicts(monkeypatch: pytest.MonkeyPatch, name: str, frame: pd.DataFrame) -> list[Row]:
+def verdicts(monkeypatch: pytest.MonkeyPatch, name: str, frame: pd.DataFrame) -> list[ClaimRow]:
     claim = CLAIMS[name]
-    monkeypatch.setitem(SOURCES, claim.test.source, lambda evidence: frame)
+    source = claim.test.source if claim.test else SOURCE_OF[name]
+    monkeypatch.setitem(SOURCES, source, lambda evidence: frame)
     return shape_rows(claim, Evidence(study()), 200)
 
 
@@ -163,7 +171,7 @@ def test_a_size_without_one_of_the_policies_is_left_out_and_said(monkeypatch: py
 
 
 def test_equality_needs_the_whole_interval_within_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
-    def judged(rm: float) -> Row:
+    def judged(rm: float) -> ClaimRow:
         frame = rows(JUDGES, "hit", lambda group: rm if group["judge"] == "rm" else 0.65)
         return verdicts(monkeypatch, "rm-like-another-labeler", frame)[0]
 
@@ -222,12 +230,12 @@ def test_only_units_that_both_saw_are_compared() -> None:
 
 def test_trap_a_peak_found_by_looking_for_it_is_none() -> None:
     """In a flat world the highest of many places beats both ends by chance, more often than one in twenty."""
-    peaks = Peaks(predicate="peaks", source="sweep", value="preference", along="kl")
     places = [{"size": "l", "kl": float(kl)} for kl in range(5)]
     found = 0
     for seed in range(16):
         frame = rows(places, "preference", lambda group: 0.5, seed=seed)
-        found += all(step.holds for step in peaks.within(frame, "", 400))
+        steps = peak_steps(frame, "", source="sweep", value="preference", along="kl", each=[], draws=400)
+        found += all(step.holds for step in steps)
     assert found <= 1
 
 

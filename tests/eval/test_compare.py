@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eval.compare import compare
+from eval.report.compare import compare
 from tests.eval.conftest import make_study
 from tldr.errors import UsageError
 
@@ -49,7 +49,7 @@ def test_a_policy_that_one_study_lacks_has_an_empty_cell(study_folder: Path, tmp
 
 
 def test_one_study_or_an_unscored_one_is_refused(study_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing to be compared"):
+    with pytest.raises(UsageError, match="needs at least two studies"):
         compare({"first": study_folder}, tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="nothing was scored"):

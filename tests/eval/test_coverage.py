@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from eval.elo import fit_strengths
-from eval.length_control import length_control
-from eval.lengths import distinct_estimate
-from eval.stats import Estimate, bootstrap_mean, mean, paired_difference, share
+from eval.common.stats import Estimate, mean, share
+from eval.elo.measure import fit_strengths
+from eval.length.measure import length_control
+from eval.texts.measure import distinct_estimate
+from tests.eval.oracles import bootstrap_mean, paired_difference
 
 
 def coverage(study: Callable[[np.random.Generator], Estimate], truth: float, studies: int = 2000) -> float:

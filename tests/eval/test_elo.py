@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from eval.elo import elo, fit_strengths
+from eval.elo.measure import elo, fit_strengths
 from tldr.errors import NonFiniteError, UsageError
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.figures.preference import headline, preference_by_size
-from eval.figures.reward import reward_accuracy
-from eval.figures.training import training_curves
-from eval.paper import load_paper
-from eval.style import CYCLE, METHODS, data_uri, save
+from eval.common.paper import load_paper
+from eval.common.style import CYCLE, METHODS, data_uri, save
+from eval.preference.figure import headline, preference_by_size
+from eval.reward.figure import reward_accuracy
+from eval.training.figure import training_curves
 from tldr.errors import UsageError
 
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from eval.features import FEATURES, cross_fitted, pair_features
-from eval.sections.base import Study
-from eval.sections.floors import JUDGES, judged_right, reward_floor_table
-from eval.sections.reward import reward_accuracy_table, reward_section
-from eval.sections.scored_pairs import model_pairs
+from eval.common.study import StudyResults
+from eval.reward.scored_pairs import model_pairs
+from eval.reward.section import reward_accuracy_table, reward_section
+from eval.reward_floor.measure import FEATURES, cross_fitted, pair_features
+from eval.reward_floor.section import JUDGES, judged_right, reward_floor_table
 from tests.eval.section_study import Made, write_lines
 from tldr.errors import UsageError
 from tldr.records import write_json
@@ -60,7 +60,7 @@ def test_trap_a_floor_is_not_fitted_on_the_pairs_it_judges() -> None:
 
 
 @pytest.fixture(scope="module")
-def folded(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def folded(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     """Two folds whose models know the planted truth but for noise, on scales of their own."""
     made = Made(tmp_path_factory.mktemp("folds"), posts=200)
     for fold in (0, 1):
@@ -93,7 +93,7 @@ def folded(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return made.close()
 
 
-def test_folds_are_one_model_judged_on_all_pairs(folded: Study) -> None:
+def test_folds_are_one_model_judged_on_all_pairs(folded: StudyResults) -> None:
     ((model, pairs),) = model_pairs(folded.runs, "valid2.jsonl")
     assert (model.scorer, len(pairs), set(pairs["fold"])) == ("rm_m", 200, {0, 1})
     table = reward_accuracy_table(folded).set_index("measure")
@@ -104,7 +104,7 @@ def test_folds_are_one_model_judged_on_all_pairs(folded: Study) -> None:
     assert table.loc["valid1_accuracy", ["value", "n"]].tolist() == pytest.approx([20 / 30, 30])
 
 
-def test_the_floor_stands_beside_the_model(folded: Study) -> None:
+def test_the_floor_stands_beside_the_model(folded: StudyResults) -> None:
     table = reward_floor_table(folded)
     accuracy = table[table["measure"] == "accuracy"].set_index("judge")
     assert list(accuracy.index) == list(JUDGES)

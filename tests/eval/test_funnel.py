@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from eval.funnel import funnel_figure
+from eval.funnel.figure import funnel_figure
 
 FUNNEL = {
     "rows": 100,

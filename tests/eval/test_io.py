@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eval.io import join_by_post, load_posts, load_samples
+from eval.common.io import join_by_post, load_posts, load_samples
 from tldr.errors import RecordError, UsageError
 from tldr.records import Article, Post, ReadReport, Sample, write_records
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from eval.elo import elo
-from eval.io import load_posts, load_samples
-from eval.judge.measures import answers, complete, judge_results, judged_pairs
+from eval.common.io import load_posts, load_samples
+from eval.common.pairs import read_judgements
+from eval.common.stats import share
+from eval.common.tables import MeasuredResult
+from eval.elo.measure import elo
+from eval.judge.measure import answers, combined, complete, judge_results
 from eval.judge.pairs import pairs_to_judge
 from eval.judge.scored import ScoreJudge
-from eval.length_control import length_control
-from eval.pairs import read_judgements
-from eval.stats import share
-from eval.tables import Result
+from eval.length.measure import length_control
 from tests.eval.judge_server import make_pairs
 from tldr.errors import NonFiniteError, RecordError, UsageError
 from tldr.records import Article, Judgement, Post, Sample, write_records
@@ -31,7 +32,7 @@ def judged(
     ]
 
 
-def by_measure(rows: list[Judgement]) -> dict[str, Result]:
+def by_measure(rows: list[Judgement]) -> dict[str, MeasuredResult]:
     results = judge_results(rows)
     assert len({(row.measure, row.policy) for row in results}) == len(results)
     return {row.measure: row for row in results}
@@ -60,8 +61,13 @@ def test_measures_by_hand() -> None:
     assert preference.unit == "share preferred to the reference"
     clustered = share([1, 0, 1, 1, 0.5, 0], ["p0", "p0", "p1", "p1", "p2", "p2"])
     assert (bias.low, bias.high) == pytest.approx((clustered.low, clustered.high))
-    assert judged_pairs(rows)["preferred"].tolist() == [1, 0.5, 0.75]
-    assert judged_pairs(rows)["inconsistent"].tolist() == [0, 1, 0]
+    assert usable(rows)["preferred"].tolist() == [1, 0.5, 0.75]
+    assert usable(rows)["inconsistent"].tolist() == [0, 1, 0]
+
+
+def usable(rows: list[Judgement]) -> pd.DataFrame:
+    """The pairs whose two answers are valid."""
+    return combined(answers(rows)).dropna(subset="preferred")
 
 
 @pytest.mark.parametrize("letter,bias", [("A", 1.0), ("B", 0.0)])
@@ -81,7 +87,9 @@ def test_a_judge_with_an_opinion_has_no_bias_whatever_the_opinion() -> None:
 def test_a_judge_that_never_answers_in_form_has_only_its_invalid_share() -> None:
     found = by_measure(judged(*[("invalid", "invalid")] * 3))
     assert set(found) == {"invalid"} and found["invalid"].value == 1
-    assert judged_pairs(judged(("invalid", "A"), ("A", "B")))["id"].tolist() == ["p1"]
+    assert combined(answers(judged(("invalid", "A"), ("A", "B")))).dropna(subset="preferred")[
+        "id"
+    ].tolist() == ["p1"]
 
 
 def test_judges_axes_and_policies_are_kept_apart() -> None:
@@ -96,7 +104,7 @@ def test_judges_axes_and_policies_are_kept_apart() -> None:
 def test_trap_verdicts_in_one_order_are_refused() -> None:
     """A verdict in one order is part quality and part place; nothing in it tells the two apart."""
     rows = judged(("A", "B"), ("A", "B"), ("B", "B"))
-    for function in (answers, judge_results, judged_pairs):
+    for function in (answers, judge_results):
         with pytest.raises(UsageError, match="1 of 3 pairs were judged in one order only"):
             function(rows[:-1])
         with pytest.raises(UsageError, match="1 of 3 pairs were judged twice in one order"):
@@ -118,8 +126,6 @@ def test_provenance_comes_from_the_record_or_the_file(tmp_path: Path) -> None:
     path = write_records(tmp_path / "theirs.jsonl", bare)
     assert {row.runs for row in judge_results(read_judgements(path))} == {("theirs",)}
     assert read_judgements(write_records(path, rows)) == rows
-    with pytest.raises(UsageError, match="2 of 2 judgements hold no texts"):
-        judged_pairs([row.model_copy(update={"texts": None}) for row in rows])
     path.write_text('{"id": "p", "policies": ["a", "b"], "order": [0, 0], "judge": "j", "verdict": "A"}\n')
     with pytest.raises(RecordError, match="neither"):
         read_judgements(path)
@@ -134,7 +140,7 @@ def test_length_control_and_elo_work_on_judgements() -> None:
         turned = type(pair)(pair.post, pair.policies, (text, "five words are the reference"), pair.runs)
         for order, verdict in (((0, 1), "AB"[not wins]), ((1, 0), "BA"[not wins])):
             rows.append(turned.judgement("j", order, verdict, "overall"))
-    pairs = judged_pairs(rows)
+    pairs = usable(rows)
     assert length_control(pairs).slope.value > 1
     table = elo(pairs, base="reference").set_index("policy")
     assert table.loc["sft", "wins"] == pairs["preferred"].mean()

@@ -16,7 +16,7 @@ from eval.judge.budget import Price
 from eval.judge.cache import Cache
 from eval.judge.endpoint import Connection, Endpoint
 from eval.judge.llm import Limits, LLMJudge
-from eval.judge.measures import judge_results
+from eval.judge.measure import judge_results
 from eval.judge.prompt import build_prompt
 from tests.eval.judge_server import make_pairs
 from tldr.models.ladder import build_policy

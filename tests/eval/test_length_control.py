@@ -9,10 +9,10 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy.special import expit
 
-from eval.io import load_posts
-from eval.length_control import length_control, length_controlled, rating_by_length
-from eval.pairs import comparison_pairs, log_length_ratio
-from eval.paper import load_paper
+from eval.common.io import load_posts
+from eval.common.pairs import comparison_pairs, log_length_ratio
+from eval.common.paper import load_paper
+from eval.length.measure import length_control, length_controlled, rating_by_length
 from tldr.errors import UsageError
 from tldr.records import Comparison, read_records
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.lengths import (
+from eval.common.tables import result_table
+from eval.texts.measure import (
     MEASURES,
     add_measures,
     baselines,
@@ -15,8 +16,7 @@ from eval.lengths import (
     distinct_table,
     length_results,
 )
-from eval.overlap import distinct_ngrams
-from eval.tables import result_table
+from eval.texts.overlap import distinct_ngrams
 
 POSTS = pd.DataFrame(
     {

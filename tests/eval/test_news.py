@@ -1,4 +1,4 @@
-"""News: one style for every system's text, the section on transfer, ratings from files."""
+"""News: the section on transfer, ratings from files."""
 
 from __future__ import annotations
 
@@ -13,42 +13,20 @@ from typer.testing import CliRunner
 from eval.claims.evidence import Evidence
 from eval.claims.numbers import number_rows
 from eval.claims.schema import load_claims
-from eval.news import normalised
-from eval.overview import overview
-from eval.paper import PAPER_FOLDER
-from eval.rouge import rouge
-from eval.runs import load_runs
-from eval.sections.base import Study
-from eval.sections.news import measured_news, news_rouge_table, news_section
-from eval.sections.preference import preference_table
-from eval.sections.runs import runs_section
-from eval.sections.texts import text_table
-from eval.tables import group_columns
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import StudyResults
+from eval.common.tables import group_columns
+from eval.news.section import measured_news, news_rouge_table, news_section
+from eval.preference.section import preference_table
+from eval.report.files import file_sections
+from eval.rouge.measure import rouge
+from eval.runs.section import runs_section
+from eval.texts.section import text_table
 from tldr.cli.main import app
 from tldr.records import Article, Post, Rating, Sample, write_json, write_records
 
-ARTICLE = (
-    "The BBC met Ann Lee in Paris. She said: it rains. Police say Ann left Paris. The police of Paris wait."
-)
 WORDS = "cat dog boss friend city late money letter asked left lost never".split()
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("ann lee left paris . police wait .", "Ann Lee left Paris. Police wait."),
-        ("ANN LEE LEFT PARIS.", "Ann Lee left Paris."),
-        ("The bbc said it does n't rain -LRB- yet -RRB- , `` i think '' .",
-         'The BBC said it doesn\'t rain (yet), " I think ".'),
-        ("she \u2019s in \u201cparis\u201d", 'She\'s in "Paris"'),
-        ("  the   Police\nwait", "The police wait"),
-        ("it cost $ 3 , or 5 % .", "It cost $3, or 5%."),
-        ("", ""),
-    ],
-)  # fmt: skip
-def test_one_style_for_all_systems(text: str, wanted: str) -> None:
-    assert normalised(text, ARTICLE) == wanted
-    assert normalised(wanted, ARTICLE) == wanted, "what is in the style stays as it is"
 
 
 def sample(source: str, method: str, size: str, *, news: bool, count: int) -> Sample:
@@ -69,7 +47,7 @@ def sample(source: str, method: str, size: str, *, news: bool, count: int) -> Sa
     )
 
 
-def write_study(folder: Path, *, news: bool = True) -> Study:
+def write_study(folder: Path, *, news: bool = True) -> StudyResults:
     """Two methods at two sizes on 12 posts (5 words) and, with `news`, on 12 articles (50 words)."""
     draw = random.Random(1)
     posts = [
@@ -99,7 +77,7 @@ def write_study(folder: Path, *, news: bool = True) -> Study:
                     row = {"run": name, "stage": stage, "folder": name, "size": size, "seed": 0}
                     rows.append(row | {"dataset": dataset, "parents": parents})
     write_json(folder / "study.json", {"runs": rows})
-    return Study(load_runs(folder), PAPER_FOLDER, draws=50)
+    return StudyResults(load_runs(folder), PAPER_FOLDER, draws=50)
 
 
 def by_policy(table: pd.DataFrame) -> pd.Series[float]:
@@ -109,11 +87,11 @@ def by_policy(table: pd.DataFrame) -> pd.Series[float]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     return write_study(tmp_path_factory.mktemp("news"))
 
 
-def test_trap_news_is_never_averaged_with_posts(study: Study, tmp_path: Path) -> None:
+def test_trap_news_is_never_averaged_with_posts(study: StudyResults, tmp_path: Path) -> None:
     without = write_study(tmp_path, news=False)
     assert study.samples is not None and set(study.samples["id"]) == {f"p{n}" for n in range(12)}
     assert study.news is not None and set(study.news["id"]) == {f"a{n}" for n in range(12)}
@@ -124,18 +102,18 @@ def test_trap_news_is_never_averaged_with_posts(study: Study, tmp_path: Path) ->
     ]
     shown = runs_section(study).tables[0].frame["run"]
     assert shown.str.endswith("-cnndm").sum() == 8, "they are among the runs all the same"
-    assert without.news is None and news_section(without).missing == "Not run here."
+    assert without.news is None and news_section(without).missing == ["Not run here."]
 
 
 def test_a_folder_without_a_listing_keeps_news_apart_by_its_tags(tmp_path: Path) -> None:
     write_study(tmp_path)
     (tmp_path / "study.json").unlink()
-    bare = Study(load_runs(tmp_path), PAPER_FOLDER, draws=50)
+    bare = StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=50)
     assert bare.samples is not None and set(bare.samples["id"].str[0]) == {"p"}
     assert bare.news is not None and set(bare.news["id"].str[0]) == {"a"}
 
 
-def test_files_of_both_are_told_apart_without_a_study(study: Study) -> None:
+def test_files_of_both_are_told_apart_without_a_study(study: StudyResults) -> None:
     assert study.samples is not None and study.news is not None
     both = pd.concat([study.samples, study.news.assign(**{"tag.dataset": "cnndm"})], ignore_index=True)
     named = group_columns(both)
@@ -143,12 +121,13 @@ def test_files_of_both_are_told_apart_without_a_study(study: Study) -> None:
         "": {"p"},
         "cnndm": {"a"},
     }
-    (sheet,) = [sheet for sheet in overview(both, draws=20).sheets if sheet.name == "texts"]
-    words = sheet.table[sheet.table["measure"] == "words"]
+    tables = [table for section in file_sections(both, draws=20) for table in section.tables]
+    (sheet,) = [table for table in tables if table.name == "texts"]
+    words = sheet.frame[sheet.frame["measure"] == "words"]
     assert set(zip(words["variant"], words["value"], strict=True)) == {("", 8.0), ("cnndm", 53.0)}
 
 
-def test_rouge_of_news_splits_sentences_and_has_lead_3(study: Study) -> None:
+def test_rouge_of_news_splits_sentences_and_has_lead_3(study: StudyResults) -> None:
     table = by_policy(news_rouge_table(study))
     rows = measured_news(study)
     texts = rows[rows["policy"] == "ppo-m"]["text"].tolist()
@@ -165,7 +144,7 @@ def test_rouge_of_news_splits_sentences_and_has_lead_3(study: Study) -> None:
     assert {policy for policy, _ in table.index} == {"sft-s", "sft-m", "ppo-s", "ppo-m", "lead-3"}
 
 
-def test_published_rouge_of_news_is_set_beside_ours(study: Study) -> None:
+def test_published_rouge_of_news_is_set_beside_ours(study: StudyResults) -> None:
     """Of lead-3 there is a counterpart in any study on news; of policies only at the paper's sizes."""
     rules = {rule.id: rule for rule in load_claims(PAPER_FOLDER).numbers}
     rows = {row.id: row for row in number_rows(rules["cnndm-lead3"], Evidence(study))}
@@ -178,9 +157,9 @@ def test_published_rouge_of_news_is_set_beside_ours(study: Study) -> None:
     assert notes and all(note.startswith("no result with") for note in notes), "what is missing is a size"
 
 
-def test_section_shows_fig_14b_lengths_and_scores(study: Study) -> None:
+def test_section_shows_fig_14b_lengths_and_scores(study: StudyResults) -> None:
     section = news_section(study)
-    assert section.missing is None
+    assert section.missing == []
     tables = {table.name: table.frame for table in section.tables}
     assert set(tables) == {"rouge_news", "texts_news", "reward_news"}
     texts = by_policy(tables["texts_news"])

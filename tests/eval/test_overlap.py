@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.overlap import copying, distinct_ngrams, lcs_length, lead, ngrams, repeated_ngrams, sentences, words
+from eval.texts.overlap import (
+    copying,
+    distinct_ngrams,
+    lcs_length,
+    lead,
+    ngrams,
+    repeated_ngrams,
+    words,
+)
+from tldr.measures.sentences import sentences
 
 
 def lcs_table(first: Sequence[int], second: Sequence[int]) -> int:

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.optimize import curve_fit
 
-from eval.overoptimisation import best_of_n_curve, best_of_n_kl, fit_overoptimisation
+from eval.overoptimisation.measure import fit_overoptimisation
 from tldr.errors import UsageError
 
 KL = np.array([0.0, 0.5, 1, 2, 4, 8, 16, 32, 64])
@@ -66,42 +63,3 @@ def test_bad_requests() -> None:
         fit_overoptimisation([-1, 1, 2, 3], [0, 1, 1, 1], "rl")
     with pytest.raises(UsageError, match="not finite"):
         fit_overoptimisation([1, 2, 3], [0, np.nan, 1], "rl")
-
-
-def test_best_of_n_kl_in_nats() -> None:
-    assert best_of_n_kl([1, 2, 1000]) == pytest.approx([0, np.log(2) - 0.5, 5.9088], abs=1e-4)
-    with pytest.raises(UsageError):
-        best_of_n_kl(0)
-
-
-def pool(rows: list[tuple[str, float, float]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["id", "rm", "gold"])
-
-
-def test_best_of_n_curve_is_the_mean_over_all_draws() -> None:
-    draw = np.random.default_rng(2)
-    table = pool([(post, draw.random(), draw.random()) for post in "abc" for _ in range(6)])
-    found = best_of_n_curve(table, "rm", "gold", [1, 2, 5, 6]).set_index("n")
-    for n in (1, 2, 5, 6):
-        expected = []
-        for _, group in table.groupby("id"):
-            best = [
-                group.loc[list(some)].sort_values("rm")["gold"].iloc[-1]
-                for some in combinations(group.index, n)
-            ]
-            expected.append(np.mean(best))
-        assert found.loc[n, "value"] == pytest.approx(np.mean(expected))
-    assert found.loc[1, "value"] == pytest.approx(table["gold"].mean()) and found.loc[1, "kl"] == 0
-    assert (found["posts"] == 3).all() and (found["low"] <= found["value"]).all()
-
-
-def test_equal_scores_share_their_gold() -> None:
-    table = pool([("a", 1.0, 0.0), ("a", 1.0, 1.0), ("b", 1.0, 1.0), ("b", 1.0, 0.0)])
-    assert best_of_n_curve(table, "rm", "gold", [2])["value"].item() == 0.5
-
-
-def test_pools_must_be_equal() -> None:
-    with pytest.raises(UsageError, match="pools of 1 to 2"):
-        best_of_n_curve(pool([("a", 1, 1), ("b", 1, 1), ("b", 2, 1)]), "rm", "gold", [1])
-    with pytest.raises(UsageError, match="between 1 and the pool's 1"):
-        best_of_n_curve(pool([("a", 1, 1)]), "rm", "gold", [2])

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eval import report as report_module
-from eval.page import embedded_json
-from eval.paper import PAPER_FOLDER
-from eval.report import build_report
-from eval.runs import load_runs
-from eval.sections.base import Section, Study, plain_table, without
-from eval.viewer import build_viewer
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import Section, StudyResults, plain_table, without
+from eval.report import build as report_module
+from eval.report.build import build_report
+from eval.report.page import embedded_json
+from eval.report.viewer import build_viewer
 from tests.eval.browser import CHROMIUM, HOSTILE, MISSING, VIRTUAL, Body, Browser
 from tldr.records import Judgement, Post, Sample, TokenTrace, write_records
 
@@ -87,7 +87,7 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_records(folder / "judgements.jsonl", verdicts)
     page = build_viewer(
-        Study(load_runs(folder), PAPER_FOLDER, 20), folder / "out", title=HOSTILE, note=HOSTILE
+        StudyResults(load_runs(folder), PAPER_FOLDER, 20), folder / "out", title=HOSTILE, note=HOSTILE
     )
     assert page is not None
     return page

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eval.pairs import (
+from eval.common.pairs import (
     comparison_pairs,
     in_one_order,
     judgement_pairs,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.paper import PAPER_FOLDER, TAGS, load_paper
+from eval.common.paper import PAPER_FOLDER, TAGS, load_paper
 from tldr.errors import UsageError
 
 FILES = sorted(path.stem for path in PAPER_FOLDER.glob("*.csv"))

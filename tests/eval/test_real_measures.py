@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.agreement import comparison_agreement
-from eval.io import load_posts, load_samples
-from eval.length_control import length_control
-from eval.overlap import copying
-from eval.pairs import load_comparisons, log_length_ratio, reference_pairs
-from eval.stats import share
+from eval.agreement.measure import comparison_agreement
+from eval.common.io import load_posts, load_samples
+from eval.common.pairs import load_comparisons, log_length_ratio, reference_pairs
+from eval.common.stats import share
+from eval.length.measure import length_control
+from eval.texts.overlap import copying
 
 BATCHES = ("batch13", "cnndm0")
 

@@ -12,17 +12,17 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from eval.paper import PAPER_FOLDER
-from eval.preference import GOLD, preference
-from eval.report import build_report
-from eval.runs import load_runs, study_posts, study_samples, training_metrics
-from eval.sections.base import Study
-from eval.sections.preference import preference_section
-from eval.sections.reward import accuracy_results, reward_section
-from eval.sections.runs import runs_section
-from eval.sections.texts import text_section
-from eval.sections.training import training_section
-from eval.tables import POOLED, result_table
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs, study_posts, study_samples, training_metrics
+from eval.common.study import StudyResults
+from eval.common.tables import POOLED, result_table
+from eval.preference.measure import GOLD, preference
+from eval.preference.section import preference_section
+from eval.report.build import build_report
+from eval.reward.section import accuracy_results, reward_section
+from eval.runs.section import runs_section
+from eval.texts.section import text_section
+from eval.training.section import training_section
 from tldr.errors import RecordError, UsageError
 from tldr.records import Sample, read_records, write_json, write_records
 
@@ -126,7 +126,7 @@ def test_runs_are_listed_with_hashes_and_versions(tmp_path: Path) -> None:
     write_json(tmp_path / "r0" / "DONE", {"outputs": {"z.jsonl": "cd" * 32, "a.json": "ef" * 32}})
     (tmp_path / "r1" / "DONE").touch()
     write_json(tmp_path / "study.json", {"runs": listing})
-    runs, versions, outputs = runs_section(Study(load_runs(tmp_path), PAPER_FOLDER, draws=20)).tables
+    runs, versions, outputs = runs_section(StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=20)).tables
     assert list(runs.frame["key"]) == [f"{number}" * 64 for number in range(3)]
     assert list(runs.shown["key"]) == [f"{number}" * 10 for number in range(3)]
     assert list(runs.frame["state"]) == ["finished", "finished", "not finished"]
@@ -141,7 +141,7 @@ def test_runs_are_listed_with_hashes_and_versions(tmp_path: Path) -> None:
     ]
     write_json(tmp_path / "r0" / "DONE", {"outputs": ["a.json"]})
     with pytest.raises(RecordError, match="r0/DONE: its outputs are not a map"):
-        runs_section(Study(load_runs(tmp_path), PAPER_FOLDER, draws=20))
+        runs_section(StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=20))
 
 
 def test_files_are_written(report: Path) -> None:
@@ -198,7 +198,7 @@ def test_unscored_samples_give_way_to_their_scores(study_folder: Path) -> None:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report of three sections only: the others draw the paper's figures whatever the study holds."""
     chosen = (preference_section, text_section, runs_section)
-    monkeypatch.setattr("eval.report.sections", lambda study: (section(study) for section in chosen))
+    monkeypatch.setattr("eval.report.build.sections", lambda study: (section(study) for section in chosen))
 
 
 @pytest.mark.usefixtures("few")
@@ -271,7 +271,7 @@ def test_trap_sft_posts_standing_in_for_ppo_prompts_are_noted(tmp_path: Path) ->
     (tmp_path / "study.json").write_text('[{"run": "d", "stage": "data", "folder": "d"}]')
     for stand_in in (True, False):
         (tmp_path / "d" / "manifest.json").write_text(json.dumps({"ppo_posts_are_sft_posts": stand_in}))
-        section = training_section(Study(load_runs(tmp_path), PAPER_FOLDER, draws=20))
+        section = training_section(StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=20))
         assert ("The prompts are the supervised posts" in section.intro) == stand_in
 
 
@@ -282,7 +282,7 @@ def test_the_reward_models_in_use_are_drawn(study_folder: Path, tmp_path: Path) 
         if row["run"] == "reward-s-0":
             row["variant"] = "rm1"
     (tmp_path / "study.json").write_text(json.dumps(listing))
-    section = reward_section(Study(load_runs(tmp_path), PAPER_FOLDER, draws=20))
+    section = reward_section(StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=20))
     table = section.tables[0].frame
     assert set(table[table["variant"] == "rm1"]["runs"]) == {"reward-s-0"}
     smallest = section.pictures[0].figure.axes[0].containers[0].lines[0].get_ydata()[0]

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from eval.pairs import comparison_pairs
-from eval.reward_eval import accuracy, calibration, hits, length_bias
-from eval.stats import share, wilson
+from eval.common.pairs import comparison_pairs
+from eval.common.stats import share, wilson
+from eval.reward.measure import accuracy, calibration, hits, length_bias
 from tldr.errors import NonFiniteError, UsageError
 from tldr.records import Comparison, read_records
 

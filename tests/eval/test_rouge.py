@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import eval.rouge
-from eval.io import load_posts, load_samples
-from eval.rouge import resolve_backend, rouge, rouge_results
-from eval.stats import bootstrap_mean
-from eval.tables import result_table
+import eval.rouge.measure
+from eval.common.io import load_posts, load_samples
+from eval.common.tables import result_table
+from eval.rouge.measure import resolve_backend, rouge, rouge_results
+from tests.eval.oracles import bootstrap_mean
 from tldr.errors import UsageError
 
 fast = pytest.mark.skipif(
@@ -57,7 +57,7 @@ def test_sentences_matter_to_lsum_alone() -> None:
 
 
 def test_without_the_extra_the_plain_backend_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eval.rouge.find_spec", lambda name: None)
+    monkeypatch.setattr("eval.rouge.measure.find_spec", lambda name: None)
     assert resolve_backend() == "rouge-score"
     assert rouge(["a b"], ["a b"])["rouge_mean"].item() == 1
     with pytest.raises(UsageError, match="install the extra: fast-rouge"):
@@ -127,12 +127,12 @@ def test_the_fast_backend_takes_a_whole_test_set_in_one_call(monkeypatch: pytest
 def test_processes_give_the_same_rows_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
     sides = made_up(60)
     alone = rouge(*sides, backend="rouge-score", stemmer=True)
-    monkeypatch.setattr("eval.rouge._CHUNK", 8)
-    monkeypatch.setattr("eval.rouge._POOLED_FROM", 20)
-    monkeypatch.setattr("eval.rouge._workers", lambda: 2)
+    monkeypatch.setattr("eval.rouge.measure._CHUNK", 8)
+    monkeypatch.setattr("eval.rouge.measure._POOLED_FROM", 20)
+    monkeypatch.setattr("eval.rouge.measure._workers", lambda: 2)
     started: list[int] = []
-    pool = eval.rouge.ProcessPoolExecutor
-    monkeypatch.setattr("eval.rouge.ProcessPoolExecutor", lambda *a: started.append(a[0]) or pool(*a))
+    pool = eval.rouge.measure.ProcessPoolExecutor
+    monkeypatch.setattr("eval.rouge.measure.ProcessPoolExecutor", lambda *a: started.append(a[0]) or pool(*a))
     assert rouge(*sides, backend="rouge-score", stemmer=True).equals(alone)
     assert started == [2]
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import eval.rouge
-from eval.rouge import rouge
-from eval.stats import bootstrap_mean
+from eval.rouge.measure import rouge
+from tests.eval.oracles import bootstrap_mean
 
 PREDICTIONS = [
     "the cat sat down",
@@ -68,7 +68,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-c", CODE],
         input=json.dumps([str(eval.rouge.METRIC), PREDICTIONS, REFERENCES, CALLS]),
-        cwd=Path(eval.rouge.__file__).parents[1],
+        cwd=Path(eval.rouge.__file__).parents[2],
         env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "HF_MODULES_CACHE": str(home / "m")},
         capture_output=True,
         text=True,

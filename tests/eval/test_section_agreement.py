@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eval.figures.agreement import agreement_heatmap, judge_label, judge_order
-from eval.paper import PAPER_FOLDER
-from eval.runs import load_runs
-from eval.sections.agreement import ALL, COLUMNS, agreement_section, agreement_table, labelled_pairs
-from eval.sections.base import Study, policy_names
-from eval.sections.elo import elo_section, elo_table
+from eval.agreement.figure import agreement_heatmap, judge_label, judge_order
+from eval.agreement.section import ALL, COLUMNS, agreement_section, agreement_table, labelled_pairs
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import StudyResults, policy_names
+from eval.elo.section import elo_section, elo_table
 from tldr.errors import UsageError
 from tldr.records import Comparison, Post, write_json, write_records
 
@@ -68,7 +68,7 @@ def tournament(strengths: dict[str, float], count: int) -> list[Comparison]:
     return rows
 
 
-def write_study(folder: Path, files: dict[str, list[Comparison]], seeds: int = 1) -> Study:
+def write_study(folder: Path, files: dict[str, list[Comparison]], seeds: int = 1) -> StudyResults:
     rows = [{"run": "ppo-m", "stage": "ppo", "folder": "ppo-m", "size": "m", "seed": 0, "params": 170_000}]
     rows.append({"run": "ppo-s", "stage": "ppo", "folder": "ppo-s", "size": "s", "params": 14_000})
     posts = [
@@ -84,11 +84,11 @@ def write_study(folder: Path, files: dict[str, list[Comparison]], seeds: int = 1
         write_json(folder / f"pairs-{seed}" / "DONE", {})
         rows.append({"run": f"pairs-{seed}", "stage": "pairs", "folder": f"pairs-{seed}", "seed": seed})
     write_json(folder / "study.json", {"runs": rows})
-    return Study(load_runs(folder), PAPER_FOLDER, draws=200)
+    return StudyResults(load_runs(folder), PAPER_FOLDER, draws=200)
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     same = same_policy("sft-m-t0.7", wrong=0) + same_policy("ppo-m-t0.7", wrong=10)
     files = {"same_policy.jsonl": same, "valid2.jsonl": tournament(STRENGTH, 60)}
     return write_study(tmp_path_factory.mktemp("labelled"), files)
@@ -100,7 +100,7 @@ def cell(table: pd.DataFrame, policy: str, first: str, second: str) -> pd.Series
     return rows.iloc[0]
 
 
-def test_agreement_by_hand(study: Study) -> None:
+def test_agreement_by_hand(study: StudyResults) -> None:
     table = agreement_table(study)
     assert list(table.columns) == COLUMNS and set(table["runs"]) == {"pairs-0"}
     assert cell(table, "sft-m-t0.7", "labeler", "rm_m")["value"] == 1
@@ -134,7 +134,7 @@ def test_workers_of_two_seeds_are_different_people(tmp_path: Path) -> None:
     assert set(agreement_table(study)["runs"]) == {"pairs-0 pairs-1"}
 
 
-def test_section_draws_a_heat_map_a_policy_and_the_papers_values(study: Study) -> None:
+def test_section_draws_a_heat_map_a_policy_and_the_papers_values(study: StudyResults) -> None:
     section = agreement_section(study)
     assert [picture.name for picture in section.pictures] == [
         "agreement_with_labelers", "agreement_sft-m-t0.7", "agreement_ppo-m-t0.7",
@@ -154,7 +154,7 @@ def test_section_draws_a_heat_map_a_policy_and_the_papers_values(study: Study) -
     assert shown.set_index("judge").loc["rm_m", "sft-m-t0.7"].startswith("1.000 [")
 
 
-def test_heat_map_is_the_lower_triangle_with_errors(study: Study) -> None:
+def test_heat_map_is_the_lower_triangle_with_errors(study: StudyResults) -> None:
     table = agreement_table(study)
     axis = agreement_heatmap(table[table["policy"] == "ppo-m-t0.7"], title="T").axes[0]
     names = [label.get_text() for label in axis.get_xticklabels()]
@@ -178,7 +178,7 @@ def test_judges_are_named_and_ordered_for_people() -> None:
     ]  # fmt: skip
 
 
-def test_policies_are_told_by_their_names(study: Study) -> None:
+def test_policies_are_told_by_their_names(study: StudyResults) -> None:
     names = policy_names(study, "ppo-m-kl-0.3-t0.7")
     assert (names["method"], names["size"], names["variant"]) == ("ppo", "m", "kl-0.3")
     assert names["temperature"] == 0.7 and names["params"] == 170_000
@@ -186,7 +186,7 @@ def test_policies_are_told_by_their_names(study: Study) -> None:
     assert policy_names(study, "sup4_ppo_rm3_kl10")["method"] == "sup4_ppo_rm3_kl10"
 
 
-def test_elo_recovers_the_strengths(study: Study) -> None:
+def test_elo_recovers_the_strengths(study: StudyResults) -> None:
     table = elo_table(study).set_index("policy")
     assert list(table.index) == sorted(STRENGTH, key=lambda name: -STRENGTH[name])
     assert table.loc["reference", "value"] == 1000 and pd.isna(table.loc["reference", "low"])
@@ -204,16 +204,16 @@ def test_policies_never_compared_are_said(tmp_path: Path) -> None:
     apart = tournament({"a": 0.0, "b": 0.1}, 20) + tournament({"c": 0.0, "d": 0.1}, 20)
     study = write_study(tmp_path, {"valid2.jsonl": apart})
     section = elo_section(study)
-    assert section.missing == (
+    assert section.missing == [
         "No finite ratings: groups of policies were never compared with one another: a, b | c, d."
-    )
+    ]
     assert elo_table(study).empty and not section.pictures
 
 
 def test_without_labels_not_run_here(tmp_path: Path) -> None:
     study = write_study(tmp_path, {}, seeds=0)
     for section in (agreement_section(study), elo_section(study)):
-        assert section.missing == "Not run here." and not section.pictures and not section.tables
+        assert section.missing == ["Not run here."] and not section.pictures and not section.tables
     assert agreement_table(study).empty and elo_table(study).empty
     alone = write_study(tmp_path / "x", {"valid2.jsonl": same_policy("sft-m-t0", 0)})
-    assert elo_section(alone).missing == "No comparison is between two policies."
+    assert elo_section(alone).missing == ["No comparison is between two policies."]

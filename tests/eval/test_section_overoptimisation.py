@@ -8,41 +8,43 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.figures.overoptimisation import kl_sweep
-from eval.overoptimisation import best_of_n_curve, best_of_n_kl, fit_overoptimisation
-from eval.paper import PAPER_FOLDER, load_paper
-from eval.pool import load_pool
-from eval.runs import load_runs
-from eval.sections.base import Study
-from eval.sections.best_of_n import best_of_n_section, best_of_n_table
-from eval.sections.overoptimisation import (
+from eval.best_of_n.measure import best_of_n_curve
+from eval.best_of_n.pool import load_pool
+from eval.best_of_n.section import best_of_n_section, best_of_n_table
+from eval.common.paper import PAPER_FOLDER, load_paper
+from eval.common.runs import load_runs
+from eval.common.study import StudyResults
+from eval.common.tables import COLUMNS
+from eval.overoptimisation.figure import kl_sweep
+from eval.overoptimisation.measure import fit_overoptimisation
+from eval.overoptimisation.section import (
     kl_sweep_table,
     overoptimisation_fit_table,
     overoptimisation_section,
     overoptimisation_table,
     ppo_course_table,
 )
-from eval.sections.sweeps import find_sweeps
-from eval.sections.training import compared_runs, training_section, value_network_table
-from eval.stats import paired_difference
-from eval.tables import COLUMNS
+from eval.overoptimisation.sweeps import find_sweeps
+from eval.training.section import compared_runs, training_section, value_network_table
+from tests.eval.oracles import paired_difference
 from tests.eval.section_study import BETAS, KLS, Made, add_pool, add_rewards, add_sweep, whole_study
 from tldr.errors import NonFiniteError, RecordError, UsageError
+from tldr.measures.best_of_n import best_of_n_kl
 from tldr.records import Sample, read_records
 
 SWEEP = "m, rm_m_n750"
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     return whole_study(tmp_path_factory.mktemp("whole"), posts=80, n=16)
 
 
-def samples_of(study: Study, run: str) -> list[Sample]:
+def samples_of(study: StudyResults, run: str) -> list[Sample]:
     return read_records(study.runs.folder / run / "samples.jsonl", Sample)
 
 
-def test_sweep_policies_stand_at_their_own_kl(study: Study) -> None:
+def test_sweep_policies_stand_at_their_own_kl(study: StudyResults) -> None:
     table = kl_sweep_table(study)
     assert set(table["sweep"]) == {SWEEP}, "value networks against the main model are no sweep"
     places = table[table["measure"] == "kl"].set_index("variant")
@@ -57,7 +59,7 @@ def test_sweep_policies_stand_at_their_own_kl(study: Study) -> None:
     assert places.loc["", "kl"] == 0 and pd.isna(places.loc["", "beta"])
 
 
-def test_proxy_rises_while_gold_peaks(study: Study) -> None:
+def test_proxy_rises_while_gold_peaks(study: StudyResults) -> None:
     table = kl_sweep_table(study)
     shares = {name: part.set_index("variant")["value"] for name, part in table.groupby("measure")}
     assert set(shares) == {
@@ -72,7 +74,7 @@ def test_proxy_rises_while_gold_peaks(study: Study) -> None:
     assert gold["kl-0"] == pytest.approx(np.mean([one.scores["gold_preference"] for one in drawn]))
 
 
-def test_trap_kl_is_measured_on_samples_at_temperature_one(study: Study) -> None:
+def test_trap_kl_is_measured_on_samples_at_temperature_one(study: StudyResults) -> None:
     """The start also has colder and top-p samples; there the log-ratio's mean is no KL."""
     (sweep,) = find_sweeps(study)
     start = sweep.samples[sweep.samples["beta"].isna()]
@@ -93,7 +95,7 @@ def test_trap_the_proxy_is_the_model_that_was_optimised(tmp_path: Path) -> None:
     for row in rows:
         row["scores"] |= {"rm_m_n750": 1.0, "rm_m_n750_reference": 0.0}
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    study = Study(load_runs(tmp_path), PAPER_FOLDER, draws=50)
+    study = StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=50)
     start = kl_sweep_table(study).query("method == 'sft'").set_index("measure")["value"]
     assert start["rm_preference"] == 1 and start["rm_expected_preference"] == pytest.approx(0.7311, abs=1e-4)
 
@@ -111,7 +113,7 @@ def test_a_policy_without_logprobs_has_no_place_on_the_axis(tmp_path: Path) -> N
         assert set(table["variant"]) == {"", *BETAS} - {"kl-0.1"}
 
 
-def test_gains_are_paired_with_the_start(study: Study) -> None:
+def test_gains_are_paired_with_the_start(study: StudyResults) -> None:
     table = (
         overoptimisation_table(study).query("method == 'ppo' and variant == 'kl-0.01'").set_index("measure")
     )
@@ -124,7 +126,7 @@ def test_gains_are_paired_with_the_start(study: Study) -> None:
     assert table.loc["gold_gain", "se"] < ppo["score.gold"].std() / np.sqrt(80)
 
 
-def test_best_of_n_shares_the_axis(study: Study) -> None:
+def test_best_of_n_shares_the_axis(study: StudyResults) -> None:
     table = overoptimisation_table(study)
     pools = table[table["method"] == "best_of_n"]
     assert {"m, rm_m", SWEEP} <= set(pools["sweep"]), "the weak model's best of N beside PPO against it"
@@ -133,7 +135,7 @@ def test_best_of_n_shares_the_axis(study: Study) -> None:
     assert one.loc[1, "value"] == pytest.approx(0, abs=1e-12) and one["value"].is_monotonic_increasing
 
 
-def test_fits_find_the_planted_peak(study: Study) -> None:
+def test_fits_find_the_planted_peak(study: StudyResults) -> None:
     table = overoptimisation_fit_table(study)
     fits = table.query("source == 'policies' and of == 'gold_gain'").set_index("measure")
     assert fits.loc["beta", "low"] < 0.22 < fits.loc["beta", "high"] and (fits["form"] == "rl").all()
@@ -142,7 +144,7 @@ def test_fits_find_the_planted_peak(study: Study) -> None:
     assert {"course", "best_of_n", "policies"} == set(table["source"])
 
 
-def test_course_starts_at_the_first_rollout(study: Study) -> None:
+def test_course_starts_at_the_first_rollout(study: StudyResults) -> None:
     table = ppo_course_table(study).query("sweep == 'ppo-m-kl-0-0' and measure == 'gold_gain'")
     assert table["iteration"].tolist() == [1, 5, 9, 13, 16]
     rows = [json.loads(line) for line in (study.runs.folder / "ppo-m-kl-0-0" / "rollouts.jsonl").open()]
@@ -155,9 +157,9 @@ def test_course_starts_at_the_first_rollout(study: Study) -> None:
     assert table["kl"].is_monotonic_increasing
 
 
-def test_figures_show_both_and_the_papers(study: Study) -> None:
+def test_figures_show_both_and_the_papers(study: StudyResults) -> None:
     section = overoptimisation_section(study)
-    assert section.missing is None
+    assert section.missing == []
     names = [picture.name for picture in section.pictures]
     assert names == ["kl_sweep", "overoptimisation", "ppo_course"]
     ours, theirs = section.pictures[0].figure.axes
@@ -174,7 +176,7 @@ def test_figures_show_both_and_the_papers(study: Study) -> None:
 def test_without_a_sweep_the_paper_stands_alone(tmp_path: Path) -> None:
     study = Made(tmp_path, posts=1).close()
     section = overoptimisation_section(study)
-    assert section.missing and "No KL sweep" in section.missing
+    assert "No KL sweep" in " ".join(section.missing)
     assert [picture.name for picture in section.pictures] == ["kl_sweep"] and not section.tables
     assert best_of_n_section(study).missing and len(best_of_n_section(study).pictures) == 1
     for make in (
@@ -195,11 +197,11 @@ def test_start_on_other_posts_is_said_and_costs_only_the_gains(tmp_path: Path) -
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows if row["id"] != "p3"))
     section = overoptimisation_section(made.close())
-    assert section.missing and "missing for 1 of 20 samples" in section.missing
+    assert "missing for 1 of 20 samples" in " ".join(section.missing)
     assert [table.name for table in section.tables] == ["kl_sweep"]
 
 
-def test_best_of_n_table_equals_the_definition(study: Study) -> None:
+def test_best_of_n_table_equals_the_definition(study: StudyResults) -> None:
     """Best of all 16 is the one with the highest score; best of 1 the mean of the pool."""
     table = best_of_n_table(study).query("size == 'm' and measure == 'gold_expected_preference'")
     assert set(table["selected_by"]) == {"rm", "rouge", "length", "gold", "rm_m_n750"}, "rm_m is rm itself"
@@ -219,7 +221,7 @@ def test_best_of_n_table_equals_the_definition(study: Study) -> None:
     assert (row["n"], row["posts"], row["temperature"]) == (1280, 80, 0.7) and row["low"] < row["value"]
 
 
-def test_best_of_n_figure(study: Study) -> None:
+def test_best_of_n_figure(study: StudyResults) -> None:
     figure = best_of_n_section(study).pictures[0].figure
     small, _, theirs = figure.axes
     assert small.get_xscale() == "log" and small.get_xlim()[1] > 16
@@ -314,7 +316,7 @@ def test_largest_pool_of_a_size_is_taken(tmp_path: Path) -> None:
     assert set(best_of_n_table(made.close())["variant"]) == {"pool"}
 
 
-def test_value_networks_are_compared_where_nothing_else_differs(study: Study) -> None:
+def test_value_networks_are_compared_where_nothing_else_differs(study: StudyResults) -> None:
     assert {name: len(runs) for name, runs in compared_runs(study)["m"].items()} == {
         "separate": 1,
         "shared": 1,

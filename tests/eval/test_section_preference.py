@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
-from eval.length_control import preference_bins
-from eval.paper import PAPER_FOLDER
-from eval.preference import RM, wins
-from eval.rouge import rouge
-from eval.runs import load_runs
-from eval.sections.base import Study, once
-from eval.sections.length import length_bin_table, length_controlled_table, length_section, length_slope_table
-from eval.sections.preference import (
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.stats import wilson
+from eval.common.study import StudyResults, once
+from eval.length.measure import preference_bins
+from eval.length.section import length_bin_table, length_controlled_table, length_section, length_slope_table
+from eval.preference.measure import RM, wins
+from eval.preference.section import (
     headline_samples,
     paired_test_table,
     preference_by_length_table,
@@ -25,9 +25,11 @@ from eval.sections.preference import (
     preference_section,
     preference_table,
 )
-from eval.sections.sampling import sampling_section, sampling_table
-from eval.sections.texts import measured_samples, rouge_table, text_section, text_table
-from eval.stats import wilson
+from eval.rouge.measure import rouge
+from eval.rouge.section import rouge_table
+from eval.sampling.section import sampling_section, sampling_table
+from eval.texts.samples import measured_samples
+from eval.texts.section import text_section, text_table
 from tldr.records import Post, Sample, write_records
 
 WORDS = "cat dog boss friend city late money letter asked left lost never".split()
@@ -72,7 +74,7 @@ SAMPLINGS = [(0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (1.0, 0.8)]
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     folder, every = tmp_path_factory.mktemp("scored"), posts()
     write_records(folder / "valid2.jsonl", every)
     for size in PARAMS:
@@ -82,22 +84,22 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
             if method == "ppo":
                 rows += [sample(post, method, size, 1.0, variant="kl-0") for post in every]
             write_records(folder / f"score-{method}-{size}" / "samples.jsonl", rows)
-    return Study(load_runs(folder), PAPER_FOLDER, draws=100)
+    return StudyResults(load_runs(folder), PAPER_FOLDER, draws=100)
 
 
-def single(folder: Path, **changes: object) -> Study:
+def single(folder: Path, **changes: object) -> StudyResults:
     """A study of one supervised policy sampled in one way."""
     every = [post.model_copy(update=changes) for post in posts()]
     write_records(folder / "valid2.jsonl", every)
     write_records(folder / "a" / "samples.jsonl", [sample(post, "sft", "m", 0.0) for post in every])
-    return Study(load_runs(folder), PAPER_FOLDER, draws=50)
+    return StudyResults(load_runs(folder), PAPER_FOLDER, draws=50)
 
 
-def test_tables_are_made_once_a_study(study: Study, tmp_path: Path) -> None:
+def test_tables_are_made_once_a_study(study: StudyResults, tmp_path: Path) -> None:
     calls = []
 
     @once
-    def make(of: Study) -> int:
+    def make(of: StudyResults) -> int:
         calls.append(of)
         return len(calls)
 
@@ -106,7 +108,7 @@ def test_tables_are_made_once_a_study(study: Study, tmp_path: Path) -> None:
     assert preference_table(study) is preference_table(study)
 
 
-def test_subreddits_share_out_the_posts(study: Study) -> None:
+def test_subreddits_share_out_the_posts(study: StudyResults) -> None:
     table = preference_by_subreddit_table(study)
     one = table[(table["method"] == "ppo") & (table["size"] == "m")].set_index("group")
     assert one["posts"].to_dict() == {"tifu": 40, "jobs": 35, "other": 5}
@@ -120,13 +122,13 @@ def test_subreddits_share_out_the_posts(study: Study) -> None:
     assert (counts == 80).all(), "every sample is in one length group"
 
 
-def test_headline_samples_are_cold_and_plain(study: Study) -> None:
+def test_headline_samples_are_cold_and_plain(study: StudyResults) -> None:
     samples = headline_samples(study)
     assert len(samples) == 6 * 80 and set(samples["temperature"]) == {0.0}
     assert samples["tag.variant"].isna().all()
 
 
-def test_section_holds_breakdowns_and_paired_tests(study: Study) -> None:
+def test_section_holds_breakdowns_and_paired_tests(study: StudyResults) -> None:
     tables = {table.name: table for table in preference_section(study).tables}
     assert set(tables) == {
         "preference_rm", "preference_rm_by_seed", "preference_rm_by_subreddit", "preference_rm_by_length",
@@ -137,7 +139,7 @@ def test_section_holds_breakdowns_and_paired_tests(study: Study) -> None:
     assert len(paired_test_table(study)) == 15
 
 
-def test_sampling_table_holds_both_sweeps(study: Study) -> None:
+def test_sampling_table_holds_both_sweeps(study: StudyResults) -> None:
     table = sampling_table(study)
     assert set(table["method"]) == {"sft"} and set(table["variant"]) == {""}
     row = table[(table["size"] == "m") & (table["top_p"] == 0.8) & (table["measure"] == "preference")].iloc[0]
@@ -155,7 +157,7 @@ def test_sampling_table_holds_both_sweeps(study: Study) -> None:
 
 def test_one_way_of_sampling_is_no_sweep(tmp_path: Path) -> None:
     section = sampling_section(single(tmp_path))
-    assert section.missing == "Not run here." and not section.tables
+    assert section.missing == ["Not run here."] and not section.tables
     bars = section.pictures[0].figure.axes[0].containers
     assert [bar.get_label() for bar in bars] == ["Published (Fig. 8)"], "the paper's points alone"
 
@@ -173,7 +175,7 @@ def test_bins_by_hand() -> None:
     assert len(preference_bins(pairs.assign(log_ratio=[0, 0, 0, 0, 1, 2]), bins=3)) == 2, "ties stay together"
 
 
-def test_length_bins_and_their_curve(study: Study) -> None:
+def test_length_bins_and_their_curve(study: StudyResults) -> None:
     bins, policies = length_bin_table(study), length_controlled_table(study)
     assert set(bins["size"]) == {"m"}, "the largest"
     assert (bins.groupby("method")["n"].sum() == 80).all()
@@ -189,7 +191,7 @@ def test_length_bins_and_their_curve(study: Study) -> None:
     assert np.average(ppo["value"], weights=ppo["n"]) == pytest.approx(raw)
 
 
-def test_trap_a_length_ratio_names_its_unit_and_its_zero(study: Study) -> None:
+def test_trap_a_length_ratio_names_its_unit_and_its_zero(study: StudyResults) -> None:
     section = length_section(study)
     picture = next(one for one in section.pictures if one.name == "preference_by_length_ratio_rm")
     axis = picture.figure.axes[0]
@@ -201,7 +203,7 @@ def test_trap_a_length_ratio_names_its_unit_and_its_zero(study: Study) -> None:
     assert "in words" in picture.caption
 
 
-def test_rouge_by_size(study: Study) -> None:
+def test_rouge_by_size(study: StudyResults) -> None:
     table = rouge_table(study)
     row = table[(table["method"] == "sft") & (table["size"] == "m") & (table["temperature"] == 0)].set_index(
         "measure"
@@ -217,7 +219,7 @@ def test_rouge_by_size(study: Study) -> None:
     assert "No stemming" in picture.caption
 
 
-def test_measures_are_of_samples_and_baselines(study: Study) -> None:
+def test_measures_are_of_samples_and_baselines(study: StudyResults) -> None:
     assert len(measured_samples(study)) == (6 + 2 * 3 + 2 + 4) * 80
     table = text_table(study)
     ratio = table[(table["method"] == "reference") & (table["measure"] == "log_length_ratio")]
@@ -228,14 +230,14 @@ def test_without_references_the_rest_is_still_shown(tmp_path: Path) -> None:
     study = single(tmp_path, summary=None)
     assert rouge_table(study).empty and length_bin_table(study).empty and length_controlled_table(study).empty
     assert list(length_bin_table(study).columns)[-2:] == ["log_ratio", "fitted"]
-    assert "not at hand" in (text_section(study).missing or "")
-    assert length_section(study).missing == "Not run here."
+    assert "not at hand" in " ".join(text_section(study).missing)
+    assert length_section(study).missing == ["Not run here."]
     assert len(preference_section(study).tables) >= 3
 
 
 def test_a_study_without_scores(tmp_path: Path) -> None:
     write_records(tmp_path / "a" / "samples.jsonl", [Sample(id="p", policy="x", text="t")])
-    study = Study(load_runs(tmp_path), PAPER_FOLDER, draws=20)
+    study = StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=20)
     for table in (
         preference_table,
         preference_by_subreddit_table,

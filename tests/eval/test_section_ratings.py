@@ -10,11 +10,11 @@ import pytest
 from matplotlib.colors import to_hex
 from pydantic import ValidationError
 
-from eval.paper import PAPER_FOLDER
-from eval.ratings import AXES, length_bins, rating_results, rating_rows
-from eval.runs import load_runs
-from eval.sections.base import Study
-from eval.sections.ratings import (
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import StudyResults
+from eval.ratings.measure import AXES, length_bins, rating_results, rating_rows
+from eval.ratings.section import (
     article_length_table,
     article_rating_table,
     rating_section,
@@ -48,7 +48,7 @@ def news(policy: str, count: int, mean: int, slope: float) -> list[Rating]:
     ]
 
 
-def write_study(folder: Path, ratings: dict[int, list[Rating]]) -> Study:
+def write_study(folder: Path, ratings: dict[int, list[Rating]]) -> StudyResults:
     """A study of one ppo size, and one ratings run a seed."""
     rows = [{"run": "ppo-m", "stage": "ppo", "folder": "ppo-m", "size": "m", "seed": 0, "params": 170_000}]
     for seed, records in ratings.items():
@@ -56,11 +56,11 @@ def write_study(folder: Path, ratings: dict[int, list[Rating]]) -> Study:
         write_json(folder / f"ratings-{seed}" / "DONE", {})
         rows.append({"run": f"ratings-{seed}", "stage": "ratings", "folder": f"ratings-{seed}", "seed": seed})
     write_json(folder / "study.json", {"runs": rows})
-    return Study(load_runs(folder), PAPER_FOLDER, draws=200)
+    return StudyResults(load_runs(folder), PAPER_FOLDER, draws=200)
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     draw = random.Random(0)
     posts = [
         [rating(f"p{n}", policy, draw.choice(scale)) for n in range(20) for policy, scale in POLICIES.items()]
@@ -106,7 +106,7 @@ def test_trap_two_ratings_of_one_summary_are_not_two_posts() -> None:
     assert widths[1] == pytest.approx(widths[0], rel=0.05)
 
 
-def test_table_pools_seeds_and_names_the_policies(study: Study) -> None:
+def test_table_pools_seeds_and_names_the_policies(study: StudyResults) -> None:
     table = rating_table(study).set_index(["policy", "measure"])
     assert set(table.index.get_level_values(0)) == set(POLICIES), "news is in a table of its own"
     row = table.loc[("ppo-m", "overall")]
@@ -120,7 +120,7 @@ def test_table_pools_seeds_and_names_the_policies(study: Study) -> None:
     assert rating_table(study) is rating_table(study), "made once"
 
 
-def test_news_by_length_as_in_table_14(study: Study) -> None:
+def test_news_by_length_as_in_table_14(study: StudyResults) -> None:
     table = article_length_table(study).set_index("policy")
     assert set(table.index) == {"ppo-m", "reference"}, "six ratings allow no slope"
     assert table.loc["ppo-m", "per_100"] == pytest.approx(1.0) and table.loc["ppo-m", "rating"] == 4
@@ -136,13 +136,13 @@ def test_length_bins_hold_every_rating_once() -> None:
     assert bins["value"].tolist() == [3, 4, 5]
 
 
-def test_section_draws_ours_above_the_papers(study: Study) -> None:
+def test_section_draws_ours_above_the_papers(study: StudyResults) -> None:
     section = rating_section(study)
     names = [picture.name for picture in section.pictures]
     assert names == [
         "ratings", "ratings_articles", "ratings_articles_by_size", "ratings_articles_by_length",
     ]  # fmt: skip
-    assert section.missing is None
+    assert section.missing == []
     panels = section.pictures[0].figure.axes
     assert len(panels) == 8 and panels[-1].get_xlabel() == "Mean rating (1-7)"
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["lead-2", "reference", "ppo-m"]
@@ -156,17 +156,17 @@ def test_section_draws_ours_above_the_papers(study: Study) -> None:
 
 def test_papers_points_alone_where_nobody_rated(tmp_path: Path) -> None:
     section = rating_section(write_study(tmp_path, {}))
-    assert section.missing == "Posts: not run here. News: not run here." and not section.tables
+    assert section.missing == ["Posts: not run here.", "News: not run here."] and not section.tables
     assert len(section.pictures) == 4 and len(section.pictures[0].figure.axes) == 4
-    assert all("alone" in picture.caption for picture in section.pictures)
-    bare = Study(load_runs(tmp_path), tmp_path, draws=20)
+    assert all("only the paper's points are shown" in picture.caption for picture in section.pictures)
+    bare = StudyResults(load_runs(tmp_path), tmp_path, draws=20)
     assert rating_section(bare).pictures == [], "nothing of ours and nothing published"
     assert rating_table(bare).empty and list(rating_table(bare).columns)[:2] == ["measure", "value"]
 
 
 def test_a_file_of_axis_evaluations_beside_a_study_is_read(tmp_path: Path) -> None:
     write_records(tmp_path / "ratings.jsonl", [rating(f"p{n}", "sup4", 3 + n % 2) for n in range(6)])
-    table = rating_table(Study(load_runs(tmp_path), PAPER_FOLDER, draws=20))
+    table = rating_table(StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=20))
     assert set(table["runs"]) == {"ratings.jsonl"} and set(table["measure"]) == {*AXES, "share_overall_7"}
     overall = table[table["measure"] == "overall"].iloc[0]
     assert overall["value"] == 3.5 and overall["policy"] == overall["method"] == "sup4"

@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from eval.paper import PAPER_FOLDER, load_paper
-from eval.reward_eval import calibration, calibration_estimates
-from eval.runs import load_runs
-from eval.sections.base import Study
-from eval.sections.probes import probe_table, probes_section
-from eval.sections.reward import (
+from eval.common.paper import PAPER_FOLDER, load_paper
+from eval.common.runs import load_runs
+from eval.common.study import StudyResults
+from eval.common.tables import COLUMNS
+from eval.probes.section import probe_table, probes_section
+from eval.reward.measure import calibration, calibration_estimates
+from eval.reward.scored_pairs import model_pairs, scored_pairs
+from eval.reward.section import (
     calibration_summary_table,
     calibration_table,
     length_bias_table,
@@ -24,8 +26,6 @@ from eval.sections.reward import (
     reward_section,
     reward_slope_table,
 )
-from eval.sections.scored_pairs import model_pairs, scored_pairs
-from eval.tables import COLUMNS
 from tests.eval.section_study import PROBES, SKILL, Made, add_pairs, add_rewards
 from tldr.errors import NonFiniteError, RecordError
 
@@ -41,8 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(folder: Path) -> Study:
-    return Study(load_runs(folder), PAPER_FOLDER, draws=300)
+def study(folder: Path) -> StudyResults:
+    return StudyResults(load_runs(folder), PAPER_FOLDER, draws=300)
 
 
 def raw_hits(folder: Path, scorer: str, seed: int = 0) -> list[int]:
@@ -57,7 +57,7 @@ def raw_hits(folder: Path, scorer: str, seed: int = 0) -> list[int]:
     ]
 
 
-def test_accuracy_comes_from_the_scored_pairs_with_its_sources(study: Study, folder: Path) -> None:
+def test_accuracy_comes_from_the_scored_pairs_with_its_sources(study: StudyResults, folder: Path) -> None:
     table = reward_accuracy_table(study)
     rows = table[table["measure"] == "valid2_accuracy"].set_index("scorer")
     assert list(rows.index) == ["rm_s", "rm_m", "rm_s_n750", "rm_m_n750"]
@@ -79,16 +79,16 @@ def test_without_pairs_the_evaluation_files_serve(folder: Path, tmp_path: Path) 
         row | {"folder": str(folder / row["folder"])} for row in listing["runs"] if row["stage"] == "reward"
     ]
     (tmp_path / "study.json").write_text(json.dumps(listing))
-    study = Study(load_runs(tmp_path), PAPER_FOLDER, draws=50)
+    study = StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=50)
     table = reward_accuracy_table(study)
     assert set(table.loc[table["measure"] == "valid2_accuracy", "value"]) == {0.65}
     for make in (reward_slope_table, reward_difference_table, reward_breakdown_table, calibration_table):
         assert make(study).empty and set(COLUMNS) <= set(make(study).columns)
     section = reward_section(study)
-    assert [picture.name for picture in section.pictures] == ["reward_accuracy"] and section.missing is None
+    assert [picture.name for picture in section.pictures] == ["reward_accuracy"] and section.missing == []
 
 
-def test_differences_are_paired_and_named_larger_first(study: Study, folder: Path) -> None:
+def test_differences_are_paired_and_named_larger_first(study: StudyResults, folder: Path) -> None:
     table = reward_difference_table(study).set_index(["scorer", "against"])
     assert set(table.index) == {("rm_m", "rm_s"), ("rm_s", "rm_s_n750"), ("rm_m", "rm_m_n750")}
     hits = {scorer: np.array(raw_hits(folder, scorer)) for scorer in ("rm_s", "rm_m")}
@@ -99,7 +99,7 @@ def test_differences_are_paired_and_named_larger_first(study: Study, folder: Pat
     assert row["se"] < apart, "the same pairs: what is hard for both cancels"
 
 
-def test_slopes_equal_a_regression_of_the_accuracies(study: Study) -> None:
+def test_slopes_equal_a_regression_of_the_accuracies(study: StudyResults) -> None:
     accuracy = reward_accuracy_table(study).query("measure == 'valid2_accuracy'")
     design = sm.add_constant(
         np.column_stack([np.log2(accuracy["params"]), np.log2(accuracy["rankings"].astype(float))])
@@ -112,7 +112,7 @@ def test_slopes_equal_a_regression_of_the_accuracies(study: Study) -> None:
     assert slopes.loc["accuracy_gain_data_doubling", "low"] > 0, "planted: more labels, more truth"
 
 
-def test_breakdowns_add_up(study: Study) -> None:
+def test_breakdowns_add_up(study: StudyResults) -> None:
     table = reward_breakdown_table(study)
     one = table[table["scorer"] == "rm_m"]
     whole = one.query("breakdown == 'all'").iloc[0]
@@ -124,7 +124,7 @@ def test_breakdowns_add_up(study: Study) -> None:
     assert strength["4"] > strength["1"], "what labelers are sure of is easier"
 
 
-def test_calibration_tables_agree(study: Study) -> None:
+def test_calibration_tables_agree(study: StudyResults) -> None:
     bins, summary = calibration_table(study), calibration_summary_table(study)
     for scorer, part in bins.groupby("scorer"):
         errors = summary[summary["scorer"] == scorer].set_index("measure")
@@ -157,13 +157,13 @@ def test_calibration_estimates_cover_a_planted_overconfidence() -> None:
     assert inside / 40 > 0.85
 
 
-def test_length_bias_is_told_apart_from_the_labelers(study: Study) -> None:
+def test_length_bias_is_told_apart_from_the_labelers(study: StudyResults) -> None:
     table = length_bias_table(study).set_index(["scorer", "measure"])["value"]
     assert table["rm_m", "labelers_longer"] == table["rm_s", "labelers_longer"] > 0.5
     assert table["rm_m", "accuracy_longer_chosen"] > table["rm_m", "accuracy_shorter_chosen"]
 
 
-def test_probes_by_probe_and_scorer(study: Study, folder: Path) -> None:
+def test_probes_by_probe_and_scorer(study: StudyResults, folder: Path) -> None:
     table = probe_table(study)
     assert list(dict.fromkeys(table["measure"])) == list(PROBES), "in the order they were made"
     assert set(table["scorer"]) == {"rm_s", "rm_m", "rm_s_n750", "rm_m_n750", "gold"}
@@ -179,7 +179,7 @@ def test_probes_by_probe_and_scorer(study: Study, folder: Path) -> None:
     assert gold[PROBES[0]] == 1 and gold[PROBES[2]] == 0, "the truth says which rules are right"
 
 
-def test_probe_figure_marks_the_papers_values(study: Study) -> None:
+def test_probe_figure_marks_the_papers_values(study: StudyResults) -> None:
     axis = probes_section(study).pictures[0].figure.axes[0]
     marks = {
         line.get_label(): dict(zip(line.get_ydata(), line.get_xdata(), strict=True))
@@ -190,7 +190,7 @@ def test_probe_figure_marks_the_papers_values(study: Study) -> None:
     assert [text.get_text() for text in axis.get_yticklabels()] == list(PROBES)
 
 
-def test_accuracy_figure_has_a_line_an_amount_of_labels_and_the_papers(study: Study) -> None:
+def test_accuracy_figure_has_a_line_an_amount_of_labels_and_the_papers(study: StudyResults) -> None:
     ours, theirs = reward_section(study).pictures[0].figure.axes
     assert [bar.get_label() for bar in ours.containers] == ["12k labels", "750 labels"]
     lines = {line.get_label(): line.get_ydata() for line in theirs.lines}
@@ -199,7 +199,9 @@ def test_accuracy_figure_has_a_line_an_amount_of_labels_and_the_papers(study: St
     assert load_paper("fig6", "fig6_slope")["value"].tolist() == [0.011, 0.018]
 
 
-def edited(folder: Path, tmp_path: Path, change: Callable[[dict[str, dict[str, float]]], object]) -> Study:
+def edited(
+    folder: Path, tmp_path: Path, change: Callable[[dict[str, dict[str, float]]], object]
+) -> StudyResults:
     """The study with the first pair's first summary's scores changed."""
     listing = json.loads((folder / "study.json").read_text())
     for row in listing["runs"]:
@@ -211,7 +213,7 @@ def edited(folder: Path, tmp_path: Path, change: Callable[[dict[str, dict[str, f
     change(first["summaries"][0])
     (tmp_path / "pairs" / "valid2.jsonl").write_text("\n".join([json.dumps(first), *lines[1:]]))
     (tmp_path / "study.json").write_text(json.dumps(listing))
-    return Study(load_runs(tmp_path), PAPER_FOLDER, draws=50)
+    return StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=50)
 
 
 def test_trap_pairs_that_a_model_did_not_score_are_no_misses(folder: Path, tmp_path: Path) -> None:
@@ -234,7 +236,7 @@ def test_seeds_are_pooled_over_the_same_posts(tmp_path: Path) -> None:
         rows = json.loads((tmp_path / str(seed) / "study.json").read_text())["runs"]
         runs += [row | {"folder": f"{seed}/{row['folder']}"} for row in rows]
     (tmp_path / "study.json").write_text(json.dumps({"runs": runs}))
-    study = Study(load_runs(tmp_path), PAPER_FOLDER, draws=50)
+    study = StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=50)
     row = reward_accuracy_table(study).query("measure == 'valid2_accuracy' and scorer == 'rm_m'").iloc[0]
     assert (row["n"], row["posts"], row["seeds"]) == (160, 40, 2)
     alone = [np.mean(raw_hits(tmp_path / str(seed), "rm_m", seed)) for seed in (0, 1)]
@@ -244,7 +246,7 @@ def test_seeds_are_pooled_over_the_same_posts(tmp_path: Path) -> None:
     assert len(reward_slope_table(study)) == 2
 
 
-def test_model_pairs_follow_the_parents(study: Study) -> None:
+def test_model_pairs_follow_the_parents(study: StudyResults) -> None:
     found = model_pairs(study.runs, "valid2.jsonl")
     assert [model.scorer for model, _ in found] == ["rm_s", "rm_s_n750", "rm_m", "rm_m_n750"]
     assert "gold" in scored_pairs(study.runs, "valid2.jsonl") and len(SKILL) == len(found)

@@ -8,21 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from eval.stats import (
+from eval.common.stats import (
     _CHUNK_CELLS,
     FloatArray,
     _resamples,
-    bootstrap_mean,
     bootstrap_means,
     bootstrap_totals,
     from_draws,
     jackknife,
     mcnemar_p,
     mean,
-    paired_difference,
     sign_flip,
     wilson,
 )
+from tests.eval.oracles import bootstrap_mean, paired_difference
 from tldr.errors import NonFiniteError, UsageError
 
 

@@ -6,16 +6,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eval.tables import COLUMNS, Result, human_count, result_table, to_markdown, wide, write_table
+from eval.common.tables import (
+    COLUMNS,
+    MeasuredResult,
+    human_count,
+    result_table,
+    to_markdown,
+    wide,
+    write_table,
+)
 from tldr.errors import UsageError
 
 
-def result(**changes: object) -> Result:
+def result(**changes: object) -> MeasuredResult:
     base = {
         "measure": "preference", "value": 0.5, "low": 0.4, "high": 0.6, "se": 0.05, "n": 10, "posts": 10,
         "unit": "share", "runs": ("r1", "r2"), "method": "sft", "params": 1.3e9,
     }  # fmt: skip
-    return Result(**(base | changes))  # type: ignore[arg-type]
+    return MeasuredResult(**(base | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

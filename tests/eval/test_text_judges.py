@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.text_judges import text_judges
+from eval.agreement.text_judges import text_judges
 from tldr.errors import NonFiniteError, UsageError
 
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval import viewer_data as module
-from eval.page import embedded_json
-from eval.paper import PAPER_FOLDER
-from eval.runs import load_runs
-from eval.sections.base import Study
-from eval.viewer import build_viewer
-from eval.viewer_data import CHUNK, STEPS, viewer_data
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import StudyResults
+from eval.report import viewer_data as module
+from eval.report.page import embedded_json
+from eval.report.viewer import build_viewer
+from eval.report.viewer_data import CHUNK, STEPS, viewer_data
 from tldr.errors import RecordError, UsageError
 from tldr.records import Judgement, Post, Sample, TokenTrace, write_json, write_records
 
@@ -85,7 +85,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def data_of(folder: Path, judgements: tuple[Path, ...] = ()) -> tuple[dict[str, Any], list[str]]:
-    return viewer_data(Study(load_runs(folder), PAPER_FOLDER, draws=20), judgements)
+    return viewer_data(StudyResults(load_runs(folder), PAPER_FOLDER, draws=20), judgements)
 
 
 def test_columns_are_policies_of_one_seed_in_reading_order(folder: Path) -> None:
@@ -161,7 +161,7 @@ def test_verdicts_find_their_columns(folder: Path, tmp_path: Path) -> None:
     assert found["sft m, T 0", "ppo-m", 1]["columns"] == [0, None], "ppo-m was sampled in two ways"
     assert found["sft m, T 0", "ppo-m", 1]["winner"] == "tie"
     assert found["nobody", "sft-m-t0", 1]["winner"] == 0 and found["nobody", "sft-m-t0", 1]["raw"] == "B."
-    assert "1 verdicts speak of posts that are not shown." in data["notes"]
+    assert "1 verdicts are about posts that are not shown." in data["notes"]
 
 
 def test_broken_files_are_named(folder: Path, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_policies_that_would_share_a_name_are_told_apart(folder: Path) -> None:
 def test_same_input_same_bytes(folder: Path, tmp_path: Path) -> None:
     pages = []
     for name in ("one", "two"):
-        study = Study(load_runs(folder), PAPER_FOLDER, draws=20)
+        study = StudyResults(load_runs(folder), PAPER_FOLDER, draws=20)
         page = build_viewer(study, tmp_path / name, title="T")
         assert page is not None and page.name == "samples.html"
         pages.append(page.read_bytes())
@@ -208,13 +208,13 @@ def test_same_input_same_bytes(folder: Path, tmp_path: Path) -> None:
 
 
 def test_half_a_surrogate_pair_does_not_stop_the_page(folder: Path, tmp_path: Path) -> None:
-    page = build_viewer(Study(load_runs(folder), PAPER_FOLDER, draws=20), tmp_path, title="a\ud800b")
+    page = build_viewer(StudyResults(load_runs(folder), PAPER_FOLDER, draws=20), tmp_path, title="a\ud800b")
     assert page is not None and "a&#55296;b" in page.read_text(encoding="utf-8")
 
 
 def test_without_samples_there_is_no_viewer(tmp_path: Path) -> None:
     write_json(tmp_path / "study.json", {"runs": []})
-    study = Study(load_runs(tmp_path), PAPER_FOLDER, draws=20)
+    study = StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=20)
     assert build_viewer(study, tmp_path / "out", title="T") is None
     assert not (tmp_path / "out").exists()
 

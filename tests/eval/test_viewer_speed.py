@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from eval.paper import PAPER_FOLDER
-from eval.runs import load_runs
-from eval.sections.base import Study
-from eval.viewer import build_viewer
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import StudyResults
+from eval.report.viewer import build_viewer
 from tests.eval.browser import CHROMIUM, MISSING, Browser
 from tldr.records import write_json
 
@@ -76,7 +76,7 @@ def test_of_two_thousand_posts_only_those_in_sight_are_drawn(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """What a filter, a search or a step draws does not grow with the number of posts."""
-    study = Study(load_runs(big_study(tmp_path, 2000, 10, 40)), PAPER_FOLDER, 20)
+    study = StudyResults(load_runs(big_study(tmp_path, 2000, 10, 40)), PAPER_FOLDER, 20)
     page = build_viewer(study, tmp_path / "out", title="Big")
     assert page is not None and page.stat().st_size < 24e6
     browser = Browser(tmp_path_factory.mktemp("profiles"))

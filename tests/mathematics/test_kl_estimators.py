@@ -1,4 +1,4 @@
-"""KL estimators, the adaptive coefficient, KL of best-of-n."""
+"""KL estimators and the adaptive coefficient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tldr.errors import NonFiniteError, UsageError
-from tldr.mathematics.kl import adaptive_beta, best_of_n_kl, sequence_kl, token_kl
+from tldr.mathematics.kl import adaptive_beta, sequence_kl, token_kl
 
 ESTIMATORS = ("k1", "k2", "k3")
 
@@ -79,20 +79,3 @@ def test_adaptive_beta_refuses_what_would_break_it():
         adaptive_beta(0.1, math.nan, target=6.0, horizon=10_000, episodes=512)
     with pytest.raises(UsageError, match="too short for 512 episodes"):
         adaptive_beta(0.1, 6.0, target=6.0, horizon=100, episodes=512)
-
-
-@pytest.mark.parametrize(
-    ("n", "printed"), [(8, 1.2), (63, 3.2), (64, 3.2), (128, 3.9), (256, 4.5), (512, 5.2)]
-)
-def test_best_of_n_kl_is_table_10(n, printed):
-    assert round(best_of_n_kl(n), 1) == printed
-
-
-def test_trap_kl_uses_natural_log():
-    # ln 2 - 1/2 = 0.193147; with log2 it would be 0.5. Gao et al.: n = 1000 is 5.9 nats, 60,000 is 10.
-    assert best_of_n_kl(2) == pytest.approx(0.193147, abs=1e-6)
-    assert best_of_n_kl(1) == 0.0
-    assert best_of_n_kl(1000) == pytest.approx(5.9, abs=0.05)
-    assert best_of_n_kl(60_000) == pytest.approx(10.0, abs=0.05)
-    with pytest.raises(UsageError, match="best of 0"):
-        best_of_n_kl(0)

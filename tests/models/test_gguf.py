@@ -14,7 +14,7 @@ from tldr.errors import UsageError
 from tldr.models.gguf import convert_gguf, find_gguf
 from tldr.models.ladder import load_policy
 from tldr.models.reward import reward_from_policy
-from tldr.queries.formats import encode_texts
+from tldr.queries.encode import encode_texts
 from tldr.queries.tokenizer import load_tokenizer, train_bpe
 
 gguf = pytest.importorskip("gguf", reason="needs the package gguf")

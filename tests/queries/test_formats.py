@@ -8,30 +8,13 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tests.texts import TEXTS
+from tests.texts import TEXTS, encode_query, encode_response
 from tldr.errors import RecordError, UsageError
-from tldr.queries import formats
-from tldr.queries.formats import (
-    CNNDM,
-    CNNDM_ZERO_SHOT,
-    FORMATS,
-    TLDR,
-    TLDR_ZERO_SHOT,
-    QueryFormat,
-    decode_response,
-    decode_responses,
-    encode_queries,
-    encode_query,
-    encode_response,
-    encode_responses,
-    encode_texts,
-    example_context,
-    fill_left,
-    format_query,
-    start_tokens,
-    stop_token,
-)
+from tldr.queries import encode
+from tldr.queries.encode import decode_response, encode_queries, encode_responses, encode_texts, start_tokens
+from tldr.queries.formats import CNNDM_TRANSFER, TLDR, TLDR_ZERO_SHOT, QueryFormat, format_query
 from tldr.queries.tokenizer import train_bpe
+from tldr.queries.zero_shot import example_context, fill_left, newline_ids
 from tldr.records import Article, Info, Post
 
 POST = Post(id="t3_1", subreddit="dogs", title="My {dog}", post="First.\n\nSecond line.", summary="a dog")
@@ -100,16 +83,6 @@ def test_formats_are_the_papers() -> None:
         "Subreddit: r/dogs\n\nTitle: My {dog}\n\nFirst.\n\nSecond line.\n\nTL;DR:"
     )
     assert format_query(ARTICLE) == "One.\n\nTwo.\n\nTL;DR:"
-    assert format_query(ARTICLE, CNNDM) == "Article:\nOne.\n\nTwo.\n\nTL;DR:\n"
-    assert format_query(ARTICLE, CNNDM_ZERO_SHOT) == "Article:\n\nOne.\n\nTwo.\n\nTL;DR:"
-    assert {name: (f.query_tokens, f.response_tokens) for name, f in FORMATS.items()} == {
-        "tldr": (512, 48),
-        "tldr_rm": (512, 128),
-        "tldr_zero_shot": (1999, 48),
-        "cnndm_transfer": (512, 48),
-        "cnndm": (1919, 128),
-        "cnndm_zero_shot": (1919, 128),
-    }
 
 
 def test_info_rows_format_like_their_posts() -> None:
@@ -123,7 +96,7 @@ def test_info_rows_format_like_their_posts() -> None:
     [
         (Info(id="x", post="words"), None, "no 'subreddit'"),
         (ARTICLE, TLDR, "no 'subreddit'"),
-        (POST, CNNDM, "no 'article'"),
+        (POST, CNNDM_TRANSFER, "no 'article'"),
         (Info(id="x", subreddit="a", title="b", post=""), TLDR, "no 'post'"),
     ],
 )
@@ -146,7 +119,6 @@ def test_trap_comparison_summaries_have_zero_one_or_two_leading_spaces(
     bpe: PreTrainedTokenizerBase, text: str
 ) -> None:
     assert encode_response(bpe, text, 48) == [*encode_texts(bpe, [" a dog"])[0], bpe.eos_token_id]
-    assert encode_response(bpe, text, 48, lead="") == [*encode_texts(bpe, ["a dog"])[0], bpe.eos_token_id]
 
 
 def test_trap_truncation_cuts_the_post_at_its_last_newline_then_by_character(
@@ -212,14 +184,14 @@ def test_no_jump_where_a_longer_text_may_have_fewer_tokens() -> None:
 
 @pytest.mark.parametrize("name", sorted(TOKENIZERS))
 def test_only_tokenizers_that_split_at_blanks_may_jump(name: str) -> None:
-    assert formats._splits_before_blanks(TOKENIZERS[name], "plain") == (name != "unsplit")
-    assert formats._splits_before_blanks(TOKENIZERS[name], "e\u0301") == (name in ("gpt2-like", "digits"))
+    assert encode._splits_before_blanks(TOKENIZERS[name], "plain") == (name != "unsplit")
+    assert encode._splits_before_blanks(TOKENIZERS[name], "e\u0301") == (name in ("gpt2-like", "digits"))
 
 
 def test_an_added_token_across_a_blank_forbids_the_jump() -> None:
     tokenizer = train_bpe(TEXTS, 300)
     tokenizer.add_tokens([AddedToken("the sofa")])
-    assert not formats._splits_before_blanks(tokenizer, "plain")
+    assert not encode._splits_before_blanks(tokenizer, "plain")
 
 
 @pytest.mark.parametrize("glue", [" ", "\n"])
@@ -235,7 +207,7 @@ def test_a_very_long_post_is_encoded_few_times(
         assert len(encoded) <= 40, "one cut at a time takes tens of thousands"
         return encode_texts(tokenizer, texts)
 
-    monkeypatch.setattr(formats, "encode_texts", encode)
+    monkeypatch.setattr("tldr.queries.encode.encode_texts", encode)
     ids = encode_query(bpe, post, 512)
     assert 500 < len(ids) <= 512
 
@@ -272,7 +244,8 @@ def test_decoding_stops_at_the_first_eos_or_pad(bpe: PreTrainedTokenizerBase) ->
     assert decode_response(bpe, [*ids, *ids, bpe.pad_token_id]) == (" a dog", True)
     assert decode_response(bpe, ids[:-1]) == (" a dog", False)
     assert decode_response(bpe, [*ids[:-1], bpe.pad_token_id]) == (" a dog", False)
-    assert decode_responses(bpe, [[bpe.eos_token_id], []]) == [("", True), ("", False)]
+    assert decode_response(bpe, [bpe.eos_token_id]) == ("", True)
+    assert decode_response(bpe, []) == ("", False)
 
 
 @given(text=st.text(max_size=30))
@@ -284,24 +257,23 @@ def test_responses_survive_the_round_trip(text: str) -> None:
     assert encode_response(tokenizer, decoded, 1000) == encode_response(tokenizer, text, 1000)
 
 
-def test_trap_zero_shot_responses_stop_at_a_newline(bpe: PreTrainedTokenizerBase) -> None:
-    assert stop_token(bpe, TLDR) == bpe.eos_token_id
-    assert bpe.decode([stop_token(bpe, TLDR_ZERO_SHOT)]) == "\n"
-    crlf = QueryFormat("odd", "{post}", "post", 10, 10, stop="\n\t\n\t")
-    with pytest.raises(UsageError, match="format odd"):
-        stop_token(bpe, crlf)
+def test_trap_zero_shot_responses_stop_at_a_newline() -> None:
+    merged = train_bpe(["a dog\n\n"] * 3, 300)
+    newline, two = (encode_texts(merged, [text])[0] for text in ("\n", "\n\n"))
+    assert len(newline) == len(two) == 1 and newline != two
+    assert newline_ids(merged) == {*newline, *two}
 
 
 def test_zero_shot_examples_fill_the_left_and_the_last_survive(bpe: PreTrainedTokenizerBase) -> None:
-    context = example_context([POST, POST], TLDR_ZERO_SHOT)
-    one = format_query(POST, TLDR_ZERO_SHOT) + " a dog\n\n=====\n\n"
-    assert context == one * 2
+    context = example_context([POST, POST])
+    example = format_query(POST, TLDR_ZERO_SHOT) + " a dog\n\n=====\n\n"
+    assert context == example * 2
     query = encode_query(bpe, POST, 200, TLDR_ZERO_SHOT)
     ids = encode_texts(bpe, [context])[0]
     assert fill_left(query, ids, len(query) + 7) == ids[-7:] + query
     assert fill_left(query, ids, len(query)) == query
     with pytest.raises(RecordError, match="needs a summary"):
-        example_context([POST.model_copy(update={"summary": None})], TLDR_ZERO_SHOT)
+        example_context([POST.model_copy(update={"summary": None})])
 
 
 def test_a_start_token_is_put_first_and_counted() -> None:

@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from tests.texts import TEXTS
 from tldr.errors import RecordError
-from tldr.queries import formats, tokenized
-from tldr.queries.formats import TLDR, TLDR_ZERO_SHOT
-from tldr.queries.tokenized import encode_queries, encode_responses, keep_tokens
+from tldr.queries import encode, tokenized
+from tldr.queries.encode import encode_queries, encode_responses
+from tldr.queries.formats import TLDR, TLDR_ZERO_SHOT, QueryFormat, Summarizable
+from tldr.queries.tokenized import keep_tokens
 from tldr.queries.tokenizer import train_bpe
 from tldr.records import Info, Post
 
@@ -38,14 +39,30 @@ def never(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("encoded anew")
 
-    monkeypatch.setattr(formats, "encode_queries", fail)
-    monkeypatch.setattr(formats, "encode_responses", fail)
+    monkeypatch.setattr(encode, "encode_texts", fail)
+
+
+def anew_queries(
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[Summarizable],
+    limit: int,
+    fmt: QueryFormat | None = None,
+) -> list[list[int]]:
+    """The queries' tokens, encoded and not kept."""
+    with keep_tokens(None):
+        return encode_queries(tokenizer, records, limit, fmt)
+
+
+def anew_responses(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> list[list[int]]:
+    """The responses' tokens, encoded and not kept."""
+    with keep_tokens(None):
+        return encode_responses(tokenizer, texts, limit)
 
 
 def test_kept_tokens_are_read_again(
     kept: Path, bpe: PreTrainedTokenizerBase, request: pytest.FixtureRequest
 ) -> None:
-    queries, responses = formats.encode_queries(bpe, POSTS, 60), formats.encode_responses(bpe, TEXT, 9)
+    queries, responses = anew_queries(bpe, POSTS, 60), anew_responses(bpe, TEXT, 9)
     assert (encode_queries(bpe, POSTS, 60), encode_responses(bpe, TEXT, 9)) == (queries, responses)
     assert len(list(kept.glob("*.arrow"))) == 2 and len(list(kept.iterdir())) == 2
     request.getfixturevalue("never")
@@ -65,15 +82,15 @@ def test_trap_kept_tokens_of_another_content_are_not_taken(kept: Path, bpe: PreT
         (POSTS[:-1], 60, TLDR),
     ):  # fmt: skip
         before = len(list(kept.iterdir()))
-        assert encode_queries(bpe, records, limit, fmt) == formats.encode_queries(bpe, records, limit, fmt)
+        assert encode_queries(bpe, records, limit, fmt) == anew_queries(bpe, records, limit, fmt)
         assert len(list(kept.iterdir())) == before + 1
-    for texts, limit, lead in ((TEXT, 9, " "), (TEXT, 9, ""), (TEXT, 3, " "), ([*TEXT[1:], "dog"], 9, " ")):
-        assert encode_responses(bpe, texts, limit, lead) == formats.encode_responses(bpe, texts, limit, lead)
-    assert len(list(kept.iterdir())) == 10
+    for texts, limit in ((TEXT, 9), (TEXT, 3), ([*TEXT[1:], "dog"], 9)):
+        assert encode_responses(bpe, texts, limit) == anew_responses(bpe, texts, limit)
+    assert len(list(kept.iterdir())) == 9
     for tokenizer in (train_bpe(TEXTS, 300), train_bpe(TEXTS, 320)):
         tokenizer.add_tokens(["sofa"])
-        assert encode_queries(tokenizer, POSTS, 60) == formats.encode_queries(tokenizer, POSTS, 60)
-    assert len(list(kept.iterdir())) == 12
+        assert encode_queries(tokenizer, POSTS, 60) == anew_queries(tokenizer, POSTS, 60)
+    assert len(list(kept.iterdir())) == 11
     assert tokenized._digest(["a"], ["b", "c"]) != tokenized._digest(["a"], ["bc"])
     assert tokenized._digest([], [None]) != tokenized._digest([], [""])
 
@@ -101,7 +118,7 @@ def test_without_a_folder_or_texts_enough_nothing_is_kept(
         encode_responses(bpe, TEXT, 9)
     assert not kept.exists()
     monkeypatch.setattr(tokenized, "_write", lambda *_: (_ for _ in ()).throw(OSError("no space")))
-    assert encode_responses(bpe, TEXT, 9) == formats.encode_responses(bpe, TEXT, 9)
+    assert encode_responses(bpe, TEXT, 9) == anew_responses(bpe, TEXT, 9)
 
 
 def test_a_post_that_cannot_be_encoded_leaves_nothing(kept: Path, bpe: PreTrainedTokenizerBase) -> None:
@@ -121,15 +138,15 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from tldr.queries import tokenized
+from tldr.queries.encode import encode_responses
 from tldr.queries.tokenizer import load_tokenizer
 tokenized.LEAST = 10
 tokenizer = load_tokenizer(sys.argv[2])
 texts = [f"dog {n}" for n in range(2000)]
-with tokenized.keep_tokens(Path(sys.argv[1])):
-    for limit in range(4, 24):
-        assert tokenized.encode_responses(tokenizer, texts, limit) == tokenized.formats.encode_responses(
-            tokenizer, texts, limit
-        )
+for limit in range(4, 24):
+    anew = encode_responses(tokenizer, texts, limit)
+    with tokenized.keep_tokens(Path(sys.argv[1])):
+        assert encode_responses(tokenizer, texts, limit) == anew
 """
 
 

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from tests.texts import TEXTS
 from tldr.errors import UsageError
-from tldr.queries.formats import encode_response, encode_texts
-from tldr.queries.tokenizer import load_tokenizer, train_bpe, window_report
+from tldr.queries.encode import encode_texts
+from tldr.queries.tokenizer import load_tokenizer, train_bpe
 
 
 def test_the_same_texts_give_the_same_bytes_in_any_process(tmp_path: Path) -> None:
@@ -107,13 +107,3 @@ def test_missing_tokenizers_are_named_without_asking_the_network(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match="HF_HUB_OFFLINE"):
         load_tokenizer("nobody/no-such-model")
-
-
-def test_window_report_counts_the_space_and_eos(bpe: PreTrainedTokenizerBase) -> None:
-    texts = ["dog", "the sofa is gone", "漢字"]
-    lengths = [len(encode_response(bpe, t, 99)) for t in texts]
-    report = window_report(bpe, texts)
-    assert (report.texts, report.largest) == (3, max(lengths))
-    assert report.mean == pytest.approx(sum(lengths) / 3)
-    with pytest.raises(UsageError, match="no references"):
-        window_report(bpe, [])

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tests.texts import TEXTS
 from tldr.errors import UsageError
-from tldr.queries.formats import encode_texts
+from tldr.queries.encode import encode_texts
 from tldr.queries.tokenizer import train_bpe
 from tldr.queries.zero_shot import choose_examples, zero_shot_queries
 from tldr.records import Post
@@ -69,8 +69,8 @@ def test_a_start_token_comes_before_the_examples() -> None:
 
 def test_examples_have_references_of_24_to_47_tokens(bpe: PreTrainedTokenizerBase) -> None:
     posts = [post(str(words), words) for words in (23, 24, 35, 47, 48)]
-    assert [len(encode_texts(bpe, [one.summary or ""])[0]) for one in posts] == [23, 24, 35, 47, 48]
-    assert {one.id for one in choose_examples(bpe, posts, 3)} == {"24", "35", "47"}
+    assert [len(encode_texts(bpe, [row.summary or ""])[0]) for row in posts] == [23, 24, 35, 47, 48]
+    assert {row.id for row in choose_examples(bpe, posts, 3)} == {"24", "35", "47"}
     with pytest.raises(UsageError, match=r"3 SFT posts .* 4 in-context examples") as caught:
         choose_examples(bpe, posts, 4)
     assert "evaluation.zero_shot.examples" in str(caught.value)
@@ -83,6 +83,6 @@ def test_examples_do_not_depend_on_the_files_order_or_size(bpe: PreTrainedTokeni
     assert choose_examples(bpe, posts[::-1], 5) == chosen
     assert choose_examples(bpe, posts, 4) == chosen[:4]
     assert chosen != posts[:5]
-    kept = {one.id for one in chosen}
-    fewer = [one for one in posts if one.id in kept or int(one.id[3:]) % 2]
+    kept = {row.id for row in chosen}
+    fewer = [row for row in posts if row.id in kept or int(row.id[3:]) % 2]
     assert choose_examples(bpe, fewer, 5) == chosen

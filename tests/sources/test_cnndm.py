@@ -12,10 +12,9 @@ import pytest
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from eval.overlap import words
+from eval.texts.overlap import words
 from tldr.errors import RecordError, UsageError
 from tldr.inputs.posts import load_articles
-from tldr.measures.sentences import sentences
 from tldr.records import Article, Comparison, Rating, ReadReport, read_records, write_records
 from tldr.sources import cnndm
 from tldr.sources.cnndm import (
@@ -200,7 +199,7 @@ def test_subsets_count_the_references_tokens(bpe: PreTrainedTokenizerBase) -> No
 def test_articles_of_a_study_have_references_and_ids_of_their_own(tmp_path: Path) -> None:
     good = Article(id="a", article="It rains.", summary="Rain.")
     path = write_records(tmp_path / "articles.jsonl", [good, good.model_copy(update={"id": "b"})])
-    assert [one.id for one in load_articles(path)] == ["a", "b"]
+    assert [article.id for article in load_articles(path)] == ["a", "b"]
     for bad, what in ((good, "two articles"), (Article(id="c", article="x"), "no reference")):
         write_records(path, [good, bad])
         with pytest.raises(UsageError, match=what) as caught:
@@ -209,10 +208,6 @@ def test_articles_of_a_study_have_references_and_ids_of_their_own(tmp_path: Path
     write_records(path, [])
     with pytest.raises(UsageError, match="no article"):
         load_articles(path)
-
-
-def test_sentences_end_at_marks_and_lines() -> None:
-    assert sentences("It rains! Why? \nNo. 3\n\nOver.") == ["It rains!", "Why?", "No.", "3", "Over."]
 
 
 def summeval(**scores: float) -> SummEvalRow:
@@ -238,16 +233,18 @@ def test_real_summeval_rows(shared: Path) -> None:
     """Lead-3 is what its name says, and its facts are the article's, as in the paper's Fig. 13."""
     rows = read_records(shared / "summeval_100x16.jsonl", SummEvalRow)
     ratings = [rating for row in rows for rating in row.ratings()]
-    assert len(ratings) == 1600 and len({one.summary.policy for one in ratings}) == 16
-    lead = [one for one in ratings if one.summary.policy == "lead-3"]
+    assert len(ratings) == 1600 and len({rating.summary.policy for rating in ratings}) == 16
+    lead = [rating for rating in ratings if rating.summary.policy == "lead-3"]
     at_start = [
-        words(one.info.article or "")[: len(words(one.summary.text))] == words(one.summary.text)
-        for one in lead
+        words(rating.info.article or "")[: len(words(rating.summary.text))] == words(rating.summary.text)
+        for rating in lead
     ]
     assert mean(at_start) > 0.9
     accuracy = {
-        policy: mean(one.summary.axes.accuracy or 0 for one in ratings if one.summary.policy == policy)
-        for policy in {one.summary.policy for one in ratings}
+        policy: mean(
+            rating.summary.axes.accuracy or 0 for rating in ratings if rating.summary.policy == policy
+        )
+        for policy in {rating.summary.policy for rating in ratings}
     }
     assert accuracy["lead-3"] > 6.9 and accuracy["lead-3"] > max(accuracy.values()) - 0.05
 

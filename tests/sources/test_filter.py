@@ -26,7 +26,7 @@ from tldr.records import Post
 from tldr.sources import filter as filtering
 from tldr.sources import filter_state
 from tldr.sources.fake_dump import SHARES, fake_rows, write_fake_dump
-from tldr.sources.filter import Progress, run_filter
+from tldr.sources.filter import FilterProgress, run_filter
 from tldr.sources.filter_rules import FilterOptions
 from tldr.sources.funnel import Funnel
 from tldr.sources.raw import read_chunks
@@ -128,7 +128,7 @@ def test_an_interrupted_filter_ends_with_the_same_bytes(
     seen: list[int] = []
 
     def stop_at(limit: int | None) -> Any:
-        def callback(progress: Progress) -> None:
+        def callback(progress: FilterProgress) -> None:
             seen.append(progress.funnel.rows)
             # the chunk that has just been written was not noted: it must be cut off again
             monkeypatch.setattr(filter_state, "SYNC_SECONDS", 1e9 if len(seen) == limit else 0.0)

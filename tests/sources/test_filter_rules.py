@@ -8,12 +8,20 @@ import pytest
 from pydantic import ValidationError
 
 from tldr.sources import filter_rules as rules
-from tldr.sources.filter_rules import RULES, Candidate, FilterOptions, clean, full_id, split_of, split_tldr
+from tldr.sources.filter_rules import (
+    RULES,
+    FilterCandidate,
+    FilterOptions,
+    clean,
+    full_id,
+    split_of,
+    split_tldr,
+)
 
 DEFAULTS = FilterOptions()
 
 
-def row(**fields: str) -> Candidate:
+def row(**fields: str) -> FilterCandidate:
     base = {
         "id": "t3_1",
         "subreddit": "dogs",
@@ -22,7 +30,7 @@ def row(**fields: str) -> Candidate:
         "post": "It ran.",
         "summary": "Ran.",
     }
-    return Candidate(**(base | fields))
+    return FilterCandidate(**(base | fields))
 
 
 def test_every_rule_has_its_function_and_its_place() -> None:
@@ -101,7 +109,7 @@ def test_clean_leaves_other_text_alone() -> None:
         ("profanity", row(summary="Fuck this " + "dog " * 10), row(summary="Fuck this " + "dog " * 11)),
     ],
 )  # fmt: skip
-def test_rules(rule: str, broken: Candidate, passed: Candidate) -> None:
+def test_rules(rule: str, broken: FilterCandidate, passed: FilterCandidate) -> None:
     function = getattr(rules, rule)
     assert function(broken, DEFAULTS)
     assert not function(passed, DEFAULTS)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,13 +15,13 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.sources.hub_server import COMMIT, Hub, serve
+from tests.sources.hub_server import COMMIT, Hub, serve, use_as_hub
 from tldr.errors import LabError, RecordError, UsageError
 from tldr.inputs.posts import body_hash
 from tldr.queries.formats import format_query
 from tldr.records import Comparison, Info, Post, ReadReport, read_records
 from tldr.sources.filter_rules import read_candidate, table2
-from tldr.sources.hub import download as downloading
+from tldr.sources.hub import resume
 from tldr.sources.hub.catalog import BATCHES, CATALOG, KnownSource
 from tldr.sources.hub.convention import convention
 from tldr.sources.hub.convert import parse_prompt
@@ -71,8 +72,8 @@ def zipped(data: bytes) -> bytes:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr(downloading, "WAIT", 0.0)
-    monkeypatch.setattr(downloading, "ATTEMPTS", 2)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(resume, "ATTEMPTS", 2)
     monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with serve() as hub:
@@ -173,7 +174,7 @@ def test_offline_never_asks_and_says_what_it_lacks(
     files = {f"data/{split}-00000-of-00001.parquet": parquet(POST) for split in ("train", "test")}
     hub.publish("vwxyzjn/summarize_from_feedback_tldr_3_filtered", files)
     name, offline = "vwxyzjn/summarize_from_feedback_tldr_3_filtered", not by_setting
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    use_as_hub(monkeypatch, hub.url)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", by_setting)
     with pytest.raises(UsageError, match=r"never fetched on this machine(?s:.*)data fetch"):
         open_source(name, offline=offline)
@@ -229,7 +230,7 @@ def test_trap_the_better_summary_of_a_pair_is_not_always_first(tmp_path: Path) -
     for row, other, n in zip(first, second, range(64), strict=True):
         assert isinstance(row, Comparison) and isinstance(other, Comparison)
         # the order is of the texts alone: whichever is the better one, they stand where they stood
-        assert [one.text for one in row.summaries] == [one.text for one in other.summaries]
+        assert [summary.text for summary in row.summaries] == [summary.text for summary in other.summaries]
         assert {row.choice, other.choice} == {0, 1}
         assert row.summaries[row.choice].text == f" a{n}"
         assert (row.split, other.split, row.info.post, row.info.id) == ("train", "valid1", BODY, MADE_ID)
@@ -270,7 +271,7 @@ def test_a_folder_of_no_known_layout_lists_what_was_found(tmp_path: Path) -> Non
     put(tmp_path, {"d.jsonl": lines(POST)})
     source = open_source(str(tmp_path))
     assert list(source.splits) == ["d"]
-    assert [one.split(":")[0] for one in source.left_aside] == ["a.jsonl", "b.parquet", "c.json"]
+    assert [file.split(":")[0] for file in source.left_aside] == ["a.jsonl", "b.parquet", "c.json"]
     with pytest.raises(UsageError, match=r"no split 'train'(?s:.*)its splits: d"):
         source.select("d+train")
     put(tmp_path, {"d.jsonl": b"", "e.parquet": b"PAR1 no"})
@@ -286,7 +287,7 @@ def test_bad_rows_stop_or_are_counted_and_named(tmp_path: Path) -> None:
         list(source.records("train"))
     report = ReadReport(tmp_path)
     assert len(list(source.records("train", on_error="skip", report=report))) == report.good == 2
-    places = [one.split(": ")[0].rpartition(":")[2] for one in report.bad]
+    places = [line.split(": ")[0].rpartition(":")[2] for line in report.bad]
     assert places == ["2", "3", "4", "5"]
     (split,) = fetch(source, None, tmp_path / "out", on_error="skip").splits
     assert (split.rows, len(split.bad)) == (6, 4)
@@ -348,8 +349,8 @@ def test_a_dump_without_titles_is_told(tmp_path: Path) -> None:
         put(tmp_path / folder, {"data/corpus-webis-tldr-17.zip": zipped(lines(*rows))})
         source = open_source("webis/tldr-17", str(tmp_path / folder))
         told = fetch(source, None, tmp_path / f"{folder}-out").warnings
-        assert any("no row has a title" in one for one in told) == (folder == "without")
-        assert any("known to be 3,848,330" in one for one in told)
+        assert any("no row has a title" in warning for warning in told) == (folder == "without")
+        assert any("known to be 3,848,330" in warning for warning in told)
         written = (tmp_path / f"{folder}-out" / "train.jsonl").read_text().splitlines()
         assert [read_candidate(json.loads(line)).body for line in written] == [RAW["body"]] * len(rows)
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,14 @@ import pytest
 from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
-from tests.sources.hub_server import COMMIT, serve
+from tests.sources.hub_server import COMMIT, serve, use_as_hub
 from tests.sources.test_hub_sources import ASKED, COMPARISON, PAIR, POST, lines, parquet, put
 from tldr.cli.main import app
 from tldr.errors import RecordError, UsageError
 from tldr.inputs.leakage import Collected
 from tldr.records import Post, Ranking, read_records
-from tldr.sources.hub import download as downloading
 from tldr.sources.hub.catalog import CATALOG
-from tldr.sources.place import Place, parse_place, posts_at, rankings_at
+from tldr.sources.place import SourceSplit, parse_place, posts_at, rankings_at
 from tldr.stages.data import DataInputs
 from tldr.stages.data import stage as data_stage
 from tldr.stages.data.overlap import collect_study
@@ -83,7 +83,7 @@ def test_the_leakage_guard_reads_splits_too(folder: Path) -> None:
     places = {name: f"{folder}@{split}" for name, split in SPLITS.items()}
     found = Collected()
     collect_study(FileData.model_validate(places), found)
-    sizes = {name: len(one.posts) for name, one in found.sets.items()}
+    sizes = {name: len(held.posts) for name, held in found.sets.items()}
     assert sizes == {"sft": 30, "ppo": 30, "valid1": 25, "valid2": 25} | {
         f"labels/{split}": 1 for split in ("train", "valid1", "valid2")
     }
@@ -112,7 +112,7 @@ def test_a_plain_file_stays_a_file(tmp_path: Path) -> None:
     odd = put(tmp_path, {"posts@home.jsonl": lines(POST)}) / "posts@home.jsonl"
     assert parse_place(str(odd)) is None
     assert parse_place("posts.jsonl") is None
-    assert parse_place("a@b/c@train+valid1") == Place("a@b/c", "train+valid1")
+    assert parse_place("a@b/c@train+valid1") == SourceSplit("a@b/c", "train+valid1")
     assert len(posts_at(str(odd))) == 1
 
 
@@ -155,7 +155,7 @@ def test_a_place_counts_by_content_or_by_name_and_revision(
 
     monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
     with serve() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        use_as_hub(monkeypatch, hub.url)
         hub.publish("trl-lib/tldr", {"data/train-00000-of-00001.parquet": parquet(ASKED)})
         third = identities(study, **elsewhere | {"sft": "trl-lib/tldr@train"})
         assert third["sft"] == f"trl-lib/tldr@train {COMMIT}"
@@ -174,7 +174,8 @@ def test_fetch_as_a_user_types_it_with_a_cut_and_then_offline(
 ) -> None:
     monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(downloading, "WAIT", 0.0)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 50)  # a cut loses at most a chunk
     name, a, b = "CarperAI/openai_summarize_comparisons", tmp_path / "a", tmp_path / "b"
     with serve() as hub:
         hub.publish(name, {f"data/{s}-00000-of-00001-0a.parquet": parquet(PAIR) for s in ("train", "valid1")})

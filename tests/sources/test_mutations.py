@@ -68,7 +68,7 @@ def boolean(value: Any) -> bool:
 
 
 def among(*values: object) -> Check:
-    return lambda value: any(type(value) is type(one) and value == one for one in values)
+    return lambda value: any(type(value) is type(known) and value == known for known in values)
 
 
 def between(low: float, high: float, kind: Check = number) -> Check:
@@ -120,7 +120,7 @@ POST = {"id": words, "title": text, "summary": option(text)}
 
 def as_long(value: dict[str, Any]) -> bool:
     others = [value.get(name) for name in ("logprob", "logprob_sft", "value", "reward")]
-    return all(one is None or len(one) == len(value["pieces"]) for one in others)
+    return all(other is None or len(other) == len(value["pieces"]) for other in others)
 
 
 SPECS: dict[type[Record], Check] = {

@@ -14,10 +14,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.stages import lab as laboratory
+from tests.texts import encode_response
 from tldr.inputs.posts import load_comparisons, load_posts
 from tldr.models.ladder import load_policy
 from tldr.models.packed import collate, response_logprobs
-from tldr.queries.formats import encode_queries, encode_response
+from tldr.queries.encode import encode_queries
 from tldr.records import Comparison, Rating, Sample, TokenTrace, read_records
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.pairs.settings import PairsSettings

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from tests.stages import lab as laboratory
+from tests.texts import encode_response
 from tldr.errors import UsageError
 from tldr.models.ladder import load_policy
 from tldr.models.packed import collate, response_logprobs, response_scores
-from tldr.queries.formats import encode_response, encode_texts
+from tldr.queries.encode import encode_texts
 from tldr.records import Article, Comparison, Sample, read_records, write_records
 from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import FileData

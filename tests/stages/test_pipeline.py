@@ -15,7 +15,8 @@ from tests.stages import lab as laboratory
 from tldr.errors import NonFiniteError, RecordError, UsageError
 from tldr.inputs.posts import load_comparisons, load_posts
 from tldr.models.ladder import load_policy
-from tldr.queries.formats import encode_queries, encode_responses
+from tldr.queries.encode import encode_queries, encode_responses
+from tldr.queries.zero_shot import newline_ids
 from tldr.records import Ranking, Sample, read_records, write_records
 from tldr.settings.training import Optimizer
 from tldr.stages.data import stage as data_stage
@@ -24,7 +25,7 @@ from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.ppo.settings import AdaptiveKL, EOSRule
 from tldr.stages.reward.stage import Example, collate_examples, ranking_loss
 from tldr.stages.sft.settings import SFTSettings
-from tldr.stages.shared.common import Device, inference_batches, left_pad, newline_ids, open_tokenizer
+from tldr.stages.shared.common import Device, inference_batches, left_pad, open_tokenizer
 from tldr.stages.shared.scoring import Scorer
 from tldr.stages.shared.settings import EvaluationSettings
 from tldr.toy import labelers

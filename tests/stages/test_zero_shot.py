@@ -13,8 +13,8 @@ from tldr.errors import UsageError
 from tldr.inputs.posts import load_posts
 from tldr.models.ladder import load_policy
 from tldr.models.packed import collate, response_logprobs, response_scores
-from tldr.queries.formats import encode_queries
-from tldr.queries.zero_shot import choose_examples, zero_shot_queries
+from tldr.queries.encode import encode_queries
+from tldr.queries.zero_shot import choose_examples, newline_ids, zero_shot_queries
 from tldr.records import Sample, read_records, write_records
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.pretrain.settings import PretrainSettings
@@ -24,7 +24,6 @@ from tldr.stages.shared.common import (
     ATTENTION_PAIRS,
     Device,
     inference_batches,
-    newline_ids,
     open_reward,
     open_tokenizer,
 )

@@ -38,7 +38,7 @@ def test_every_config_is_one_that_accelerate_reads() -> None:
         assert (config.num_processes, config.num_machines, config.distributed_type) == EXPECTED[name]
         assert config.mixed_precision == "no"  # or it would be set in two places
         assert Launch.read(path) == Launch(path, processes, machines)
-        assert Launch.read(path).here == processes // machines
+        assert Launch.read(path).per_machine == processes // machines
         if kind == DistributedType.FSDP:
             assert config.fsdp_config["fsdp_version"] == 2
             assert config.fsdp_config["fsdp_reshard_after_forward"] is (name != "8gpu-zero2")
@@ -51,7 +51,7 @@ def test_every_config_is_one_that_accelerate_reads() -> None:
     [
         ("num_machines: 1", "num_processes: found None"),
         ("num_machines: 1\nnum_processes: two", "num_processes: found 'two'"),
-        ("num_machines: 3\nnum_processes: 8", "8 processes do not spread over 3 machines"),
+        ("num_machines: 3\nnum_processes: 8", "8 processes cannot be divided among 3 machines"),
     ],
 )
 def test_a_config_without_counts_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -54,9 +54,9 @@ MISTAKES = {
     "best_of_n.scorers=[rmm]": ["best_of_n.scorers.0", "rmm"],
     "data={kind: files, sft: a, valid1: b, valid2: c}": ["data.comparisons"],
     "data={kind: files, sft: a, valid1: b}": ["data.valid2", "missing"],
-    "ppo": ["'ppo' is no override", "key=value"],
-    "=3": ["no override"],
-    "a..b=3": ["no override"],
+    "ppo": ["'ppo' is not an override", "key=value"],
+    "=3": ["not an override"],
+    "a..b=3": ["not an override"],
     "ppo.beta=[": ["--set ppo.beta:1:2", "broken YAML"],
 }
 

@@ -8,12 +8,10 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.study.conftest import FAKE, Lab
@@ -23,10 +21,9 @@ from tldr.study import job as jobs
 from tldr.study import slurm
 from tldr.study.graph import needed_for
 from tldr.study.launch import Launch
-from tldr.study.local import submit_local
 from tldr.study.runner import write_run
-from tldr.study.slurm import Needs, Resources
-from tldr.study.submit import JobFile, JobId, Submission, command_for, dependency, submit_slurm, undone
+from tldr.study.slurm import Allocation, Needs, Resources, first_host
+from tldr.study.submit import JobFile, JobId, Submission, command_for, dependency, submit_slurm, unfinished
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SEEDS = "seeds=[0,1]"
@@ -122,7 +119,6 @@ def test_the_sbatch_files_of_a_dry_run(lab: Lab) -> None:
 module load cuda
 
 # command
-export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --output {folder}/%A_%a_%t_log.out --error {folder}/%A_%a_%t_log.err --cpus-per-task=64 \
 {shlex.quote(sys.executable)} -m tldr _job {folder}/sft-s-HASH.json
 """
@@ -139,7 +135,7 @@ srun --unbuffered --output {folder}/%A_%a_%t_log.out --error {folder}/%A_%a_%t_l
         ("stages: {pppo: {time: 5}}", r"no stage 'pppo'; did you mean 'ppo'\?"),
         ("mem: lots", r"mem: found \"lots\", expected"),
         ("stages: {ppo: {time: 2}}", r"stages.ppo: told to save 120 s before the limit, which is 120 s"),
-        ("options: {array: 0-3}", "the option 'array' of sbatch is not free"),
+        ("options: {array: 0-3}", "the option 'array' of sbatch cannot be set here"),
     ],
 )
 def test_resources_that_are_wrong_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -165,8 +161,6 @@ def test_machines_and_gpus_are_those_of_the_launch_file(lab: Lab) -> None:
     made = Submission(study, runs, lab.root, lab.files, Resources(gpus=4), launch)
     with pytest.raises(UsageError, match="4 GPUs for 8 processes on a machine"):
         made.needs(by_stage["ppo"])
-    with pytest.raises(UsageError, match="asks for 8 GPUs"):
-        submit_local(Submission(study, runs, lab.root, lab.files, Resources(gpus=8)), print)
 
 
 # What is submitted
@@ -175,7 +169,7 @@ def test_machines_and_gpus_are_those_of_the_launch_file(lab: Lab) -> None:
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the PATH with stand-ins: sbatch keeps its file and counts from 100, up to 5 jobs
-    where `full` is; squeue tells the file `queue`; scontrol keeps its arguments."""
+    where `full` is; squeue tells the file `queue`; scontrol keeps its arguments; srun runs its command."""
     folder = tmp_path / "cluster"
     folder.mkdir()
     scripts = {
@@ -183,7 +177,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         'cp "$FILE" sent/$n; echo "Submitted batch job $n"',
         "squeue": 'echo "$*" >> asked; cat queue',
         "scontrol": 'echo "$*" >> control',
-        "srun": "exit 1",
+        "srun": 'while :; do\ncase "$1" in --output|--error) shift 2;; -*) shift;; *) exec "$@";; esac\ndone',
     }
     for name, text in scripts.items():
         script = folder / name
@@ -233,7 +227,6 @@ def test_each_job_is_submitted_after_those_it_needs_and_once(lab: Lab, cluster: 
     assert [line for line in said if "failed before" in line and "no luck" in line]
     assert "array" not in sent(cluster, 105) and "dependency" not in sent(cluster, 105)
     assert sent(cluster, 106)["dependency"] == "afterok:105"
-    assert not list(lab.root.rglob("*.pkl")), "submitit's pickled functions are not used"
 
 
 def file_runs(lab: Lab, title: str) -> list[str]:
@@ -256,7 +249,7 @@ def test_what_was_submitted_before_sbatch_refused_is_not_submitted_again(lab: La
 
 def test_without_slurm_nothing_is_submitted(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm.shutil, "which", lambda name: None)
-    with pytest.raises(UsageError, match=r"sbatch, srun, squeue not found(.|\n)*--executor local"):
+    with pytest.raises(UsageError, match=r"sbatch, srun, squeue not found(.|\n)*here: tldr-lab study run"):
         submit_slurm(submission(lab), print)
     assert not (lab.root / "jobs").exists()
 
@@ -272,7 +265,7 @@ def test_what_another_runner_is_at_holds_up_what_needs_it(lab: Lab) -> None:
         other = subprocess.Popen([*FAKE, str(write_run(pretrain, made.study, lab.root))])
         wait_until(lambda: "start pretrain-s-s0 0" in lab.events())
         said: list[str] = []
-        assert [run.title for run in undone(made, {}, said.append)] == ["pretrain-m-s0", "sft-m-s0"]
+        assert [run.title for run in unfinished(made, {}, said.append)] == ["pretrain-m-s0", "sft-m-s0"]
         assert [line.split(":")[1] for line in said] == [
             " another process is at work on it",
             f" it needs {pretrain.name}",
@@ -286,9 +279,26 @@ def test_what_another_runner_is_at_holds_up_what_needs_it(lab: Lab) -> None:
 # Jobs
 
 
-def test_local_jobs_run_parents_first_and_only_once(lab: Lab) -> None:
-    said: list[str] = []
-    assert submit_local(submission(lab), said.append) == 0
+def carry_out(cluster: Path) -> dict[str, tuple[int, str]]:
+    """Run the jobs that were sent, each if those it waits for ended well; exit code and stderr by name."""
+    ended: dict[str, tuple[int, str]] = {}
+    well: set[str] = set()
+    for number in sorted(path.name for path in (cluster / "sent").iterdir()):
+        options = sent(cluster, int(number))
+        if set(re.findall(r"\d+", options.get("dependency", ""))) <= well:
+            command = ["bash", str(cluster / "sent" / number)]
+            job = subprocess.run(
+                command, env=os.environ | {"SLURM_JOB_ID": number}, stderr=subprocess.PIPE, text=True
+            )
+            ended[options["job-name"]] = job.returncode, job.stderr
+            well |= {number} if job.returncode == 0 else set()
+    return ended
+
+
+def test_jobs_run_parents_first_and_only_once(lab: Lab, cluster: Path) -> None:
+    assert submit_slurm(submission(lab), print) == 5
+    ended = carry_out(cluster)
+    assert len(ended) == 5 and {code for code, _ in ended.values()} == {0}, ended
     events = [line.rsplit(" ", 1)[0] if line.startswith("start") else line for line in lab.events()]
     assert sorted(events) == sorted(
         f"{word} {run.title}" for word in ("start", "end") for run in submission(lab).runs
@@ -296,45 +306,49 @@ def test_local_jobs_run_parents_first_and_only_once(lab: Lab) -> None:
     for size in ("s", "m"):
         assert events.index(f"end pretrain-{size}-s0") < events.index(f"start sft-{size}-s0")
     assert events[:2] == ["start data", "end data"]
-    before = lab.events()
-    assert submit_local(submission(lab), said.append) == 0
-    assert lab.events() == before
-    assert not list(lab.root.rglob("*.pkl"))
+    assert submit_slurm(submission(lab), print) == 0
+    assert len(list((cluster / "sent").iterdir())) == 5
 
 
-def test_a_failed_job_stops_those_that_need_it_and_no_others(lab: Lab) -> None:
+def test_a_failed_job_stops_those_that_need_it_and_no_others(lab: Lab, cluster: Path) -> None:
     lab.behave(**{"pretrain-s-s0": "fail"})
-    said: list[str] = []
-    assert submit_local(submission(lab), said.append) == 1
+    assert submit_slurm(submission(lab), print) == 5
+    ended = carry_out(cluster)
     assert {title: status.state for title, status in lab.states().items() if title.startswith(("p", "s"))
             and status.state != "waiting"} == {
         "pretrain-s-s0": "failed", "pretrain-m-s0": "done", "sft-m-s0": "done"
     }  # fmt: skip
-    (failed,) = [line for line in said if line.startswith("failed")]
-    assert "here: no luck" in failed
+    assert "tiny-sft-s" not in ended and len(ended) == 4
+    code, log = ended["tiny-pretrain-s"]
     name = lab.folder("pretrain-s-s0").name
-    log = Path(failed.rpartition("log: ")[2]).read_text()
+    assert code == 1
     assert f"error: {name}: failed: here: no luck; not started for it: sft-s-s0-" in log
-    assert [line for line in said if line.startswith("not run  sft-s-s0")]
+    said: list[str] = []
+    assert submit_slurm(submission(lab), said.append) == 2
+    assert [line for line in said if line.startswith(f"failed before  {name}: here: no luck")]
+
+
+def test_a_stale_run_is_made_again_by_its_job(lab: Lab, cluster: Path) -> None:
+    made = submission(lab, only="data")
+    command = [*FAKE, str(write_run(made.runs[0], made.study, lab.root))]
+    assert subprocess.run(command).returncode == 0
+    assert submit_slurm(submission(lab, only="data"), print) == 0
+    out = lab.folder("data") / "out.txt"
+    before = out.read_text()
+    out.write_text("edited")
+    said: list[str] = []
+    assert submit_slurm(submission(lab, only="data"), said.append) == 1
+    assert f"stale, made again  {made.runs[0].name}: out.txt changed since it was done" in said
+    assert carry_out(cluster)["tiny-data"][0] == 0
+    (aside,) = (lab.root / "set-aside").iterdir()
+    assert (aside / "out.txt").read_text() == "edited" and out.read_text() == before
+    assert lab.states()["data"].state == "done"
 
 
 def saved(lab: Lab) -> str:
     """The step of the data run's state; nothing before there is one."""
     path = lab.folder("data") / "state" / "step"
     return path.read_text() if path.exists() else ""
-
-
-def test_at_its_time_limit_a_job_saves_and_is_queued_again(lab: Lab) -> None:
-    lab.behave(data="wait")
-    codes: list[int] = []
-    helper = threading.Thread(target=lambda: codes.append(submit_local(submission(lab, only="data"), print)))
-    helper.start()
-    wait_until(lambda: lab.events() and saved(lab) == "2")
-    job = next(p for p in psutil.Process().children(recursive=True) if "_job" in p.cmdline())
-    os.kill(job.pid, signal.SIGUSR2)  # as submitit does it
-    helper.join(60)
-    assert codes == [0]
-    assert lab.events() == ["start data 0", "start data 2", "end data"]
 
 
 @pytest.mark.parametrize(
@@ -352,7 +366,7 @@ def test_a_job_of_a_cluster_that_is_ended(
     made = submission(lab, SEEDS, only="data")
     submit_slurm(made, print)
     (cluster / "queue").write_text(state)
-    names = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "100"}
+    names = {"SLURM_JOB_ID": "100"}
     command = shlex.split(command_for(Path(sent(cluster, 100)["file"])))
     job = subprocess.Popen(command, env=os.environ | names)
     wait_until(lambda: lab.events() and saved(lab) == "2")
@@ -366,17 +380,16 @@ def test_a_job_of_a_cluster_that_is_ended(
 
 
 def test_a_study_changed_since_is_refused_by_its_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
     made = submission(lab, only="data")
     file, path = made.job(made.runs[:1], "data")
     write_json(path, file.model_copy(update={"runs": ["data-0000000000"]}).model_dump(mode="json"))
-    with pytest.raises(UsageError, match=r"data-0000000000: its code or its data was changed since"):
-        jobs.work(path)
+    with pytest.raises(UsageError, match=r"data-0000000000: its settings or its data were changed after"):
+        jobs.run_job(path)
 
 
 def test_the_launcher_of_a_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
-        "SUBMITIT_EXECUTOR": "slurm",
         "SLURM_JOB_ID": "30007",
         "SLURM_NODEID": "1",
         "SLURM_JOB_NODELIST": "n[3,7]",
@@ -389,12 +402,37 @@ def test_the_launcher_of_a_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Non
     made = Submission(study, runs, lab.root, lab.files, Resources(), launch, FAKE)
     by_stage = {run.stage: run for run in runs}
     file, _ = made.job(runs[:1], "any")
-    command, env = jobs._command(file, by_stage["ppo"], jobs.JobEnvironment())
+    command, env = jobs._command(file, by_stage["ppo"], Allocation.read())
     options = " ".join(command[3:])
     assert options == (
         f"--config_file {launch.config} --main_process_port 30007 --machine_rank 1 --main_process_ip n3 "
         "-m tldr _run"
     )
     assert env["OMP_NUM_THREADS"] == "8"
-    command, env = jobs._command(file, by_stage["data"], jobs.JobEnvironment())
+    command, env = jobs._command(file, by_stage["data"], Allocation.read())
     assert command == list(FAKE) and env["OMP_NUM_THREADS"] == "64"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"),
+    [
+        ("n3", "n3"),
+        ("n[3,7]", "n3"),
+        ("n[03-12,20],m1", "n03"),
+        ("a,b[1-2]", "a"),
+        ("r[1-2]n[08-9]-ib", "r1n08-ib"),
+    ],
+)
+def test_the_first_machine_of_a_job(nodes: str, host: str) -> None:
+    assert first_host(nodes) == host
+
+
+def test_the_task_of_an_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UsageError, match="this is not a SLURM job"):
+        Allocation.read()
+    values = {"JOB_ID": "41", "ARRAY_JOB_ID": "40", "ARRAY_TASK_ID": "2", "RESTART_COUNT": "3"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    here = Allocation.read()
+    assert (here.number, here.name, here.task, here.restarts) == (41, "40_2", 2, 3)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.toy.conftest import SMALL
 from tldr.records import Comparison, Post, Ranking, Rating, read_records
 from tldr.toy import world
-from tldr.toy.generate import Document, _draw, generate_toy
+from tldr.toy.generate import ToyDocument, _draw, generate_toy
 from tldr.toy.settings import ToyData
 
 
@@ -30,7 +30,7 @@ def test_files_hold_what_was_asked_for(folder: Path) -> None:
         "ppo": len(read_records(folder / "ppo.jsonl", Post)),
         "valid1": len(read_records(folder / "valid1.jsonl", Post)),
         "valid2": len(read_records(folder / "valid2.jsonl", Post)),
-        "corpus": len(read_records(folder / "corpus.jsonl", Document)),
+        "corpus": len(read_records(folder / "corpus.jsonl", ToyDocument)),
     }
     assert rows == {"sft": 400, "ppo": 500, "valid1": 60, "valid2": 80, "corpus": 1500}
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -45,7 +45,7 @@ def test_no_post_is_in_two_splits(folder: Path) -> None:
         name: [p.post for p in read_records(folder / f"{name}.jsonl", Post)]
         for name in ("ppo", "valid1", "valid2")
     }
-    corpus = [d.text[: d.query_chars] for d in read_records(folder / "corpus.jsonl", Document)]
+    corpus = [d.text[: d.query_chars] for d in read_records(folder / "corpus.jsonl", ToyDocument)]
     bodies["corpus"] = [text.split("\n\nPOST: ")[1].removesuffix("\n\nTL;DR:") for text in corpus]
     everything = [body for rows in bodies.values() for body in rows]
     assert len(everything) == len(set(everything)) == 500 + 60 + 80 + 1500

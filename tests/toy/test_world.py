@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.texts import encode_response
 from tldr.errors import RecordError
-from tldr.queries.formats import encode_queries, encode_response, encode_responses
+from tldr.queries.encode import encode_queries, encode_responses
 from tldr.queries.tokenizer import train_bpe
 from tldr.records import Post, read_records
 from tldr.toy import authors, corpus, gold, phrases, world, writers
-from tldr.toy.generate import Document
+from tldr.toy.generate import ToyDocument
 from tldr.toy.phrases import SLOTS
 
 
@@ -67,7 +68,7 @@ def test_other_value_reaches_every_other_value_and_never_the_same() -> None:
 
 def test_references_follow_the_papers_window(folder: Path) -> None:
     """24 to 48 tokens incl. EOS under a BPE of the corpus, mean about 30 (P 3.2)."""
-    documents = read_records(folder / "corpus.jsonl", Document)
+    documents = read_records(folder / "corpus.jsonl", ToyDocument)
     tokenizer = train_bpe((document.text for document in documents), 768)
     posts = read_records(folder / "sft.jsonl", Post)
     lengths = [len(ids) for ids in encode_responses(tokenizer, [p.summary or "" for p in posts], 1000)]

@@ -27,7 +27,8 @@ from tldr.bench.texts import (
 from tldr.models.ladder import set_dropout
 from tldr.settings.base import Precision, scalar
 from tldr.settings.models import Lengths
-from tldr.stages.ppo.algorithm import PPO, Networks, Queries
+from tldr.stages.ppo.algorithm import PPO
+from tldr.stages.ppo.networks import Networks, Queries
 from tldr.stages.ppo.rollout import Rollout
 from tldr.stages.ppo.settings import PPOSettings
 from tldr.stages.reward.settings import RewardSettings

@@ -13,7 +13,7 @@ from tldr.cli.telling import told
 if TYPE_CHECKING:
     from tldr.records import Article
 
-Out = Annotated[Path, typer.Option("--out", help="The JSON-lines file to write.", show_default=False)]
+OutputFile = Annotated[Path, typer.Option("--out", help="The JSON-lines file to write.", show_default=False)]
 
 
 def add_cnndm_commands(app: typer.Typer) -> None:
@@ -27,17 +27,20 @@ def cnndm_command(
         Path,
         typer.Argument(help="Folder of .story files, or rows as JSON lines or Parquet.", show_default=False),
     ],
-    out: Out,
+    out: OutputFile,
     subset: Annotated[
         Literal["all", "filtered24to48", "filtered48to64"],
-        typer.Option("--subset", help="By the reference's tokens; the latter has references as lists."),
+        typer.Option(
+            "--subset", help="By the reference's tokens; filtered48to64 has bullet lists as references."
+        ),
     ] = "all",
     tokenizer: Annotated[
-        str, typer.Option("--tokenizer", help="That counts them: folder or hub name.")
+        str, typer.Option("--tokenizer", help="Tokenizer that counts them: folder or hub name.")
     ] = "openai-community/gpt2",
-    ftfy: Annotated[bool, typer.Option(help="Mend broken text with ftfy, as the paper did.")] = True,
+    ftfy: Annotated[bool, typer.Option(help="Fix broken text with ftfy, as the paper did.")] = True,
     on_error: Annotated[
-        Literal["stop", "skip"], typer.Option("--on-error", help="What to do at a story or row that is none.")
+        Literal["stop", "skip"],
+        typer.Option("--on-error", help="What to do with a story or row that is not an article."),
     ] = "stop",
 ) -> None:
     """Clean CNN/DM articles as the paper did, for a study's data.cnndm."""
@@ -66,7 +69,7 @@ def cnndm_command(
 
 def summeval_command(
     source: Annotated[Path, typer.Argument(help="SummEval rows: article and systems, JSON lines.")],
-    out: Out,
+    out: OutputFile,
 ) -> None:
     """Turn SummEval's expert scores into ratings on the paper's axes, for evaluate --ratings."""
     from tldr.records import ReadReport, make_records, write_records

@@ -37,23 +37,23 @@ def filter_command(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the result.", show_default=False)],
     tokenizer: Annotated[
-        str, typer.Option("--tokenizer", help="Folder or hub name; the paper counts GPT-2's tokens.")
+        str, typer.Option("--tokenizer", help="Folder or hub name; the paper counts GPT-2 tokens.")
     ] = "openai-community/gpt2",
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes; by default one a core.")
+        int | None, typer.Option("--workers", min=1, help="Processes; by default one per core.")
     ] = None,
     on_error: Annotated[
         Literal["stop", "skip"], typer.Option("--on-error", help="What to do at a line that holds no row.")
     ] = "stop",
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
-    """Filter the raw dump as the paper did: PPO queries, SFT posts, and what each rule removed.
+    """Filter the raw dump as the paper did: PPO queries, SFT posts, and the rows each rule removed.
 
-    A stopped filter goes on where it was. The settings are those of tldr/sources/filter_rules.py; the
+    An interrupted filter resumes where it stopped. The settings are in tldr/sources/filter_rules.py; the
     list `off` switches rules off.
     """
-    from eval.funnel import funnel_figure
-    from eval.style import save
+    from eval.common.style import save
+    from eval.funnel.figure import funnel_figure
     from tldr.sources import filter as filtering
     from tldr.sources.filter_rules import FilterOptions
 
@@ -62,7 +62,7 @@ def filter_command(
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("filter", total=None)
 
-        def show(state: filtering.Progress) -> None:
+        def show(state: filtering.FilterProgress) -> None:
             funnel = state.funnel
             text = f"{funnel.rows:,} rows, {funnel.queries:,} queries, {funnel.posts:,} posts"
             bar.update(task, description=text, total=state.total, completed=state.read)
@@ -80,7 +80,7 @@ def fake_dump_command(
     rows: Annotated[int, typer.Option("--rows", min=1, help="Lines.")] = 100_000,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
-    """Write a made-up raw dump, with rule-breakers planted, to try the filter on."""
+    """Write a synthetic raw dump with planted rule violations, to try the filter."""
     from tldr.sources.fake_dump import write_fake_dump
 
     for fate, count in sorted(write_fake_dump(out, rows, seed).items()):
@@ -90,21 +90,22 @@ def fake_dump_command(
 def split_command(
     posts: Annotated[Path, typer.Argument(help="Posts with references, as JSON lines.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the three files.", show_default=False)],
-    valid1: Annotated[float, typer.Option(help="Share to select models on.")] = 0.05,
-    valid2: Annotated[float, typer.Option(help="Share to report on.")] = 0.05,
+    valid1: Annotated[float, typer.Option(help="Share of posts for selecting models.")] = 0.05,
+    valid2: Annotated[float, typer.Option(help="Share of posts for reporting.")] = 0.05,
     apart: Annotated[
-        list[Path] | None, typer.Option("--apart", help="Comparisons whose posts are left out of all three.")
+        list[Path] | None,
+        typer.Option("--apart", help="Comparisons whose posts are left out of all three sets."),
     ] = None,
     on_error: OnError = "stop",
 ) -> None:
-    """Split posts into sft, valid1 and valid2 by a hash of their ids: more posts move none of them."""
+    """Split posts into sft, valid1 and valid2 by a hash of their ids; more posts move none to another set."""
     from tldr.inputs.posts import load_comparisons, load_posts, post_keys
     from tldr.records import ReadReport, write_records
     from tldr.sources.split import split_posts
 
     report, *labels = (ReadReport(path) for path in (posts, *(apart or ())))
     keys = post_keys(
-        row.info for one in labels for row in load_comparisons(one.path, on_error=on_error, report=one)
+        row.info for lines in labels for row in load_comparisons(lines.path, on_error=on_error, report=lines)
     )
     read = load_posts(posts, on_error=on_error, report=report)
     tell_bad_lines([report, *labels])

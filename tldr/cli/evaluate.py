@@ -71,16 +71,16 @@ def evaluate(
     length, as Elo and between policies. Rows with only id and text need --policy NAME; a field
     judge_preferred ("ours" or "reference") counts as a scorer.
     """
-    from eval.io import load_posts, load_samples
-    from eval.overview import overview
-    from eval.pairs import load_comparisons, read_judgements, read_ratings
+    from eval.common.io import load_posts, load_samples
+    from eval.common.pairs import load_comparisons, read_judgements, read_ratings
+    from eval.report.files import file_sections
 
     if not (samples or comparisons or judgements or ratings):
         raise UsageError(
             "nothing to measure", remedy="give samples, --comparisons, --judgements or --ratings"
         )
     reports: list[ReadReport] = []
-    made = overview(
+    sections = file_sections(
         load_samples(samples, policy=policy, on_error=on_error, reports=reports) if samples else None,
         load_posts(posts, on_error=on_error, reports=reports) if posts else None,
         load_comparisons(comparisons, on_error=on_error, reports=reports) if comparisons else None,
@@ -91,12 +91,13 @@ def evaluate(
         draws=draws,
     )
     tell_bad_lines(reports)
-    for sheet in made.sheets:
-        _show(sheet.shown, f"{sheet.name}: {sheet.caption}")
-        _write(out, sheet.name, sheet.table, sheet.shown)
-    for line in made.missing:
+    tables = [table for section in sections for table in section.tables]
+    for table in tables:
+        _show(table.shown, f"{table.name}: {table.caption}")
+        _write(out, table.name, table.frame, table.shown)
+    for line in [line for section in sections for line in section.missing]:
         typer.echo(f"not measured: {line}", err=True)
-    if not made.sheets:
+    if not tables:
         raise UsageError("no measure is possible with these files", remedy="see above what is missing")
 
 
@@ -119,9 +120,9 @@ def agreement(
 
     Scorers come from the `scores` of the comparisons' summaries. Indifferent answers are excluded.
     """
-    from eval.agreement import agreement_matrix, comparison_agreement
-    from eval.io import load_posts
-    from eval.pairs import load_comparisons
+    from eval.agreement.measure import agreement_matrix, comparison_agreement
+    from eval.common.io import load_posts
+    from eval.common.pairs import load_comparisons
 
     reports: list[ReadReport] = []
     table = comparison_agreement(
@@ -167,7 +168,7 @@ def _show(table: pd.DataFrame, title: str) -> None:
 
 
 def _write(out: Path | None, name: str, table: pd.DataFrame, shown: pd.DataFrame) -> None:
-    from eval.tables import write_table
+    from eval.common.tables import write_table
 
     if out is not None:
         typer.echo(write_table(table, shown, out, name)[0])

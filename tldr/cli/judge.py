@@ -18,7 +18,7 @@ from tldr.records import Judgement, ReadReport, read_records, write_records
 if TYPE_CHECKING:
     import pandas as pd
 
-    from eval.judge.budget import Estimate
+    from eval.judge.budget import CostEstimate
     from eval.judge.endpoint import Connection
     from eval.judge.llm import Limits, LLMJudge
     from eval.judge.pairs import Judge
@@ -68,7 +68,7 @@ def judge(
 
     The cost is estimated before any request. Without a terminal for confirmation, --max-cost is required.
     """
-    from eval.io import load_posts, load_samples
+    from eval.common.io import load_posts, load_samples
     from eval.judge.endpoint import Connection
     from eval.judge.llm import Limits
     from eval.judge.pairs import pairs_to_judge
@@ -146,7 +146,7 @@ def at_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _agree(estimate: Estimate, pairs: int, max_cost: float | None, yes: bool) -> None:
+def _agree(estimate: CostEstimate, pairs: int, max_cost: float | None, yes: bool) -> None:
     """Print the estimated cost and ask for confirmation if necessary.
 
     Raises:
@@ -177,8 +177,8 @@ def _collect(found: Iterable[Judgement], total: int, before: list[Judgement], ou
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from eval.judge.measures import complete, judge_results
-    from eval.tables import result_table, to_markdown
+    from eval.common.tables import result_table, to_markdown
+    from eval.judge.measure import complete, judge_results
 
     rows: list[Judgement] = []
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())

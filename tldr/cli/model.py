@@ -1,4 +1,4 @@
-"""``import-gguf``: a checkpoint out of a package or file, for machines without a model hub."""
+"""``import-gguf``: a checkpoint from a package or file, for machines without access to a model hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def import_gguf(
     source: Annotated[str, typer.Argument(help="A .gguf file, or an installed package that holds one.")],
     out: Annotated[Path, typer.Option("--out", help="The checkpoint's folder.", show_default=False)],
 ) -> None:
-    """Make a plain transformers checkpoint (fp32, its pad a token of its own) of a GGUF model."""
+    """Convert a GGUF model into a transformers checkpoint (fp32, with a pad token that is not EOS)."""
     from tldr.models.gguf import convert_gguf
 
     typer.echo(convert_gguf(source, out))

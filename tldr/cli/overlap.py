@@ -1,4 +1,4 @@
-"""``data overlap``: which posts files, a study's data or its labels have in common."""
+"""``data overlap``: the posts that files, a study's data and its labels share."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def overlap_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
     on_error: OnError = "stop",
 ) -> None:
-    """Count the posts that sets share, by id, by body, and by either; fail where it is a leak.
+    """Count the posts that sets share, by id, by body and by either, and fail if that is a leak.
 
-    Sets named as a study's (sft, ppo, valid1, valid2, labels/train, labels/valid1, labels/valid2) are
-    held to the rules of tldr/inputs/leakage.py, others to --refuse.
+    Sets with a study's names (sft, ppo, valid1, valid2, labels/train, labels/valid1, labels/valid2)
+    follow the rules of tldr/inputs/leakage.py, other sets those of --refuse.
     """
     from tldr.inputs import leakage
 
@@ -60,14 +60,14 @@ def overlap_command(
     tell_bad_lines(found.reports)
     rows = leakage.overlaps(found.sets, rules)
     if as_json:
-        sizes = {name: len(one.posts) for name, one in found.sets.items()}
+        sizes = {name: len(held.posts) for name, held in found.sets.items()}
         typer.echo(json.dumps({"posts": sizes, "overlaps": [asdict(row) for row in rows]}, indent=2))
     else:
         Console(width=None if Console().is_terminal else 1000).print(_table(found, rows))
     if leaks := [row for row in rows if row.leak and row.either and row.first < row.second]:
         pairs = ", ".join(f"{row.first} and {row.second} ({row.either:,})" for row in leaks)
         raise LabError(
-            f"posts in sets that may share none: {pairs}", remedy="remove them from one of the sets"
+            f"posts in sets that must not share any: {pairs}", remedy="remove them from one of the sets"
         )
 
 
@@ -97,15 +97,15 @@ def _collect(place: str, into: Collected, on_error: OnError) -> None:
 
 
 def _table(found: Collected, rows: list[Overlap]) -> Table:
-    """Rows' posts that are in the columns' sets: by either, and in brackets by id and by body."""
+    """The posts of each row's set that are in each column's: by either key (by id, by body)."""
     table = Table(title=Text("posts of the row that are in the column: either (id, body); ! is a leak"))
     table.add_column("")
     table.add_column("posts", justify="right")
     for name in found.sets:
         table.add_column(Text(name), justify="right")
     cells = {(row.first, row.second): row for row in rows}
-    for first, one in found.sets.items():
-        line = [Text(first), Text(f"{len(one.posts):,}")]
+    for first, held in found.sets.items():
+        line = [Text(first), Text(f"{len(held.posts):,}")]
         for second in found.sets:
             row = cells.get((first, second))
             if row is None:

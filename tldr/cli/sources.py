@@ -22,7 +22,7 @@ def add_source_commands(app: typer.Typer) -> None:
 
 
 def sources_command() -> None:
-    """List the known sets: what their rows become, their splits and sizes, what to know of them."""
+    """List the known data sets: record type, splits, sizes and notes."""
     from tldr.sources.hub.catalog import CATALOG
     from tldr.sources.hub.layout import split_name
 
@@ -30,7 +30,7 @@ def sources_command() -> None:
     for known in CATALOG.values():
         names = map(split_name, known.files)
         splits = dict.fromkeys([*known.rows, *(name for name in names if name not in known.rows)])
-        # where sizes are not known, a folder stands for all its splits
+        # without known sizes, a folder stands for all its splits
         splits = dict.fromkeys(split if split in known.rows else split.split("/")[0] for split in splits)
         sizes = [
             f"{split} {'~' * (split in known.unsure)}{known.rows[split]:,}" if split in known.rows else split
@@ -39,7 +39,7 @@ def sources_command() -> None:
         console.print(f"[bold]{known.name}[/bold]  {known.gives}")
         console.print(Padding(", ".join(sizes), (0, 0, 0, 2)))
         console.print(Padding(escape(known.note), (0, 0, 1, 2)))
-    typer.echo("~ a size that is remembered, not read in any source")
+    typer.echo("~ an approximate size, not verified")
 
 
 def fetch_command(
@@ -47,23 +47,27 @@ def fetch_command(
     out: Annotated[Path, typer.Option("--out", help="Folder for the result.", show_default=False)],
     split: Annotated[
         list[str] | None,
-        typer.Option("--split", help="Split, or folder of splits; may be repeated. By default all."),
+        typer.Option("--split", help="Split or folder of splits; may be repeated. All by default."),
     ] = None,
     origin: Annotated[
         str | None,
-        typer.Option("--from", metavar="URL|FOLDER", help="Take the source's files from a mirror or folder."),
+        typer.Option(
+            "--from", metavar="URL|FOLDER", help="Mirror or folder to take the source's files from."
+        ),
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Never touch the network (as HF_HUB_OFFLINE=1).")
+        bool, typer.Option("--offline", help="Do not use the network (as HF_HUB_OFFLINE=1).")
     ] = False,
     on_error: Annotated[
-        Literal["stop", "skip"], typer.Option("--on-error", help="What to do at a row that is no record.")
+        Literal["stop", "skip"],
+        typer.Option("--on-error", help="What to do with a row that is not a record."),
     ] = "stop",
 ) -> None:
     """Fetch a source and write its splits as JSON lines of the project's records, text unchanged.
 
-    What was cut goes on where it was. Files are checked by sha256, rows against the known sizes;
-    OUT/manifest.json says what was got.
+    A broken connection is resumed. After an interruption, complete files are kept; of an incomplete one,
+    a plain URL's resumes and the hub's starts again. Files are checked by sha256 and row counts against
+    the known sizes. OUT/manifest.json records what was fetched.
     """
     from tldr.sources.hub.fetch import fetch
     from tldr.sources.hub.load import open_source

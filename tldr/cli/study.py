@@ -191,8 +191,8 @@ def compare(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Compare studies: one row per policy, one column per study."""
-    from eval.compare import compare as compare_studies
-    from eval.tables import to_markdown
+    from eval.common.tables import to_markdown
+    from eval.report.compare import compare as compare_studies
 
     folders = {study.name: runs_dir / study.name for study in (load_study(path, []) for path in studies)}
     typer.echo(to_markdown(compare_studies(folders, out)))
@@ -209,7 +209,7 @@ def report(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Build the report of a study: figures, tables, claims, and samples to read."""
-    from eval.report import build_report
+    from eval.report.build import build_report
 
     if study.is_dir():
         path = build_report(study, out or study / "report", title=study.resolve().name, judgements=judgements)

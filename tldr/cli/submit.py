@@ -1,9 +1,9 @@
-"""``study submit``, and what each of its jobs runs."""
+"""``study submit``, and the command that each of its jobs runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -20,29 +20,27 @@ def submit(
     config: Config,
     overrides: Overrides = [],  # noqa: B006
     only: Annotated[str, typer.Option("--only", metavar="STAGE", help="This stage and what it needs.")] = "",
-    executor: Annotated[
-        Literal["slurm", "local"], typer.Option(help="Where: a SLURM cluster, or jobs on this machine.")
-    ] = "slurm",
     resources: Annotated[
         Path | None,
         typer.Option(
-            help="What jobs ask for: a file as configs/slurm/example.yaml.", show_default="one CPU job"
+            help="What jobs ask for: a file such as configs/slurm/example.yaml.", show_default="one CPU job"
         ),
     ] = None,
     set_slurm: Annotated[
         list[str],
-        typer.Option(metavar="KEY=VALUE", help="Change what they ask for; may be repeated."),
+        typer.Option(metavar="KEY=VALUE", help="Change what jobs ask for; may be repeated."),
     ] = [],  # noqa: B006
-    partition: Annotated[str, typer.Option(help="Short for --set-slurm partition=...")] = "",
+    partition: Annotated[str, typer.Option(help="Shorthand for --set-slurm partition=...")] = "",
     launch: Annotated[
         Path | None,
         typer.Option(help="Train in several processes: a file of configs/accelerate.", show_default="one"),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the sbatch files alone.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the sbatch files and submit nothing.")
+    ] = False,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Submit what is not done as jobs, each after those it needs; seeds are job arrays."""
-    from tldr.study.local import submit_local
+    """Submit unfinished runs to a SLURM cluster, each job after those it needs; seeds form job arrays."""
     from tldr.study.slurm import Resources
     from tldr.study.submit import Submission, submit_slurm
 
@@ -56,15 +54,13 @@ def submit(
         return
     write_listing(opened.study, opened.runs, opened.root)
     opened.files.save()
-    if executor == "local":
-        raise typer.Exit(submit_local(submission, typer.echo))
     count = submit_slurm(submission, typer.echo)
     typer.echo(f"{count} runs submitted; see: tldr-lab study status {config}")
 
 
 @told
-def job(file: Annotated[Path, typer.Argument(help="A job's file.")]) -> None:
-    """Run the run of a job that `study submit` made."""
-    from tldr.study.job import work
+def job(file: Annotated[Path, typer.Argument(help="The job file.")]) -> None:
+    """Execute the run of a job that `study submit` submitted."""
+    from tldr.study.job import run_job
 
-    raise typer.Exit(work(file))
+    raise typer.Exit(run_job(file))

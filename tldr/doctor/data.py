@@ -125,7 +125,7 @@ def rankings(path: Path) -> list[Ranking]:
 @cache
 def references(data: Path, name: str) -> list[list[int]]:
     """The references of a file of posts in the study's tokens, uncut and with EOS."""
-    from tldr.queries.formats import encode_responses  # imports transformers, so only when needed
+    from tldr.queries.encode import encode_responses  # imports transformers, so only when needed
     from tldr.queries.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(data / "tokenizer")

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from scipy.stats import binomtest, spearmanr
+from scipy.stats import spearmanr
 
 from tldr.doctor.data import label_files, rankings
 from tldr.doctor.findings import Sight, check
@@ -21,13 +21,13 @@ from tldr.doctor.limits import (
     REFERENCE_MEAN_ELSEWHERE,
 )
 from tldr.doctor.samples import drawn
+from tldr.measures.wilson import wilson_interval
 from tldr.records import Comparison, Ranking, Sample, iter_records
 
 
 def interval(share: float, n: int) -> tuple[float, float]:
     """Wilson interval of a fraction of `n` independent answers."""
-    found = binomtest(round(share * n), n).proportion_ci(CONFIDENCE, method="wilson")
-    return float(found.low), float(found.high)
+    return wilson_interval(round(share * n), n, CONFIDENCE)
 
 
 def longer_wins(rows: Sequence[Ranking]) -> float:

@@ -1,1 +1,1 @@
-"""What a study is given: posts and labels read and checked, and the guard against leakage."""
+"""A study's inputs: reading and checking posts and labels, and the guard against leakage."""

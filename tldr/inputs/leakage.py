@@ -1,26 +1,26 @@
 """The leakage guard: which sets of a study may share posts, and which may not.
 
-A post is the same by its id or by its body (`sources.body_hash`: the copies of the data differ in
-white space, and some rows have no id). What a set of posts is used for decides:
+Two posts are the same if their ids or their bodies are equal (`posts.body_hash`: copies of the data differ in
+white space, and some rows have no id). The use of a set decides what it may share:
 
 ===============  =================  =======  ======================================================
 set              shared with        verdict  why
 ===============  =================  =======  ======================================================
 sft              valid1, valid2,    leak     trained on the posts that choose and report
                  validation_valid2
-sft              labels/valid*      leak     reward models start from SFT, which has learnt the
-                                             references: they are among the labelled summaries
-ppo              valid1, valid2,    leak     the policy is optimised on the posts it is judged on
+sft              labels/valid*      leak     reward models start from SFT, which was trained on the
+                                             references, and those are among the labelled summaries
+ppo              valid1, valid2,    leak     the policy is optimised on its evaluation posts
                  validation_valid2
 ppo              labels/valid*      normal   prompts carry no label, and no reward model learns
                                              from them; PPO's samples are reported on valid2
 labels/train     valid1, valid2,    leak     the reward model scores the samples of these posts
                  validation_valid2
 labels/train     labels/valid*      leak     its accuracy would be that on its training posts
-valid1           valid2,            leak     what chooses (P App. A: 1,913 posts, excluded from
+valid1           valid2,            leak     it selects (P App. A: 1,913 posts, excluded from
                  validation_valid2           what is reported; OAI README: valid1 and valid2)
                  labels/valid2
-labels/valid1    valid2,            leak     does not report
+labels/valid1    valid2,            leak     it selects and must not report
                  validation_valid2
                  labels/valid2
 sft              ppo                normal   the SFT posts are PPO posts too (P App. A)
@@ -56,9 +56,9 @@ LEAKS: Mapping[str, tuple[str, ...]] = {
     "valid1": ("valid2", "validation_valid2", "labels/valid2"),
     "labels/valid1": ("valid2", "validation_valid2", "labels/valid2"),
 }
-"""Set -> the sets that may share no post with it."""
+"""Set -> the sets that must not share a post with it."""
 EVALUATION = ("valid1", "valid2", "validation_valid2")
-"""The sets of posts that choose or report."""
+"""The sets of posts that select or report."""
 Reader = Callable[..., Iterable[Record]]
 """Reads a file of records, called as `records.iter_records`."""
 POSTS = ("sft", "ppo", *EVALUATION)
@@ -66,13 +66,13 @@ _FOLD = re.compile(r"(?<=^labels/)(fold-\d+)/")
 
 
 def check_leaks(keys: Mapping[str, Set[str]]) -> None:
-    """Refuse sets that share posts which they may not share.
+    """Refuse sets that share posts they must not share.
 
     Args:
-        keys: name (as in `LEAKS`) -> `sources.post_keys`; sets that are not there are not checked.
+        keys: name (as in `LEAKS`) -> `posts.post_keys`; absent sets are not checked.
 
     Raises:
-        UsageError: naming the sets and one key that they share.
+        UsageError: naming the sets and one key they share.
     """
     for first, others in LEAKS.items():
         if first in keys:
@@ -80,7 +80,7 @@ def check_leaks(keys: Mapping[str, Set[str]]) -> None:
 
 
 def folder_keys(folder: Path, names: Sequence[str] = POSTS) -> dict[str, frozenset[str]]:
-    """The `post_keys` of those post files that a data folder has."""
+    """The `post_keys` of the post files in a data folder."""
     files = {name: folder / f"{name}.jsonl" for name in names}
     return {name: post_keys(iter_records(file, Post)) for name, file in files.items() if file.is_file()}
 
@@ -114,12 +114,12 @@ class PostSet:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What one set shares with another.
+    """What two sets share.
 
     Attributes:
-        by_id, by_body: different ids, different bodies in both.
-        either: posts of `first` whose id or body is in `second`.
-        leak: the two may share none.
+        by_id, by_body: number of distinct ids and of distinct bodies in both.
+        either: number of posts of `first` whose id or body is in `second`.
+        leak: the two must not share a post.
     """
 
     first: str
@@ -132,16 +132,16 @@ class Overlap:
 
 @dataclass
 class Collected:
-    """Sets by name, and what reading them met."""
+    """Sets by name, and the reports of reading them."""
 
     sets: dict[str, PostSet] = field(default_factory=dict)
     reports: list[ReadReport] = field(default_factory=list)
 
 
 def overlaps(sets: Mapping[str, PostSet], rules: Mapping[str, Sequence[str]] = LEAKS) -> list[Overlap]:
-    """Every ordered pair of different sets."""
-    ids = {name: one.ids for name, one in sets.items()}
-    bodies = {name: one.bodies for name, one in sets.items()}
+    """The overlap of every ordered pair of different sets."""
+    ids = {name: found.ids for name, found in sets.items()}
+    bodies = {name: found.bodies for name, found in sets.items()}
     return [
         Overlap(
             a,
@@ -196,7 +196,7 @@ def read_set(
     """Add the posts of a file of posts, articles, labels or ratings as the set `name`.
 
     Args:
-        read: `records.iter_records`, or what also reads known sources.
+        read: `records.iter_records`, or a function that also reads known sources.
 
     Raises:
         UsageError: no such file, or no post in it.
@@ -218,7 +218,7 @@ def record_of_a_post(data: dict[str, Any]) -> Post | Article | Info:
 
 
 def read_labels(path: Path, into: Collected, on_error: OnError, read: Reader = iter_records) -> None:
-    """Add the posts of a file of labels, a set for each split, named as in `LABELS`.
+    """Add the posts of a file of labels, one set per split, named as in `LABELS`.
 
     Raises:
         UsageError: the file holds other records.

@@ -40,7 +40,7 @@ def load_posts(
 
 
 def check_posts(posts: list[Post], where: str | Path) -> list[Post]:
-    """The posts, if every id means one body (up to white space, as ids made from the body's hash do).
+    """The posts, after a check that every id has one body up to white space.
 
     Raises:
         UsageError: two different posts under one id.
@@ -67,7 +67,7 @@ def load_comparisons(
 ) -> list[Ranking]:
     """All labels of a file of Comparisons, Rankings or both, as rankings; `on_error` as of `load_posts`.
 
-    Rows without `info.id` (OpenAI's edit batch) get ``h_`` and the body's hash, and that is logged.
+    Rows without `info.id` (OpenAI's edit batch) get ``h_`` and the body's hash as id, with a warning.
 
     Raises:
         UsageError: no file, or no label in it.
@@ -83,7 +83,12 @@ def load_comparisons(
         rankings.append(ranking)
     _refuse_empty(path, rankings, "comparison")
     if unnamed:
-        log.warning("%s: %d of %d rows have no info.id: made from the body", path, unnamed, len(rankings))
+        log.warning(
+            "%s: %d of %d rows have no info.id; their ids are made from the body",
+            path,
+            unnamed,
+            len(rankings),
+        )
     return rankings
 
 
@@ -91,7 +96,7 @@ def load_articles(path: str | Path) -> list[Article]:
     """All articles of a JSON-lines file, each with its reference.
 
     Raises:
-        UsageError: no file, none in it, one without a reference, or an id twice.
+        UsageError: no file, no article in it, one without a reference, or a repeated id.
         RecordError: a bad line, named ``file:line``.
     """
     articles = read_records(path, Article)
@@ -119,17 +124,17 @@ def _refuse_empty(path: str | Path, records: list[Any], kind: str) -> None:
 
 
 def body_hash(record: Post | Article | Info) -> str:
-    """SHA-256 of the text to summarize with every run of white space as one space.
+    """SHA-256 of the text to summarize, with every run of white space replaced by one space.
 
-    The public copies of the data differ in white space alone (paragraph breaks collapsed, leading
-    spaces dropped): the same post has the same hash in each.
+    The public copies of the data differ only in white space (collapsed paragraph breaks, dropped leading
+    spaces), so a post has the same hash in each.
     """
     body = getattr(record, "post", None) or getattr(record, "article", None) or ""
     return hashlib.sha256(" ".join(body.split()).encode()).hexdigest()
 
 
 def post_keys(records: Iterable[Record]) -> frozenset[str]:
-    """What identifies the posts of some posts, articles or labels: ``id:`` and ``body:`` keys."""
+    """The ``id:`` and ``body:`` keys that identify the posts of posts, articles or labels."""
     keys = set()
     for record in records:
         source = getattr(record, "info", record)
@@ -142,13 +147,13 @@ def post_keys(records: Iterable[Record]) -> frozenset[str]:
 
 
 def check_disjoint(training: Mapping[str, Set[str]], evaluation: Mapping[str, Set[str]]) -> None:
-    """Refuse evaluation posts that are trained on, by id or by body.
+    """Refuse evaluation posts that are also trained on, by id or by body.
 
     Args:
         training, evaluation: name -> `post_keys` of the set.
 
     Raises:
-        UsageError: naming every pair of sets that overlap, with one shared key each.
+        UsageError: naming every pair of overlapping sets, with one shared key each.
     """
     found = [
         f"{len(shared)} keys of '{test}' are in '{train}' (such as {min(shared)})"

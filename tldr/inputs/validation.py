@@ -1,15 +1,15 @@
-"""The validation posts, divided by what the comparisons mark them as.
+"""Divide the validation posts by the split that the comparisons mark.
 
-OpenAI published one file of 6,447 validation posts. Which of them chose models and which were reported on
-is told by the splits of the comparisons alone (P App. A: 1,913 posts chose, and are excluded from what is
-reported). So a post of valid1
+OpenAI published one file of 6,447 validation posts. Only the splits of the comparisons tell which of them
+selected models and which were reported on (P App. A: 1,913 posts selected, and are excluded from reports).
+A post of valid1
 
-- that only labels of valid1 are about selects,
-- that only labels of valid2 are about reports and nothing else,
-- that labels of both are about selects, and its valid2 labels are set aside,
-- that no such label is about stays in valid1.
+- with labels of valid1 only is used to select,
+- with labels of valid2 only is used to report,
+- with labels of both is used to select, and its valid2 labels are set aside,
+- without such labels stays in valid1.
 
-Labels about other posts keep their split. A label is about a post by its id or by its body.
+Labels of other posts keep their split. A label belongs to a post with the same id or the same body.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tldr.inputs.posts import body_hash
 from tldr.records import Article, Info, Post, Ranking
 
 Named = tuple[str | None, str]
-"""A post by its id, where it has one, and its `sources.body_hash`."""
+"""What identifies a post: its id, or None, and its `posts.body_hash`."""
 Mark = Literal["valid1", "valid2", "both", "unmarked"]
 
 
@@ -79,11 +79,11 @@ class Marks:
         return "valid2" if second else "unmarked"
 
     def reports(self, post: Named) -> bool:
-        """Whether the post leaves valid1, since it only reports."""
+        """Whether the post leaves valid1 because it is only for reporting."""
         return self.mark(post) == "valid2"
 
     def sets_aside(self, label: Named) -> bool:
-        """Whether a valid2 label is set aside, since its post selects."""
+        """Whether a valid2 label is set aside because its post is used to select."""
         return not self.valid1.isdisjoint(self.about(label))
 
 
@@ -92,10 +92,10 @@ class Divided:
     """The records of a study, with its validation posts divided.
 
     Attributes:
-        posts: ``valid1``, and the posts that left it: under ``valid2`` where that was the same set of
-            posts, else under ``validation_valid2``. What is not named stays as it was.
-        rankings, set_aside: the labels to use, and those that are not used.
-        counts: validation posts, how many have which mark, and the labels set aside.
+        posts: ``valid1``, and the posts that left it: as ``valid2`` if that was the same set of posts,
+            else as ``validation_valid2``. Sets that are not named stay unchanged.
+        rankings, set_aside: the labels that are used, and those that are not.
+        counts: number of validation posts, of posts by mark, and of labels set aside.
     """
 
     posts: dict[str, list[Post]]
@@ -105,7 +105,7 @@ class Divided:
 
 
 def divide(valid1: Sequence[Post], valid2: Sequence[Post], rankings: Sequence[Ranking]) -> Divided | None:
-    """Divide the posts of valid1; None where no valid2 label is about one of them.
+    """Divide the posts of valid1; None if none of them has a valid2 label.
 
     Raises:
         UsageError: no post is left to select on.

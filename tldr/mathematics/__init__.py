@@ -7,6 +7,6 @@ float32 or wider, whatever the input. Log-probabilities, entropies and KL are in
 
 masking: means and whitening over real entries. losses: SFT and reward-model losses.
 rewards: score and KL penalty as per-token rewards. advantages: GAE, REINFORCE, RLOO.
-ppo: clipped losses and their diagnostics. kl: estimators, the adaptive coefficient, KL of
-best-of-n. best_of_n: expected gold score of best-of-n. schedule: learning-rate multiplier.
+ppo: clipped losses and their diagnostics. kl: estimators, the adaptive coefficient.
+schedule: learning-rate multiplier.
 """

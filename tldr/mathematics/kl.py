@@ -82,16 +82,3 @@ def adaptive_beta(beta: float, kl: float, *, target: float, horizon: int, episod
         )
     error = min(max(kl / target - 1, -0.2), 0.2)
     return beta * (1 + error * episodes / horizon)
-
-
-def best_of_n_kl(n: int) -> float:
-    """KL(best-of-n || base) = ln n - (n - 1) / n, nats per response (P Table 10, natural log).
-
-    Exact if no two samples tie, otherwise an upper bound.
-
-    Raises:
-        UsageError: n < 1.
-    """
-    if n < 1:
-        raise UsageError(f"cannot take the best of {n}", where="n", remedy="use n >= 1")
-    return math.log(n) - (n - 1) / n

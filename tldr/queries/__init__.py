@@ -1,1 +1,1 @@
-"""What models see: formats, tokenizers, tokens kept on disk."""
+"""What models read: query formats, tokenizers, token ids and their disk cache."""

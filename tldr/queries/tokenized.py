@@ -1,9 +1,9 @@
-"""Large sets of texts encoded once and kept, beside a study's runs, as memory-mapped Arrow files.
+"""A disk cache of token ids: large sets of texts are encoded once and kept beside a study's runs.
 
-`encode_queries` and `encode_responses` are those of `tldr.queries.formats`; inside `keep_tokens` they look
-first whether the same texts were encoded before, in the same format and windows, with a tokenizer of
-the same content and this code. A file that is damaged or half written is made anew, and where none can
-be written the tokens are returned all the same. The folder may be deleted at any time.
+`tldr.queries.encode` asks here before it encodes. Inside `keep_tokens`, a set is read from a memory-mapped
+Arrow file if the same texts were encoded before, in the same format and windows, by a tokenizer of the same
+content and the same code. A damaged or incomplete file is written again. If none can be written, the tokens
+are returned all the same. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import pyarrow as pa
 import tokenizers
 from transformers import PreTrainedTokenizerBase
 
-from tldr.queries import formats
-from tldr.queries.formats import QueryFormat, Source
-
 log = logging.getLogger(__name__)
 
 LEAST = 1000
-"""Texts from which a set is kept: below, encoding takes less than half a second."""
-_SOURCE = hashlib.sha256(Path(formats.__file__).read_bytes()).hexdigest()
+"""The smallest number of texts that is kept: fewer are encoded in less than half a second."""
+_CODE = hashlib.sha256(
+    b"".join(Path(__file__).with_name(name).read_bytes() for name in ("formats.py", "encode.py"))
+).hexdigest()
+"""The code that the tokens depend on."""
 DIGEST = 32
 """Bytes of a sha256."""
 _folder: ContextVar[Path | None] = ContextVar("_folder", default=None)
@@ -36,7 +36,7 @@ _folder: ContextVar[Path | None] = ContextVar("_folder", default=None)
 
 @contextmanager
 def keep_tokens(folder: Path | None) -> Iterator[None]:
-    """Keep what is encoded inside in `folder` (None: do not)."""
+    """Keep the tokens of what is encoded inside in `folder`; None keeps none."""
     token = _folder.set(folder)
     try:
         yield
@@ -44,55 +44,32 @@ def keep_tokens(folder: Path | None) -> Iterator[None]:
         _folder.reset(token)
 
 
-def encode_queries(
-    tokenizer: PreTrainedTokenizerBase,
-    records: Sequence[Source],
-    max_tokens: int,
-    fmt: QueryFormat | None = None,
-) -> list[list[int]]:
-    """`formats.encode_queries`, kept."""
-    names = ("subreddit", "title", "post", "article")
-    return _kept(
-        tokenizer,
-        ("queries", str(max_tokens), repr(fmt)),
-        (getattr(record, name, None) for record in records for name in names),
-        len(records),
-        lambda: formats.encode_queries(tokenizer, records, max_tokens, fmt),
-    )
-
-
-def encode_responses(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int, lead: str = " "
-) -> list[list[int]]:
-    """`formats.encode_responses`, kept."""
-    return _kept(
-        tokenizer,
-        ("responses", str(max_tokens), lead),
-        texts,
-        len(texts),
-        lambda: formats.encode_responses(tokenizer, texts, max_tokens, lead),
-    )
-
-
-def _kept(
+def kept_or_encoded(
     tokenizer: PreTrainedTokenizerBase,
     how: tuple[str, ...],
-    texts: Iterable[str | None],
+    texts: Sequence[str | None],
     count: int,
     encode: Callable[[], list[list[int]]],
 ) -> list[list[int]]:
+    """The rows kept for these texts, else what `encode` returns, which is then kept.
+
+    Args:
+        how: whatever the tokens depend on beside the texts and the tokenizer.
+        texts: everything that is encoded; several may belong to one row.
+        count: rows.
+    """
     folder, backend = _folder.get(), getattr(tokenizer, "backend_tokenizer", None)
     if folder is None or backend is None or count < LEAST:
         return encode()
-    content = (_SOURCE, tokenizers.__version__, backend.to_str(), repr(formats.start_tokens(tokenizer)))
-    path = folder / f"{_digest([*content, str(tokenizer.eos_token_id), *how], texts)}.arrow"
+    content = (_CODE, tokenizers.__version__, backend.to_str(), *how)
+    path = folder / f"{_digest(content, texts)}.arrow"
     if (rows := _read(path)) is not None:
         return rows
     rows = encode()
     try:
         _write(path, rows)
     except OSError as error:
-        log.warning("%s: the tokens could not be kept: %s", path, error)
+        log.warning("%s: cannot keep the tokens: %s", path, error)
     return rows
 
 
@@ -141,5 +118,5 @@ def _read(path: Path) -> list[list[int]] | None:
                 return rows
     except (OSError, ValueError):
         pass
-    log.warning("%s: damaged, made anew", path)
+    log.warning("%s: damaged, encoding again", path)
     return None

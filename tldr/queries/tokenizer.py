@@ -1,22 +1,19 @@
 """Tokenizers: a byte-level BPE trained on the study's corpus, or any folder or hub name.
 
-The pad is always a token of its own. Where a pretrained tokenizer lacks one, ``<|pad|>`` is added
-past the end of the model's embedding, which is **not** resized: pads are masked everywhere and
-replaced by another id before each forward pass, so the extra id is never looked up.
+The pad token always differs from EOS. If a pretrained tokenizer has no pad, ``<|pad|>`` is added past the end
+of the model's embedding, which is **not** resized. Pads are masked everywhere and replaced by another id
+before each forward pass, so the extra id is never looked up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tldr.errors import UsageError
-from tldr.queries.formats import encode_responses
 
 EOS = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -115,37 +112,9 @@ def _load(place: str) -> PreTrainedTokenizerBase:
                 remedy="it needs tokenizer.json, or vocab.json and merges.txt",
             ) from error
         raise UsageError(
-            f"no such local folder, and the model hub did not give it: {reason}",
+            f"no such local folder, and it cannot be loaded from the model hub: {reason}",
             where=place,
             remedy="pass a local folder; if HF_HUB_OFFLINE is set, unset it to download, "
             "or set it to 1 to use only what is cached",
         ) from error
     return tokenizer
-
-
-@dataclass(frozen=True)
-class WindowReport:
-    """Tokens that references need in one tokenizer, leading space and EOS included."""
-
-    texts: int
-    mean: float
-    p99: float
-    largest: int
-    """The smallest response window that cuts none of them."""
-
-
-def window_report(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> WindowReport:
-    """What the paper's window of 24-48 GPT-2 tokens becomes in another tokenizer (N+: 53 in Pythia's).
-
-    Args:
-        texts: the references that passed the window.
-
-    Raises:
-        UsageError: no texts.
-    """
-    if not texts:
-        raise UsageError("no references to measure", remedy="give at least one text")
-    lengths = np.array([len(ids) for ids in encode_responses(tokenizer, texts, max_tokens=1 << 30)])
-    return WindowReport(
-        len(texts), float(lengths.mean()), float(np.percentile(lengths, 99)), int(lengths.max())
-    )

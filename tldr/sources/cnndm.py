@@ -1,9 +1,9 @@
 """CNN/DM articles cleaned as the paper's (P App. A; openai/summarize-from-feedback `datasets/cnndm.py`).
 
-Sources are the raw stories of Hermann et al. (2015) and See et al. (2017), or the hub's rows made of
-them. The hub joins an article's lines by spaces: its paragraphs cannot be had back, so truncation, which
-cuts at newlines, falls back to characters there. The rules are the release's to the letter, odd corners
-included, that the tokens be the paper's.
+Sources are the raw stories of Hermann et al. (2015) and See et al. (2017), or the hub's rows, which are made
+from them. The hub joins an article's lines by spaces. Its paragraphs cannot be recovered, so truncation cuts
+those articles by character and not at newlines. The rules follow the release to the letter, including its
+oddities, so that the tokens equal the paper's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from tldr.errors import UsageError
-from tldr.queries.formats import encode_texts
+from tldr.queries.encode import encode_texts
 from tldr.records import Article, NonEmpty, ReadReport, Record, make_records
 from tldr.sources.hub.layout import is_data, iter_rows, parse_fields
 
@@ -31,9 +31,9 @@ CUT_AT = (
     "Click here ",
     "For confidential support call the Samaritans in the UK",
 )
-"""What a highlight says from here on is no summary."""
+"""Markers after which a highlight is no longer a summary."""
 DROPPED = ("READ: ", "for all the latest ")
-"""Highlights that begin so are links."""
+"""Prefixes of highlights that are links."""
 NEWS = "NEW: "
 
 _DASHED = re.compile(r"\(CNN\) +--")
@@ -58,19 +58,19 @@ class Subset(NamedTuple):
 
 
 SUBSETS = {"filtered48to64": Subset(48, 64, True), "filtered24to48": Subset(24, 48, False)}
-"""By the names of the release's lists of urls, which say what they hold and not how it was counted: here
-the reference is counted as it stands, without EOS."""
+"""Subsets by the names of the release's URL lists. The lists do not say how tokens were counted; here the
+reference is counted as it is, without EOS."""
 
 
 def repair(text: str) -> str:
-    """Broken encodings, HTML entities and curly quotes mended by ftfy, and no-break spaces made plain.
+    """The text with broken encodings, HTML entities and curly quotes fixed by ftfy, and plain spaces.
 
     Raises:
         UsageError: ftfy is not installed.
     """
     if find_spec("ftfy") is None:
         raise UsageError(
-            "ftfy is not installed, with which the paper's articles were cleaned",
+            "ftfy is not installed; the paper's articles were cleaned with it",
             remedy="install the extra: cnndm; or leave the text as it is (--no-ftfy)",
         )
     fixed: str = import_module("ftfy").fix_text(text)
@@ -78,10 +78,10 @@ def repair(text: str) -> str:
 
 
 def strip_start(text: str) -> str:
-    """The article from where it begins: without agency marks and the Daily Mail's date lines.
+    """The article without leading agency marks and the Daily Mail's date lines.
 
-    What comes before the last ``(CNN) --`` goes, wherever that is; before ``(CNN)`` only within the
-    first 100 characters; and before the end of the last ``UPDATED: 10:15 EST, 6 April 2012``.
+    Text before the last ``(CNN) --`` is removed wherever that is, text before ``(CNN)`` only within the
+    first 100 characters, and text up to the end of the last ``UPDATED: 10:15 EST, 6 April 2012``.
     """
     text = _DASHED.split(text)[-1]
     text = text[:100].split("(CNN)")[-1] + text[100:]
@@ -95,12 +95,12 @@ def straight_apostrophes(text: str) -> str:
 
 
 def clean_article(text: str) -> str:
-    """An article whose paragraphs are joined already, as the paper's policies read it."""
+    """An article, its paragraphs already joined, as the paper's policies read it."""
     return straight_apostrophes(strip_start(text))
 
 
 def clean_highlight(line: str) -> str:
-    """A highlight without ``NEW:`` before it or an advertisement after it; a mere link is empty."""
+    """A highlight without a leading ``NEW:`` or a trailing advertisement; a link becomes empty."""
     if line.startswith(NEWS):
         return line.split(NEWS)[1].strip()
     if line.startswith(DROPPED):
@@ -112,12 +112,12 @@ def clean_highlight(line: str) -> str:
 
 
 def end_sentence(line: str) -> str:
-    """The line with a full stop where it ends in nothing like one; an empty line stays empty."""
+    """The line with a full stop if it does not end in punctuation; an empty line stays empty."""
     return line + "." if line and line[-1] not in SENTENCE_ENDS else line
 
 
 def reference(highlights: Iterable[str], *, bullets: bool = False) -> str:
-    """Highlights as one summary: sentences in a row, or a list as they are (``filtered48to64``)."""
+    """Highlights as one summary: consecutive sentences, or a bullet list (``filtered48to64``)."""
     lines = [line for line in map(clean_highlight, highlights) if line]
     return "- " + "\n- ".join(lines) if bullets else " ".join(map(end_sentence, lines))
 
@@ -126,7 +126,7 @@ def split_story(text: str) -> tuple[list[str], list[str]]:
     """Paragraphs and highlights of a raw story.
 
     Raises:
-        ValueError: a line begins with ``@highlight`` and goes on.
+        ValueError: a line begins with ``@highlight`` and has more text.
     """
     paragraphs: list[str] = []
     highlights: list[str] = []
@@ -158,9 +158,9 @@ def article_of_story(path: Path, *, bullets: bool = False, ftfy: bool = True) ->
 
 
 def article_of_row(row: Mapping[str, Any], *, bullets: bool = False, ftfy: bool = True) -> Article:
-    """The article of a hub row (article, highlights, id); a row that is an `Article` already stays one.
+    """The article of a hub row (article, highlights, id), or of a row that is an `Article` already.
 
-    The hub's script ends lines without a full stop in `` .``, with a space: that is taken back.
+    The hub's script adds `` .`` to lines without a full stop; it is removed here.
     """
     if "highlights" not in row:
         return Article.model_validate(row)
@@ -181,7 +181,7 @@ def iter_articles(
     """The articles of a folder of ``.story`` files, or of a file of rows (JSON lines or Parquet).
 
     Args:
-        bullets: references as lists. ftfy: mend the text (`repair`), as the paper did.
+        bullets: references as lists. ftfy: fix the text (`repair`), as the paper did.
         on_error, report: as of `tldr.records.iter_records`; a story counts as a line.
 
     Raises:
@@ -189,7 +189,7 @@ def iter_articles(
     """
     report = report if report is not None else ReadReport(source)
     if ftfy:
-        repair("")  # a missing package is no bad line
+        repair("")  # report a missing package before any line counts as bad
     if source.is_dir():
         stories = sorted(source.rglob("*.story"))
         if not stories:
@@ -216,6 +216,6 @@ def iter_articles(
 
 
 def in_subset(tokenizer: PreTrainedTokenizerBase, article: Article, subset: Subset) -> bool:
-    """Whether the reference's length in the tokenizer's tokens (the paper's: GPT-2's) is the subset's."""
+    """Whether the reference's length in tokens (the paper counts GPT-2's) lies in the subset's range."""
     tokens = len(encode_texts(tokenizer, [article.summary or ""])[0])
     return subset.low <= tokens <= subset.high

@@ -1,7 +1,7 @@
-"""A made-up raw dump with planted rule-breakers: for trying and timing the filter without the real one.
+"""A synthetic raw dump with planted rule violations, to try and time the filter without the real dump.
 
 Rows have the schema of Webis-TLDR-17 and about its lengths (270 words a post, 28 a summary). Each row
-is made to be removed by one rule, or by none, and the shares are about the paper's: 3.2 % pass all.
+is built for removal by one rule or by none. The shares are about the paper's: 3.2 % pass all rules.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ EXPLICIT = "porn orgasm dildo semen vagina hentai"
 
 
 def fake_rows(count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
-    """Yield ``(fate, line)``; the fate is the rule that is to remove the line's row, or ``kept``."""
+    """Yield ``(fate, line)``; the fate is the rule meant to remove the row, or ``kept``."""
     rng = random.Random(seed)
     text = _Text(rng)
     bodies: list[str] = []
@@ -70,7 +70,7 @@ def write_fake_dump(path: str | Path, count: int, seed: int = 0) -> Counter[str]
     """Write `count` lines to `path`, compressed if it ends in .gz.
 
     Returns:
-        How many rows each fate was planted for.
+        Number of rows planted per fate.
     """
     planted: Counter[str] = Counter()
     path = Path(path)
@@ -83,7 +83,7 @@ def write_fake_dump(path: str | Path, count: int, seed: int = 0) -> Counter[str]
 
 
 class _Text:
-    """Texts put together from a pool of sentences, which is fast enough for millions of rows."""
+    """Texts assembled from a pool of sentences, fast enough for millions of rows."""
 
     def __init__(self, rng: random.Random):
         self.rng = rng

@@ -1,9 +1,8 @@
 """The paper's filter over the raw dump: Webis-TLDR-17 JSON lines in, PPO queries and SFT posts out.
 
-Workers parse, judge and tokenize chunks of lines; the parent alone keeps the digests of the bodies
-seen, so "the first of several equal bodies" means the first in the input whatever the number of
-workers. Every few seconds the outputs are synced and their sizes noted: a killed filter goes on from
-there, and ends with the same bytes.
+Workers parse, judge and tokenize chunks of lines. Only the parent keeps the digests of the bodies seen, so
+the first of several equal bodies is the first in the input, whatever the number of workers. Every few seconds
+the outputs are synced and their sizes recorded. A killed filter resumes there and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -23,13 +22,14 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from tldr.errors import RecordError, UsageError
-from tldr.queries.formats import encode_responses, encode_texts, format_query, surely_longer
+from tldr.queries.encode import encode_responses, encode_texts, surely_longer
+from tldr.queries.formats import format_query
 from tldr.queries.tokenizer import load_tokenizer
 from tldr.records import Post
 from tldr.sources.filter_rules import (
     POST_RULES,
     SUMMARY_RULES,
-    Candidate,
+    FilterCandidate,
     FilterOptions,
     first_broken,
     full_id,
@@ -45,8 +45,8 @@ CHUNK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where the filter stands; `read` and `total` are bytes on disk."""
+class FilterProgress:
+    """How far the filter is; `read` and `total` are bytes on disk."""
 
     funnel: Funnel
     read: int
@@ -54,9 +54,9 @@ class Progress:
 
 
 def judge(chunk: Chunk, place: str, options: FilterOptions, tokenizer: PreTrainedTokenizerBase) -> Judged:
-    """Every rule but `duplicate` on the lines of a chunk, cheap rules first, tokens in batches."""
+    """Apply every rule but `duplicate` to the lines of a chunk: cheap rules first, tokens in batches."""
     judged = Judged()
-    rows: list[tuple[int, Candidate]] = []
+    rows: list[tuple[int, FilterCandidate]] = []
     for number, line in enumerate(chunk.data.split(b"\n"), start=chunk.first_line):
         if not line.strip():
             continue
@@ -78,13 +78,13 @@ def judge(chunk: Chunk, place: str, options: FilterOptions, tokenizer: PreTraine
     return judged
 
 
-def _parse(line: bytes) -> Candidate:
+def _parse(line: bytes) -> FilterCandidate:
     return read_candidate(parse_object(line))
 
 
 def _judge_lengths(
     judged: Judged,
-    rows: list[tuple[int, Candidate]],
+    rows: list[tuple[int, FilterCandidate]],
     options: FilterOptions,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
@@ -133,7 +133,7 @@ _worker: tuple[PreTrainedTokenizerBase, FilterOptions] | None = None
 
 def _start_worker(tokenizer: str, options: FilterOptions) -> None:
     global _worker
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process a core already
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core already has a process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = load_tokenizer(tokenizer), options
 
@@ -150,7 +150,7 @@ def _pool(workers: int, tokenizer: str, options: FilterOptions) -> Iterator[Proc
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot end its pool, whose processes would wait for work for ever."""
+    """End this worker with its parent: a killed parent cannot end its pool."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -185,18 +185,18 @@ def run_filter(
     *,
     workers: int | None = None,
     on_error: Literal["stop", "skip"] = "stop",
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[FilterProgress], None] | None = None,
 ) -> Funnel:
-    """Filter raw dump files into `out`, going on where an interrupted run of the same request stopped.
+    """Filter raw dump files into `out`; an interrupted run of the same request is resumed.
 
     Args:
         inputs: files as `tldr.sources.raw` reads them, taken in this order.
         out: receives ``{queries,posts}/{train,valid,test}.{jsonl,parquet}``, ``funnel.json``,
-            ``funnel.md`` and, last of all, ``manifest.json``.
+            ``funnel.md`` and, last, ``manifest.json``.
         tokenizer: folder or hub name; the paper's limits are in GPT-2's tokens.
-        workers: processes; None: one a core; 1: none but this one.
-        on_error: "stop" at the first line that holds no row, or "skip" it: counted, and named in
-            ``bad_lines.txt``.
+        workers: processes; None for one per core, 1 for this process alone.
+        on_error: "stop" at the first line that holds no row, or "skip" it, which counts it and names it
+            in ``bad_lines.txt``.
 
     Raises:
         UsageError: no input, a file that cannot be read, a dump without titles, or an `out` that
@@ -229,18 +229,18 @@ def run_filter(
                     _refuse(judged.bad[0])
                 state.add(chunk, judged, keep_duplicates="duplicate" in options.off)
                 if progress:
-                    progress(Progress(state.funnel, sum(sizes[:index]) + chunk.read, sum(sizes)))
+                    progress(FilterProgress(state.funnel, sum(sizes[:index]) + chunk.read, sum(sizes)))
         _check_titles(state.funnel)
     return publish(state, paths)
 
 
 def _refuse(bad: str) -> None:
     where, _, what = bad.partition(": ")
-    raise RecordError(what, where=where, remedy="read with --on-error skip to count such lines and go on")
+    raise RecordError(what, where=where, remedy="use --on-error skip to count such lines and continue")
 
 
 def _check_titles(funnel: Funnel) -> None:
-    """Stop where every row is a comment: the hub's copy of the corpus has lost the titles."""
+    """Refuse a dump in which every row is a comment: the hub's copy of the corpus has no titles."""
     if funnel.removed["comment"] and not funnel.after("comment"):
         raise UsageError(
             f"none of {funnel.rows:,} rows has a title, so none counts as a top-level post",

@@ -1,10 +1,10 @@
 """The filter's rules, one small function each, in the paper's order (P 3.2, App. A).
 
-The paper names the steps but released neither patterns nor word lists, so those are ours: data in
-`rules/*.txt`. Where the released posts show what the paper's code did, the rules follow them, and
-say so: of 1,994 released posts none has a query above 512 GPT-2 tokens and 512 occurs (the limit is
-on the whole query, not the body), references with leading space and EOS take 24 to 48 tokens (but
-for one of 1,514), and posts hold no URL, no "tl;dr", no HTML entity and no paragraph "Edit: ...".
+The paper names the steps but released neither patterns nor word lists; the ones here, in `rules/*.txt`, are
+this project's. Where the released posts show what the paper's code did, the rules follow them. Of 1,994
+released posts, none has a query above 512 GPT-2 tokens and 512 occurs, so the limit is on the whole query and
+not on the body. References with leading space and EOS have 24 to 48 tokens (except one of 1,514). Posts hold
+no URL, no "tl;dr", no HTML entity and no paragraph "Edit: ...".
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ RULES = (
     "profanity",
     "summary_tokens",
 )
-"""All rules in order. What passes up to `query_tokens` is a PPO query; what passes all, an SFT post."""
+"""All rules in order. Rows that pass up to `query_tokens` are PPO queries; rows that pass all, SFT posts."""
 
-Split = Literal["train", "valid", "test"]
+FilterSplit = Literal["train", "valid", "test"]
 
 
 class FilterOptions(Settings):
     """Switches and limits of the filter."""
 
     off: tuple[str, ...] = ()
-    """Rules switched off. Without `no_tldr` the dump's own content and summary fields are taken."""
+    """Rules switched off. Without `no_tldr`, the dump's own content and summary fields are used."""
     query_tokens: PositiveInt = 512
     summary_tokens: tuple[PositiveInt, PositiveInt] = (24, 48)
     """Smallest and largest reference, leading space and EOS included."""
@@ -68,7 +68,7 @@ class FilterOptions(Settings):
 
 
 @dataclass
-class Candidate:
+class FilterCandidate:
     """A row of the dump on its way through the rules; `post` and `summary` are set by `no_tldr`."""
 
     id: str
@@ -79,7 +79,7 @@ class Candidate:
     summary: str = ""
 
 
-def read_candidate(row: dict[str, Any]) -> Candidate:
+def read_candidate(row: dict[str, Any]) -> FilterCandidate:
     """The fields the filter needs of a Webis-TLDR-17 row; comments have no title.
 
     Raises:
@@ -91,7 +91,7 @@ def read_candidate(row: dict[str, Any]) -> Candidate:
             raise ValueError(f"no field '{name}', or an empty one")
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{name}: expected text, found {type(value).__name__}")
-    return Candidate(
+    return FilterCandidate(
         id=values["id"] or "",
         subreddit=values["subreddit"] or "",
         title=values["title"] or "",
@@ -109,7 +109,7 @@ def lines_of(name: str) -> list[str]:
 
 @cache
 def pattern(name: str, form: str = r"\b(?:{})\b") -> re.Pattern[str]:
-    """All patterns of a rules file as one, for lowered text: ignoring case is several times slower."""
+    """All patterns of a rules file as one, for lower-case text: a pattern that ignores case is slower."""
     return re.compile(form.format("|".join(lines_of(name))))
 
 
@@ -124,13 +124,13 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 _AFTER_MARKER = " \t\n:;,.-\u2013\u2014=>*_~#|)]"
 _MARKUP = " \t\n*_~#>-\u2013\u2014"
 SHORT_LINE = 80
-"""A line up to so many characters that mentions a TL;DR elsewhere ("TL;DR at the bottom") is dropped."""
+"""Length up to which a line that mentions a TL;DR elsewhere ("TL;DR at the bottom") is dropped."""
 
 
 def clean(text: str) -> str:
     """Unescape HTML, drop URLs, and keep at most one blank line in a row."""
     text = html.unescape(text)
-    if "://" in text:  # few texts need the patterns, which cost more than the rest of parsing
+    if "://" in text:  # the pattern costs more than the rest of parsing, and few texts need it
         text = _URL.sub("", text)
     return _narrow(text.replace("\r\n", "\n").replace("\u200b", "")).strip()
 
@@ -148,11 +148,11 @@ def without_follow_ups(text: str) -> str:
 
 
 def split_tldr(body: str) -> tuple[str, str] | None:
-    """Post and summary of a body, parsed anew.
+    """Post and summary, parsed from a body.
 
-    The summary is the paragraph after the last TL;DR marker that has any, its lines joined; the
-    post is all the rest. None when there is no marker, one part is empty, or the post still speaks
-    of a TL;DR in a long line, so that it is not certain which is the summary.
+    The summary is the paragraph after the last TL;DR marker that has one, its lines joined. The post is
+    the rest. None if there is no marker, if a part is empty, or if the post still mentions a TL;DR in a
+    long line, since the summary is then ambiguous.
     """
     marker = pattern("marker", "{}")
     text = clean(body)
@@ -176,59 +176,59 @@ def split_tldr(body: str) -> tuple[str, str] | None:
     return post, summary
 
 
-def no_tldr(row: Candidate, options: FilterOptions) -> bool:
-    """No summary can be parsed out of the body (step 3); else sets `post` and `summary`."""
+def no_tldr(row: FilterCandidate, options: FilterOptions) -> bool:
+    """No summary can be parsed from the body (step 3). Otherwise `post` and `summary` are set."""
     parts = split_tldr(row.body)
     if parts:
         row.post, row.summary = parts
     return parts is None
 
 
-def comment(row: Candidate, options: FilterOptions) -> bool:
+def comment(row: FilterCandidate, options: FilterOptions) -> bool:
     """Not a top-level post: comments have no title (step 4)."""
     return not row.title.strip() or row.id.startswith("t1_")
 
 
-def subreddit(row: Candidate, options: FilterOptions) -> bool:
+def subreddit(row: FilterCandidate, options: FilterOptions) -> bool:
     """Not in the whitelist (step 5)."""
     return row.subreddit not in (table2() if options.whitelist is None else options.whitelist)
 
 
-def title_update(row: Candidate, options: FilterOptions) -> bool:
+def title_update(row: FilterCandidate, options: FilterOptions) -> bool:
     """The title announces a follow-up (step 6)."""
     return bool(pattern("follow_up_title", r"\W*(?:{})").match(row.title.lower()))
 
 
-def suicide(row: Candidate, options: FilterOptions) -> bool:
+def suicide(row: FilterCandidate, options: FilterOptions) -> bool:
     """Speaks of suicide (step 7)."""
     return any(pattern("suicide").search(text.lower()) for text in (row.title, row.post))
 
 
-def sexual(row: Candidate, options: FilterOptions) -> bool:
+def sexual(row: FilterCandidate, options: FilterOptions) -> bool:
     """Graphic: at least `sexual_terms` different explicit terms (step 7)."""
     return len(set(pattern("sexual").findall(f"{row.title}\n{row.post}".lower()))) >= options.sexual_terms
 
 
-def summary_update(row: Candidate, options: FilterOptions) -> bool:
+def summary_update(row: FilterCandidate, options: FilterOptions) -> bool:
     """The summary begins with "Edit", "Update" or "P.S." (step 9)."""
     return bool(pattern("follow_up_text", r"\W*(?:{})").match(row.summary.lower()))
 
 
-def profanity(row: Candidate, options: FilterOptions) -> bool:
+def profanity(row: FilterCandidate, options: FilterOptions) -> bool:
     """Too large a share of the summary's words is profane (step 9)."""
     found = len(pattern("profanity").findall(row.summary.lower()))
     return found > options.profanity * len(row.summary.split())
 
 
-Rule = Callable[[Candidate, FilterOptions], bool]
+Rule = Callable[[FilterCandidate, FilterOptions], bool]
 """True when the rule removes the row."""
 POST_RULES: tuple[Rule, ...] = (no_tldr, comment, subreddit, title_update, suicide, sexual)
-"""Before the body is tokenized."""
+"""Rules applied before the body is tokenized."""
 SUMMARY_RULES: tuple[Rule, ...] = (summary_update, profanity)
-"""Before the summary is tokenized."""
+"""Rules applied before the summary is tokenized."""
 
 
-def first_broken(rules: tuple[Rule, ...], row: Candidate, options: FilterOptions) -> str | None:
+def first_broken(rules: tuple[Rule, ...], row: FilterCandidate, options: FilterOptions) -> str | None:
     """The name of the first rule that removes the row."""
     for rule in rules:
         if rule.__name__ not in options.off and rule(row, options):
@@ -241,8 +241,8 @@ def full_id(id: str) -> str:
     return id if id.startswith("t3_") else f"t3_{id}"
 
 
-def split_of(id: str, options: FilterOptions) -> Split:
-    """Where a post belongs, by a hash of its id: more data never moves a post to another split."""
+def split_of(id: str, options: FilterOptions) -> FilterSplit:
+    """The split of a post, by a hash of its id: more data never moves a post to another split."""
     place = place_of(id)
     if place < options.valid:
         return "valid"

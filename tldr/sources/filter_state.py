@@ -1,9 +1,9 @@
-"""The filter's outputs and how far they have come, so that a killed run goes on where it was.
+"""The filter's outputs and its progress, from which a killed run resumes.
 
-Everything grows by appending below ``state/``; every few seconds the files are synced and their
-sizes noted in ``state/progress.json`` with the place in the input and the counts. Going on means
-cutting each file back to its noted size. What is written depends on the input alone, so an
-interrupted run ends with the same bytes as an uninterrupted one.
+Files below ``state/`` are only appended to. Every few seconds they are synced, and their sizes, the position
+in the input and the counts are recorded in ``state/progress.json``. To resume, each file is truncated to its
+recorded size. The output depends on the input alone, so an interrupted run ends with the same bytes as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from transformers import PreTrainedTokenizerBase
 import tldr
 from tldr.errors import UsageError
 from tldr.records import write_json
-from tldr.sources.filter_rules import RULES_FOLDER, FilterOptions, Split
+from tldr.sources.filter_rules import RULES_FOLDER, FilterOptions, FilterSplit
 from tldr.sources.funnel import QUERY_BIN, Funnel
 
 SYNC_SECONDS = 5.0
 DIGEST_BYTES = 8
-"""Of a body: among 4M posts the odds of any chance match are 1 to 2 million."""
+"""Bytes of a body's digest: among 4M posts, the probability of any collision is 1 in 2 million."""
 LATEST = 1 << 17
-"""Digests that wait in a set, at some 100 bytes each, to be merged into the sorted array."""
+"""Digests held in a set, at some 100 bytes each, before they are merged into the sorted array."""
 PARQUET_ROWS = 10_000
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+SPLITS: tuple[FilterSplit, ...] = ("train", "valid", "test")
 SETS = ("queries", "posts")
 """PPO queries (filtered by body, no summaries), and SFT posts (filtered by summary too)."""
 OUTPUTS = tuple(f"{kind}/{split}.jsonl" for kind in SETS for split in SPLITS)
@@ -48,10 +48,10 @@ BAD, KEPT = "bad_line", "kept"
 
 
 class Kept(NamedTuple):
-    """A row that became a query, and perhaps an SFT post."""
+    """A row that became a query and possibly an SFT post."""
 
     row: int
-    split: Split
+    split: FilterSplit
     subreddit: str
     query: str
     query_tokens: int
@@ -61,7 +61,7 @@ class Kept(NamedTuple):
 
 @dataclass
 class Judged:
-    """What is known of a chunk, an entry of `digests` and `fates` a row; duplicates not yet.
+    """What the rules found in a chunk, before duplicates: `digests` and `fates` have an entry per row.
 
     A fate is the rule that removes the row, `KEPT`, or `BAD` (then its digest is empty).
     """
@@ -73,14 +73,14 @@ class Judged:
 
 
 class Seen:
-    """The digests of all bodies so far: 8 bytes each, as 4M of them in a set would take 350 MB."""
+    """The digests of all bodies so far, at 8 bytes each; 4M of them in a set would take 350 MB."""
 
     def __init__(self, digests: bytes = b""):
         self._sorted = np.sort(np.frombuffer(digests, np.uint64))
         self._latest: set[int] = set()
 
     def new(self, digests: bytes) -> list[bool]:
-        """Whether each of the joined digests is met for the first time; from now on all are known."""
+        """Whether each of the concatenated digests is new; afterwards all are known."""
         numbers = np.frombuffer(digests, np.uint64)
         places = np.searchsorted(self._sorted, numbers)
         old = np.zeros(len(numbers), bool)
@@ -105,7 +105,7 @@ def describe(
     options: FilterOptions,
     on_error: str,
 ) -> dict[str, Any]:
-    """All that decides the result; two requests with equal descriptions give equal bytes."""
+    """Everything that determines the result: requests with equal descriptions give equal bytes."""
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items())).encode()
     return {
         "inputs": [
@@ -119,12 +119,12 @@ def describe(
 
 
 class FilterState:
-    """The outputs of one filter request; use as a context.
+    """The outputs of one filter request, as a context manager.
 
     Attributes:
         funnel: the counts so far.
-        file, offset, lines: the input file to read, where in its decompressed stream, and how many
-            of its lines are done.
+        file, offset, lines: the input file to read, the position in its decompressed stream, and the
+            number of its lines that are done.
     """
 
     def __init__(self, folder: Path, request: dict[str, Any]):
@@ -138,10 +138,10 @@ class FilterState:
         self._synced = time.monotonic()
 
     def finished(self) -> Funnel | None:
-        """The funnel of an earlier run of this request that came to its end.
+        """The funnel of an earlier, complete run of this request.
 
         Raises:
-            UsageError: the folder holds another request's result or beginnings.
+            UsageError: the folder holds the complete or partial result of another request.
         """
         for name in ("manifest.json", "state/progress.json"):
             if (path := self.folder / name).is_file():
@@ -159,7 +159,7 @@ class FilterState:
         return None
 
     def __enter__(self) -> Self:
-        """Open the outputs, cut back to where the last run noted them."""
+        """Open the outputs, truncated to the sizes that the last run recorded."""
         noted = self._state / "progress.json"
         sizes: dict[str, int] = {}
         if noted.is_file():
@@ -184,7 +184,7 @@ class FilterState:
             stream.close()
 
     def enter_file(self, index: int) -> None:
-        """Go to the start of an input file, or stay where the last run stopped in it."""
+        """Start an input file, or resume it where the last run stopped."""
         if index != self.file:
             self.file, self.offset, self.lines = index, 0, 0
 

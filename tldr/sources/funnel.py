@@ -1,4 +1,4 @@
-"""What each rule of the filter removed, beside the paper's numbers."""
+"""The rows that each rule of the filter removed, compared with the paper's numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Funnel:
     """Counts of one filter run.
 
     Attributes:
-        rows: lines that are not blank, bad ones among them.
+        rows: lines that are not blank, including bad ones.
         removed: rule -> rows it removed; also ``bad_line``.
         splits: ``queries/train`` and so on -> rows written.
         subreddits: the same sets without split -> subreddit -> rows; posts of the training split alone

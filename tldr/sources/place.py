@@ -1,6 +1,6 @@
-"""``NAME@SPLIT`` and ``FOLDER@SPLIT``: the records of a source's split, where a study names its files.
+"""``NAME@SPLIT`` and ``FOLDER@SPLIT``: a source's split, wherever a study names a file.
 
-A split that is a folder (``comparisons``) stands for all below it, and ``train+valid1`` for both.
+A split that is a folder (``comparisons``) stands for all splits below it; ``train+valid1`` stands for both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceSplit:
     """``NAME@SPLIT`` or ``FOLDER@SPLIT``."""
 
     source: str
@@ -35,7 +35,7 @@ class Place:
             on_error, report: as of `tldr.records.iter_records`.
 
         Raises:
-            UsageError: there is no such source or split, or it cannot be had.
+            UsageError: there is no such source or split, or it cannot be fetched.
             RecordError: a bad row.
         """
         source = open_source(self.source)
@@ -55,7 +55,7 @@ class Place:
         """All records of the split, which must be of one kind.
 
         Raises:
-            UsageError: also where it holds records of another kind, or none.
+            UsageError: as of `records`; or the split holds records of another kind, or none.
             RecordError: a bad row.
         """
         records = list(self.records(on_error=on_error, report=report))
@@ -64,7 +64,7 @@ class Place:
             raise UsageError(
                 f"holds {wrong} records, not {kind.__name__}" if wrong else "holds no record",
                 where=str(self),
-                remedy="name a split of the right kind: `tldr-lab data sources` tells what each gives",
+                remedy="name a split of the right kind: `tldr-lab data sources` lists what each holds",
             )
         return [record for record in records if isinstance(record, kind)]
 
@@ -72,7 +72,7 @@ class Place:
         return f"{self.source}@{self.split}"
 
     def identity(self, hash_file: Callable[[Path], str]) -> str:
-        """What the place stands for: a folder's content, or a known source's revision.
+        """What identifies the data: a folder's content, or a known source's revision.
 
         Args:
             hash_file: sha256 of a file.
@@ -89,10 +89,10 @@ class Place:
         )
 
 
-def parse_place(text: str) -> Place | None:
+def parse_place(text: str) -> SourceSplit | None:
     """The source and split that a setting names, or None where it is a plain file's path."""
     source, at, split = text.rpartition("@")
-    return Place(source, split) if at and source and split and not Path(text).is_file() else None
+    return SourceSplit(source, split) if at and source and split and not Path(text).is_file() else None
 
 
 def records_at(
@@ -102,7 +102,7 @@ def records_at(
     on_error: OnError = "stop",
     report: ReadReport | None = None,
 ) -> Iterator[Record]:
-    """Records of a JSON-lines file, each of that kind, or of a source's split, whatever they are."""
+    """Records of a JSON-lines file, each of the given kind, or of a source's split, of any kind."""
     place = parse_place(str(text))
     if place is None:
         return iter_records(text, kind, on_error=on_error, report=report)
@@ -137,6 +137,6 @@ def rankings_at(text: str, *, on_error: OnError = "stop", report: ReadReport | N
 
 
 def identity_at(text: str, hash_file: Callable[[Path], str]) -> str:
-    """What a setting stands for: a plain file's hash, or `Place.identity`."""
+    """What identifies a setting's data: a plain file's hash, or `SourceSplit.identity`."""
     place = parse_place(text)
     return hash_file(Path(text)) if place is None else place.identity(hash_file)

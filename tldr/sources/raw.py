@@ -21,11 +21,11 @@ MEMBER = "::"
 
 @dataclass(frozen=True)
 class Chunk:
-    """Whole lines of one file, and where they lie in it.
+    """Whole lines of one file and their position in it.
 
     Attributes:
         data: the lines' bytes.
-        first_line: number of the first of them, from 1.
+        first_line: number of the first line, from 1.
         end: offset after them in the decompressed stream.
         read: bytes of the file on disk read so far, for progress.
     """
@@ -43,7 +43,7 @@ def split_name(name: str | Path) -> tuple[Path, str | None]:
 
 
 def check_input(name: str | Path) -> Path:
-    """The file on disk, once it is sure that it can be opened.
+    """The file on disk, after a check that it can be opened.
 
     Raises:
         UsageError: no such file or member, an ambiguous archive, or zstandard is not installed.
@@ -101,7 +101,7 @@ def _member(archive: zipfile.ZipFile, path: Path, member: str | None) -> str:
 
 
 def _skip(stream: IO[bytes], count: int) -> None:
-    """Go forward by reading: not every compressed stream can seek."""
+    """Skip bytes by reading them, as not every compressed stream can seek."""
     while count:
         if not (data := stream.read(min(count, 1 << 20))):
             raise EOFError("the file is shorter than it was")
@@ -109,10 +109,10 @@ def _skip(stream: IO[bytes], count: int) -> None:
 
 
 def read_chunks(name: str | Path, size: int, start: int = 0, first_line: int = 1) -> Iterator[Chunk]:
-    """Yield the file's lines in chunks of about `size` bytes, none of them cut.
+    """Yield the file's lines in chunks of about `size` bytes that end at line ends.
 
     Args:
-        start, first_line: where to go on in the decompressed stream (a line's beginning).
+        start, first_line: where to resume in the decompressed stream (the start of a line).
 
     Raises:
         UsageError: see `check_input`; or the compressed data is broken or ends too early.

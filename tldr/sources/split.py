@@ -1,4 +1,4 @@
-"""Posts of one file into the sets of a study, by a hash of their ids: more data moves no post."""
+"""Split the posts of one file into the sets of a study by a hash of their ids: more data moves no post."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SETS = ("sft", "valid1", "valid2")
 
 
 def place_of(id: str) -> float:
-    """Where a hash of the id lies in [0, 1)."""
+    """The hash of an id as a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") / 2**64
 
 
 def split_posts(
     posts: Sequence[Post], *, valid1: float, valid2: float, apart: Set[str] = frozenset()
 ) -> dict[str, list[Post]]:
-    """The posts to train on, to select on (valid1) and to report on (valid2).
+    """The posts for training (sft), for selection (valid1) and for reporting (valid2).
 
     Args:
         valid1, valid2: shares.

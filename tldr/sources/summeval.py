@@ -10,13 +10,13 @@ from pydantic import Field
 from tldr.records import Axes, Info, NonEmpty, RatedSummary, Rating, Record
 
 NAMES = {"M0": "lead-3"}
-"""Systems that the paper rates too; the others keep their numbers, ``M1`` ..."""
+"""Names of systems that the paper rates too; the others keep their numbers, ``M1`` ..."""
 EXPERTS = "mean of 3 experts"
 
 Score = Annotated[float, Field(ge=1, le=5)]
 
 
-class Scores(Record):
+class ExpertScores(Record):
     """Means of three experts on 1-5."""
 
     coherence: Score
@@ -29,7 +29,7 @@ class SystemSummary(Record):
     """What one system wrote, and its scores."""
 
     summary: str
-    scores: Scores
+    scores: ExpertScores
 
 
 class SummEvalRow(Record):
@@ -54,12 +54,12 @@ class SummEvalRow(Record):
             )
 
 
-def paper_axes(scores: Scores) -> Axes:
-    """SummEval's scores on the paper's axes, 1-5 stretched to 1-7: numbers between whole ones.
+def paper_axes(scores: ExpertScores) -> Axes:
+    """SummEval's scores on the paper's axes, mapped from 1-5 to 1-7; they need not be whole numbers.
 
-    Coherence is coherence and consistency accuracy. Relevance stands for coverage, though it asks for
-    the important content *only* and so takes off for what is superfluous too. Fluency, of single
-    sentences, has no counterpart. `overall` is the mean of all four: SummEval asks for none.
+    Coherence maps to coherence and consistency to accuracy. Relevance stands for coverage, although it asks
+    for the important content *only* and so also penalises superfluous content. Fluency of single sentences
+    has no counterpart. SummEval has no overall score, so `overall` is the mean of all four.
     """
     every = (scores.coherence, scores.consistency, scores.fluency, scores.relevance)
     return Axes(
@@ -71,5 +71,5 @@ def paper_axes(scores: Scores) -> Axes:
 
 
 def to_seven(score: float) -> float:
-    """A score of 1-5 on the scale of 1-7, its ends on its ends."""
+    """A score of 1-5 mapped linearly to 1-7."""
     return 1 + (score - 1) * 1.5

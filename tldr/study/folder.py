@@ -10,8 +10,6 @@ import contextlib
 import errno
 import json
 import os
-import signal
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tldr.errors import LabError, UsageError
+from tldr.interrupts import exiting_on_sigterm
 from tldr.records import write_json
 from tldr.settings.base import Precision, Settings
 from tldr.settings.extras import check_extras
@@ -161,14 +160,12 @@ def execute(folder: Path) -> None:
         started, before = time.monotonic(), read_note(folder / ENVIRONMENT)
         held = 0
         try:
-            with _failure_noted(folder), _termination():
+            with _failure_noted(folder), exiting_on_sigterm():
                 check_extras(ctx.settings, run.stage)
                 stage = STAGES[run.stage].load()
                 held = proc(STATUS, "VmRSS")  # memory used by the libraries
                 write_json(folder / ENVIRONMENT, {**environment(), "seconds": before.get("seconds", 0.0)})
-                from tldr.queries.tokenized import (
-                    keep_tokens,
-                )  # its imports are slow, but already loaded by the stage
+                from tldr.queries.tokenized import keep_tokens  # the stage has loaded its imports by now
 
                 with keep_tokens(folder.parent / TOKENS if run.study else None):
                     stage(ctx)
@@ -185,7 +182,11 @@ def _take_part(run: RunFile, folder: Path) -> None:
     """Execute the stage in a process that is not the first: it computes but writes nothing."""
     from tldr.queries.tokenized import keep_tokens
 
-    with _failure_noted(folder), _termination(), keep_tokens(folder.parent / TOKENS if run.study else None):
+    with (
+        _failure_noted(folder),
+        exiting_on_sigterm(),
+        keep_tokens(folder.parent / TOKENS if run.study else None),
+    ):
         STAGES[run.stage].load()(run.context(folder))
 
 
@@ -287,23 +288,6 @@ def is_busy(folder: Path) -> bool:
             return False
     except Busy:
         return True
-
-
-@contextlib.contextmanager
-def _termination() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit(143), so that files are closed and the lock is released."""
-
-    def stop(*_: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def outputs_digest(folder: Path) -> str:

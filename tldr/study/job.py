@@ -1,18 +1,17 @@
-"""Inside a job: the run of a job file, as a process that is told to save in time."""
+"""What a job does: execute the run that its file names, and let it save before the job ends."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from submitit import JobEnvironment
-
 from tldr.errors import LabError, UsageError
+from tldr.interrupts import TERMINATED, handling
 from tldr.study.environment import cores
 from tldr.study.folder import DONE, LOG, RUN, RunFile, last_error
 from tldr.study.graph import Run, expand
@@ -20,51 +19,56 @@ from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
 from tldr.study.registry import STAGES
 from tldr.study.runner import MALLOC, THREADS, describe, locked_or_new, write_run
-from tldr.study.slurm import runs_still
+from tldr.study.slurm import TIME_LIMIT, Allocation
+from tldr.study.status import set_aside, status_of
 from tldr.study.submit import JobFile
 
 SHARED_DISK = 60
-"""Seconds within which what one machine has written is seen by the others."""
-TERMINATED = 128 + signal.SIGTERM
+"""Seconds within which a file that one machine has written appears on the others."""
 
 
-def work(path: Path) -> int:
-    """Do the run that a job file names for this job (or task of an array); the job's exit code.
+def run_job(path: Path) -> int:
+    """Execute the run that a job file names for this job (or task of an array).
+
+    Returns:
+        The job's exit code.
 
     Raises:
-        UsageError: not a job's file, or the study's code or data was changed since it was submitted.
-        LabError: the run failed, or cannot be queued again; it says what is not started for it.
+        UsageError: not a job file, or the study's settings or data were changed after it was submitted.
+        LabError: the run failed (the message lists the runs that depend on it), or cannot be queued again.
     """
-    job, here, root = JobFile.read(path), JobEnvironment(), path.parent.parent
-    name = job.runs[int(here.array_task_id or 0)]
-    runs = expand(job.study, FileHashes(root / "hashes.json"))
+    job, here, root = JobFile.read(path), Allocation.read(), path.parent.parent
+    name, files = job.runs[here.task], FileHashes(root / "hashes.json")
+    runs = expand(job.study, files)
     run = next((run for run in runs if run.name == name), None)
     if run is None:
-        what = f"{name}: its code or its data was changed since it was submitted"
+        what = f"{name}: its settings or its data were changed after it was submitted"
         raise UsageError(what, where=path, remedy="submit the study again")
-    folder = root / name
-    if (folder / DONE).exists():
+    folder, status = root / name, status_of(run, root, files)
+    if status.state == "done":
         return 0
-    if here.node == 0:
+    if here.machine == 0:
+        if status.state == "stale":
+            print(f"stale: {status.why}; set aside as {set_aside(folder, files)}")
         with locked_or_new(folder):
             write_run(run, job.study, root)
     else:
         _await(describe(run, job.study, root), folder)
     command, env = _command(job, run, here)
-    code, told = _supervise([*command, str(folder)], env, folder, here)
-    if (folder / DONE).exists() or (here.node and code == 0):
-        return 0
-    if told:
-        return _again(told, job, here)
+    with _supervised([*command, str(folder)], env, folder) as (code, told):
+        if (folder / DONE).exists() or (here.machine and code == 0):
+            return 0
+        if told:
+            return _again(told, job, here)
     reason = last_error(folder) or f"its process ended with code {code}"
-    stopped = ", ".join(after(name, runs)) or "nothing"
+    stopped = ", ".join(dependants(name, runs)) or "nothing"
     raise LabError(
         f"failed: {reason}; not started for it: {stopped}", where=name, remedy=f"see {folder / LOG}"
     )
 
 
-def after(name: str, runs: Sequence[Run]) -> list[str]:
-    """The runs that need one, and those that need them."""
+def dependants(name: str, runs: Sequence[Run]) -> list[str]:
+    """The runs that depend on a run, directly or through others."""
     found = {name}
     for run in runs:
         if any(parent.name in found for parent in run.parent_runs()):
@@ -73,42 +77,45 @@ def after(name: str, runs: Sequence[Run]) -> list[str]:
 
 
 def _await(spec: RunFile, folder: Path) -> None:
-    """Wait until the first machine has written ``run.json``.
+    """Wait until the first machine has written this run's ``run.json``.
 
     Raises:
-        LabError: it has not, or another one.
+        LabError: it has not done so within `SHARED_DISK` seconds.
     """
     for _ in range(SHARED_DISK):
-        if (folder / RUN).exists() and RunFile.read(folder) == spec:
+        # A finished run here is a stale one that is about to be set aside.
+        if (folder / RUN).exists() and not (folder / DONE).exists() and RunFile.read(folder) == spec:
             return
         time.sleep(1)
     raise LabError("the first machine has not begun this run", where=folder, remedy="see its log")
 
 
-def _command(job: JobFile, run: Run, here: JobEnvironment) -> tuple[list[str], dict[str, str]]:
-    """The program of a run, its folder to be added, and what is added to its environment."""
+def _command(job: JobFile, run: Run, here: Allocation) -> tuple[list[str], dict[str, str]]:
+    """The command of a run, without its folder, and additions to its environment."""
     launch = Launch.read(Path(job.launch)) if job.launch and STAGES[run.stage].trains else None
-    processes = launch.here if launch else 1
+    processes = launch.per_machine if launch else 1
     env = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
     env |= dict.fromkeys(THREADS, str(max(1, cores() // processes))) | {"TLDR_DEBUG": "1"}
     if launch is None or launch.processes == 1:
         return job.program, env
-    # Jobs on one machine must not meet at one port, and the machines of one job must.
-    options = ["--main_process_port", str(20_000 + int(here.raw_job_id) % 20_000)]
+    # Jobs on one machine need different ports; the machines of one job need the same one.
+    options = ["--main_process_port", str(20_000 + here.number % 20_000)]
     if launch.machines > 1:
-        options += ["--machine_rank", str(here.node), "--main_process_ip", here.hostnames[0]]
+        options += ["--machine_rank", str(here.machine), "--main_process_ip", here.first_host]
     return launch.command(*options), env
 
 
-def _supervise(
-    command: Sequence[str], env: Mapping[str, str], folder: Path, here: JobEnvironment
-) -> tuple[int, set[int]]:
-    """Run a program to its end; its exit code, and the signals that told it to save and end."""
+@contextmanager
+def _supervised(
+    command: Sequence[str], env: Mapping[str, str], folder: Path
+) -> Iterator[tuple[int, set[int]]]:
+    """Run a program to its end; its exit code, and the signals that told it to save and end.
+
+    Further signals are ignored inside the block, so that the job can be queued again.
+    """
     told: set[int] = set()
-    limit = here._usr_sig()
-    # Some clusters signal a job's every process: the run is to know SIGTERM alone.
-    signal.signal(limit, signal.SIG_IGN)
-    with (folder / LOG).open("ab") as log:
+    # Some clusters signal every process of a job; the run inherits that this signal is ignored.
+    with handling([TIME_LIMIT], signal.SIG_IGN), (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -118,33 +125,26 @@ def _supervise(
             start_new_session=True,
         )
 
-    def stop(signum: int, _: object) -> None:
-        if not told:
-            process.terminate()
-        told.add(signum)
+        def stop(signum: int, _: object) -> None:
+            if not told:
+                process.terminate()
+            told.add(signum)
 
-    for signum in (limit, signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, stop)
-    return process.wait(), told
+        with handling([TIME_LIMIT, signal.SIGTERM, signal.SIGINT], stop):
+            yield process.wait(), told
 
 
-def _again(told: set[int], job: JobFile, here: JobEnvironment) -> int:
-    """Queue the job again, unless it was cancelled or is queued by the cluster itself.
+def _again(told: set[int], job: JobFile, here: Allocation) -> int:
+    """Queue the job again, unless it was cancelled or the cluster itself has queued it again.
 
     Raises:
-        LabError: it was queued again often enough, or cannot be.
+        LabError: it was queued again as often as it may be, or cannot be.
     """
-    slurm = here.name() == "slurm"
-    if here._usr_sig() not in told and not (slurm and runs_still(here.job_id)):
+    if TIME_LIMIT not in told and not here.is_running():
         return TERMINATED
-    if (often := int(os.environ.get("SLURM_RESTART_COUNT", 0))) >= job.requeues:
-        what = f"queued again {often} times and not done"
-        raise LabError(what, where=here.job_id, remedy="give it more time, then submit the study again")
-    if here.node == 0:
-        try:
-            here._requeue(0)
-        except subprocess.SubprocessError as error:
-            remedy = "submit the study again: it goes on from what it saved"
-            raise LabError(f"cannot be queued again: {error}", where=here.job_id, remedy=remedy) from None
-    sys.stdout.flush()
+    if here.restarts >= job.requeues:
+        what = f"queued again {here.restarts} times and still not done"
+        raise LabError(what, where=here.name, remedy="give it more time, then submit the study again")
+    if here.machine == 0:
+        here.requeue()
     return TERMINATED

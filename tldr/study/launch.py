@@ -1,7 +1,7 @@
 """A run in several processes: ``accelerate launch`` with a config of ``configs/accelerate``.
 
-The config says how many processes on how many machines, and whether weights are shared out (FSDP2);
-what is trained, and in what precision, the study says.
+The config sets the number of processes and machines, and whether weights are sharded (FSDP2). The study
+sets what is trained, and in which precision.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Launch:
 
     Attributes:
         config: its config file.
-        processes: of all machines together.
-        machines: the same command is started on each.
+        processes: on all machines together.
+        machines: their number; the same command is started on each.
     """
 
     config: Path
@@ -33,7 +33,7 @@ class Launch:
         """Read an accelerate config.
 
         Raises:
-            UsageError: no such file, or it does not say how many processes on how many machines.
+            UsageError: the file is missing, or does not set the number of processes and machines.
         """
         given = read_yaml(config)
         counts = []
@@ -41,24 +41,24 @@ class Launch:
             count = given.get(key)
             if not isinstance(count, int) or count < 1:
                 raise UsageError(
-                    f"found {count!r}, expected a number from 1", where=f"{config}: {key}", remedy="set it"
+                    f"found {count!r}, expected an integer from 1", where=f"{config}: {key}", remedy="set it"
                 )
             counts.append(count)
         if counts[0] % counts[1]:
-            what = f"{counts[0]} processes do not spread over {counts[1]} machines"
+            what = f"{counts[0]} processes cannot be divided among {counts[1]} machines"
             raise UsageError(what, where=f"{config}: num_processes")
         return cls(config, *counts)
 
     @property
-    def here(self) -> int:
+    def per_machine(self) -> int:
         """Processes on each machine."""
         return self.processes // self.machines
 
     def command(self, *options: str) -> list[str]:
-        """The program that runs the run in a folder, which is added to it.
+        """The command that executes a run; the run's folder is to be appended to it.
 
         Args:
-            options: of `accelerate launch`, over the config (``--machine_rank``, ``--main_process_ip``).
+            options: of `accelerate launch`, such as ``--machine_rank``; they override the config.
         """
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(self.config)]
         return [*launcher, *options, "-m", "tldr", "_run"]

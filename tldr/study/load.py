@@ -1,4 +1,4 @@
-"""A study file made into a `Study`: bases merged, overrides applied, every mistake named."""
+"""Read a study file as a `Study`: merge its bases, apply overrides, and report every mistake by its place."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True)
 class Places:
-    """Where a study's settings are written: its file, the bases under it, and ``--set`` over them."""
+    """Where a study's settings are written: its file, the bases below it, and ``--set`` above it."""
 
     files: tuple[Path, ...]
     overrides: Tree
 
     def of(self, place: tuple[str, ...]) -> str:
-        """``FILE:LINE: dotted.key``: the file that holds the key, or most of the way to it."""
+        """``FILE:LINE: dotted.key`` in the file that contains the key, or the longest part of it."""
         inner: Any = self.overrides
         for part in place:
             inner = inner.get(part) if isinstance(inner, Mapping) else None
         found = [(*line_of(file, place), file) for file in self.files]
-        depth, line, file = max(found, key=lambda one: one[0])  # of equals the first: the top file
+        depth, line, file = max(found, key=lambda entry: entry[0])  # the first of equals: the top file
         if place and inner is not None:
             where = f"{self.files[0]} with --set"
         else:
@@ -47,14 +47,14 @@ class Places:
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """Read a study file, its ``base:`` files below it and ``a.b=value`` overrides on top.
 
-    A base is a path relative to the file that names it. Mappings are merged key by key, anything else
-    (lists too) is replaced; null takes the base's value away where a setting may be absent.
+    A base is a path relative to the file that names it. Mappings are merged key by key; any other value,
+    a list too, replaces that of the base. null removes the base's value of an optional setting.
 
     Args:
-        overrides: what ``--set`` was given; the values are YAML.
+        overrides: the arguments of ``--set``; their values are YAML.
 
     Raises:
-        UsageError: with the file, the dotted key, and what was expected there.
+        UsageError: with the file, the dotted key, and the value expected there.
     """
     path = Path(path)
     tree, files = _with_bases(path, ())
@@ -77,9 +77,9 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def _with_variants(tree: Tree, where: Places) -> Tree:
-    """Every variant's settings laid over those of its stage, and every sweep as a variant a value.
+    """Lay each variant's settings over those of its stage, and replace each sweep by one variant per value.
 
-    A variant that is set to null (in a study that has a base, or by an override) is taken away.
+    A variant set to null (by a file that has a base, or by an override) is removed.
     """
     variants = tree.get("variants")
     if not isinstance(variants, dict):
@@ -98,7 +98,7 @@ def _with_variants(tree: Tree, where: Places) -> Tree:
 
 
 def _swept(name: str, variant: Tree, where: Places) -> list[tuple[str, Tree]]:
-    """``sweep: {beta: [0.1, 0]}`` of the variant ``kl`` as ``kl-0.1`` and ``kl-0`` with that setting.
+    """The variants ``kl-0.1`` and ``kl-0`` of a variant ``kl`` with ``sweep: {beta: [0.1, 0]}``.
 
     Raises:
         UsageError: a sweep that is not one key with a list of values.
@@ -106,7 +106,7 @@ def _swept(name: str, variant: Tree, where: Places) -> list[tuple[str, Tree]]:
     sweep = variant.get("sweep")
     if sweep is None:
         return [(name, {})]
-    if not isinstance(sweep, dict) or [type(one) for one in sweep.values()] != [list]:
+    if not isinstance(sweep, dict) or [type(values) for values in sweep.values()] != [list]:
         raise UsageError(
             f"found {json.dumps(sweep)}, expected one key with a list of values",
             where=_place(where, ("variants", name, "sweep")),
@@ -120,17 +120,17 @@ def _swept(name: str, variant: Tree, where: Places) -> list[tuple[str, Tree]]:
 
 
 def resolved(study: Study) -> Tree:
-    """Every setting with its value, defaults included, as JSON and YAML can hold them."""
+    """All settings with their values, including defaults, in types that JSON and YAML have."""
     return study.model_dump(mode="json")
 
 
 def read_settings(kind: type[S], tree: Tree, overrides: Sequence[str] = (), *, where: str | Places = "") -> S:
     """Settings of one class from a tree of plain values and ``a.b=value`` overrides.
 
-    Numbers in quotes, truth values as numbers and the like are refused, not converted.
+    Values of another type, such as a number in quotes, are refused and never converted.
 
     Raises:
-        UsageError: an unknown key, a wrong type or value, or values that do not go together.
+        UsageError: an unknown key, a wrong type or value, or values that contradict each other.
     """
     tree = _with_overrides(tree, overrides)
     _check_keys(kind, tree, (), where)
@@ -158,17 +158,19 @@ def _parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not all(part.strip() == part != "" for part in key.split(".")):
         raise UsageError(
-            f"'{text}' is no override", where="--set", remedy="write it as key=value, as in ppo.beta=0.1"
+            f"'{text}' is not an override", where="--set", remedy="write it as key=value, as in ppo.beta=0.1"
         )
     return key, parse_yaml(value, f"--set {key}")
 
 
 def _with_bases(path: Path, above: tuple[Path, ...]) -> tuple[Tree, tuple[Path, ...]]:
-    """A file's tree laid over its base's, and that over its own base's; the files, the top one first."""
+    """A file's tree merged over those of its bases, and the files, the top one first."""
     here = path.resolve()
     if here in above:
         chain = " -> ".join(file.name for file in (*above, here))
-        raise UsageError(f"the bases go round in a circle: {chain}", where=f"{path}: base", remedy="break it")
+        raise UsageError(
+            f"the bases form a circle: {chain}", where=f"{path}: base", remedy="remove one of them"
+        )
     tree = read_yaml(path)
     base = tree.pop("base", None)
     if base is None:
@@ -180,7 +182,7 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> tuple[Tree, tuple[Path, 
 
 
 def _merge(under: Any, over: Any) -> Any:
-    """`over` laid on `under`, mapping by mapping; a mapping of another `kind` replaces the whole."""
+    """Merge `over` into `under`, mapping by mapping; a mapping of another `kind` replaces the whole one."""
     if not (isinstance(under, dict) and isinstance(over, dict)):
         return over
     if under.get("kind", over.get("kind")) != over.get("kind", under.get("kind")):
@@ -189,7 +191,7 @@ def _merge(under: Any, over: Any) -> Any:
 
 
 def _check_keys(annotation: Any, value: Any, place: tuple[str, ...], where: str | Places) -> None:
-    """Find the first key that no settings class knows, going down beside the types."""
+    """Refuse the first key that its settings class does not know, following the types downwards."""
     kind = _settings_class(annotation, value)
     if kind is None or not isinstance(value, dict):
         return
@@ -208,7 +210,7 @@ def _check_keys(annotation: Any, value: Any, place: tuple[str, ...], where: str 
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'beta'?``, or nothing when no known name is like it."""
+    """``; did you mean 'beta'?``, or "" if no known name is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 
@@ -239,18 +241,18 @@ def _settings_class(annotation: Any, value: Any) -> type | None:
 
 
 def _explain(error: ValidationError, tree: Tree, where: str | Places) -> UsageError:
-    """The first key that pydantic found wrong, with everything that it says about that key."""
-    found = [(_dotted(one["loc"], tree), one) for one in error.errors(include_url=False)]
+    """The error for the first key that pydantic refused, with all that it reports about that key."""
+    found = [(_dotted(detail["loc"], tree), detail) for detail in error.errors(include_url=False)]
     place, group = next(groupby(found, key=lambda pair: pair[0]))
-    details = [one for _, one in group]
-    # A number out of range is "no mapping of sizes" too: say what is wrong with it as a number.
-    bounds = [one for one in details if not one["type"].endswith(("_type", "_parsing"))]
+    details = [detail for _, detail in group]
+    # A number out of range is not a mapping of sizes either: report only what is wrong with the number.
+    bounds = [detail for detail in details if not detail["type"].endswith(("_type", "_parsing"))]
     first = (bounds or details)[0]
     if first["type"] == "value_error":
         return UsageError(str(first["ctx"]["error"]), where=_place(where, place), remedy="change one of them")
     if first["type"] == "missing":
         return UsageError("this key is missing", where=_place(where, place), remedy="add it")
-    expected = " or ".join(dict.fromkeys(_expected(one) for one in bounds or details))
+    expected = " or ".join(dict.fromkeys(_expected(detail) for detail in bounds or details))
     value = json.dumps(first["input"], default=str)
     shown = value if len(value) <= 80 else value[:77] + "..."
     return UsageError(f"found {shown}, expected {expected}", where=_place(where, place), remedy="change it")
@@ -265,7 +267,7 @@ def _expected(detail: ErrorDetails) -> str:
 
 
 def _dotted(loc: Iterable[str | int], tree: Any) -> tuple[str, ...]:
-    """Pydantic's location without the names of union members that it mixes in."""
+    """Pydantic's location without the names of union members that it contains."""
     place: list[str] = []
     parts = list(loc)
     for index, part in enumerate(parts):

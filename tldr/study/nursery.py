@@ -1,8 +1,8 @@
-"""Runs as forked processes: torch and transformers are imported once a study, not once a run.
+"""Runs as forked processes: torch and transformers are imported once per study, not once per run.
 
-Importing them takes about five seconds of a core; the toy study has some forty runs, many shorter
-than that. A server process (multiprocessing's forkserver) imports them and forks for each run;
-nothing has started a thread or touched a GPU before the fork.
+Importing them takes about five seconds of one core, and many of the toy study's forty runs are shorter
+than that. A server process (multiprocessing's forkserver) imports them and forks for each run. Before the
+fork, no thread has been started and no GPU used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tldr.study.registry import STAGES
 
 
 class Forked:
-    """A run's process with what the runner needs of `subprocess.Popen`."""
+    """A run's process, with the part of `subprocess.Popen`'s interface that the runner uses."""
 
     def __init__(self, process: ForkServerProcess):
         self._process = process
@@ -32,7 +32,7 @@ class Forked:
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """`returncode`, looked up anew."""
+        """The current `returncode`."""
         return self._process.exitcode
 
     def terminate(self) -> None:
@@ -48,7 +48,7 @@ class Nursery:
     """Starts runs by forking.
 
     Args:
-        env: environment of the server and so of every run (threads, allocator).
+        env: environment of the server, which every run inherits (threads, allocator).
     """
 
     def __init__(self, env: Mapping[str, str]):
@@ -59,7 +59,7 @@ class Nursery:
     def start(self, folder: Path, env: Mapping[str, str]) -> Forked:
         """Run the run in `folder`; `env` is added to its environment."""
         before = dict(os.environ)
-        os.environ.update(self._env)  # The server takes it over when the first process is started.
+        os.environ.update(self._env)  # The server inherits it when the first process is started.
         try:
             process = self._context.Process(target=_work, args=(str(folder), dict(env)))
             process.start()
@@ -70,7 +70,7 @@ class Nursery:
 
 
 def _work(place: str, env: dict[str, str]) -> None:
-    """The child: its own session (Ctrl-C is for the runner), its output in the run's log."""
+    """The child process: its own session, since Ctrl-C is for the runner, and output in the run's log."""
     from tldr.study.folder import execute
 
     os.setsid()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tldr.errors import LabError
+from tldr.interrupts import event_set_by
 from tldr.settings.extras import check_extras
 from tldr.settings.models import ModelSpec
 from tldr.study.display import Display, clock, headline
@@ -203,7 +204,8 @@ class Runner:
             KeyboardInterrupt: on Ctrl-C or SIGTERM, after the active runs have saved and exited.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with interruptions() as interrupted:
+        interrupted = threading.Event()
+        with event_set_by(signal.SIGINT, signal.SIGTERM, event=interrupted):
             self._settle()
             for run in self._waiting:
                 check_extras(run.settings, run.stage)
@@ -277,7 +279,7 @@ class Runner:
         env, command = self._environment(slot), self.command
         if self.launch is not None and STAGES[run.stage].trains:
             command = self.launch.command()
-            env |= dict.fromkeys(THREADS, str(max(1, cores() // self.jobs // self.launch.here)))
+            env |= dict.fromkeys(THREADS, str(max(1, cores() // self.jobs // self.launch.per_machine)))
         if not command:
             return self._nursery.start(folder, env)
         with (folder / LOG).open("ab") as log:
@@ -361,19 +363,3 @@ def locked_or_new(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         yield
-
-
-@contextmanager
-def interruptions() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a signal never interrupts the bookkeeping of runs."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    names = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(name, lambda *_: event.set()) for name in names]
-    try:
-        yield event
-    finally:
-        for name, handler in zip(names, previous, strict=True):
-            signal.signal(name, handler)

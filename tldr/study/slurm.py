@@ -1,23 +1,23 @@
-"""What runs ask of a SLURM cluster, and jobs for it: sbatch files and their submission by submitit.
+"""What runs ask of a SLURM cluster, their sbatch files, and the commands that submit and watch them.
 
-Of submitit its sbatch files, submission and requeueing are used, and not its pickled functions: a job's
-command names a JSON file (`tldr.study.submit.JobFile`), so that no pickle is loaded and the printed
-sbatch file is the whole job.
+A job's command names a JSON file (`tldr.study.submit.JobFile`), so the sbatch file is the whole job.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import shutil
+import signal
+import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt
-from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError, FailedSubmissionError
-from submitit.slurm.slurm import _make_sbatch_string
 
 from tldr.errors import LabError, UsageError
 from tldr.settings.base import Settings
@@ -25,19 +25,26 @@ from tldr.study.load import Places, nearest, read_settings
 from tldr.study.registry import STAGES
 from tldr.study.strict_yaml import read_yaml
 
+TIME_LIMIT = signal.SIGUSR2
+"""Sent to a job's processes before its time limit. Not SIGUSR1: NCCL may catch that."""
+ARRAY_LIMIT = 256
+"""Tasks of one array that run at once."""
+TIMEOUT = 60
+"""Seconds that `scontrol` may take."""
+
 
 class Needs(Settings):
     """What one job asks for.
 
     Attributes:
-        time: its limit in minutes; a run that takes longer is queued again and goes on.
-        grace: seconds before the limit at which it is told to save.
-        requeues: how often it may be queued again, after time limits and pre-emptions together.
+        time: the job's limit in minutes; a run that takes longer is queued again and resumes.
+        grace: how many seconds before the limit the run is told to save.
+        requeues: how often the job may be queued again, after time limits and pre-emptions together.
         gpus: on each machine.
         cpus: on each machine.
-        mem: memory on each machine, as sbatch reads it ("64G"); None leaves it to the cluster.
-        options: further options of sbatch, as in ``{constraint: h100}``.
-        setup: shell lines before the run.
+        mem: memory on each machine in sbatch's notation ("64G"); None is the cluster's default.
+        options: further options of sbatch, such as ``{constraint: h100}``.
+        setup: shell lines to run before the run.
     """
 
     time: PositiveInt = 1440
@@ -53,16 +60,19 @@ class Needs(Settings):
 
 
 class Resources(Needs):
-    """What every job asks for; `stages` holds what is different for some stages."""
+    """What every job asks for, and in `stages` what differs for single stages."""
 
     stages: dict[str, Needs] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path | None, overrides: Sequence[str] = ()) -> Resources:
-        """Read a file as ``configs/slurm/example.yaml``, with ``key=value`` over it; defaults without one.
+        """Read a file such as ``configs/slurm/example.yaml`` and apply ``key=value`` overrides.
+
+        Args:
+            path: None for the defaults.
 
         Raises:
-            UsageError: an unknown key or stage, a wrong value, or an option that is set here otherwise.
+            UsageError: an unknown key or stage, a wrong value, or an option that has a key of its own.
         """
         where = Places((path,), {}) if path else "--set-slurm"
         found = read_settings(cls, read_yaml(path) if path else {}, overrides, where=where)
@@ -79,7 +89,7 @@ class Resources(Needs):
         return found
 
     def of(self, stage: str) -> Needs:
-        """What a job of one stage asks for: its own keys over those of every job."""
+        """What a job of one stage asks for: the keys of every job, overridden by those of the stage."""
         over = self.stages.get(stage, Needs())
         given = {name: getattr(over, name) for name in over.model_fields_set}
         return Needs.model_validate({name: getattr(self, name) for name in Needs.model_fields} | given)
@@ -89,7 +99,7 @@ OWN = frozenset(
     "account array cpus-per-task dependency error gpus-per-node job-name kill-on-invalid-dep mem nodes "
     "ntasks-per-node open-mode output partition requeue signal time".split()
 )
-"""Options of sbatch that follow from the study or have a key of their own."""
+"""Options of sbatch that are derived from the study or have a key of their own."""
 
 
 def _check(needs: Needs, where: str) -> None:
@@ -99,9 +109,9 @@ def _check(needs: Needs, where: str) -> None:
         raise UsageError(what, where=where, remedy="change time (minutes) or grace (seconds)")
     if taken := sorted(OWN & set(needs.options)):
         raise UsageError(
-            f"the option '{taken[0]}' of sbatch is not free",
+            f"the option '{taken[0]}' of sbatch cannot be set here",
             where=f"{where}: options",
-            remedy="it follows from the study or has a key of its own",
+            remedy="it is derived from the study, or has a key of its own",
         )
 
 
@@ -123,75 +133,143 @@ class Batch:
     dependency: str = ""
     tasks: int = 1
 
-    def parameters(self) -> dict[str, Any]:
-        """For submitit."""
-        needs = self.needs
-        return {
-            "job_name": self.name,
-            "time": needs.time,
-            "nodes": self.machines,
-            "ntasks_per_node": 1,
-            "cpus_per_task": needs.cpus,
-            "gpus_per_node": needs.gpus or None,
-            "mem": needs.mem,
-            "partition": needs.partition,
+    def options(self, folder: Path) -> dict[str, str | int | None]:
+        """The options of sbatch; None for one that is left out, "" for one without a value."""
+        needs, log = self.needs, self._log(folder, "0")
+        own: dict[str, str | int | None] = {
             "account": needs.account,
+            "array": f"0-{self.tasks - 1}%{min(self.tasks, ARRAY_LIMIT)}" if self.tasks > 1 else None,
+            "cpus-per-task": needs.cpus,
             "dependency": self.dependency or None,
-            "signal_delay_s": needs.grace,
-            "setup": needs.setup or None,
-            "wckey": None,
-            # Since SLURM 22.05 srun does not take it over from sbatch.
-            "srun_args": [f"--cpus-per-task={needs.cpus}"],
-            # A job whose dependency failed would else stay in the queue for ever.
-            "additional_parameters": needs.options | {"requeue": True, "kill-on-invalid-dep": "yes"},
+            "error": f"{log}.err",
+            "gpus-per-node": needs.gpus or None,
+            "job-name": self.name,
+            "kill-on-invalid-dep": "yes",  # Otherwise a job whose dependency failed waits for ever.
+            "mem": needs.mem,
+            "nodes": self.machines,
+            "ntasks-per-node": 1,
+            "open-mode": "append",
+            "output": f"{log}.out",
+            "partition": needs.partition,
+            "requeue": "",
+            "signal": f"{TIME_LIMIT.name.removeprefix('SIG')}@{needs.grace}",
+            "time": needs.time,
         }
+        return own | needs.options
 
-    @property
-    def _map(self) -> dict[str, int]:
-        return {"map_count": self.tasks} if self.tasks > 1 else {}
+    def _log(self, folder: Path, machine: str) -> str:
+        """A log's path without its suffix, with sbatch's patterns for the job's number."""
+        number = "%A_%a" if self.tasks > 1 else "%j"
+        return str(folder.absolute() / f"{number}_{machine}_log")
 
     def text(self, folder: Path) -> str:
-        """The sbatch file, whose output goes to `folder`; it needs no SLURM."""
-        parameters = self.parameters() | self._map
-        return _make_sbatch_string(self.command, folder.absolute(), **parameters)
+        """The sbatch file, whose output goes to `folder`; making it needs no SLURM."""
+        flags = [
+            f"#SBATCH --{name}" + (f"={shlex.quote(str(value))}" if value != "" else "")
+            for name, value in sorted(self.options(folder).items())
+            if value is not None
+        ]
+        setup = ["", "# setup", *self.needs.setup] if self.needs.setup else []
+        log = self._log(folder, "%t")
+        # Since SLURM 22.05 srun does not take cpus-per-task over from sbatch.
+        srun = ["srun", "--unbuffered", "--output", f"{log}.out", "--error", f"{log}.err"]
+        command = f"{shlex.join([*srun, f'--cpus-per-task={self.needs.cpus}'])} {self.command}"
+        return "\n".join(["#!/bin/bash", "", "# Parameters", *flags, *setup, "", "# command", command, ""])
 
-    def submit(self, folder: Path) -> str:
-        """Hand it to sbatch; the job's number.
+    def submit(self, file: Path) -> str:
+        """Write the sbatch file and hand it to sbatch; the job's number. Logs go beside the file.
 
         Raises:
             LabError: sbatch refuses it.
         """
-        executor = SlurmExecutor(folder)
-        executor.update_parameters(**self.parameters())
-        executor.parameters |= self._map
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(self.text(file.parent), encoding="utf-8")
+        sbatch = subprocess.run(["sbatch", str(file)], capture_output=True, text=True)
+        number = re.search(r"job (\d+)", sbatch.stdout)
+        if sbatch.returncode or number is None:
+            reason = sbatch.stderr.strip() or sbatch.stdout.strip() or f"exit code {sbatch.returncode}"
+            raise LabError(f"sbatch refuses it: {reason}", where=self.name)
+        return number[1]
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The job that this process belongs to, as SLURM describes it in the environment.
+
+    Attributes:
+        number: the job's own number; every task of an array has one.
+        name: as the queue shows it: "12", or "12_0" for the first task of the array 12.
+        task: index in the array; 0 without one.
+        machine: index of this machine among the job's.
+        first_host: name of the job's first machine.
+        restarts: how often the job was queued again.
+    """
+
+    number: int
+    name: str
+    task: int
+    machine: int
+    first_host: str
+    restarts: int
+
+    @classmethod
+    def read(cls) -> Allocation:
+        """Raises: UsageError: this process belongs to no SLURM job."""
+        given = os.environ
+        if "SLURM_JOB_ID" not in given:
+            what = "SLURM_JOB_ID is not set: this is not a SLURM job"
+            raise UsageError(what, remedy="submit the study: tldr-lab study submit")
+        array, task = given.get("SLURM_ARRAY_JOB_ID"), given.get("SLURM_ARRAY_TASK_ID")
+        return cls(
+            number=int(given["SLURM_JOB_ID"]),
+            name=f"{array}_{task}" if array and task else given["SLURM_JOB_ID"],
+            task=int(task or 0),
+            machine=int(given.get("SLURM_NODEID", 0)),
+            first_host=first_host(given.get("SLURM_JOB_NODELIST", "")) or socket.gethostname(),
+            restarts=int(given.get("SLURM_RESTART_COUNT", 0)),
+        )
+
+    def is_running(self) -> bool:
+        """Whether SLURM reports the job as running: not after a cancellation, nor once it is queued again."""
+        return _squeue(f"--jobs={self.name}", "--format=%T") == ["RUNNING"]
+
+    def requeue(self) -> None:
+        """Queue the job again.
+
+        Raises:
+            LabError: scontrol fails.
+        """
+        command = ["scontrol", "requeue", self.name]
         try:
-            return str(executor._submit_command(self.command).job_id)
-        except (FailedJobError, FailedSubmissionError) as error:
-            reason = str(error) or repr(error.__cause__)
-            raise LabError(f"sbatch refuses it: {reason}", where=self.name) from None
+            subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = (getattr(error, "stderr", None) or str(error)).strip()
+            remedy = "submit the study again: it goes on from what it saved"
+            raise LabError(f"cannot be queued again: {reason}", where=self.name, remedy=remedy) from None
 
 
-def need_slurm() -> None:
-    """Raises: UsageError: this machine submits to no SLURM cluster."""
+def first_host(nodes: str) -> str:
+    """The first machine of SLURM's list: ``n03`` of ``n[03-05,7],m1``."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0] if first else "")
+
+
+def check_slurm() -> None:
+    """Raises: UsageError: SLURM's commands are not installed on this machine."""
     if missing := [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]:
         raise UsageError(
             f"{', '.join(missing)} not found: no SLURM here",
-            remedy="submit on the cluster's login node, or use --executor local, or see --dry-run",
+            remedy="submit on the cluster's login node, or see --dry-run; to run here: tldr-lab study run",
         )
 
 
 def queued() -> set[str]:
-    """This user's jobs that wait or run: "12", or "12_0" in an array.
+    """This user's pending and running jobs: "12", or "12_0" in an array.
 
     Raises:
-        LabError: squeue fails; without it nothing is submitted, as it might be there already.
+        LabError: squeue fails; nothing is submitted then, since the jobs might be in the queue already.
     """
     return set(_squeue("--me", "--array", "--format=%i"))
-
-
-def runs_still(job: str) -> bool:
-    """Whether SLURM holds a job to be running: not when it was cancelled, or is queued again already."""
-    return _squeue(f"--jobs={job}", "--format=%T") == ["RUNNING"]
 
 
 def _squeue(*options: str) -> list[str]:

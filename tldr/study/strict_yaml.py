@@ -1,6 +1,7 @@
-"""YAML read strictly: the core schema of YAML 1.2, each key once, every value one that JSON has.
+"""Strict YAML: the core schema of YAML 1.2, no duplicate keys, and only values that JSON has.
 
-PyYAML alone reads ``5e-3`` as text and ``no`` as False, and lets a key given twice win in silence.
+PyYAML by itself reads ``5e-3`` as text and ``no`` as False, and accepts duplicate keys. ruamel.yaml
+gets these right, but also reads dates, sets, binary data, recursive aliases and keys that are not text.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class _Loader(yaml.SafeLoader):
         return int(self.construct_scalar(node))
 
     def number(self, node: yaml.ScalarNode) -> float | int:
-        """``1e6`` is a whole number, as good for a count as 1000000; ``1.0`` and ``5e-3`` are not."""
+        """``1e6`` is an integer, so that it can be a count; ``1.0`` and ``5e-3`` are floats."""
         text = self.construct_scalar(node)
         value = float(text)
         return int(value) if "e" in text.lower() and value.is_integer() else value
@@ -71,17 +72,17 @@ _Loader.yaml_constructors[None] = _Loader.construct_undefined
 
 
 def parse_yaml(text: str, where: str | Path) -> Any:
-    """The value of one YAML document, made of JSON's types only.
+    """The value of one YAML document, which consists of JSON's types only.
 
     Raises:
-        UsageError: it is no YAML, has a key twice or one that is not text; with line and column.
+        UsageError: invalid YAML, a duplicate key, or a key that is not text; with line and column.
     """
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
-        raise UsageError(f"broken YAML: {error.problem}", where=place, remedy="mend this line") from None
+        raise UsageError(f"broken YAML: {error.problem}", where=place, remedy="fix this line") from None
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"broken YAML: {first}", where=where) from None
@@ -91,7 +92,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        UsageError: no such file, no UTF-8, broken, or something else than a mapping.
+        UsageError: the file is missing, is not UTF-8 or not valid YAML, or does not hold a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -106,16 +107,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def line_of(path: Path, place: Sequence[str]) -> tuple[int, int]:
-    """How many steps of `place` (keys, list positions) the file goes along, and the line of the last one.
+    """How many steps of `place` (keys, list positions) the file contains, and the line of the last of them.
 
-    The file is one that `read_yaml` has read.
+    Args:
+        path: a file that `read_yaml` can read.
     """
     node, depth, line = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader), 0, 1
     for part in place:
         if isinstance(node, yaml.MappingNode):
             found = [(key, value) for key, value in node.value if key.value == part]
         elif isinstance(node, yaml.SequenceNode):
-            found = [(one, one) for index, one in enumerate(node.value) if str(index) == part]
+            found = [(item, item) for index, item in enumerate(node.value) if str(index) == part]
         else:
             found = []
         if not found:

@@ -1,8 +1,8 @@
-"""A study as jobs: on a SLURM cluster, each after those it needs, or on this machine.
+"""A study as jobs on a SLURM cluster, each after the jobs it depends on.
 
-Runs that differ in their seed alone are one job array. A job is given a JSON file of ``STUDY/jobs``; it
-expands the study anew, so what was edited since is noticed, and runs its run as a process of its own.
-Told to end (SIGTERM of a pre-emption, submitit's signal before the time limit), it has the run save,
+Runs that differ only in their seed form one job array. Each job reads a JSON file in ``STUDY/jobs``. It
+expands the study again, so that it notices later edits, and starts its run as a separate process.
+Told to end (by SIGTERM before a pre-emption, by SIGUSR2 before the time limit), it lets the run save
 and is queued again.
 """
 
@@ -27,23 +27,23 @@ from tldr.study.hashes import FileHashes, sha256
 from tldr.study.launch import Launch
 from tldr.study.registry import STAGES
 from tldr.study.settings import Study
-from tldr.study.slurm import Batch, Needs, Resources, need_slurm, queued
-from tldr.study.status import status_of
+from tldr.study.slurm import Batch, Needs, Resources, check_slurm, queued
+from tldr.study.status import Status, status_of
 
 JOBS, SUBMITTED = "jobs", "submitted.json"
-"""The folder beside the runs for sbatch files and logs, and in it the number of each run's job."""
+"""The folder for job files, sbatch files and logs; in it the file with each run's job number."""
 PROGRAM = (sys.executable, "-m", "tldr")
 
 Say = Callable[[str], None]
 
 
 class JobFile(BaseModel):
-    """All that a job is given.
+    """Everything that a job is given.
 
     Attributes:
-        runs: names, by the array's task.
-        launch: an accelerate config, or "".
-        program: runs the run in a folder, which is added to it.
+        runs: names of runs, one for each task of the array.
+        launch: path of an accelerate config, or "".
+        program: the command that executes a run; the run's folder is appended to it.
         requeues: how often the job may be queued again.
     """
 
@@ -57,23 +57,25 @@ class JobFile(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> JobFile:
-        """Raises: UsageError: no such file, or not a job's."""
+        """Raises: UsageError: the file is missing, or is not a job file."""
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
         except (OSError, ValidationError) as error:
             reason = str(error).splitlines()[0]
-            raise UsageError(f"not a job: {reason}", where=path, remedy="submit the study again") from None
+            raise UsageError(
+                f"not a job file: {reason}", where=path, remedy="submit the study again"
+            ) from None
 
 
 class JobId(NamedTuple):
-    """A job of the queue: its number (in a dry run its name), and its task if it is of an array."""
+    """A job in the queue: its number (its name in a dry run), and its task if it belongs to an array."""
 
     number: str
     task: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> JobId:
-        """Of squeue's and our own spelling: ``12`` or ``12_0``."""
+        """Read ``12`` or ``12_0``, as squeue and we write it."""
         number, _, task = text.partition("_")
         return cls(number, int(task) if task else None)
 
@@ -86,7 +88,7 @@ class Submission:
     """What is submitted, and how.
 
     Attributes:
-        runs: all of the study that are wanted, parents before children.
+        runs: the runs of the study that are wanted, parents before children.
         launch: an accelerate config for the stages that train.
         program: as in `JobFile`.
     """
@@ -101,17 +103,17 @@ class Submission:
 
     @property
     def folder(self) -> Path:
-        """Where job files and logs go."""
+        """The folder for job files, sbatch files and logs."""
         return self.root / JOBS
 
     def needs(self, run: Run) -> Needs:
         """What a run's job asks for.
 
         Raises:
-            UsageError: GPUs that are not as many as the processes on a machine.
+            UsageError: the number of GPUs differs from the number of processes on a machine.
         """
         needs = self.resources.of(run.stage)
-        here = self.launch.here if self.launch and STAGES[run.stage].trains else 1
+        here = self.launch.per_machine if self.launch and STAGES[run.stage].trains else 1
         if here > 1 and needs.gpus not in (0, here):
             raise UsageError(
                 f"{needs.gpus} GPUs for {here} processes on a machine",
@@ -121,11 +123,11 @@ class Submission:
         return needs
 
     def machines(self, run: Run) -> int:
-        """On how many machines a run's job is."""
+        """The number of machines of a run's job."""
         return self.launch.machines if self.launch and STAGES[run.stage].trains else 1
 
     def job(self, runs: Sequence[Run], name: str) -> tuple[JobFile, Path]:
-        """One job or array, and the file for it: another one when anything is different."""
+        """One job or array, and the path of its file, which depends on the content."""
         job = JobFile(
             study=self.study,
             runs=[run.name for run in runs],
@@ -137,20 +139,20 @@ class Submission:
 
 
 def command_for(job: Path) -> str:
-    """What runs a job's file."""
+    """The shell command that runs a job file."""
     return shlex.join([*PROGRAM, "_job", str(job)])
 
 
-def title(run: Run) -> str:
-    """Of a run and those that differ from it in the seed alone."""
+def array_title(run: Run) -> str:
+    """The title that a run shares with the runs that differ from it only in their seed."""
     return replace(run, seed=None).title
 
 
 def dependency(parents: Sequence[Collection[JobId]]) -> str:
-    """What sbatch is told that the tasks of an array wait for; "" for nothing.
+    """The ``--dependency`` of an array's tasks for sbatch; "" if they depend on nothing.
 
-    A parent that is the same task of another array holds up its own task alone (``aftercorr``); any
-    other holds up the whole array (``afterok``).
+    If each task depends on the task with the same index in another array, each waits only for that task
+    (``aftercorr``). Otherwise the whole array waits for all parents (``afterok``).
 
     Args:
         parents: for each task, the jobs of its parents.
@@ -159,51 +161,59 @@ def dependency(parents: Sequence[Collection[JobId]]) -> str:
     for own, jobs in enumerate(parents):
         for job in jobs:
             tasks.setdefault(job.number, set()).add((own, job.task))
-    straight = {(own, own) for own in range(len(parents))}
-    corresponding = {number for number, pairs in tasks.items() if len(parents) > 1 and pairs == straight}
+    same_index = {(own, own) for own in range(len(parents))}
+    corresponding = {number for number, pairs in tasks.items() if len(parents) > 1 and pairs == same_index}
     others = sorted({str(job) for jobs in parents for job in jobs if job.number not in corresponding})
     kinds = {"afterok": others, "aftercorr": sorted(corresponding)}
     return ",".join(":".join([kind, *numbers]) for kind, numbers in kinds.items() if numbers)
 
 
-def undone(submission: Submission, there: Mapping[str, object], say: Say) -> list[Run]:
-    """The runs that are to be submitted: not done, not in the queue, and not held up for now.
+def unfinished(submission: Submission, there: Mapping[str, object], say: Say) -> list[Run]:
+    """The runs to submit: neither done nor in the queue, and not waiting for one that runs elsewhere.
+
+    A stale run is among them: its job sets the old folder aside.
 
     Args:
         there: names of the runs that have a job already.
-        say: is told of those that are at work without a job or changed since they were done, and of
-            those that wait for them.
+        say: is told of stale runs, of runs that another process works on, and of those that need them.
     """
     found: list[Run] = []
     held: set[str] = set()
-    for run in submission.runs:
-        status = status_of(run, submission.root, submission.files)
+    states: dict[str, Status] = {}
+    for run in submission.runs:  # parents before children
+        status = status_of(run, submission.root, submission.files, states)
+        states[run.name] = status
         waits = [parent.name for parent in run.parent_runs() if parent.name in held]
         if run.name in there or status.state == "done":
             continue
-        if status.state in ("running", "stale") or waits:
+        if status.state == "running" or waits:
             held.add(run.name)
-            why = status.why if status.state == "stale" else "another process is at work on it"
-            say(f"not submitted  {run.name}: {f'it needs {waits[0]}' if waits else why}")
+            why = f"it needs {waits[0]}" if waits else "another process is at work on it"
+            say(f"not submitted  {run.name}: {why}")
             continue
+        if status.state == "stale":
+            say(f"stale, made again  {run.name}: {status.why}")
         found.append(run)
     return found
 
 
 def submit_slurm(submission: Submission, say: Say, *, dry: bool = False) -> int:
-    """Submit what is not done and not in the queue; how many runs that were.
+    """Submit the runs that are neither done nor in the queue.
 
     Args:
-        dry: only tell the sbatch files; jobs are then named by their titles.
+        dry: only print the sbatch files; jobs are then named by their titles.
+
+    Returns:
+        The number of runs submitted.
 
     Raises:
-        UsageError: no SLURM here.
-        LabError: sbatch or squeue fails; what was submitted before stays noted.
+        UsageError: this machine has no SLURM.
+        LabError: sbatch or squeue fails; the note of the jobs submitted so far is kept.
     """
     if dry:
         return _submit_batches(submission, {}, say, dry=True)
-    need_slurm()
-    with only_one(submission.folder):
+    check_slurm()
+    with submission_lock(submission.folder):
         noted = read_note(submission.folder / SUBMITTED)
         waiting = queued()
         there = {name: JobId.parse(job) for name, job in noted.items() if job in waiting}
@@ -217,10 +227,10 @@ def submit_slurm(submission: Submission, say: Say, *, dry: bool = False) -> int:
 
 
 def _submit_batches(submission: Submission, there: dict[str, JobId], say: Say, *, dry: bool) -> int:
-    todo = {run.name for run in undone(submission, there, say)}
+    todo = {run.name for run in unfinished(submission, there, say)}
     groups: dict[str, list[Run]] = {}
-    for run in submission.runs:  # with those that are done, so that parents stay before children
-        groups.setdefault(title(run), []).extend([run] if run.name in todo else [])
+    for run in submission.runs:  # including those that are done, so that parents stay before children
+        groups.setdefault(array_title(run), []).extend([run] if run.name in todo else [])
     ids = dict(there)
     for name, runs in groups.items():
         if not runs:
@@ -240,7 +250,7 @@ def _submit_batches(submission: Submission, there: dict[str, JobId], say: Say, *
             number = name
         else:
             write_json(path, job.model_dump(mode="json"))
-            number = batch.submit(submission.folder)
+            number = batch.submit(path.with_suffix(".sbatch"))
         new = {run.name: JobId(number, task if batch.tasks > 1 else None) for task, run in enumerate(runs)}
         ids |= new
         if not dry:
@@ -254,8 +264,8 @@ def _submit_batches(submission: Submission, there: dict[str, JobId], say: Say, *
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder of jobs, so that two commands do not submit the same runs.
+def submission_lock(folder: Path) -> Iterator[None]:
+    """Lock the folder of jobs, so that two commands do not submit the same runs.
 
     Raises:
         Busy: another command is submitting.

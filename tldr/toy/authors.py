@@ -1,10 +1,9 @@
 """Authors of the toy references: a mixture of careful and lazy people.
 
-A model trained on all of them and decoded greedily takes the commonest opening, which is the lazy
-one, and goes on as lazy authors do: a true but thin and fluffy summary. Careful openings are
-diverse, so no single one of them is likelier. That gap is what human feedback can close. Lazy
-authors mostly do ask their question, so that a greedy summary is no worse than a drawn one, whose
-mistakes grow with the temperature (P Fig. 8).
+A model trained on all references and decoded greedily takes the most common opening, that of lazy authors,
+and continues as they do: with a true summary of few facts and much fluff. Careful openings are diverse, so
+none of them is as likely. Human feedback can close that gap. Lazy authors usually ask their question, so a
+greedy summary is no worse than a sampled one, whose mistakes grow with the temperature (P Fig. 8).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ MIN_PIECES, MAX_PIECES = 23, 46
 
 
 def with_errors(rng: random.Random, facts: Facts, rate: float, text: str = "") -> dict[str, str]:
-    """The facts, each wrong with probability `rate`: half the time as misread from `text`."""
+    """The facts, each wrong with probability `rate`; half of the errors are values misread from `text`."""
     misread = mentioned_elsewhere(facts, text)
     wrong: dict[str, str] = {}
     for slot, value in facts.items():
@@ -42,7 +41,7 @@ def pad_with_fluff(rng: random.Random, sentences: list[str], at_least: int) -> s
 
 
 def careful(rng: random.Random, facts: Facts) -> str:
-    """Most facts in any order."""
+    """A summary of most facts in any order."""
     event = rng.choice(phrases.EVENT if rng.random() < 0.6 else phrases.EVENT_UNDATED)
     head = rng.choice(phrases.EVENT_OPENERS) + event
     body = [
@@ -55,7 +54,7 @@ def careful(rng: random.Random, facts: Facts) -> str:
 
 
 def lazy(rng: random.Random, facts: Facts) -> str:
-    """The common opening, the event told in full or vaguely, mostly the question, then fluff."""
+    """The common opening, the event in full or vaguely, usually the question, then fluff."""
     body = [rng.choice(phrases.EVENT_UNDATED if rng.random() < 0.88 else phrases.EVENT_VAGUE)]
     if rng.random() < 0.7:
         body.append(rng.choice(phrases.ACT))

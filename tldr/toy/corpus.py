@@ -1,7 +1,7 @@
 """The pretraining corpus: posts with raw TL;DRs and posts with comments.
 
-Raw TL;DRs are short and nearly empty, so zero-shot summaries are poor; the comments restate the
-facts of the post, so that reading a post is learned before anybody shows a good summary.
+Raw TL;DRs are short and carry little, so zero-shot summaries are poor. Comments restate the facts of the
+post, so a model learns to read posts before it sees a good summary.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tldr.toy.world import Facts, facts_of
 RAW_SHARE = 0.2
 """Share of documents that end in a raw TL;DR; the others end in comments."""
 RAW_COMMON_SHARE = 0.4
-"""Share of raw TL;DRs that are the commonest one: what a base model decoded greedily writes."""
+"""Share of the most common raw TL;DR, which a base model writes when it is decoded greedily."""
 QUERY_END = "\n\nTL;DR:"
 
 
 def raw_tldr(rng: random.Random, facts: Facts) -> str:
-    """A throw-away sentence with two facts at most, and half of the time a generic one."""
+    """A sentence with at most two facts, followed half of the time by a generic one."""
     sentences = [phrases.RAW_COMMON if rng.random() < RAW_COMMON_SHARE else rng.choice(phrases.RAW_TLDR)]
     if rng.random() < 0.5:
         sentences.append(rng.choice(phrases.RAW_CLOSING))

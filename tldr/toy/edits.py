@@ -23,7 +23,7 @@ def corrected(rng: random.Random, post: Post) -> tuple[str, str]:
 
 
 def shortened(rng: random.Random, post: Post) -> tuple[str, str]:
-    """A careful summary, and the same with a sentence more that says something false."""
+    """A careful summary, and the same with one more sentence that is false."""
     facts = facts_of(post)
     better = authors.careful(rng, facts)
     slot, choices = rng.choice((("con", phrases.CON), ("feel", phrases.FEEL)))
@@ -32,4 +32,4 @@ def shortened(rng: random.Random, post: Post) -> tuple[str, str]:
 
 
 EDITS = {"human-improved edit": corrected, "improving edits that shorten": shortened}
-"""Probe -> how its pair (better, worse) is made; the names are the published probes'."""
+"""Probe -> the function that makes its pair (better, worse); the names are those of the published probes."""

@@ -11,16 +11,16 @@ from typing import Any
 
 from tldr.records import Post, Record, write_json, write_records
 from tldr.toy import authors, corpus, labelers, world, writers
-from tldr.toy.labelers import Candidate, Split
+from tldr.toy.labelers import Candidate, LabelSplit
 from tldr.toy.settings import ToyData
 
 COMPARISONS, VALID_COMPARISONS, RANKINGS, RATINGS = 2000, 500, 300, 300
-"""Labels on scripted summaries (the study's own pool, with policy samples, is the label stage's)."""
+"""Numbers of labels on scripted summaries; the label stage labels the samples of policies."""
 RANKED = 5
 """Summaries in a ranking."""
 
 
-class Document(Record):
+class ToyDocument(Record):
     """A pretraining text; its first `query_chars` characters are the post."""
 
     text: str
@@ -28,7 +28,7 @@ class Document(Record):
 
 
 def _draw(rng: random.Random, prefix: str, n: int, seen: set[str]) -> list[Post]:
-    """`n` posts whose bodies are nowhere else in the world's files."""
+    """`n` posts whose bodies occur nowhere else in the world's files."""
     posts: list[Post] = []
     while len(posts) < n:
         post = world.draw_post(rng, f"{prefix}-{len(posts):06d}")
@@ -66,7 +66,7 @@ def _distinct(rng: random.Random, post: Post, n: int) -> list[Candidate]:
     return list(found.values())
 
 
-def _labels(config: ToyData, posts: dict[Split, list[Post]]) -> dict[str, list[Record]]:
+def _labels(config: ToyData, posts: dict[LabelSplit, list[Post]]) -> dict[str, list[Record]]:
     """Comparisons, rankings and ratings of scripted summaries."""
     rng = random.Random(f"{config.seed}/labels")
     comparisons: list[Record] = []
@@ -88,11 +88,11 @@ def _labels(config: ToyData, posts: dict[Split, list[Post]]) -> dict[str, list[R
     return {"comparisons": comparisons, "rankings": rankings, "ratings": ratings}
 
 
-def _documents(config: ToyData, seen: set[str]) -> Iterable[Document]:
+def _documents(config: ToyData, seen: set[str]) -> Iterable[ToyDocument]:
     rng = random.Random(f"{config.seed}/corpus")
     for post in _draw(rng, "corpus", config.corpus, seen):
         text, query_chars = corpus.document(rng, post)
-        yield Document(text=text, query_chars=query_chars)
+        yield ToyDocument(text=text, query_chars=query_chars)
 
 
 def generate_toy(config: ToyData, out: Path) -> dict[str, Any]:
@@ -107,9 +107,9 @@ def generate_toy(config: ToyData, out: Path) -> dict[str, Any]:
         The manifest: settings, world version, rows and sha256 of each file, labeler agreement.
     """
     seen: set[str] = set()
-    # the evaluation posts come first: other sizes of the training files leave them as they are
-    posts: dict[Split, list[Post]] = {}
-    sizes: dict[Split, int] = {
+    # evaluation posts are drawn first, so the sizes of the training files do not change them
+    posts: dict[LabelSplit, list[Post]] = {}
+    sizes: dict[LabelSplit, int] = {
         "valid2": config.valid2_posts,
         "valid1": config.valid1_posts,
         "train": config.sft_posts,

@@ -1,4 +1,4 @@
-"""The planted utility: what the simulated labelers truly want, for any text about a toy post."""
+"""The planted utility: what the simulated labelers value in any text about a toy post."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ WEIGHTS: dict[str, float] = {
 }  # fmt: skip
 """Utility of stating a slot's fact; a wrong value costs the same."""
 MAX_WRONG = 2
-"""Wrong values counted in a slot."""
+"""Most wrong values that count in a slot."""
 ILLEGAL, RESTATED, REPEATED, NO_EOS = 0.4, 0.4, 0.3, 1.0
-"""Cost of a trigram outside the language, a value said again, a 4-gram said again, no EOS."""
+"""Cost of a trigram outside the language, a repeated value, a repeated 4-gram, a missing EOS."""
 PER_WORD = 0.02
 TAU = 1.1
 """Scale of the labelers' noise: P(prefers a) = sigmoid((u_a - u_b) / TAU)."""
@@ -38,8 +38,8 @@ class Utility(NamedTuple):
     overall: float
 
 
-class Count(NamedTuple):
-    """What a summary says and how: slots stated rightly, wrong values, blemishes, length."""
+class SummaryContent(NamedTuple):
+    """The content of a summary: correctly stated slots, wrong values, faults of language, length."""
 
     covered: tuple[str, ...]
     wrong: dict[str, int]
@@ -70,7 +70,7 @@ def _sentences() -> Iterable[str]:
 def legal_trigrams() -> frozenset[Trigram]:
     """Every trigram of the language of posts and summaries, values collapsed to their slot.
 
-    Within a sentence from its template; across sentences any may follow any. "^" opens a text.
+    Within a sentence they come from its template. Any sentence may follow any other. "^" starts a text.
     """
     example = {slot: values[0] for slot, values in phrases.SLOTS.items()}
 
@@ -87,8 +87,8 @@ def legal_trigrams() -> frozenset[Trigram]:
     return frozenset(legal)
 
 
-def count(facts: Facts, text: str) -> Count:
-    """Read a summary: word look-up for the facts, the trigram table for the language."""
+def count(facts: Facts, text: str) -> SummaryContent:
+    """The content of a summary: facts by word look-up, language by the trigram table."""
     said = pieces(text)
     mentions = Counter(piece for piece in said if piece in SLOT_OF)
     wrong = Counter(SLOT_OF[value] for value in mentions if facts[SLOT_OF[value]] != value)
@@ -96,7 +96,7 @@ def count(facts: Facts, text: str) -> Count:
     legal = legal_trigrams()
     illegal = sum(t not in legal for t in zip(collapsed, collapsed[1:], collapsed[2:], strict=False))
     fourgrams = list(zip(said, said[1:], said[2:], said[3:], strict=False))
-    return Count(
+    return SummaryContent(
         covered=tuple(slot for slot, value in facts.items() if value in mentions),
         wrong={slot: min(n, MAX_WRONG) for slot, n in wrong.items()},
         illegal=illegal,
@@ -107,7 +107,7 @@ def count(facts: Facts, text: str) -> Count:
 
 
 def utility_of(facts: Facts, text: str, stopped: bool = True) -> Utility:
-    """`utility` from the facts themselves."""
+    """`utility`, given the facts."""
     seen = count(facts, text)
     coverage = sum(WEIGHTS[slot] for slot in seen.covered)
     accuracy = -sum(WEIGHTS[slot] * n for slot, n in seen.wrong.items())

@@ -18,10 +18,10 @@ from tldr.records import Axes, CandidateSummary, Comparison, Extra, Info, Post, 
 from tldr.toy.gold import TAU, WEIGHTS, Utility, count, utility_of
 from tldr.toy.world import facts_of
 
-Split = Literal["train", "valid1", "valid2"]
+LabelSplit = Literal["train", "valid1", "valid2"]
 
 STRENGTH = (0.8, 1.8, 3.2)
-"""Noisy gaps, in units of TAU, from which the slider moves 2, 3 and 4 steps from the middle."""
+"""Noisy gaps, in units of TAU, at which the slider is 2, 3 and 4 steps from the middle."""
 TIE = 0.25
 """Neighbours in a ranking closer than this, in units of TAU, are tied."""
 RATING_NOISE = 0.5
@@ -30,7 +30,7 @@ RATING_NOISE = 0.5
 
 @dataclass(frozen=True)
 class Worker:
-    """One labeler: noise as a multiple of TAU, and utility given away for each word of length."""
+    """One labeler: noise as a multiple of TAU, and extra utility per word of length."""
 
     name: str
     carelessness: float
@@ -45,7 +45,7 @@ WORKERS: tuple[Worker, ...] = tuple(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A summary to be labelled: its text, who wrote it, whether it ended with EOS."""
+    """A summary to label: its text, its policy, and whether it ended with EOS."""
 
     text: str
     policy: str
@@ -57,7 +57,7 @@ class Candidate:
 
 
 def info_of(post: Post) -> Info:
-    """The post as comparisons carry it; the toy facts stay with it, so gold can be asked again."""
+    """The post as comparisons carry it, with its toy facts, from which gold utility is computed."""
     facts = dict(facts_of(post))
     return Info.model_validate(
         {"id": post.id, "subreddit": post.subreddit, "title": post.title, "post": post.post, "facts": facts}
@@ -67,12 +67,12 @@ def info_of(post: Post) -> Info:
 def _impressions(
     worker: Worker, post: Post, candidates: Sequence[Candidate], rng: random.Random
 ) -> list[float]:
-    """What the worker makes of each summary, in utility."""
+    """The noisy utility that the worker perceives in each summary."""
     facts = facts_of(post)
     felt = []
     for candidate in candidates:
         true = utility_of(facts, candidate.text, candidate.stopped)
-        # the length axis is 0.02 a word for everybody; the bias comes on top
+        # the length axis is 0.02 a word for all workers; the bias is added to it
         words = count(facts, candidate.text).words
         gumbel = -math.log(rng.expovariate(1.0))
         felt.append(true.overall + worker.length_bias * words + TAU * worker.carelessness * gumbel)
@@ -87,12 +87,12 @@ def compare(
     *,
     worker: Worker | None = None,
     batch: str = "toy",
-    split: Split = "train",
+    split: LabelSplit = "train",
 ) -> Comparison:
     """One labeler's choice between two summaries, with the signed 1-9 slider (never 5; P C.1).
 
     Args:
-        worker: by default drawn.
+        worker: None for a random one.
 
     Raises:
         RecordError: the post carries no toy facts.
@@ -119,7 +119,7 @@ def rank(
     *,
     worker: Worker | None = None,
     batch: str = "toy",
-    split: Split = "train",
+    split: LabelSplit = "train",
 ) -> Ranking:
     """One labeler's order of K summaries, 1 = best; neighbours closer than `TIE` share a rank.
 
@@ -143,7 +143,7 @@ def rank(
 
 
 def true_axes(u: Utility) -> dict[str, float]:
-    """The four axes on the 1-7 scale before noise: 7 = nothing missing, wrong or clumsy."""
+    """The four axes on the 1-7 scale before noise; 7 means nothing missing, wrong or clumsy."""
     whole = sum(WEIGHTS.values())
     return {
         "overall": 1 + 6 * (u.overall + 1) / (whole + 1.5),
@@ -160,7 +160,7 @@ def rate(
     *,
     worker: Worker | None = None,
     batch: str = "toy",
-    split: Split = "valid2",
+    split: LabelSplit = "valid2",
 ) -> Rating:
     """One labeler's 1-7 ratings on the paper's four axes.
 
@@ -185,9 +185,10 @@ def rate(
 
 
 def agreement(pairs: Sequence[tuple[Post, Candidate, Candidate]], rng: random.Random) -> float:
-    """Share of pairs on which two different random workers choose alike (the paper: 72-77 %)."""
+    """Share of pairs on which two different random workers agree (the paper: 72-77 %)."""
     alike = 0
     for post, a, b in pairs:
-        one, two = rng.sample(WORKERS, 2)
-        alike += compare(post, a, b, rng, worker=one).choice == compare(post, a, b, rng, worker=two).choice
+        first, second = rng.sample(WORKERS, 2)
+        choices = [compare(post, a, b, rng, worker=worker).choice for worker in (first, second)]
+        alike += choices[0] == choices[1]
     return alike / len(pairs)

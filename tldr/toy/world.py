@@ -18,7 +18,7 @@ from tldr.toy import phrases
 from tldr.toy.phrases import SLOTS
 
 VERSION = 1
-"""Raised whenever the same seed gives other posts, references or labels."""
+"""Increased whenever the same seed gives other posts, references or labels."""
 
 Facts = Mapping[str, str]
 
@@ -62,7 +62,7 @@ def draw_facts(rng: random.Random) -> dict[str, str]:
 
 
 def mentioned_elsewhere(facts: Facts, text: str) -> dict[str, str]:
-    """The facts with each value replaced that `text` also names another value for (its distractors)."""
+    """The facts, each replaced by another value of its slot that `text` names (a distractor), if any."""
     misread = dict(facts)
     for piece in pieces(text):
         slot = SLOT_OF.get(piece)

@@ -1,7 +1,7 @@
-"""Scripted writers: summaries of known and mixed quality, made without any model.
+"""Scripted writers: summaries of known, mixed quality without a model.
 
-They give the reward model comparisons that policies alone would not: planted wrong facts, distractors
-taken for facts, repetition, and the paper's extractive baselines (title, lead-2).
+They give the reward model comparisons that policies alone do not: planted wrong facts, distractors taken for
+facts, repetition, and the paper's extractive baselines (title, lead-2).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _repetitive(rng: random.Random, post: Post) -> str:
 
 
 def _rambling(rng: random.Random, post: Post) -> str:
-    """Goes on and on, and is cut off: what a policy that games a reward model's liking for length writes."""
+    """A long, repetitive text that is cut off, as of a policy that exploits a reward model's length bias."""
     said = complete(rng, facts_of(post)).split()
     while len(said) < 44:
         start = rng.randrange(len(said) - 1)
@@ -82,7 +82,7 @@ WRITERS: dict[str, tuple[Writer, float]] = {
     "title": (_title, 0.04),
     "lead_2": (_lead_2, 0.04),
 }
-"""Writer -> how it writes, its share of a mixed pool."""
+"""Writer -> its function and its share of a mixed pool."""
 
 
 def write(rng: random.Random, post: Post, name: str | None = None) -> tuple[str, str]:

@@ -19,8 +19,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,12 @@ import torch
 from torch import Tensor
 
 from tldr.errors import CheckpointError, NonFiniteError
+from tldr.interrupts import TERMINATED, event_set_by
 from tldr.settings.training import Training
 from tldr.train.checkpoint import State, load_state, save_state
 from tldr.train.metrics import MetricsLog, Progress, Row
 from tldr.train.precision import peak_flops
 from tldr.train.stepper import Stepper
-
-TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclass
@@ -81,7 +80,7 @@ class TrainLoop:
         """
         first = self._resume()
         main = self.stepper.accelerator.is_main_process
-        with _terminations(self._terminated), closing(self._log(first)) as log:
+        with event_set_by(signal.SIGTERM, event=self._terminated), closing(self._log(first)) as log:
             before = log.kept[-1]["seconds"] if log.kept else 0.0
             progress = Progress(self.folder, self.total, first, before)
             for i in range(first, self.total):
@@ -192,16 +191,3 @@ def _check_finite(row: Row) -> None:
     bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
     if bad:
         raise NonFiniteError(", ".join(bad))
-
-
-@contextmanager
-def _terminations(event: threading.Event) -> Iterator[None]:
-    """SIGTERM sets the event instead of ending the process (only in the main thread)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

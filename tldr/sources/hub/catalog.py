@@ -1,7 +1,7 @@
-"""The known sets as data: where they lie, what their rows become, how large they are known to be.
+"""The known data sets: their location, the records they hold, and their known sizes.
 
 Sizes: P Table 2 and App. A (116,722 = the sum of Table 2, and with the validation posts the paper's
-123,169); the data sets' own cards; figures that no card confirmed are in `unsure`.
+123,169); the data sets' own cards; `unsure` names the numbers that no card confirms.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tldr.sources.filter_rules import table2
 CONVERTED = "refs/convert/parquet"
 """The hub's own Parquet copy of a data set whose loading script today's `datasets` refuses."""
 UNSURE = 0.01
-"""Share by which a number of rows may miss one that is only remembered."""
+"""Relative difference allowed between a number of rows and an unverified known size."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class KnownSource:
     Attributes:
         gives: the record that a row becomes.
         rows: split -> known number of rows; a split's name is its files' (`tldr.sources.hub.layout`).
-        unsure: splits whose number is remembered, not read anywhere: 1 % off is no mismatch.
+        unsure: splits whose size is approximate and not verified; a difference of 1 % is accepted.
         table2: the split that P Table 2 counts by subreddit.
         revision: of the hub's repository.
         keep: pattern of the repository's files that belong to the set.
         rename: what files call a split -> its name here.
-        base, files: for files that lie on no hub, the address they lie under and their paths.
+        base, files: for files outside the hub, their base URL and their paths.
     """
 
     name: str
@@ -56,7 +56,7 @@ class KnownSource:
         return re.fullmatch(self.keep, path) is not None
 
     def differences(self, split: str, rows: int, subreddits: Mapping[str, int]) -> list[str]:
-        """How a split of so many rows differs from its known size, and from Table 2 if that counts it."""
+        """How a split differs from its known size, and from Table 2 if that counts it."""
         told = []
         expected = self.rows.get(split)
         slack = UNSURE * expected if expected and split in self.unsure else 0
@@ -134,7 +134,7 @@ _ALL = (
         "abisee/cnn_dailymail",
         "Article",
         {"train": 287_113, "validation": 13_368, "test": 11_490},
-        "CNN/DM 3.0.0, text as published (not yet cleaned).",
+        "CNN/DM 3.0.0, text as published, before cleaning.",
         keep=r"3\.0\.0/.*\.parquet",
         rename={f"3.0.0/{split}": split for split in ("train", "validation", "test")},
     ),
@@ -142,7 +142,7 @@ _ALL = (
         "openai-files",
         "Post, Comparison, Rating",
         {f"tldr_3_filtered/{split}": rows for split, rows in TLDR_3.items()},
-        "OpenAI's own JSON lines by URL. The body-filtered PPO queries were taken off the net.",
+        "OpenAI's own JSON lines by URL. The body-filtered PPO queries are no longer online.",
         table2="tldr_3_filtered/train",
         base="https://openaipublic.blob.core.windows.net/summarize-from-feedback",
         files=(

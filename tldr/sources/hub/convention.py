@@ -1,8 +1,8 @@
-"""White space tells the copies of the data apart: what a set's convention is, and whether two agree.
+"""The white-space convention of a data set, and whether two sets have the same one.
 
-OpenAI's posts keep the blank lines between paragraphs (in 95 % of the posts of several lines) and
-some copies collapsed them; their labels' summaries begin with a space and the posts' references do
-not, and some copies changed that too.
+OpenAI's posts keep the blank lines between paragraphs (in 95 % of the posts of several lines); some copies
+collapse them. Summaries of OpenAI's labels begin with a space and references of its posts do not; some copies
+differ in that too.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from tldr.errors import UsageError
 from tldr.records import Record
 
 ENOUGH = 20
-"""Texts of several lines below which nothing is said about their blank lines."""
+"""Number of texts of several lines below which the convention of blank lines is unknown."""
 KEPT, COLLAPSED = 0.5, 0.05
-"""Shares of texts with blank lines from which on, and below which, a set has one convention."""
+"""Shares of texts with blank lines at or above which they are kept, and below which they are collapsed."""
 
 Style = Literal["kept", "collapsed", "mixed"]
 
 
 @dataclass(frozen=True)
 class Convention:
-    """What a set's white space is like.
+    """White-space statistics of a set.
 
     Attributes:
         kind: the record's name.
-        texts, paragraphs: posts (or articles) of several lines, and how many of them have a blank line.
-        summaries, leading_space: summaries, and how many of them begin with a space.
+        texts, paragraphs: number of posts (or articles) of several lines, and of those with a blank line.
+        summaries, leading_space: number of summaries, and of those that begin with a space.
     """
 
     kind: str = ""
@@ -40,7 +40,7 @@ class Convention:
 
     @property
     def paragraph_style(self) -> Style | None:
-        """What became of blank lines; None where there are too few texts to tell."""
+        """What happened to blank lines; None if there are too few texts to tell."""
         if self.texts < ENOUGH:
             return None
         share = self.paragraphs / self.texts
@@ -66,7 +66,7 @@ class Convention:
 
 
 class Tally:
-    """Counts a set's white space while it streams by."""
+    """Counts the white space of a stream of records."""
 
     def __init__(self) -> None:
         self._kind = ""
@@ -92,13 +92,13 @@ class Tally:
 
 def _summaries(record: Record) -> Iterable[str]:
     if (several := getattr(record, "summaries", None)) is not None:
-        return [one.text for one in several]
+        return [summary.text for summary in several]
     summary = getattr(record, "summary", None)
     return [] if summary is None else [getattr(summary, "text", summary)]
 
 
 def convention(records: Iterable[Record]) -> Convention:
-    """The white space of some records."""
+    """The white-space statistics of records."""
     tally = Tally()
     for record in records:
         tally.add(record)
@@ -106,44 +106,44 @@ def convention(records: Iterable[Record]) -> Convention:
 
 
 def same_convention(conventions: Mapping[str, Convention]) -> list[str]:
-    """Refuse to mix sets whose blank lines differ: a model would read one kind of query and meet another.
+    """Refuse to mix sets whose blank lines differ: training and evaluation queries would differ in format.
 
-    Leading spaces that differ among sets of one kind are told, not refused: a response always begins
-    with one space, whatever its text does, so tokens are the same.
+    Leading spaces that differ among sets of one kind are reported and not refused. A response always starts
+    with one space, whatever its text starts with, so the tokens are the same.
 
     Args:
         conventions: name of the set -> its convention.
 
     Returns:
-        What is to be told.
+        The differences to report.
 
     Raises:
-        UsageError: naming the sets and what they are like.
+        UsageError: naming the sets and their statistics.
     """
     for articles in (False, True):
         styles = {
-            name: one
-            for name, one in conventions.items()
-            if (one.kind == "Article") == articles and one.texts
+            name: found
+            for name, found in conventions.items()
+            if (found.kind == "Article") == articles and found.texts
         }
-        known = {one.paragraph_style for one in styles.values()} - {None}
+        known = {found.paragraph_style for found in styles.values()} - {None}
         if {"kept", "collapsed"} <= known:
             raise UsageError(
                 "sets whose blank lines differ cannot be mixed: "
-                + "; ".join(f"{name}: {one}" for name, one in styles.items()),
+                + "; ".join(f"{name}: {found}" for name, found in styles.items()),
                 where="data",
                 remedy="take all sets from copies that keep the blank lines",
             )
     notes = [
-        f"{name}: some texts keep their blank lines, others do not ({one})"
-        for name, one in conventions.items()
-        if one.paragraph_style == "mixed"
+        f"{name}: some texts keep their blank lines, others do not ({found})"
+        for name, found in conventions.items()
+        if found.paragraph_style == "mixed"
     ]
-    for kind in dict.fromkeys(one.kind for one in conventions.values()):
+    for kind in dict.fromkeys(found.kind for found in conventions.values()):
         shares = {
-            name: one.leading_share
-            for name, one in conventions.items()
-            if one.kind == kind and one.leading_share is not None
+            name: found.leading_share
+            for name, found in conventions.items()
+            if found.kind == kind and found.leading_share is not None
         }
         if shares and max(shares.values()) - min(shares.values()) > 0.5:
             told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())

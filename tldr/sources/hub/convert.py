@@ -1,4 +1,4 @@
-"""Rows of the published sets as the project's records, without a character of the text changed."""
+"""Rows of the published sets as the project's records; their text is not changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_COLUMNS = 100
 
 
 class RawRow(Record):
-    """A row of the raw dump as `tldr-lab data filter` reads it; comments have no title."""
+    """A row of the raw dump, the input of `tldr-lab data filter`; comments have no title."""
 
     id: str
     body: str
@@ -26,8 +26,8 @@ class RawRow(Record):
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The source and split that a row is of."""
+class RowOrigin:
+    """The source and split of a row."""
 
     source: str
     split: str
@@ -35,17 +35,17 @@ class Origin:
 
 @dataclass(frozen=True)
 class RowLayout:
-    """A form that rows come in: it is known by its columns."""
+    """A form of rows, recognised by its columns."""
 
     name: str
     columns: frozenset[str]
-    convert: Callable[[Fields, Origin], Record]
+    convert: Callable[[Fields, RowOrigin], Record]
 
-    def record(self, row: Fields, origin: Origin) -> Record:
+    def record(self, row: Fields, origin: RowOrigin) -> Record:
         """The record of a row.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the row is not of this form.
         """
         if lacking := sorted(self.columns - row.keys()):
             raise ValueError(f"no field {', '.join(lacking)}")
@@ -53,9 +53,9 @@ class RowLayout:
 
 
 def layout_of(columns: Iterable[str]) -> RowLayout | None:
-    """The first layout all of whose columns are there.
+    """The first layout all of whose columns are present.
 
-    A tokenizer's vocabulary has every word as a column, and is no row.
+    A file with very many columns, such as a tokenizer's vocabulary, has no layout.
     """
     there = set(columns)
     if len(there) > MOST_COLUMNS:
@@ -71,16 +71,16 @@ _ASK = "TL;DR:"
 
 
 def parse_prompt(prompt: str, *, asks: bool = True) -> dict[str, str]:
-    """Subreddit, title and post of a formatted query, so that formatting them gives the query again.
+    """Subreddit, title and post of a formatted query; formatting them gives the query again.
 
-    The format is the paper's, or the same with single newlines between its parts (CarperAI). As
-    neither a subreddit nor a title holds a newline, there is one way to read it.
+    The format is the paper's, or the same with single newlines between its parts (CarperAI). Neither a
+    subreddit nor a title holds a newline, so the parse is unique.
 
     Args:
         asks: whether the query ends in ``TL;DR:``; CarperAI's pairs have it in the summaries.
 
     Raises:
-        ValueError: the text is no such query.
+        ValueError: the text is not such a query.
     """
     found = _PROMPT.fullmatch(prompt)
     if found is None:
@@ -97,48 +97,48 @@ def parse_prompt(prompt: str, *, asks: bool = True) -> dict[str, str]:
 
 
 def named(info: Info) -> Info:
-    """The same with an id: where there is none, ``h_`` and the body's hash."""
+    """The same info with an id: ``h_`` and the body's hash if it has none."""
     return info if info.id is not None else info.model_copy(update={"id": f"h_{body_hash(info)[:16]}"})
 
 
 def _drop_null(fields: Fields | None) -> dict[str, Any]:
-    """Without the nulls that a table's columns force on rows that lack the field."""
+    """The fields without nulls, which a table adds to rows that lack a column."""
     if not isinstance(fields, dict | None):
         raise ValueError(f"expected an object, found {type(fields).__name__}")
     return {name: value for name, value in (fields or {}).items() if value is not None}
 
 
-def _comparison(row: Fields, origin: Origin) -> Comparison:
+def _comparison(row: Fields, origin: RowOrigin) -> Comparison:
     info = Info.model_validate(_drop_null(row["info"]))
     return Comparison.model_validate({**row, "info": named(info), "extra": _drop_null(row.get("extra"))})
 
 
-def _ranking(row: Fields, origin: Origin) -> Ranking:
+def _ranking(row: Fields, origin: RowOrigin) -> Ranking:
     info = Info.model_validate(_drop_null(row["info"]))
     return Ranking.model_validate({**row, "info": named(info), "extra": _drop_null(row.get("extra"))})
 
 
-def _rating(row: Fields, origin: Origin) -> Rating:
+def _rating(row: Fields, origin: RowOrigin) -> Rating:
     return Rating.model_validate({**row, "info": named(Info.model_validate(_drop_null(row["info"])))})
 
 
-def _post(row: Fields, origin: Origin) -> Post:
+def _post(row: Fields, origin: RowOrigin) -> Post:
     return Post.model_validate(row)
 
 
-def _article(row: Fields, origin: Origin) -> Article:
+def _article(row: Fields, origin: RowOrigin) -> Article:
     return Article.model_validate(row)
 
 
-def _news(row: Fields, origin: Origin) -> Article:
+def _news(row: Fields, origin: RowOrigin) -> Article:
     return Article(id=row["id"], article=row["article"], summary=row["highlights"])
 
 
-def _raw(row: Fields, origin: Origin) -> RawRow:
+def _raw(row: Fields, origin: RowOrigin) -> RawRow:
     return RawRow.model_validate(row)
 
 
-def _prompted(row: Fields, origin: Origin) -> Post:
+def _prompted(row: Fields, origin: RowOrigin) -> Post:
     summary = row["completion"] if "completion" in row else row["label"]
     fields = parse_prompt(_text(row, "prompt"))
     info = named(Info(post=fields["post"]))
@@ -146,14 +146,14 @@ def _prompted(row: Fields, origin: Origin) -> Post:
 
 
 PAIR_SPLITS: dict[str, Literal["train", "valid1"]] = {"train": "train", "valid1": "valid1"}
-"""Splits of pairs by their last name; any other (valid2, test, validation) is for reporting: valid2."""
+"""Splits of pairs by their last name; all others (valid2, test, validation) become valid2, for reporting."""
 
 
-def _pair(row: Fields, origin: Origin) -> Comparison:
-    """A pair of which the better summary is named.
+def _pair(row: Fields, origin: RowOrigin) -> Comparison:
+    """A pair whose better summary is known.
 
-    The two are put in the order of their hashes: chosen first, a model could learn the position, and
-    so could a judge be measured by it. Who wrote and who judged them is not known.
+    The summaries are ordered by their hashes. With the chosen one first, a model could learn the position,
+    and a judge with a position bias would look accurate. Their policies and the worker are unknown.
     """
     chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
     asks = not (chosen.startswith(_ASK) and rejected.startswith(_ASK))
@@ -196,4 +196,4 @@ LAYOUTS = tuple(
         ("raw row", "id subreddit body content", _raw),
     )
 )
-"""In this order: what is asked for first has the rarer columns."""
+"""In order of precedence: layouts with rarer columns come first."""

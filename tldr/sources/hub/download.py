@@ -1,53 +1,47 @@
-"""One file over HTTP: resumed where it was cut, tried again after a pause, and checked by its sha256."""
+"""Files of the hub, by the hub's own client; a file appears under its name once it is whole and checked.
+
+`huggingface_hub` finds the file, follows redirects, resumes a connection that breaks, tries again and, where
+the repository has it, uses Xet. It checks sizes only, so the sha256 is compared here. It resumes within one
+call and not across calls: a partial file of an interrupted process is discarded.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import time
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from huggingface_hub import get_session
+from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
+
+# documented, though the package does not mark it as exported
+from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
 from tldr.errors import LabError, UsageError
 
+LIBRARY = "tldr-feedback"
 HTTP_ERRORS: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
-"""What a cut or refused connection raises: the HTTP library's error, whichever the hub's client uses, and
-OSError."""
+"""What a failed request raises: the error of the HTTP library that the hub's client uses, and OSError."""
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses that a later request may not meet."""
 
-ATTEMPTS = 6
-"""Tries in a row that bring not one byte before giving up."""
-WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds before the second try, doubled each time, and at most; a server's Retry-After goes first."""
-TIMEOUT = 30.0
-AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers that may be better next time."""
-
-Shown = Callable[[str, int, int | None], None]
-"""Called with a file's path, the bytes that are there, and its size where it is known."""
+ByteProgress = Callable[[str, int, int | None], None]
+"""Called with a file's path, the bytes received so far, and its size where it is known."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to be had by HTTP; `sha256` is None until somebody knows it, `size` where none is told."""
+    """A file on a server; `sha256` and `size` are None where they are not known."""
 
     path: str
     url: str
     size: int | None = None
     sha256: str | None = None
-
-
-class _TryAgain(Exception):
-    """The server asks to be asked later."""
-
-    def __init__(self, status: int, after: float | None):
-        super().__init__(f"HTTP status {status}")
-        self.after = after
 
 
 def sha256_of(path: Path) -> str:
@@ -56,16 +50,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def download(
-    file: RemoteFile, target: Path, *, headers: Mapping[str, str] | None = None, shown: Shown | None = None
-) -> Path:
-    """Have a file at `target`, whole and checked; what is there already is not fetched again.
+def place_checked(file: RemoteFile, target: Path, receive: Callable[[Path], None]) -> Path:
+    """Receive a file and move it to `target` once its sha256 is right; an existing `target` is returned.
 
-    A cut download stays beside it (``.partial``) and goes on from there, in this call or another.
+    Args:
+        receive: writes the whole file to the path it is given, ``<target>.partial``.
 
     Raises:
-        UsageError: the server has no such file, or refuses it.
-        LabError: the connection failed too often, or the content is not what was announced.
+        LabError: the content is not what was announced, twice in a row.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
@@ -73,11 +65,11 @@ def download(
         if target.exists():
             return target
         for last in (False, True):
-            _receive_all(file, partial, headers or {}, shown)
+            receive(partial)
             found = sha256_of(partial) if file.sha256 else None
             if found == file.sha256:
                 break
-            partial.unlink()  # damaged on its way, or a rest of another file: once more from the start
+            partial.unlink()  # damaged on the way, or resumed from another file: start over once
             if last:
                 raise LabError(
                     f"the file's sha256 is {found}, not {file.sha256} as announced, twice in a row",
@@ -88,115 +80,105 @@ def download(
     return target
 
 
-def _receive_all(file: RemoteFile, partial: Path, headers: Mapping[str, str], shown: Shown | None) -> None:
-    failures = 0
-    while True:
-        before = _size(partial)
-        after: float | None = None
+def download_from_hub(
+    file: RemoteFile,
+    target: Path,
+    *,
+    repository: str,
+    revision: str,
+    endpoint: str,
+    shown: ByteProgress | None,
+) -> Path:
+    """Put a data set's file at `target`, whole and checked; an existing file is not fetched again.
+
+    Args:
+        repository, revision: of the data set; the revision is a commit.
+        endpoint: the hub or a mirror. The user's token is sent to the hub only.
+
+    Raises:
+        UsageError: the server does not have the file or refuses access.
+        LabError: the download failed, or the content is not what was announced.
+    """
+    staging = target.with_name(target.name + ".staging")
+
+    def receive(partial: Path) -> None:
         try:
-            _receive(file, partial, headers, shown)
-            return
-        except _TryAgain as error:
-            reason, after = str(error), error.after
-        except HTTP_ERRORS as error:
-            reason = f"{type(error).__name__}: {error}"
-        failures = 0 if _size(partial) > before else failures + 1
-        if failures >= ATTEMPTS:
-            raise LabError(
-                f"the download failed {failures} times in a row ({reason})",
-                where=file.url,
-                remedy="run the same command again: it goes on where this one stopped",
+            received = hf_hub_download(
+                repository,
+                file.path,
+                repo_type="dataset",
+                revision=revision,
+                endpoint=endpoint,
+                token=None if endpoint == constants.ENDPOINT else False,
+                local_dir=staging,
+                library_name=LIBRARY,
+                tqdm_class=_bar(file, shown),
             )
-        _pause(failures, after)
+            os.replace(received, partial)
+        except HTTP_ERRORS as error:
+            raise failure(error, file.url) from None
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    return place_checked(file, target, receive)
 
 
-def _receive(file: RemoteFile, partial: Path, headers: Mapping[str, str], shown: Shown | None) -> None:
-    """One request; appends what comes to `partial`.
+def _bar(file: RemoteFile, shown: ByteProgress | None) -> type[tqdm]:
+    """A progress bar for the hub's client that draws nothing and reports to `shown`."""
 
-    Raises:
-        OSError: the connection ended before the file did.
-    """
-    start = _size(partial)
-    if file.size is None or start > file.size:
-        start = 0  # without a size one cannot tell a part from the whole
-    if start and start == file.size:
-        return
-    asked = {**headers, "Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    with get_session().stream("GET", file.url, headers=asked, timeout=TIMEOUT) as answer:
-        if start and answer.status_code == 416:
-            partial.unlink()
-            raise OSError("the file there is shorter than the part that came before")
-        check_answer(answer, file.url)
-        start = start if answer.status_code == 206 else 0
-        with partial.open("r+b" if start else "wb") as out:
-            out.seek(start)
-            for chunk in answer.iter_raw():  # unchunked: a cut loses nothing that came
-                out.write(chunk)
-                if shown:
-                    shown(file.path, out.tell(), file.size)
-            out.truncate()
-    if file.size is not None and (size := _size(partial)) != file.size:
-        if size > file.size:
-            partial.unlink()
-        raise OSError(f"{size:,} of {file.size:,} bytes came")
+    class Reported(tqdm):
+        def __init__(self, *args: Any, **options: Any):
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if shown:
+                shown(file.path, int(self.n), file.size)
+
+        def update_transfer(self, n: float) -> None:
+            """Ignore Xet's second count, that of bytes on the wire before they are unpacked."""
+
+    return Reported
 
 
-def check_answer(answer: Any, url: str) -> None:
-    """Let an answer of status 2xx pass.
+def status_of(error: BaseException) -> int:
+    """The HTTP status that caused an error of the hub's client; 0 if no server answered."""
+    response = getattr(error, "response", None)
+    if response is None and error.__cause__ is not None:
+        return status_of(error.__cause__)
+    return int(getattr(response, "status_code", 0))
 
-    Raises:
-        UsageError: there is no such file, or it is refused, with what to do.
-        _TryAgain: the status says that it may be there later.
-    """
-    status = int(answer.status_code)
-    if 200 <= status < 300:
-        return
-    if status in AGAIN:
-        after = str(answer.headers.get("Retry-After", ""))
-        raise _TryAgain(status, float(after) if after.isdecimal() else None)
+
+def failure(error: Exception, url: str) -> LabError:
+    """The error to raise for a failed request: a `UsageError` where trying again cannot help."""
+    status = status_of(error)
+    if 400 <= status < 500 and status not in RETRIED:
+        return refusal(status, url)
+    reason = f"HTTP status {status}" if status else _first_line(error.__cause__ or error)
+    return LabError(
+        f"the download failed ({reason})",
+        where=url,
+        remedy="wait some minutes, or log in with `hf auth login` for a higher limit"
+        if status == 429
+        else "check the connection and run the same command again: files that are complete are kept",
+    )
+
+
+def refusal(status: int, url: str) -> UsageError:
+    """The error for a status that stays the same however often one asks."""
     if status in (401, 403):
+        what = "access refused"
         remedy = (
             "it may be gated: log in with `hf auth login`, or give a copy with --from URL or --from FOLDER"
         )
     else:
+        what = "no such file" if status == 404 else "refused"
         remedy = (
             "it was moved or removed: `tldr-lab data sources` lists other copies; "
             "--from takes a mirror's URL or a folder"
         )
-    what = {401: "access refused", 403: "access refused", 404: "no such file"}.get(status, "refused")
-    raise UsageError(f"{what} (HTTP status {status})", where=url, remedy=remedy)
+    return UsageError(f"{what} (HTTP status {status})", where=url, remedy=remedy)
 
 
-def head(url: str) -> Mapping[str, str]:
-    """The headers of a file.
-
-    Raises:
-        UsageError, LabError: as `download`.
-    """
-    for failures in range(1, ATTEMPTS + 1):
-        after: float | None = None
-        try:
-            answer = get_session().head(
-                url, headers={"Accept-Encoding": "identity"}, timeout=TIMEOUT, follow_redirects=True
-            )
-            check_answer(answer, url)
-            return answer.headers
-        except _TryAgain as error:
-            reason, after = str(error), error.after
-        except HTTP_ERRORS as error:
-            reason = f"{type(error).__name__}: {error}"
-        if failures < ATTEMPTS:
-            _pause(failures, after)
-    raise LabError(
-        f"the server cannot be reached ({reason})",
-        where=url,
-        remedy="check the connection; --offline reads what was fetched before",
-    )
-
-
-def _pause(failures: int, after: float | None) -> None:
-    time.sleep(min(WAIT * 2 ** max(failures - 1, 0) if after is None else after, LONGEST_WAIT))
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"

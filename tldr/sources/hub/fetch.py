@@ -1,4 +1,4 @@
-"""A source written out as the project's records: fetched, checked against what is known of it, recorded."""
+"""Fetch a source, check it against its known sizes, and write it as the project's records."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from tldr.records import OnError, Post, ReadReport, Record, write_json, write_re
 from tldr.sources.hub.convention import Convention, Tally, same_convention
 from tldr.sources.hub.convert import RawRow
 from tldr.sources.hub.download import sha256_of
-from tldr.sources.hub.load import Source
+from tldr.sources.hub.load import OpenedSource
 
 MANIFEST = "manifest.json"
 EVERY = 10_000
 
-Counted = Callable[[str, int], None]
-"""Called with a split and how many of its rows are read so far."""
+RowProgress = Callable[[str, int], None]
+"""Called with a split and the number of its rows read so far."""
 
 
 @dataclass
 class SplitResult:
-    """What a split held.
+    """The result of one split.
 
     Attributes:
-        rows: all of them, the bad ones included.
-        bad: where the bad ones lie, and what is wrong with them.
-        warnings: how it differs from what is known of it.
+        rows: all rows, including bad ones.
+        bad: position and fault of each bad row.
+        warnings: how the split differs from its known size.
     """
 
     split: str
@@ -46,33 +46,34 @@ class SplitResult:
 
 
 @dataclass
-class Fetched:
-    """What was got, and all that must be told of it."""
+class FetchResult:
+    """The results of all splits, and everything to warn about."""
 
     splits: list[SplitResult]
     warnings: list[str]
 
 
 def fetch(
-    source: Source,
+    source: OpenedSource,
     wanted: str | None,
     out: Path,
     *,
     on_error: OnError = "stop",
-    counted: Counted | None = None,
-) -> Fetched:
+    counted: RowProgress | None = None,
+) -> FetchResult:
     """Write ``<split>.jsonl`` for every split wanted, and ``manifest.json``.
 
-    Files are all here and checked before the first is read; a split's file appears when it is whole.
-    A manifest that is there already is added to, and vouches for the files that it names.
+    All files are fetched and checked before the first is read. A split's file appears when it is complete.
+    An existing manifest is extended; files must have the sha256 that it records.
 
     Args:
-        wanted: as of `Source.select`.
-        on_error: "stop" at the first bad row, or "skip" it: counted, and named in ``<split>.bad.txt``.
+        wanted: as of `OpenedSource.select`.
+        on_error: "stop" at the first bad row, or "skip" it, which counts it and names it in
+            ``<split>.bad.txt``.
 
     Raises:
         UsageError: no such split; or `out` holds another source.
-        LabError: a file is not what it was when it was first fetched; or see `Source.local`.
+        LabError: a file differs from the one first fetched; or see `OpenedSource.local`.
         RecordError: a bad row, with on_error "stop".
     """
     splits = source.select(wanted)
@@ -96,25 +97,26 @@ def fetch(
             "white_space": result.convention.to_json(),
             "warnings": result.warnings,
         }
-    aside = [f"not read, as it holds no rows of a known form: {one}" for one in source.left_aside]
+    aside = [f"not read, as it holds no rows of a known form: {file}" for file in source.left_aside]
     manifest["warnings"] = [*aside, *_mixed(results)]
     write_json(out / MANIFEST, manifest)
-    return Fetched(results, [*(one for result in results for one in result.warnings), *manifest["warnings"]])
+    of_splits = [warning for result in results for warning in result.warnings]
+    return FetchResult(results, [*of_splits, *manifest["warnings"]])
 
 
 def _mixed(results: Iterable[SplitResult]) -> list[str]:
-    """What speaks against using the splits together."""
+    """Reasons not to use the splits together."""
     try:
         return same_convention({result.split: result.convention for result in results})
     except UsageError as error:
         return [error.what]
 
 
-def _previous(source: Source, out: Path) -> dict[str, Any]:
-    """The manifest to write to: what an earlier fetch of the same source left, or a new one."""
+def _previous(source: OpenedSource, out: Path) -> dict[str, Any]:
+    """The manifest of an earlier fetch of the same source, or a new one."""
     fresh: dict[str, Any] = {
         "source": source.name,
-        "note": source.known.note if source.known else "a folder of one's own",
+        "note": source.known.note if source.known else "a local folder",
         "origin": source.listing.origin if source.listing else str(source.folder),
         "revision": source.revision,
         "versions": {
@@ -140,8 +142,8 @@ def _previous(source: Source, out: Path) -> dict[str, Any]:
     return {**fresh, "inputs": inputs, "splits": splits}
 
 
-def _input(source: Source, path: str) -> dict[str, Any]:
-    """A file's size, sha256 and address, once it is sure that it is the file that was announced."""
+def _input(source: OpenedSource, path: str) -> dict[str, Any]:
+    """A file's size, sha256 and address, after a check against the announced sha256."""
     file = source.local(path)
     remote = source.remote(path)
     sha256 = sha256_of(file)
@@ -163,7 +165,9 @@ def _check_same(path: str, sha256: str, before: Mapping[str, Any] | None, out: P
         )
 
 
-def _write(source: Source, split: str, out: Path, on_error: OnError, counted: Counted | None) -> SplitResult:
+def _write(
+    source: OpenedSource, split: str, out: Path, on_error: OnError, counted: RowProgress | None
+) -> SplitResult:
     report = ReadReport(source.folder)
     tally, subreddits = Tally(), Counter[str]()
     kind, titles = "", 0

@@ -1,4 +1,4 @@
-"""How the published folders are laid out: which files belong to which split, and their rows.
+"""The layout of published folders: which files belong to which split, and their rows.
 
 ::
 
@@ -32,16 +32,16 @@ CHUNK_BYTES = 1 << 20
 
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?:-[0-9a-f]+)?$")
 _TOP = ("data", "dataset", "datasets", "default")
-"""Folders that only hold the others."""
+"""Top-level folders that are not part of a split's name."""
 
 RawData = Any
-"""A row as it lies in its file: the bytes of a line, or the fields of a Parquet row."""
-Row = tuple[str, RawData]
-"""Where a row lies (``file:line`` or ``file:row``), and the row."""
+"""A row as stored in its file: the bytes of a line, or the fields of a Parquet row."""
+LocatedRow = tuple[str, RawData]
+"""A row's position (``file:line`` or ``file:row``), and the row."""
 
 
 def is_data(path: str) -> bool:
-    """Whether a file's name says that it may hold rows."""
+    """Whether a file may hold rows, by its name."""
     return path.endswith(SUFFIXES) and not any(part.startswith(".") for part in PurePosixPath(path).parts)
 
 
@@ -59,7 +59,7 @@ def split_name(path: str) -> str:
 
 
 def by_split(paths: Iterable[str]) -> dict[str, list[str]]:
-    """Split -> its files in order. Where a split is there as JSON lines and as Parquet, the lines count."""
+    """Split -> its files in order. JSON lines take precedence over Parquet."""
     splits: dict[str, list[str]] = {}
     for path in sorted(paths):
         splits.setdefault(split_name(path), []).append(path)
@@ -70,10 +70,10 @@ def by_split(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def check_shards(paths: Iterable[str], where: str | Path) -> None:
-    """Refuse a split of which a shard is missing (``-00000-of-00003`` tells how many there are).
+    """Refuse a split with a missing shard (``-00000-of-00003`` gives their number).
 
     Raises:
-        UsageError: naming the shards that are not there.
+        UsageError: naming the missing shards.
     """
     shards: dict[tuple[str, int], set[int]] = {}
     for path in paths:
@@ -88,7 +88,7 @@ def check_shards(paths: Iterable[str], where: str | Path) -> None:
 
 
 def columns(path: Path) -> list[str]:
-    """The names of a file's fields: of its schema, or of its first good line; none if it holds no rows."""
+    """The field names of a file, from its schema or its first good line; none if it holds no rows."""
     try:
         if path.suffix == ".parquet":
             return list(pq.read_schema(path).names)
@@ -102,8 +102,8 @@ def columns(path: Path) -> list[str]:
     return []
 
 
-def iter_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file, in bounded memory; blank lines are left out.
+def iter_rows(path: Path) -> Iterator[LocatedRow]:
+    """The rows of a file, without blank lines, in bounded memory.
 
     Raises:
         UsageError: the file is missing or broken.
@@ -117,7 +117,7 @@ def iter_rows(path: Path) -> Iterator[Row]:
                 yield f"{path}:{number}", line
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path) -> Iterator[LocatedRow]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
@@ -135,7 +135,7 @@ def _broken(path: Path, error: Exception) -> UsageError:
 
 
 def parse_fields(row: Any) -> Mapping[str, Any]:
-    """The fields of a row as `iter_rows` gives it.
+    """The fields of a row that `iter_rows` yields.
 
     Raises:
         ValueError: with a one-line reason, for a line that holds no JSON object.

@@ -1,8 +1,8 @@
 """What a published source consists of: its revision, its files, their sizes and sha256.
 
-A listing is kept in the cache beside the files (``HF_ASSETS_CACHE``): a study reads the revision that
-was fetched last, offline mode knows what it lacks, and a file that no server vouches for is checked
-against the sha256 of its first download.
+The listing is kept in the cache beside the files (``HF_ASSETS_CACHE``). A study reads the revision that was
+fetched last, and offline mode knows which files are missing. A file whose server announces no sha256 is
+checked against the sha256 of its first download.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from huggingface_hub import HfApi, cached_assets_path, constants
 from tldr.errors import LabError, UsageError
 from tldr.records import write_json
 from tldr.sources.hub.catalog import KnownSource
-from tldr.sources.hub.download import AGAIN, HTTP_ERRORS, RemoteFile, head
-
-LIBRARY = "tldr-feedback"
+from tldr.sources.hub.download import HTTP_ERRORS, LIBRARY, RETRIED, RemoteFile, status_of
+from tldr.sources.hub.resume import headers_of
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A source's files at one revision: the hub's commit, or a hash over what the servers tell of plain
-    files (size and ETag)."""
+    """A source's files at one revision: the hub's commit, or a hash of the size and ETag that servers
+    announce for plain files."""
 
     revision: str
     origin: str
@@ -35,17 +34,17 @@ class Listing:
 
 
 def cache_folder(known: KnownSource, revision: str = "") -> Path:
-    """Where a source's files of one revision (or its listing) lie in the cache."""
+    """The cache folder of a source's files of one revision, or of its listing."""
     return cached_assets_path(
         LIBRARY, namespace=known.name, subfolder=revision or "listing", assets_dir=constants.HF_ASSETS_CACHE
     )
 
 
 def get_listing(known: KnownSource, origin: str | None, *, offline: bool, refresh: bool) -> Listing:
-    """The listing last kept, or a fresh one.
+    """The kept listing, or a new one.
 
     Args:
-        origin: another address than the hub's (or than the files' own): a mirror.
+        origin: the address of a mirror; None for the hub, or for the files' own address.
         refresh: ask the server even if a listing is kept.
 
     Raises:
@@ -69,12 +68,12 @@ def get_listing(known: KnownSource, origin: str | None, *, offline: bool, refres
 
 
 def keep_listing(known: KnownSource, listing: Listing) -> None:
-    """Note a listing in the cache."""
+    """Keep a listing in the cache."""
     write_json(cache_folder(known) / "listing.json", asdict(listing))
 
 
 def with_hash(listing: Listing, path: str, sha256: str) -> Listing:
-    """The listing with a file's sha256 noted."""
+    """The listing with a file's sha256 added."""
     files = tuple(replace(file, sha256=sha256) if file.path == path else file for file in listing.files)
     return replace(listing, files=files)
 
@@ -89,7 +88,7 @@ def _read(known: KnownSource) -> Listing | None:
 
 
 def _with_hashes(fresh: Listing, kept: Listing) -> Listing:
-    """What the first download found out stays known while the revision is the same."""
+    """The listing with the sha256 of earlier downloads, if the revision is the same."""
     if fresh.revision != kept.revision:
         return fresh
     known = {file.path: file.sha256 for file in kept.files}
@@ -102,19 +101,19 @@ def _list_hub(known: KnownSource, endpoint: str | None) -> Listing:
     endpoint = endpoint or constants.ENDPOINT
     where = f"{endpoint}/datasets/{known.name}"
     try:
-        # the user's token (None: wherever the library finds it) is for the hub, never for a mirror
+        # the user's token (None: the library finds it) is sent to the hub and never to a mirror
         api = HfApi(endpoint=endpoint, token=None if endpoint == constants.ENDPOINT else False)
         info = api.dataset_info(known.name, revision=known.revision, files_metadata=True)
     except HTTP_ERRORS as error:
-        status = getattr(getattr(error, "response", None), "status_code", 0)
-        if 400 <= status < 500 and status not in AGAIN:
+        status = status_of(error)
+        if 400 <= status < 500 and status not in RETRIED:
             raise UsageError(
                 f"no such data set, or no revision '{known.revision}' (HTTP status {status})",
                 where=where,
                 remedy="`tldr-lab data sources` lists other copies; --from takes a mirror's URL or a folder",
             ) from None
         raise LabError(
-            f"the hub cannot be asked ({type(error).__name__}: {str(error).splitlines()[0]})",
+            f"the hub cannot be reached ({type(error).__name__}: {str(error).splitlines()[0]})",
             where=where,
             remedy="check the connection and HF_ENDPOINT; --offline reads what was fetched before",
         ) from None
@@ -133,23 +132,23 @@ def _list_hub(known: KnownSource, endpoint: str | None) -> Listing:
         raise UsageError(
             f"the data set holds no file of the form {known.keep}",
             where=f"{where} at {info.sha}",
-            remedy="its layout has changed: fetch it by hand and give it with --from FOLDER",
+            remedy="its layout has changed: download it by hand and pass it with --from FOLDER",
         )
     return Listing(info.sha, endpoint, tuple(files))
 
 
 def _list_urls(known: KnownSource, base: str) -> Listing:
-    """One HEAD request a file; one that is gone is in the way of nobody who does not ask for it.
+    """One HEAD request per file. A missing file only affects callers who request it.
 
     Raises:
-        UsageError: all are gone.
+        UsageError: all files are missing.
     """
     files, marks = [], []
     gone: list[UsageError] = []
     for path in known.files:
         url = f"{base.rstrip('/')}/{path}"
         try:
-            headers = head(url)
+            headers = headers_of(url)
         except UsageError as error:
             gone.append(error)
             headers = {}

@@ -1,4 +1,4 @@
-"""The one interface to every source: a known name, or a folder in one of the published layouts."""
+"""The interface to every source: a known name, or a folder in one of the published layouts."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import constants, get_token, try_to_load_from_cache
+from huggingface_hub import constants, try_to_load_from_cache
 
 from tldr.errors import UsageError
 from tldr.records import OnError, ReadReport, Record, make_records
 from tldr.sources.hub import layout
 from tldr.sources.hub.catalog import CATALOG, KnownSource, known_source
-from tldr.sources.hub.convert import Origin, RowLayout, layout_of
-from tldr.sources.hub.download import RemoteFile, Shown, download, sha256_of
+from tldr.sources.hub.convert import RowLayout, RowOrigin, layout_of
+from tldr.sources.hub.download import ByteProgress, RemoteFile, download_from_hub, sha256_of
 from tldr.sources.hub.listing import Listing, cache_folder, get_listing, keep_listing, with_hash
+from tldr.sources.hub.resume import download_url
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Source:
-    """A source that is open: its splits and their files, which are fetched when they are read.
+class OpenedSource:
+    """An open source: its splits and their files, which are fetched when they are read.
 
     Attributes:
-        known: what is known of it; None for a folder of somebody's own.
+        known: its entry in the catalog; None for another folder.
         splits: split -> paths of its files below `folder`.
-        folder: where the files lie, or will lie once fetched.
+        folder: where the files are, or will be once fetched.
         listing: None for a local folder.
-        left_aside: files of the folder that hold no rows of a known form, and their columns.
+        left_aside: files of the folder without rows of a known form, and their columns.
     """
 
     name: str
@@ -38,16 +39,16 @@ class Source:
     splits: dict[str, list[str]]
     listing: Listing | None = None
     offline: bool = False
-    shown: Shown | None = None
+    shown: ByteProgress | None = None
     left_aside: list[str] = field(default_factory=list)
 
     @property
     def revision(self) -> str | None:
-        """The hub's commit, or what stands for it; None for a local folder."""
+        """The hub's commit or its equivalent for plain URLs; None for a local folder."""
         return self.listing.revision if self.listing else None
 
     def select(self, wanted: str | None) -> list[str]:
-        """The splits meant by ``a``, ``a+b``, or a folder's name; all where nothing is named.
+        """The splits that ``a``, ``a+b`` or a folder's name stands for; all splits for None.
 
         Raises:
             UsageError: there is no such split.
@@ -65,10 +66,10 @@ class Source:
         return list(dict.fromkeys(found))
 
     def local(self, path: str) -> Path:
-        """A file of the source on this disk, fetched if need be.
+        """The path of a file on this disk, fetched if necessary.
 
         Raises:
-            UsageError, LabError: see `tldr.sources.hub.download`; or offline and it was not fetched before.
+            UsageError, LabError: as of `download_from_hub`; or offline and the file was not fetched before.
         """
         if self.listing is None or self.known is None:
             return self.folder / path
@@ -77,7 +78,7 @@ class Source:
             return target
         remote = next(file for file in self.listing.files if file.path == path)
         if not self.known.base:
-            # what another tool has fetched into the hub's own cache is not fetched twice
+            # reuse what another tool has fetched into the hub's own cache
             cached = try_to_load_from_cache(
                 self.name, path, revision=self.listing.revision, repo_type="dataset"
             )
@@ -89,18 +90,25 @@ class Source:
                 where=target,
                 remedy=f"run `tldr-lab data fetch {self.name}` with a network, or give a copy by --from",
             )
-        # the user's token is for the hub, never for a mirror
-        token = get_token() if self.listing.origin == constants.ENDPOINT else None
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
         log.info("fetching %s", remote.url)
-        download(remote, target, headers=headers, shown=self.shown)
+        if self.known.base:
+            download_url(remote, target, shown=self.shown)
+        else:
+            download_from_hub(
+                remote,
+                target,
+                repository=self.name,
+                revision=self.listing.revision,
+                endpoint=self.listing.origin,
+                shown=self.shown,
+            )
         if remote.sha256 is None:
             self.listing = with_hash(self.listing, path, sha256_of(target))
             keep_listing(self.known, self.listing)
         return target
 
     def remote(self, path: str) -> RemoteFile | None:
-        """What the listing says of a file."""
+        """The listing's entry of a file."""
         files = self.listing.files if self.listing else ()
         return next((file for file in files if file.path == path), None)
 
@@ -125,14 +133,14 @@ class Source:
                 raise _no_form(self.name, [f"{path}: {_shown_columns(file)}"])
             yield from make_records(
                 layout.iter_rows(file),
-                _maker(form, Origin(self.name, split)),
+                _maker(form, RowOrigin(self.name, split)),
                 form.name,
                 on_error=on_error,
                 report=report,
             )
 
 
-def _maker(form: RowLayout, origin: Origin) -> Callable[[layout.RawData], Record]:
+def _maker(form: RowLayout, origin: RowOrigin) -> Callable[[layout.RawData], Record]:
     return lambda row: form.record(layout.parse_fields(row), origin)
 
 
@@ -142,20 +150,20 @@ def open_source(
     *,
     offline: bool = False,
     refresh: bool = False,
-    shown: Shown | None = None,
-) -> Source:
+    shown: ByteProgress | None = None,
+) -> OpenedSource:
     """Open a known source or a local folder.
 
     Args:
         name: of the catalog, or a folder's path; a folder of a known name counts as that source.
         origin: for a known source, a folder that holds its files or the address of a mirror.
         offline: never touch the network; HF_HUB_OFFLINE=1 does the same.
-        refresh: ask for the newest revision, where one was fetched before.
-        shown: told of the progress of downloads.
+        refresh: ask for the newest revision even if one was fetched before.
+        shown: called with the progress of downloads.
 
     Raises:
         UsageError: the name is not known, the folder holds nothing of a known form, or the source
-            cannot be had.
+            cannot be fetched.
     """
     folder = origin if origin is not None and "://" not in origin else name if Path(name).is_dir() else None
     if folder is not None:
@@ -166,10 +174,10 @@ def open_source(
     splits: dict[str, list[str]] = {}
     for split, files in layout.by_split(file.path for file in listing.files).items():
         splits.setdefault(known.split(split), []).extend(files)
-    return Source(name, known, cache_folder(known, listing.revision), splits, listing, offline, shown)
+    return OpenedSource(name, known, cache_folder(known, listing.revision), splits, listing, offline, shown)
 
 
-def _open_folder(name: str, folder: Path) -> Source:
+def _open_folder(name: str, folder: Path) -> OpenedSource:
     if not folder.is_dir():
         raise UsageError("no such folder", where=folder, remedy="check the path")
     known = CATALOG.get(name)
@@ -184,7 +192,7 @@ def _open_folder(name: str, folder: Path) -> Source:
     splits: dict[str, list[str]] = {}
     for split, files in layout.by_split(fitting).items():
         splits.setdefault(known.split(split) if known else split, []).extend(files)
-    return Source(name, known, folder, splits, left_aside=aside)
+    return OpenedSource(name, known, folder, splits, left_aside=aside)
 
 
 def _form(path: Path) -> RowLayout | None:

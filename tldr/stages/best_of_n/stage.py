@@ -7,13 +7,13 @@ from statistics import mean
 from rouge_score.rouge_scorer import RougeScorer
 
 from tldr.models.ladder import parameter_count
+from tldr.queries.encode import encode_queries
 from tldr.records import Post, Sample, write_records
 from tldr.stages.best_of_n import BestOfNRun
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.shared.common import (
     Device,
     Sampling,
-    encode_posts,
     open_reward,
     open_sampler,
     open_tokenizer,
@@ -40,7 +40,7 @@ def run(ctx: BestOfNRun) -> None:
     policy = open_sampler(ctx.inputs.policy, device)
     tokenizer = open_tokenizer(ctx.inputs.policy)
     posts = read_posts(ctx.inputs.data, "valid2", references=True)[: ctx.settings.posts]
-    queries = encode_posts(tokenizer, posts, ctx.lengths)
+    queries = encode_queries(tokenizer, posts, ctx.lengths.query)
     draws = sample_responses(
         policy,
         tokenizer,

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from tldr.errors import UsageError
 from tldr.inputs.leakage import check_leaks, folder_keys, label_keys
 from tldr.inputs.posts import body_hash, load_comparisons
+from tldr.queries.encode import encode_queries
 from tldr.records import Post, Ranking, write_json, write_records
 from tldr.stages.labels import LabelsRun
 from tldr.stages.labels.settings import LabelsSettings
@@ -23,7 +24,6 @@ from tldr.stages.shared.common import (
     Device,
     Draw,
     Sampling,
-    encode_posts,
     open_sampler,
     open_tokenizer,
     read_posts,
@@ -135,7 +135,7 @@ def _sample(ctx: LabelsRun, questions: list[Question]) -> list[list[Candidate]]:
             samples = sample_responses(
                 policy,
                 tokenizer,
-                encode_posts(tokenizer, [questions[row].post for row in rows], ctx.lengths),
+                encode_queries(tokenizer, [questions[row].post for row in rows], ctx.lengths.query),
                 Sampling(n=wanted, temperature=ctx.settings.temperature),
                 max_new_tokens=ctx.lengths.response,
                 seed=derive(ctx.seed, "labels", size, wanted),

@@ -13,14 +13,13 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from tldr.inputs.posts import load_comparisons
-from tldr.queries.tokenized import encode_responses
+from tldr.queries.encode import encode_queries, encode_responses
 from tldr.records import Comparison, Post, write_records
 from tldr.stages.pairs import PairsRun
 from tldr.stages.pairs.probes import Prober, as_comparison
 from tldr.stages.shared.common import (
     Device,
     Sampling,
-    encode_posts,
     open_policy,
     open_reward,
     open_sampler,
@@ -78,7 +77,7 @@ def same_policy(ctx: PairsRun, posts: list[Post]) -> list[Comparison]:
         drawn = sample_responses(
             policy,
             tokenizer,
-            encode_posts(tokenizer, posts, ctx.lengths),
+            encode_queries(tokenizer, posts, ctx.lengths.query),
             Sampling(n=2, temperature=ctx.settings.temperature),
             max_new_tokens=ctx.lengths.response,
             seed=derive(ctx.seed, "pairs", f"policy-{name}"),
@@ -111,7 +110,7 @@ def score_texts(ctx: PairsRun, pairs: list[Comparison]) -> dict[Key, dict[str, f
     flat = [text for options in texts.values() for text in options]
     encoded = encode_responses(tokenizer, flat, ctx.lengths.rm_response)
     ids = iter(encoded)
-    queries = encode_posts(tokenizer, [infos[post] for post in texts], ctx.lengths)
+    queries = encode_queries(tokenizer, [infos[post] for post in texts], ctx.lengths.query)
     scorer = Scorer(tokenizer, queries, [[next(ids) for _ in options] for options in texts.values()], device)
     keys = [(post, text) for post, options in texts.items() for text in options]
     scores: dict[Key, dict[str, float]] = {

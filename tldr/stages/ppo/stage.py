@@ -12,12 +12,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tldr.errors import UsageError
 from tldr.models.ladder import load_policy, save_policy
 from tldr.models.reward import load_reward, save_reward, value_from_reward
-from tldr.queries.formats import decode_response
+from tldr.queries.encode import decode_response, encode_queries
 from tldr.records import Post, Sample, read_records, write_records
 from tldr.settings.base import scalar
 from tldr.stages.data.stage import read_corpus
 from tldr.stages.ppo import PPORun
-from tldr.stages.ppo.algorithm import PPO, Networks, Queries
+from tldr.stages.ppo.algorithm import PPO
+from tldr.stages.ppo.networks import Networks, Queries
 from tldr.stages.ppo.rollout import Rollout
 from tldr.stages.ppo.samplers import Sampler, VLLMSampler
 from tldr.stages.pretrain.stage import Document, encode_documents
@@ -26,7 +27,6 @@ from tldr.stages.shared.common import (
     Draw,
     as_model,
     checkpoint_folder,
-    encode_posts,
     eos_id,
     open_tokenizer,
     pad_id,
@@ -82,7 +82,7 @@ def open_ppo(ctx: PPORun, tokenizer: PreTrainedTokenizerBase, posts: Sequence[Po
         sampler=None if settings.sampler == "own" else _vllm(ctx, tokenizer),
     )
     queries = Queries(
-        encode_posts(tokenizer, posts, ctx.lengths),
+        encode_queries(tokenizer, posts, ctx.lengths.query),
         ctx.lengths.response,
         eos=eos_id(tokenizer),
         pad=pad_id(tokenizer),

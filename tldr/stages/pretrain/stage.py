@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from tldr.errors import UsageError
 from tldr.models.ladder import build_policy, parameter_count, save_policy
 from tldr.models.packed import token_logprobs
-from tldr.queries.formats import encode_texts
+from tldr.queries.encode import encode_texts
 from tldr.settings.base import scalar
 from tldr.stages.data.stage import read_corpus
 from tldr.stages.pretrain import PretrainRun

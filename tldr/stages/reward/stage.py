@@ -25,7 +25,7 @@ from tldr.mathematics.losses import kway_loss, ordered_pairs, pair_accuracy
 from tldr.models.lora import add_lora
 from tldr.models.packed import PackedBatch, collate, response_scores
 from tldr.models.reward import apply_shift, reward_from_policy, save_reward
-from tldr.queries.tokenized import encode_responses
+from tldr.queries.encode import encode_queries, encode_responses
 from tldr.records import Comparison, Ranking, write_json, write_records
 from tldr.settings.base import scalar
 from tldr.settings.models import Lengths
@@ -34,7 +34,6 @@ from tldr.stages.shared.common import (
     Device,
     as_model,
     checkpoint_folder,
-    encode_posts,
     inference_batches,
     open_reward,
     open_tokenizer,
@@ -139,7 +138,7 @@ def encode_rankings(
     tokenizer: PreTrainedTokenizerBase, rankings: list[Ranking], lengths: Lengths
 ) -> list[Example]:
     """Rankings in tokens, within the RM's windows."""
-    queries = encode_posts(tokenizer, [ranking.info for ranking in rankings], lengths)
+    queries = encode_queries(tokenizer, [ranking.info for ranking in rankings], lengths.query)
     texts = [summary.text for ranking in rankings for summary in ranking.summaries]
     responses = iter(encode_responses(tokenizer, texts, lengths.rm_response))
     return [
@@ -291,7 +290,7 @@ def finish(
 def encode_references(ctx: RewardRun, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
     """The training references whose mean score the shift makes 0."""
     posts = read_posts(ctx.inputs.data, "sft", references=True)[: ctx.settings.shift_posts]
-    queries = encode_posts(tokenizer, posts, ctx.lengths)
+    queries = encode_queries(tokenizer, posts, ctx.lengths.query)
     responses = encode_responses(tokenizer, [post.summary or "" for post in posts], ctx.lengths.rm_response)
     return [Example(query, [tokens], [1]) for query, tokens in zip(queries, responses, strict=True)]
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from tldr.errors import RecordError, UsageError
-from tldr.queries.formats import encode_response
+from tldr.queries.encode import encode_queries, encode_responses
+from tldr.queries.zero_shot import newline_ids
 from tldr.records import Article, Post, Sample, TokenTrace, read_records, write_records
 from tldr.stages.score import ScoreRun
 from tldr.stages.shared.common import (
     Device,
-    encode_posts,
     eos_id,
-    newline_ids,
     open_policy,
     open_reward,
     open_tokenizer,
@@ -96,11 +95,11 @@ class Samples:
                 )
             for row, post in zip(responses, first, strict=True):
                 row += self._reference(tokenizer, post)
-        return Scorer(tokenizer, encode_posts(tokenizer, first, lengths), responses, self.device)
+        return Scorer(tokenizer, encode_queries(tokenizer, first, lengths.query), responses, self.device)
 
     def _reference(self, tokenizer: PreTrainedTokenizerBase, post: Post | Article) -> list[Tokens]:
         window = self.ctx.lengths.rm_response
-        return [] if post.summary is None else [encode_response(tokenizer, post.summary, window)]
+        return [] if post.summary is None else encode_responses(tokenizer, [post.summary], window)
 
     def _in_order(self, rows: list[list[list[float]]]) -> list[list[float]]:
         """Values of posts' samples in the order of the samples."""

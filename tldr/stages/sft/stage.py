@@ -17,14 +17,13 @@ from transformers import PreTrainedTokenizerBase
 from tldr.models.ladder import disable_dropout, load_policy, save_policy, set_dropout
 from tldr.models.lora import add_lora
 from tldr.models.packed import PackedBatch, collate, response_logprobs
-from tldr.queries.tokenized import encode_responses
+from tldr.queries.encode import encode_queries, encode_responses
 from tldr.settings.base import scalar
 from tldr.stages.pretrain.stage import Document, collate_documents, language_loss
 from tldr.stages.sft import SFTRun
 from tldr.stages.shared.common import (
     as_model,
     checkpoint_folder,
-    encode_posts,
     open_tokenizer,
     pad_id,
     read_posts,
@@ -118,7 +117,7 @@ def run(ctx: SFTRun) -> None:
 def encode_examples(ctx: SFTRun, tokenizer: PreTrainedTokenizerBase, name: str) -> list[Example]:
     """Queries and references of a post file, in tokens, within the study's windows."""
     posts = read_posts(ctx.inputs.data, name, references=True)
-    queries = encode_posts(tokenizer, posts, ctx.lengths)
+    queries = encode_queries(tokenizer, posts, ctx.lengths.query)
     responses = encode_responses(tokenizer, [post.summary or "" for post in posts], ctx.lengths.response)
     return list(zip(queries, responses, strict=True))
 

@@ -17,12 +17,11 @@ from tldr.models.cache import cache_width
 from tldr.models.generate import generate
 from tldr.models.ladder import load_policy
 from tldr.models.reward import load_reward
-from tldr.queries.formats import Source, decode_response
-from tldr.queries.tokenized import encode_queries
+from tldr.queries.encode import decode_response
 from tldr.queries.tokenizer import load_tokenizer
+from tldr.queries.zero_shot import newline_ids
 from tldr.records import Post, read_records
 from tldr.settings.base import Precision, scalar
-from tldr.settings.models import Lengths
 from tldr.settings.training import Training
 from tldr.train.batching import micro_batches
 from tldr.train.precision import prepare_cpu, resolve_precision
@@ -141,13 +140,6 @@ def read_posts(place: Path, name: str, *, references: bool = False) -> list[Post
     return posts
 
 
-def encode_posts(
-    tokenizer: PreTrainedTokenizerBase, posts: Sequence[Source], lengths: Lengths
-) -> list[list[int]]:
-    """Queries in tokens, truncated by the paper's rule (`tldr.queries.formats`)."""
-    return encode_queries(tokenizer, posts, lengths.query)
-
-
 def left_pad(queries: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries (B,Q) int64 padded on the left, and their mask (B,Q) bool."""
     width = max(len(query) for query in queries)
@@ -247,8 +239,3 @@ def sample_responses(
                     text = text.split("\n")[0]
                 results[index].append(Draw(kept, text, bool(drawn.stopped[row, k])))
     return results
-
-
-def newline_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Tokens that begin with a newline: where a zero-shot summary ends (a BPE may merge several)."""
-    return {index for index in range(len(tokenizer)) if str(tokenizer.decode([index])).startswith("\n")}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tldr.errors import UsageError
-from tldr.queries.formats import encode_queries, encode_responses
+from tldr.queries.encode import encode_queries, encode_responses
 from tldr.records import Article, Post
 from tldr.settings.base import Precision
 from tldr.settings.models import Lengths

@@ -10,9 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.errors import UsageError
 from tldr.inputs.posts import check_disjoint, load_articles, post_keys
+from tldr.queries.encode import encode_queries
 from tldr.queries.zero_shot import choose_examples, zero_shot_queries
 from tldr.records import Article, Post
-from tldr.stages.shared.common import encode_posts, read_posts
+from tldr.stages.shared.common import read_posts
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.settings import EvaluationSettings, ZeroShot
 
@@ -59,7 +60,7 @@ def policy_queries(
     """
     zero_shot = _zero_shot(ctx)
     if zero_shot is None:
-        return encode_posts(tokenizer, sources, ctx.lengths)
+        return encode_queries(tokenizer, sources, ctx.lengths.query)
     examples = choose_examples(tokenizer, read_posts(ctx.inputs.data, "sft"), zero_shot.examples)
     check_disjoint({"zero-shot examples": post_keys(examples)}, {"evaluation posts": post_keys(sources)})
     return zero_shot_queries(tokenizer, sources, examples, zero_shot.query_tokens)

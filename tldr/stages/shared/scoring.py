@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.models.packed import PackedBatch, collate, response_logprobs, response_scores, response_values
-from tldr.queries.formats import encode_response
+from tldr.queries.encode import encode_responses
 from tldr.records import Article, Info, Post, Sample
 from tldr.settings.models import Lengths
 from tldr.stages.shared.common import Device, inference_batches, pad_id
@@ -88,7 +88,7 @@ def sample_ids(sample: Sample, tokenizer: PreTrainedTokenizerBase, lengths: Leng
     """The exact tokens drawn, or the text encoded anew for samples from elsewhere."""
     if sample.response_ids:
         return sample.response_ids
-    return encode_response(tokenizer, sample.text, lengths.rm_response)
+    return encode_responses(tokenizer, [sample.text], lengths.rm_response)[0]
 
 
 def has_gold(posts: Sequence[Post | Article]) -> bool:

@@ -1,0 +1,1 @@
+"""Agreement: how often any two judges of the same pairs agree."""

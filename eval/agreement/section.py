@@ -1,0 +1,144 @@
+"""Agreement of judges on two samples of one policy: the paper's section 4.4 and Tables 20-23."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from eval.agreement.figure import LABELER, agreement_heatmap, agreement_with_labelers, judge_order
+from eval.agreement.measure import comparison_agreement
+from eval.common.pairs import comparison_pairs, pair_key
+from eval.common.study import Picture, Section, StudyResults, Table, once, policy_names, published, without
+from eval.common.tables import METHOD_ORDER
+from tldr.records import Comparison, read_records
+
+COLUMNS = [
+    "policy",
+    "first",
+    "second",
+    "value",
+    "low",
+    "high",
+    "se",
+    "n",
+    "posts",
+    "left_out",
+    "unit",
+    "runs",
+]
+UNIT = "share of pairs that both decided"
+ALL = "all"
+
+
+def labelled_pairs(study: StudyResults, name: str) -> pd.DataFrame:
+    """Labelled pairs from the file `name` of all ``pairs`` runs.
+
+    Columns of `eval.common.pairs.comparison_pairs` and ``run``, scores of small models first. Workers of
+    different runs are different people. Empty where no run has such a file.
+    """
+    tables = []
+    for run in study.runs.finished("pairs"):
+        path = run.folder / name
+        rows = read_records(path, Comparison) if path.is_file() else []
+        if rows:
+            pairs = comparison_pairs(rows)
+            tables.append(pairs.assign(run=run.run, worker=run.run + " " + pairs["worker"]))
+    if not tables:
+        return pd.DataFrame()
+    whole = pd.concat(tables, ignore_index=True)
+    return whole[sorted(whole.columns, key=lambda column: _params(study, str(column)))]
+
+
+def _params(study: StudyResults, column: str) -> float:
+    """Parameters of the model that gave a score, ``first_score.rm_<size>...``; 0 for other columns."""
+    named = column.partition("_score.")[2].split("_")
+    return study.sizes.get(named[1], 0.0) if len(named) > 1 else 0.0
+
+
+def one_label_a_worker(labels: pd.DataFrame) -> pd.DataFrame:
+    """Labels without a worker's further ones of the same two texts.
+
+    Two policies may have written the same two texts, so one worker may have labelled both pairs.
+    """
+    twice = pd.DataFrame({"pair": pair_key(labels), "worker": labels["worker"]}).duplicated()
+    return labels[~twice]
+
+
+@once
+def agreement_table(study: StudyResults) -> pd.DataFrame:
+    """Agreement of every two judges on two samples of one policy at one temperature (`COLUMNS`).
+
+    A row per policy and two judges (as in `comparison_agreement`), and the same of
+    all pairs together as policy `ALL`. Intervals and standard errors are bootstrapped over posts.
+    """
+    labels = labelled_pairs(study, "same_policy.jsonl")
+    if labels.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    same = labels[labels["first"] == labels["second"]]
+    groups = [
+        *sorted(same.groupby("first"), key=lambda group: _reading_order(study, str(group[0]))),
+        (ALL, one_label_a_worker(same)),
+    ]
+    tables = [
+        comparison_agreement(group, study.posts, same_policy=True, draws=study.draws).assign(
+            policy=policy, unit=UNIT, runs=" ".join(sorted(set(group["run"])))
+        )
+        for policy, group in groups
+        if len(group)
+    ]
+    return pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def _reading_order(study: StudyResults, policy: str) -> tuple[int, float, str]:
+    """By method and size, as tables list policies; names of other forms first."""
+    names = policy_names(study, policy)
+    place = METHOD_ORDER.index(names["method"]) if names["method"] in METHOD_ORDER else -1
+    return place, names["params"] or 0.0, policy
+
+
+def agreement_section(study: StudyResults) -> Section:
+    """How often labelers, reward models, ROUGE, length, copying and log-probabilities agree."""
+    section = Section(
+        "agreement",
+        "Who agrees with the labelers",
+        "How often each two judges prefer the same of two samples. Both samples come from one policy at one "
+        "temperature, so that recognising a policy helps no judge. A pair is left out where either judge is "
+        "undecided. An ensemble is the majority of at least three other labelers of the pair (paper, "
+        "section 4.4, Tables 20-23).",
+    )
+    table = agreement_table(study)
+    if table.empty:
+        return without(section)
+    policies = [name for name in dict.fromkeys(table["policy"]) if name != ALL]
+    methods = {policy: policy_names(study, policy)["method"] for policy in policies}
+    picture = agreement_with_labelers(table, methods, published(study.paper, "agreement", "metric_agreement"))
+    caption = (
+        "Agreement with one labeler, by the policy that wrote both samples; bars: 95 % intervals over posts. "
+        "Stars: the paper's values for supervised and for human feedback samples (section 4.4). The arrow: "
+        "the paper's upper bound for log-probabilities."
+    )
+    section.pictures.append(Picture("agreement_with_labelers", picture, caption))
+    # One map for each method, of its largest size; the table has all sizes. Policies are sorted by size.
+    for policy in {methods[policy]: policy for policy in policies}.values():
+        picture = agreement_heatmap(table[table["policy"] == policy], title=f"Samples of {policy}")
+        caption = (
+            f"Two samples of {policy}: agreement of every two judges in per cent, below it the standard "
+            "error, bootstrapped over posts. On the diagonal: two labelers of the same pair."
+        )
+        section.pictures.append(Picture(f"agreement_{policy}", picture, caption))
+    caption = (
+        "Agreement with one labeler, by policy; 95 % intervals over posts. Every two judges, with standard "
+        "errors and numbers of pairs, are in the CSV file."
+    )
+    section.tables.append(Table("agreement", table, caption, _shown(table)))
+    return section
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per judge, one column per policy: agreement with a labeler."""
+    rows = table[table["first"] == LABELER]
+    cells = rows.assign(
+        cell=[f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows.itertuples()]
+    )
+    wide = cells.pivot(index="second", columns="policy", values="cell")
+    wide = wide.loc[sorted(wide.index, key=judge_order), list(dict.fromkeys(table["policy"]))]
+    return wide.fillna("").rename_axis("judge").reset_index()

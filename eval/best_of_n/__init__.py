@@ -1,0 +1,1 @@
+"""Best of N: the gain from choosing the best of N samples."""

@@ -1,0 +1,75 @@
+"""Pools of best-of-N samples as columns: millions of rows without a record object each."""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic_core import from_json
+
+from tldr.errors import RecordError, UsageError
+
+POOL_FILE = "pool.jsonl"
+
+
+def load_pool(path: Path) -> pd.DataFrame:
+    """Read a pool of samples (``pool.jsonl``, `tldr.records.Sample` lines).
+
+    Returns:
+        One row per sample in the file's order: ``id`` (category), ``length`` (tokens, where the samples
+        count them) and every score under its own name, float64. Texts are not kept.
+
+    Raises:
+        UsageError: no such file, or an empty one.
+        RecordError: a bad line, or one with other scores than the first; named ``file:line``.
+    """
+    if not path.is_file():
+        raise UsageError("no such pool of samples", where=path, remedy="run the best_of_n stage")
+    posts: dict[str, int] = {}
+    codes = array("i")
+    columns: dict[str, array[float]] = {}
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                post, values = _row(line)
+                if not columns:
+                    columns = {name: array("d") for name in values}
+                if values.keys() != columns.keys():
+                    raise ValueError(f"scores {sorted(values)}, but the first has {sorted(columns)}")
+            except ValueError as error:
+                raise RecordError(
+                    f"not a pool's sample: {error}",
+                    where=f"{path}:{number}",
+                    remedy="run the best_of_n stage again",
+                ) from None
+            codes.append(posts.setdefault(post, len(posts)))
+            for name, value in values.items():
+                columns[name].append(value)
+    if not codes:
+        raise UsageError("an empty pool of samples", where=path, remedy="run the best_of_n stage")
+    ids = pd.Categorical.from_codes(np.frombuffer(codes, dtype=np.int32), categories=pd.Index(list(posts)))
+    return pd.DataFrame({"id": ids, **{name: np.frombuffer(values) for name, values in columns.items()}})
+
+
+def _row(line: bytes) -> tuple[str, dict[str, float]]:
+    """Post id and numbers of one sample; raises ValueError for anything else."""
+    data = from_json(line)  # three times as fast as the standard library's
+    if not isinstance(data, dict):
+        raise ValueError(f"expected a JSON object, found {type(data).__name__}")
+    post, scores = data.get("id"), data.get("scores")
+    if not isinstance(post, str) or not post.strip():
+        raise ValueError(f"id is {post!r}")
+    if not isinstance(scores, dict) or not scores:
+        raise ValueError("no scores")
+    values: dict[str, Any] = dict(scores)
+    if data.get("tokens") is not None:
+        values["length"] = data["tokens"]
+    odd = [name for name, value in values.items() if type(value) not in (int, float)]
+    if odd:
+        raise ValueError(f"{odd[0]} is {values[odd[0]]!r}, not a number")
+    return post, values

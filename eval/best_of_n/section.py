@@ -1,0 +1,165 @@
+"""Best of N by every chooser: the paper's Fig. 7."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from eval.best_of_n.figure import best_of_n_by_chooser
+from eval.best_of_n.measure import best_of_n_curve
+from eval.best_of_n.pool import POOL_FILE, load_pool
+from eval.common.rows import FurtherResult, crossed, further_table, row_estimate, settings_of
+from eval.common.runs import StudyRun
+from eval.common.study import Picture, Section, StudyResults, Table, once, published, without
+from eval.common.tables import named
+from eval.reward.scored_pairs import reward_models
+
+CHOOSERS = ("rm", "rouge", "length", "gold")
+"""Further ones are other reward models, ``rm_<name>``."""
+GOLD_SHARE = "share preferred to the reference"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The largest pool of a model size, all seeds: ``seed`` and the columns of `load_pool`."""
+
+    run: StudyRun
+    runs: tuple[str, ...]
+    samples: pd.DataFrame
+    total: int
+    temperature: float | None
+
+    @property
+    def choosers(self) -> list[str]:
+        """Scores that a sample can be chosen by; the main reward model is ``rm`` alone."""
+        own = f"rm_{self.run.size}"
+        twice = "rm" in self.samples and self.run.parents.get(
+            f"reward-{self.run.size}"
+        ) == self.run.parents.get("reward")
+        names = [str(name) for name in self.samples]
+        models = [name for name in names if name.startswith("rm_") and not name.endswith("_reference")]
+        return [name for name in CHOOSERS if name in names] + [
+            name for name in models if not (twice and name == own)
+        ]
+
+    @property
+    def counts(self) -> list[int]:
+        """Powers of two up to N, and N itself."""
+        powers = [2**power for power in range(self.total.bit_length()) if 2**power <= self.total]
+        return powers if powers[-1] == self.total else [*powers, self.total]
+
+
+@once
+def largest_pools(study: StudyResults) -> list[Pool]:
+    """Of each size the pool with most samples per post (``settings.n``), smallest model first."""
+    groups: dict[tuple[str, str], list[StudyRun]] = {}
+    for run in study.runs.finished("best_of_n"):
+        if (run.folder / POOL_FILE).is_file():
+            groups.setdefault((run.size, run.variant), []).append(run)
+    largest: dict[str, tuple[int, list[StudyRun]]] = {}
+    for (size, _), runs in groups.items():
+        n = int(settings_of(runs[0]).get("n", 0))
+        if size not in largest or n > largest[size][0]:
+            largest[size] = (n, runs)
+    pools = [_pool(runs) for _, runs in largest.values()]
+    return sorted(pools, key=lambda pool: pool.run.params or 0)
+
+
+def _pool(runs: list[StudyRun]) -> Pool:
+    parts = [load_pool(run.folder / POOL_FILE).assign(seed=run.seed or 0) for run in runs]
+    samples = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
+    total = int(parts[0].groupby("id", observed=True).size().iloc[0])
+    temperature = settings_of(runs[0]).get("temperature")
+    return Pool(runs[0], tuple(run.run for run in runs), samples, total, temperature)
+
+
+@once
+def best_of_n_table(study: StudyResults) -> pd.DataFrame:
+    """The value of the best of N by each chooser, at every power of two: Fig. 7.
+
+    Measures: ``gold_expected_preference`` (mean planted probability of being preferred to the
+    reference), ``gold_score``, and ``chooser_score``, the chooser's own score, where it is a reward
+    model. One pool of samples per post serves all N (`best_of_n_curve`).
+
+    Returns:
+        Result columns (``selected_by``: the chooser, ``best_of``: N, ``n``: samples in the pool) and
+        ``kl``, nats from the policy the pool was drawn from.
+
+    Raises:
+        UsageError: pools of different N. RecordError: a broken pool.
+    """
+    rows: list[FurtherResult] = []
+    for pool in largest_pools(study):
+        for chooser in pool.choosers:
+            rows += curve_rows(pool, chooser, study.draws)
+    return further_table(rows, "kl")
+
+
+def curve_rows(pool: Pool, chooser: str, draws: int, *, gain: bool = False) -> list[FurtherResult]:
+    """One chooser's curves from a pool; with `gain` those of the scores, measured from N = 1."""
+    values = {
+        "gold_expected_preference": ("gold_preference", GOLD_SHARE),
+        "gold_score": ("gold", "score"),
+        "chooser_score": (chooser, "score"),
+    }
+    if gain:
+        values = {"gold_gain": ("gold", "score"), "rm_gain": (chooser, "score")}
+    rows: list[FurtherResult] = []
+    for measure, (column, unit) in values.items():
+        own = column == chooser and column != "gold"
+        if column not in pool.samples or (own and not chooser.startswith("rm")):
+            continue
+        curve = best_of_n_curve(pool.samples, chooser, column, pool.counts, gain=gain, draws=draws)
+        for _, point in curve.assign(n=len(pool.samples), best_of=curve["n"]).iterrows():
+            result = named(
+                measure, unit, row_estimate(point), pool.runs, method="best_of_n", scorer=column,
+                size=pool.run.size, params=pool.run.params, variant=pool.run.variant, selected_by=chooser,
+                best_of=int(point["best_of"]), temperature=pool.temperature, seeds=len(pool.runs),
+            )  # fmt: skip
+            rows.append((result, {"kl": float(point["kl"])}))
+    return rows
+
+
+def best_of_n_section(study: StudyResults) -> Section:
+    """Best of N by reward models, ROUGE, length and the planted truth."""
+    section = Section(
+        "best_of_n",
+        "Best of N",
+        "The best of N samples of the supervised policy, chosen by a reward model, by ROUGE with the "
+        "reference, or by length. Each post has one pool of samples for every N: a value is the mean over "
+        "all ways to draw N samples from the pool.",
+    )
+    table, paper = best_of_n_table(study), published(study.paper, "fig7")
+    shares = table[table["measure"] == "gold_expected_preference"]
+    if paper is not None or len(shares):
+        drawn = shares[~shares["selected_by"].isin(_left_out(study))]
+        panels = {f"Policy {size}": part for size, part in drawn.groupby("size", sort=False)}
+        heat = ", ".join(f"{one:g}" for one in sorted(set(shares["temperature"].dropna())))
+        caption = (
+            f"Mean planted probability of being preferred; pools drawn at T = {heat}; bars: 95 % intervals "
+            "over posts. The planted truth as chooser is the upper bound for every chooser. "
+            if panels
+            else "This study has no pool with planted preferences; only the paper's values are shown. "
+        ) + "The paper's human evaluation is digitised; its standard errors are 2 to 5 points."
+        section.pictures.append(Picture("best_of_n", best_of_n_by_chooser(panels, paper), caption))
+    if table.empty:
+        return without(section)
+    section.tables.append(_shown(table))
+    return section
+
+
+def _left_out(study: StudyResults) -> set[str]:
+    """Reward models that are not drawn: all variants but the one with the fewest labels of each size."""
+    others = [model for model in reward_models(study.runs).values() if model.variant]
+    fewest = {model.size: model.scorer for model in sorted(others, key=lambda m: -(m.rankings or 0))}
+    return {model.scorer for model in others} - set(fewest.values())
+
+
+def _shown(table: pd.DataFrame) -> Table:
+    """One row per policy, chooser and measure, one column an N."""
+    index = ["size", "params", "selected_by", "measure", "n", "posts", "runs"]
+    shown = crossed(table, index, "best_of")
+    shown = shown.rename(columns=lambda name: f"N = {name}" if isinstance(name, int) else name)
+    caption = "Best of N by every chooser; n: samples in the pool; 95 % intervals over posts."
+    return Table("best_of_n", table, caption, shown)

@@ -1,0 +1,1 @@
+"""The parts that topics share: record tables, statistics, result tables, the study and figure style."""

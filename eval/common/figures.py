@@ -1,0 +1,82 @@
+"""Points with intervals, the same in every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from eval.common.style import Series
+
+
+def interval(
+    axis: Axes, rows: pd.DataFrame, series: Series, *, shift: float = 1.0, label: str | None = None
+) -> None:
+    """A line through the values with interval bars; `shift` (a factor) keeps bars of series apart."""
+    bars = np.vstack([rows["value"] - rows["low"], rows["high"] - rows["value"]]).clip(min=0)
+    axis.errorbar(
+        rows["params"] * shift,
+        rows["value"],
+        yerr=bars,
+        color=series.color,
+        marker=series.marker,
+        capsize=4,
+        elinewidth=1.6,
+        label=label or series.label,
+    )
+
+
+def grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, two in a line, that share their y axis.
+
+    Args:
+        width: inches of a panel. height: inches of everything beside the panels' 4.4 a line.
+    """
+    columns = min(2, count)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(width * columns, 4.4 * lines + height), layout="constrained")
+    axes = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
+
+
+def legend_of(axes: Iterable[Axes]) -> dict[str, Any]:
+    """Label -> handle of everything that the axes name, each label once."""
+    return {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+
+
+def spacing(rows: pd.DataFrame) -> float:
+    """Factor that moves a point by a hundredth of a log axis of model sizes."""
+    sizes = rows["params"]
+    return float((sizes.max() / sizes.min()) ** 0.01) if sizes.nunique() > 1 else 1.02
+
+
+def dots(axis: Axes, row: pd.Series[Any], place: float, series: Series, *, hollow: bool = False) -> None:
+    """A row's value and interval on a horizontal line of a dot plot; hollow: a published one."""
+    bars = np.array([[row["value"] - row["low"]], [row["high"] - row["value"]]], dtype=float)
+    axis.errorbar(
+        [row["value"]],
+        [place],
+        xerr=bars.clip(min=0),
+        color=series.color,
+        marker=series.marker,
+        markerfacecolor="white" if hollow else series.color,
+        linestyle="none",
+        markersize=6.5,
+        capsize=4.5,
+        elinewidth=1.6,
+    )
+
+
+def published_bounds(paper: pd.DataFrame) -> pd.DataFrame:
+    """Published rows with ``low`` and ``high``: 1.96 standard errors where one was published, else none."""
+    return paper.assign(low=paper["value"] - 1.96 * paper["se"], high=paper["value"] + 1.96 * paper["se"])

@@ -1,0 +1,1 @@
+"""Elo ratings of policies from pairs."""

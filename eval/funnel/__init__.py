@@ -1,0 +1,1 @@
+"""The raw-data filter's funnel."""

@@ -1,0 +1,1 @@
+"""Preference and ratings at equal length."""

@@ -1,0 +1,1 @@
+"""Transfer to news articles (CNN/DM)."""

@@ -1,0 +1,1 @@
+"""Over-optimisation: scores and preference against KL."""

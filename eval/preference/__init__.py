@@ -1,0 +1,1 @@
+"""How often a policy's summary is preferred to the reference."""

@@ -1,0 +1,94 @@
+"""Share preferred to the reference against model size: the paper's Figs. 1 and 10a."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from eval.common.figures import interval, legend_of, published_bounds, spacing
+from eval.common.style import BLACK, METHODS, parameter_axis, percent_axis, styled
+from tldr.errors import UsageError
+
+PAPER_SERIES = {"human_feedback": "ppo", "supervised": "sft", "pretrained": "pretrained"}
+
+
+def headline(table: pd.DataFrame, temperature: float | None = None) -> pd.DataFrame:
+    """The rows of the main figure: one per method and size, without variants and nucleus sampling.
+
+    Policies at `temperature` (default: the lowest there is, as in the paper, T = 0); of best-of-N
+    the largest N chosen by the reward model, at the temperature its pool was drawn at.
+    """
+    plain = table[(table["variant"] == "") & ~(table["top_p"] < 1)]
+    pool = plain["method"] == "best_of_n"
+    chosen = plain[pool & plain["selected_by"].isin(["", "rm"])]
+    chosen = chosen[chosen["best_of"] == chosen["best_of"].max()]
+    single = plain[~pool & plain["method"].isin(list(METHODS))]
+    wanted = single["temperature"].min() if temperature is None else temperature
+    rows: pd.DataFrame = pd.concat([single[single["temperature"] == wanted], chosen])
+    return rows.sort_values(["method", "params"])
+
+
+@styled
+def preference_by_size(
+    pooled: pd.DataFrame,
+    by_seed: pd.DataFrame | None = None,
+    paper: pd.DataFrame | None = None,
+    *,
+    title: str,
+    paper_title: str = "Published: Stiennon et al. 2020, Fig. 1",
+) -> Figure:
+    """Share preferred to the reference against model size, in the manner of the paper's Fig. 1.
+
+    Args:
+        pooled: results of one preference measure and scorer, seeds pooled (`eval.common.tables.POOLED`).
+        by_seed: the same with seeds apart (`eval.common.tables.GROUP`): drawn as small dots.
+        paper: rows of ``fig1.csv`` or ``fig10a.csv``; drawn in a second panel of their own, never mixed in.
+
+    Raises:
+        UsageError: no row has a method of the figure and a model size.
+    """
+    rows = headline(pooled.dropna(subset=["params"]))
+    seeds = pooled.iloc[:0] if by_seed is None or pooled["seeds"].max() == 1 else by_seed
+    dots = headline(seeds.dropna(subset=["params"]))
+    if rows.empty:
+        raise UsageError("no policies with a method and a size to draw")
+    figure = Figure(figsize=(12.5 if paper is not None else 7, 5.2), layout="constrained")
+    panels = figure.subplots(1, 2 if paper is not None else 1, sharey=True, squeeze=False)[0]
+    present = [name for name in METHODS if (rows["method"] == name).any()]
+    step = spacing(rows)
+    for place, name in enumerate(present):
+        part, shift = rows[rows["method"] == name], step ** (place - (len(present) - 1) / 2)
+        first = part.iloc[0]
+        label = f"Best of {first['best_of']} (T = {first['temperature']:g})" if name == "best_of_n" else None
+        interval(panels[0], part, METHODS[name], shift=shift, label=label)
+        single = dots[dots["method"] == name]
+        panels[0].plot(
+            single["params"] * shift * step**1.6,
+            single["value"],
+            ".",
+            color=METHODS[name].color,
+            markersize=6,
+        )
+    parameter_axis(panels[0], list(rows["params"]))
+    percent_axis(panels[0], "Preferred to the reference")
+    panels[0].set_title(title)
+    if paper is not None:
+        _paper_panel(panels[1], paper, paper_title)
+    for panel in panels:
+        line = panel.axhline(0.5, color=BLACK, linestyle="--", linewidth=1.4, zorder=1)
+        panel.set_ylim(-0.02, 1)
+    # Our labels come first, as they say more; the published panel adds those that this study lacks.
+    named = legend_of(panels)
+    named["Reference"] = line
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named))
+    return figure
+
+
+def _paper_panel(axis: Axes, paper: pd.DataFrame, title: str) -> None:
+    rows = published_bounds(paper[paper["series"].isin(list(PAPER_SERIES))])
+    rows = rows.assign(params=rows["x"].astype(float))
+    for name, method in PAPER_SERIES.items():
+        interval(axis, rows[rows["series"] == name], METHODS[method])
+    parameter_axis(axis, list(rows["params"]))
+    axis.set_title(title)

@@ -1,0 +1,179 @@
+"""Preference to the reference by every scorer: the paper's Fig. 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from eval.common.study import (
+    SCORER_NAMES,
+    Picture,
+    Section,
+    StudyResults,
+    Table,
+    once,
+    plain_table,
+    published,
+    results_table,
+    without,
+)
+from eval.common.tables import COLUMNS, GROUP, POOLED, group_columns, result_table, wide
+from eval.preference.figure import headline, preference_by_size
+from eval.preference.measure import (
+    PreferenceScorer,
+    length_bins,
+    paired_tests,
+    preference,
+    preference_by,
+    scorers_of,
+)
+from eval.texts.samples import measured_samples
+from tldr.errors import UsageError
+
+FEW_POSTS = 30
+"""Subreddits with fewer posts are counted together."""
+
+
+def main_measure(scorer: PreferenceScorer) -> str:
+    """Expected preference by the planted labelers, who give probabilities; a reward model only ranks."""
+    return "expected_preference" if scorer.name == "gold" else "preference"
+
+
+def scorers(study: StudyResults) -> list[PreferenceScorer]:
+    """The scorers that the study's samples carry with their references' scores."""
+    return scorers_of(study.samples) if study.samples is not None else []
+
+
+@once
+def preference_table(study: StudyResults) -> pd.DataFrame:
+    """Result table of `eval.preference.measure.preference` of every policy by every scorer, seeds pooled."""
+    return _preferences(study, POOLED)
+
+
+@once
+def preference_by_seed_table(study: StudyResults) -> pd.DataFrame:
+    """The same, each seed apart."""
+    return _preferences(study, GROUP)
+
+
+def _preferences(study: StudyResults, by: Sequence[str]) -> pd.DataFrame:
+    known = scorers(study)
+    if study.samples is None or not known:
+        return result_table([])
+    return result_table(
+        result for scorer in known for result in preference(study.samples, scorer, by=by, draws=study.draws)
+    )
+
+
+@once
+def preference_by_subreddit_table(study: StudyResults) -> pd.DataFrame:
+    """Preference in each subreddit: result columns, ``breakdown`` and ``group`` (the subreddit).
+
+    Policies of the main figure, by each scorer's main measure. Subreddits with fewer than
+    `FEW_POSTS` posts are together as "other".
+    """
+    samples = headline_samples(study)
+    if study.posts is None or samples.empty:
+        return _broken_down(study, samples, None)
+    names = study.posts["subreddit"].fillna("none")
+    few = names.map(names.value_counts()) < FEW_POSTS
+    return _broken_down(study, samples, samples["id"].map(names.mask(few, "other")).rename("subreddit"))
+
+
+@once
+def preference_by_length_table(study: StudyResults) -> pd.DataFrame:
+    """Preference of summaries of each length, in words: the same columns, ``group`` as "18-24"."""
+    samples = headline_samples(study)
+    return _broken_down(study, samples, length_bins(samples) if len(samples) else None)
+
+
+def _broken_down(study: StudyResults, samples: pd.DataFrame, groups: pd.Series[str] | None) -> pd.DataFrame:
+    tables = [result_table([]).assign(breakdown="", group="")]
+    for scorer in scorers(study) if groups is not None else ():
+        assert groups is not None
+        table = preference_by(samples, scorer, groups, by=POOLED, draws=study.draws)
+        # One post alone has no interval, so it is not shown.
+        tables.append(table[(table["measure"] == main_measure(scorer)) & table["low"].notna()])
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+@once
+def paired_test_table(study: StudyResults) -> pd.DataFrame:
+    """The main figure's policies compared two by two on the same posts (`paired_tests`).
+
+    By the planted labelers where there are any, else by the reward model. Empty with fewer than two.
+    """
+    samples, known = headline_samples(study), scorers(study)
+    try:
+        return paired_tests(samples, known[0], by=POOLED) if known and len(samples) else pd.DataFrame()
+    except UsageError:  # no two policies on the same posts
+        return pd.DataFrame()
+
+
+@once
+def headline_samples(study: StudyResults) -> pd.DataFrame:
+    """Samples of the main figure's policies (`eval.preference.figure.headline`), with their measures."""
+    measured = measured_samples(study)
+    if measured.empty:
+        return measured
+    named = group_columns(measured).rename(columns={"n": "best_of"})
+    return measured.loc[headline(named.dropna(subset=["params"])).index]
+
+
+def preference_section(study: StudyResults) -> Section:
+    """Preference to the reference by every scorer; main figure as the paper's Fig. 1."""
+    section = Section(
+        "preference",
+        "Preference to the reference",
+        "How often a policy's summary is preferred to the author's own. Preference counts which of the two "
+        "scores is higher (ties count half); expected preference is the mean probability of being preferred.",
+    )
+    known = scorers(study)
+    if not known:
+        return without(section, "No sample was scored together with its reference.")
+    for scorer in known:
+        _add_scorer(study, section, scorer)
+    tests = paired_test_table(study)
+    if len(tests):
+        caption = (
+            f"Preference by the {SCORER_NAMES[known[0].name]} of every two policies on the same posts: "
+            "difference with 95 % interval, sign-flip permutation test, and that with Holm's correction."
+        )
+        section.tables.append(plain_table("preference_paired", tests, caption))
+    return section
+
+
+def _add_scorer(study: StudyResults, section: Section, scorer: PreferenceScorer) -> None:
+    name, measure = SCORER_NAMES[scorer.name], main_measure(scorer)
+    tables = (preference_table(study), preference_by_seed_table(study))
+    pooled, single = (table[table["scorer"] == scorer.name] for table in tables)
+    rows, seeds = (table[table["measure"] == measure].dropna(subset=["params"]) for table in (pooled, single))
+    if len(headline(rows)):
+        picture = preference_by_size(
+            rows, seeds, published(study.paper, "fig1"), title=f"This study, by the {name}"
+        )
+        caption = (
+            f"Left: {measure.replace('_', ' ')} by the {name}, at the lowest temperature sampled; bars: 95 % "
+            "intervals over posts, which leave out the spread between training seeds; small dots: single "
+            "seeds. Right: the paper's human evaluation, digitised; bars: 1.96 standard errors."
+        )
+        section.pictures.append(Picture(f"preference_{scorer.name}", picture, caption))
+    for end, table, what in (("", pooled, "seeds pooled"), ("_by_seed", single, "each seed apart")):
+        section.tables.append(
+            results_table(f"preference_{scorer.name}{end}", table, f"By the {name}, {what}.")
+        )
+    for table, what in (
+        (preference_by_subreddit_table(study), f"subreddit (those with at least {FEW_POSTS} posts)"),
+        (preference_by_length_table(study), "length in words"),
+    ):
+        part = table[table["scorer"] == scorer.name]
+        if len(part):
+            caption = f"{measure.replace('_', ' ').capitalize()} by the {name}, by {what}."
+            title = f"preference_{scorer.name}_by_{what.split()[0]}"
+            section.tables.append(Table(title, part, caption, _spread(part)))
+
+
+def _spread(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per policy, one column a group; numbers of samples are in the long table."""
+    return wide(table[COLUMNS].assign(measure=table["group"], n=None, posts=None, seeds=1))

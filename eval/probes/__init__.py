@@ -1,0 +1,1 @@
+"""Probes: pairs made by rule that test a reward model."""

@@ -1,0 +1,1 @@
+"""Ratings of single summaries on axes of 1-7."""

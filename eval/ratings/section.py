@@ -1,0 +1,170 @@
+"""Likert ratings: the paper's Figs. 3, 12, 13 and 4."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from eval.common.study import (
+    Picture,
+    Section,
+    StudyResults,
+    once,
+    plain_table,
+    policy_names,
+    published,
+    results_table,
+    without,
+)
+from eval.common.tables import result_table
+from eval.length.measure import rating_by_length
+from eval.ratings.figure import axis_ratings, overall_by_length, overall_by_size, paper_policy
+from eval.ratings.measure import AXES, length_bins, rating_lengths, rating_results, rating_rows, with_slope
+from tldr.records import Rating, read_records
+
+FILE = "ratings.jsonl"
+
+
+@once
+def ratings(study: StudyResults) -> pd.DataFrame:
+    """All ratings of the study (`rating_rows`) with ``run``, ``seed`` and what names the policy.
+
+    Files are those of the ratings runs and a ``ratings.jsonl`` (OpenAI's axis evaluations are such
+    rows) at the top of the folder. Empty where there is none.
+    """
+    places = [(run.run, run.seed or 0, run.folder / FILE) for run in study.runs.finished("ratings")]
+    places.append((FILE, 0, study.runs.folder / FILE))
+    tables = [
+        rating_rows(read_records(path, Rating)).assign(run=run, seed=seed)
+        for run, seed, path in places
+        if path.is_file()
+    ]
+    rows = pd.concat([table for table in tables if len(table)] or [pd.DataFrame()], ignore_index=True)
+    if rows.empty:
+        return rows
+    tags = {policy: policy_names(study, policy) for policy in rows["policy"].unique()}
+    for name in ("method", "size", "params", "variant"):
+        rows[f"tag.{name}"] = rows["policy"].map({policy: tag[name] for policy, tag in tags.items()})
+    return rows
+
+
+@once
+def rating_table(study: StudyResults) -> pd.DataFrame:
+    """Ratings of summaries of posts: a result table of `rating_results`, empty without any."""
+    return _results(study, article=False)
+
+
+@once
+def article_rating_table(study: StudyResults) -> pd.DataFrame:
+    """The same for summaries of news articles."""
+    return _results(study, article=True)
+
+
+@once
+def article_length_table(study: StudyResults) -> pd.DataFrame:
+    """Overall rating of news summaries by length in characters, as the paper's Table 14.
+
+    Columns of `eval.length.measure.rating_by_length` and ``runs``; policies with fewer than ten
+    ratings, or texts of one length, are left out.
+    """
+    return rating_lengths(_of_articles(study))
+
+
+def _results(study: StudyResults, article: bool) -> pd.DataFrame:
+    rows = ratings(study)
+    kept = rows[rows["article"] == article] if len(rows) else rows
+    return result_table(rating_results(kept, draws=study.draws) if len(kept) else [])
+
+
+def _of_articles(study: StudyResults) -> pd.DataFrame:
+    rows = ratings(study)
+    return rows[rows["article"]] if len(rows) else rows
+
+
+def _by_length(study: StudyResults) -> pd.DataFrame:
+    """Overall ratings of articles of the policies that allow a slope."""
+    rows = _of_articles(study)
+    return with_slope(rows) if len(rows) else rows
+
+
+def rating_section(study: StudyResults) -> Section:
+    """Mean ratings of every policy on the four axes; of news also by size and length."""
+    section = Section(
+        "ratings",
+        "Ratings on the axes",
+        "Each summary is rated on its own from 1 to 7: overall, and for coverage of the post, coherence and "
+        "accuracy (paper, section 4.1). Policies are rated at the lowest temperature.",
+    )
+    table, news = rating_table(study), article_rating_table(study)
+    bars = "Bars: 95 % intervals over posts. Below, hollow: the paper's human ratings, digitised"
+    for name, ours, paper, what in (
+        ("ratings", table, "fig12", "Posts"),
+        ("ratings_articles", news, "fig13", "News articles (CNN/DM)"),
+    ):
+        theirs = published(study.paper, paper)
+        if len(ours):
+            caption = f"{what}: means of 1-7, and the share of summaries rated 7 of 7 overall."
+            section.tables.append(
+                results_table(name, ours, caption + (_sevens(study) if name == "ratings" else ""))
+            )
+        if len(ours) or theirs is not None:
+            title = f"Published: Stiennon et al. 2020, Fig. {paper[3:]}"
+            picture = axis_ratings(ours[ours["measure"].isin(AXES)], theirs, published=title)
+            said = "" if len(ours) else " This study has no such ratings; only the paper's points are shown."
+            section.pictures.append(Picture(name, picture, f"{what}. {bars}.{said}"))
+    _add_news(study, section, news)
+    missing = [f"{what}: not run here." for what, ours in (("Posts", table), ("News", news)) if ours.empty]
+    return without(section, *missing) if missing else section
+
+
+def _sevens(study: StudyResults) -> str:
+    """The paper's shares of 7 of 7, which it gives in its text."""
+    text = published(study.paper, "fig12", "fig12_text")
+    if text is None:
+        return ""
+    rows = text[text["x"] == "share_overall_7"]
+    shares = zip(rows["series"], rows["value"], strict=True)
+    return f" The paper's shares: {', '.join(f'{paper_policy(name)[0]} {one:.0%}' for name, one in shares)}."
+
+
+def _add_news(study: StudyResults, section: Section, news: pd.DataFrame) -> None:
+    """Figs. 4a and 4b and the table behind the latter."""
+    said = "" if len(news) else " This study has no ratings of news; only the paper's points are shown."
+    sizes, levels = (published(study.paper, "fig4", item) for item in ("fig4a", "fig4a_line"))
+    if sizes is not None and levels is not None:
+        picture = overall_by_size(news[news["measure"] == "overall"], sizes, levels)
+        caption = f"Overall rating of news summaries by model size; bars: 95 % intervals over posts.{said}"
+        section.pictures.append(Picture("ratings_articles_by_size", picture, caption))
+    table, lengths = article_length_table(study), published(study.paper, "table14")
+    if len(table):
+        caption = (
+            "Overall rating of news summaries by length in characters, with a straight line for each policy: "
+            "its mean, the gain from 100 more characters, and the prediction at the mean length of all."
+        )
+        section.tables.append(plain_table("ratings_articles_by_length", table.round(3), caption))
+    if lengths is not None:
+        rows = _largest(_by_length(study))
+        picture = overall_by_length(length_bins(rows), _log_fits(rows), lengths)
+        caption = (
+            "Overall rating of news summaries by length; bars: 95 % intervals over posts, lines: linear in "
+            "the log of length; of several sizes the largest. Published: means and slopes, over one standard "
+            f"deviation of length each way; dashed: 1.3B.{said}"
+        )
+        section.pictures.append(Picture("ratings_articles_by_length", picture, caption))
+
+
+def _largest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each method the largest model; policies without a size stay."""
+    if rows.empty:
+        return rows
+    params = pd.to_numeric(rows["tag.params"])
+    return rows[params.isna() | (params == params.groupby(rows["tag.method"]).transform("max"))]
+
+
+def _log_fits(rows: pd.DataFrame) -> pd.DataFrame:
+    """Lines of Fig. 4b, which are straight in log length; columns as `overall_by_length` takes them."""
+    if rows.empty:
+        return rows
+    logs = rows.assign(length=np.log(rows["characters"].clip(lower=1)), rating=rows["overall"])
+    fits = rating_by_length(logs)
+    return fits.assign(slope=fits["per_100"] / 100)

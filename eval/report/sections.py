@@ -1,0 +1,50 @@
+"""The parts of a study's report: each turns finished runs into result tables and figures.
+
+A section whose runs are absent says so ("not run here") instead of vanishing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from eval.agreement.section import agreement_section
+from eval.best_of_n.section import best_of_n_section
+from eval.claims.section import claims_section
+from eval.common.study import Section, StudyResults
+from eval.elo.section import elo_section
+from eval.length.section import length_section
+from eval.news.section import news_section
+from eval.overoptimisation.section import overoptimisation_section
+from eval.preference.section import preference_section
+from eval.probes.section import probes_section
+from eval.ratings.section import rating_section
+from eval.reward.section import reward_section
+from eval.runs.section import runs_section
+from eval.sampling.section import sampling_section
+from eval.texts.section import text_section
+from eval.training.section import training_section
+
+SECTIONS = (
+    claims_section,
+    preference_section,
+    length_section,
+    rating_section,
+    sampling_section,
+    elo_section,
+    reward_section,
+    probes_section,
+    agreement_section,
+    best_of_n_section,
+    overoptimisation_section,
+    training_section,
+    text_section,
+    news_section,
+    runs_section,
+)
+"""In reading order."""
+
+
+def sections(study: StudyResults) -> Iterator[Section]:
+    """All sections in reading order."""
+    for section in SECTIONS:
+        yield section(study)

@@ -1,0 +1,1 @@
+"""Reward models: accuracy, calibration and length bias on labelled pairs."""

@@ -1,0 +1,1 @@
+"""The floor under a reward model: judges that need no language model."""

@@ -1,0 +1,1 @@
+"""The runs of a study that its numbers come from."""

@@ -1,0 +1,87 @@
+"""Where the numbers come from: the runs, the files they wrote, and the code and machines they ran on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from eval.common.runs import StudyRun
+from eval.common.study import Section, StudyResults, Table, plain_table, without
+from tldr.errors import RecordError
+
+SHORT = 10
+"""Characters of a hash shown on the page; the CSV files hold all of them."""
+
+
+def runs_section(study: StudyResults) -> Section:
+    """Every run of the study with its key, the hashes of its outputs, and the versions it ran under."""
+    section = Section("runs", "Runs", "The runs that the numbers above were computed from.")
+    runs = study.runs.runs
+    if not runs:
+        return without(section)
+    made = {run.run: run.json("environment.json") or {} for run in runs}
+    section.tables.append(
+        _hashed("runs", [_run_row(run, made[run.run]) for run in runs], ["key"], "Runs of the study.")
+    )
+    versions = [_versions(made[run.run]) for run in runs if made[run.run]]
+    if versions:
+        table = pd.DataFrame(versions).fillna("")
+        counted = table.groupby(list(table.columns), sort=False).size().rename("runs").reset_index()
+        section.tables.append(
+            _hashed(
+                "versions", counted.to_dict("records"), ["git"], "Code, libraries and machines of the runs."
+            )
+        )
+    outputs = [row for run in runs for row in _output_rows(run)]
+    if outputs:
+        section.tables.append(
+            _hashed("outputs", outputs, ["sha256"], "The files that the runs wrote, with their hashes.")
+        )
+    return section
+
+
+def _run_row(run: StudyRun, made: dict[str, Any]) -> dict[str, object]:
+    return {
+        "run": run.run,
+        "stage": run.stage,
+        "size": run.size,
+        "seed": "" if run.seed is None else run.seed,
+        "variant": run.variant,
+        "state": run.state,
+        "seconds": made.get("seconds", ""),
+        "key": run.key,
+        "made from": " ".join(run.parents.values()),
+    }
+
+
+def _versions(made: dict[str, Any]) -> dict[str, str]:
+    """Code, libraries and machine of one run, as its ``environment.json`` tells them."""
+    packages = made.get("packages")
+    told = made | (packages if isinstance(packages, dict) else {})
+    unlike = ("packages", "seconds", "started")
+    return {name: str(value) for name, value in told.items() if name not in unlike and value is not None}
+
+
+def _output_rows(run: StudyRun) -> list[dict[str, str]]:
+    mark = run.folder / "DONE"
+    if not mark.is_file() or not mark.stat().st_size:  # A mark set by hand is empty.
+        return []
+    outputs = (run.json(mark.name) or {}).get("outputs", {})
+    if not isinstance(outputs, dict):
+        raise RecordError("its outputs are not a map of files to hashes", where=mark)
+    return [{"run": run.run, "file": name, "sha256": str(digest)} for name, digest in sorted(outputs.items())]
+
+
+def _hashed(name: str, rows: list[Any], hashes: list[str], caption: str) -> Table:
+    """A table with whole hashes in its files and short ones on the page."""
+    table = plain_table(name, pd.DataFrame(rows), caption)
+    shown = table.frame.copy()
+    for column in set(hashes) & set(shown.columns):
+        shown[column] = shown[column].map(_short)
+    return Table(name, table.frame, caption, shown)
+
+
+def _short(digest: str) -> str:
+    """``462439b075-dirty`` of a commit that was changed; the start of any other hash."""
+    return digest[:SHORT] + ("-dirty" if digest.endswith("-dirty") else "")

@@ -1,0 +1,1 @@
+"""Preference against temperature and top-p."""

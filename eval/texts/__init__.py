@@ -1,0 +1,1 @@
+"""Length, copying and wording of texts."""
