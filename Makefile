@@ -1,5 +1,6 @@
 # make reproduce   run the toy study (the whole paper in miniature) and build its report
 # make test        run lint, type checks and the fast tests
+# make docs        build the documentation in site/
 # Each target builds .venv on its first run. PYTHON=... selects the interpreter (3.11 or newer).
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -7,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: reproduce test lint clean
+.PHONY: reproduce test docs lint clean
 
 reproduce: .venv/core.stamp
 	$(BIN)/tldr-lab study run configs/toy.yaml
@@ -15,6 +16,9 @@ reproduce: .venv/core.stamp
 
 test: lint
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --durations=15
+
+docs: .venv/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
@@ -25,6 +29,10 @@ lint: .venv/test.stamp
 	$(INSTALL) --editable '.[fast-rouge]' || $(INSTALL) --editable .
 	touch $@
 
+.venv/docs.stamp: pyproject.toml constraints.txt | .venv
+	$(INSTALL) --editable '.[docs]'
+	touch $@ .venv/core.stamp
+
 .venv/test.stamp: pyproject.toml constraints.txt | .venv
 	$(INSTALL) --editable '.[test]'
 	touch $@ .venv/core.stamp
@@ -34,5 +42,5 @@ lint: .venv/test.stamp
 	$(PYTHON) -m venv .venv
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

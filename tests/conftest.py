@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The README's test takes minutes: at the end it would run alone."""
-    items.sort(key=lambda item: "test_readme.py" not in item.nodeid)
+    """The test of the documented commands takes minutes: at the end it would run alone."""
+    items.sort(key=lambda item: "docs/test_commands.py" not in item.nodeid)
 
 
 SHARED = Path(os.environ.get("TLDR_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))

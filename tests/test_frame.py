@@ -86,7 +86,7 @@ def test_every_direct_dependency_is_pinned_and_nothing_else() -> None:
 
 
 def test_trap_table_names_every_trap_test_and_no_other() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "traps.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([\w/]+\.py)::(\w+)`", text))
     there = {
         (str(path.relative_to(ROOT / "tests")), found)
@@ -95,4 +95,4 @@ def test_trap_table_names_every_trap_test_and_no_other() -> None:
     }
     assert not named - there, f"no such test: {sorted(named - there)}"
     traps = {place for place in there if place[1].startswith("test_trap_") and place[0] != "test_frame.py"}
-    assert not traps - named, f"not in CONTRIBUTING.md: {sorted(traps - named)}"
+    assert not traps - named, f"not in docs/traps.md: {sorted(traps - named)}"

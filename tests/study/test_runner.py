@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.study import fake_stages
 from tests.study.conftest import Lab
 from tldr.errors import LabError
 from tldr.study import runner as runners
@@ -179,13 +180,16 @@ def test_two_runners_share_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_changed_output_is_not_built_upon(lab: Lab) -> None:
+    """The run is made again, what was changed is kept aside, and what is built stands on the new outputs."""
     lab.make(only="data")
-    out = lab.folder("data") / "out.txt"
-    out.write_text(out.read_text().replace("data", "dada"))
-    assert lab.run(only="sft") == 1
-    assert "out.txt changed since it was done" in lab.screen.getvalue()
-    assert "study clean" in lab.screen.getvalue()
-    assert not [line for line in lab.events() if "pretrain" in line]
+    folder = lab.folder("data")
+    made = (folder / "out.txt").read_text()
+    (folder / "out.txt").write_text("edited by hand")
+    assert lab.run(only="sft") == 0
+    assert "out.txt changed since it was done; set aside as" in lab.screen.getvalue().replace("\n", "")
+    assert (lab.root / "set-aside" / f"{folder.name}.1" / "out.txt").read_text() == "edited by hand"
+    assert (folder / "out.txt").read_text() == made
+    assert "edited by hand" not in (lab.folder("pretrain-s-s0") / "out.txt").read_text()
 
 
 def test_the_best_reward_model_is_taken(lab: Lab) -> None:
@@ -203,17 +207,20 @@ def test_the_best_reward_model_is_taken(lab: Lab) -> None:
         write_run(by_title["ppo-s-s0"], study, lab.root)
 
 
-def test_state_from_other_parents_is_dropped(lab: Lab) -> None:
+def test_a_run_begun_from_other_parents_is_not_gone_on_with(lab: Lab) -> None:
     lab.make(only="data")
     study, runs = lab.load()
     child = next(run for run in runs if run.title == "pretrain-s-s0")
     folder = write_run(child, study, lab.root)
     (folder / "state").mkdir()
-    write_run(child, study, lab.root)
-    assert (folder / "state").exists()
-    (lab.folder("data") / "DONE").write_text('{"outputs": {}}')
-    write_run(child, study, lab.root)
-    assert not (folder / "state").exists()
+    assert lab.states()["pretrain-s-s0"].state == "waiting"
+    (lab.folder("data") / "out.txt").write_text("other")
+    fake_stages.write_done(lab.folder("data"), ["out.txt"])
+    status = lab.states()["pretrain-s-s0"]
+    assert status.state == "stale" and status.why.startswith("its data was run again with other outputs")
+    assert lab.run(only="pretrain") == 0
+    assert (lab.root / "set-aside" / f"{folder.name}.1" / "state").is_dir()
+    assert "start pretrain-s-s0 0" in lab.events() and lab.states()["pretrain-s-s0"].state == "done"
 
 
 def test_run_json_draws_anew_for_further_models(lab: Lab) -> None:

@@ -15,10 +15,15 @@ class ModelSpec(Settings):
     path: str | None = None
     """Local folder or hub name; if set, the fields below are ignored."""
     arch: Literal["gpt_neox", "gpt2", "opt", "llama"] = "gpt_neox"
+    """Architecture of the random init."""
     d_model: PositiveInt = 64
+    """Width of the hidden states."""
     layers: PositiveInt = 2
+    """Number of transformer layers."""
     heads: PositiveInt = 4
+    """Attention heads in a layer."""
     context: PositiveInt = 256
+    """Longest sequence, in tokens."""
     init: Literal["default", "mimetic"] = "default"
     """mimetic (Trockman & Kolter 2023): W_q = W_k and W_o ~ W_v^T, a copying prior for tiny models."""
 
@@ -33,9 +38,11 @@ class Lengths(Settings):
     """Window lengths in tokens (P Table of formats): query 512, policy response 48, RM response 128."""
 
     query: PositiveInt = 512
+    """Longest query; a longer post is cut at its end."""
     response: PositiveInt = 48
     """Maximum response length of the policy, EOS included."""
     rm_response: PositiveInt = 128
+    """Longest summary that the reward model reads, EOS included."""
 
     @model_validator(mode="after")
     def _rm_sees_all(self) -> Lengths:

@@ -16,12 +16,17 @@ class Optimizer(Settings):
     """adamw8bit: both moments in 8 bits, quantised in blocks (Dettmers et al. 2022, arXiv 2110.02861):
     2 bytes per weight instead of 8. Needs the extra `8bit`; cannot be sharded."""
     lr: PerSize[Positive] = 1e-4
+    """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of AdamW's first and second moment."""
     eps: Positive = 1e-8
+    """Added to the root of the second moment."""
     weight_decay: NonNegative = 0.0
+    """AdamW's decoupled weight decay."""
     clip: Positive = 1.0
     """Maximum gradient norm."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the decay after the warm-up."""
     warmup: NonNegative = 0.0
     """Warm-up: a fraction of all updates if below 1, otherwise a number of updates."""
     final: Unit = 0.0
@@ -56,6 +61,7 @@ class Lora(Settings):
     Not part of the paper; needs the extra `lora`. A stage saves the merged model."""
 
     rank: PositiveInt = 16
+    """Width of the adapters."""
     alpha: PositiveInt = 32
     """The adapter's output is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

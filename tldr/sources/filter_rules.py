@@ -48,6 +48,7 @@ class FilterOptions(Settings):
     off: tuple[str, ...] = ()
     """Rules switched off. Without `no_tldr`, the dump's own content and summary fields are used."""
     query_tokens: PositiveInt = 512
+    """Longest formatted query."""
     summary_tokens: tuple[PositiveInt, PositiveInt] = (24, 48)
     """Smallest and largest reference, leading space and EOS included."""
     sexual_terms: PositiveInt = 4
@@ -55,7 +56,9 @@ class FilterOptions(Settings):
     profanity: NonNegative = 0.08
     """Largest share of a summary's words that may match profanity.txt."""
     valid: Unit = 0.05
+    """Share of the posts in the validation split."""
     test: Unit = 0.05
+    """Share of the posts in the test split."""
     whitelist: tuple[str, ...] | None = None
     """Subreddits to keep; None: the paper's 29."""
 

@@ -26,6 +26,7 @@ class RewardVariant(Settings):
     """Reward models with other settings, for example on fewer labels (Fig. 6)."""
 
     kind: Literal["reward"] = "reward"
+    """Which stage runs again."""
     sizes: list[Name] | None = None
     """None: the whole ladder."""
     set: RewardSettings
@@ -36,7 +37,9 @@ class PPOVariant(Settings):
     """Policies with other settings: another KL coefficient (Fig. 5), a shared value network (Fig. 11)."""
 
     kind: Literal["ppo"] = "ppo"
+    """Which stage runs again."""
     sizes: list[Name] | None = None
+    """None: the whole ladder."""
     set: PPOSettings
     reward: Name | None = None
     """The reward variant to train against; None: the study's main reward model."""
@@ -48,7 +51,9 @@ class BestOfNVariant(Settings):
     """A larger pool of samples, scored by every reward model of the study, for best-of-N (Fig. 7)."""
 
     kind: Literal["best_of_n"] = "best_of_n"
+    """Which stage runs again."""
     sizes: list[Name] | None = None
+    """None: the whole ladder."""
     set: BestOfNSettings
 
 
@@ -59,10 +64,15 @@ class Study(Settings):
     """One experiment: data, ladder, seeds, stages, evaluation."""
 
     name: Name
+    """Of the study's folder in `runs/`."""
     description: str = ""
+    """A sentence for the report's head."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    """Every stage behind the data runs once for each."""
     precision: Precision = "auto"
+    """auto: bf16 where the device multiplies in it, else fp32. Weights are fp32 in any case."""
     data: Annotated[ToyData | FileData, Field(discriminator="kind")]
+    """A generated world (`kind: toy`), or files (`kind: files`)."""
     tokenizer: TokenizerSpec = TokenizerSpec()
     lengths: Lengths = Lengths()
     ladder: Annotated[dict[Name, ModelSpec], Field(min_length=1)]

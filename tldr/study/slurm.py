@@ -43,6 +43,8 @@ class Needs(Settings):
         gpus: on each machine.
         cpus: on each machine.
         mem: memory on each machine in sbatch's notation ("64G"); None is the cluster's default.
+        partition: of the cluster; None is its default.
+        account: that is charged; None is the cluster's default.
         options: further options of sbatch, such as ``{constraint: h100}``.
         setup: shell lines to run before the run.
     """

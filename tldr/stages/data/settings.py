@@ -18,6 +18,7 @@ class FileData(Settings):
     """
 
     kind: Literal["files"] = "files"
+    """Names this kind of data."""
     sft: str
     """Posts with references."""
     ppo: str | None = None
@@ -25,9 +26,11 @@ class FileData(Settings):
     valid1: str
     """Posts to select on. Those that the comparisons mark valid2 are taken out: they only report."""
     valid2: str
+    """Posts to report on; nothing is ever chosen on them."""
     comparisons: str | None = None
     """Comparisons or rankings to train the RM on, instead of simulated labels."""
     corpus: str | None = None
+    """Documents for pretraining, PPO-ptx and a tokenizer trained here."""
     cnndm: str | None = None
     """Articles with references, on which the ladder's policies are tried too (P 4.2)."""
     on_error: Literal["stop", "skip"] = "stop"
@@ -38,7 +41,9 @@ class TokenizerSpec(Settings):
     """A byte-level BPE trained on the corpus, or a tokenizer folder / hub name."""
 
     path: str | None = None
+    """Tokenizer folder or hub name; None: one is trained on the corpus."""
     vocab_size: PositiveInt = 768
+    """Of the tokenizer that is trained."""
 
 
 class DataSettings(Settings):

@@ -13,10 +13,13 @@ class LabelsSettings(Settings):
     """The shared comparison pool: samples of the SFT policies, references and writers, labelled."""
 
     pairs: PositiveInt = 8000
+    """Comparisons or rankings to train on (toy world)."""
     valid_pairs: PositiveInt = 2000
+    """Comparisons or rankings to select on and to report on, half each (toy world)."""
     k: tuple[PositiveInt, PositiveInt] = (2, 2)
     """Smallest and largest number of summaries ranked at once; (4, 9) is InstructGPT's."""
     temperature: Positive = 0.85
+    """At which the SFT policies are sampled."""
     reference_share: Unit = 0.25
     """Share of shown summaries that are the author's reference."""
     writer_share: Unit = 0.25

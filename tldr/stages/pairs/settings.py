@@ -15,5 +15,6 @@ class PairsSettings(Settings):
     posts: PositiveInt = 300
     """Posts whose two samples of one policy are labelled (toy world only), and posts probed."""
     temperature: Positive = 0.7
+    """At which the policies are sampled."""
     workers: Annotated[int, Field(ge=2, le=11)] = 5
     """Labelers of each same-policy pair."""

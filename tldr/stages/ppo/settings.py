@@ -16,13 +16,16 @@ class EOSRule(Settings):
     missing: Literal["none", "replace", "subtract"] = "none"
     """none: nothing. replace: its score is `value` (N+, Ziegler). subtract: its score - |value| (TRL)."""
     value: float = -1.0
+    """In units of the reward model's score."""
 
 
 class AdaptiveKL(Settings):
     """Ziegler's controller (lm-human-preferences/train_policy.py): error clipped to 0.2."""
 
     target: Positive = 6.0
+    """KL from the SFT policy that is aimed at, in nats a response."""
     horizon: PositiveInt = 10000
+    """Episodes over which beta reacts: more is slower."""
 
 
 class PPOSettings(Finetuning):
@@ -46,17 +49,27 @@ class PPOSettings(Finetuning):
     batch: PerSize[PositiveInt] = 512
     """Episodes a rollout."""
     episodes: PerSize[PositiveInt] = 1_000_000
+    """Responses of the whole run."""
     samples_per_query: PositiveInt = 1
+    """Responses to each query of a rollout."""
     minibatches: PositiveInt = 1
+    """Optimizer steps an epoch; a query's responses stay together."""
     epochs: PositiveInt = 4
+    """Passes over the episodes of a rollout."""
     beta: PerSize[NonNegative] = 0.05
     """KL coefficient (fixed unless `adaptive_kl`)."""
     gamma: Unit = 1.0
+    """Discount a token."""
     lam: Unit = 0.95
+    """Lambda of generalised advantage estimation."""
     clip: Positive = 0.2
+    """The policy's ratio is clipped to 1 - clip and 1 + clip."""
     value_clip: Positive = 0.2
+    """A new value is clipped to this distance from the rollout's."""
     vf_coef: NonNegative = 0.1
+    """Weight of the value loss."""
     temperature: Positive = 1.0
+    """Of sampling, and of every log-probability in PPO."""
     sampler: Literal["own", "vllm"] = "own"
     """own: the policy, or a copy of it, through the decode loop here; resumes bit for bit. vllm: an engine
     beside the trainer (one process, no LoRA), its weights loaded anew every iteration; `sampler_gap` in the
@@ -64,7 +77,9 @@ class PPOSettings(Finetuning):
     vllm_memory: Share = 0.3
     """Share of the device's memory that vLLM takes for its weights and cache."""
     whiten_rewards: bool = False
+    """Scale the token rewards to variance 1 over the batch; their mean stays."""
     whiten_advantages: bool = True
+    """Shift and scale the advantages to mean 0 and variance 1 over the batch."""
     eos: EOSRule = EOSRule()
     adaptive_kl: AdaptiveKL | None = None
     ptx_coef: NonNegative = 0.0

@@ -14,5 +14,6 @@ class PretrainSettings(Training):
     optimizer: Optimizer = Optimizer(warmup=0.05, final=0.1)
     batch: PerSize[PositiveInt] = 16
     steps: PerSize[PositiveInt] = 1500
+    """Optimizer updates."""
     query_weight: Unit = 1.0
     """Weight of the loss on a document's post tokens, against its comments and TL;DR."""

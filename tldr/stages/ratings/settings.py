@@ -11,3 +11,4 @@ class RatingsSettings(Settings):
     """Summaries rated 1-7 on the paper's four axes by simulated labelers (toy world only)."""
 
     posts: PositiveInt = 300
+    """Posts whose summaries are rated."""

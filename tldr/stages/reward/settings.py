@@ -14,6 +14,7 @@ class RewardSettings(Finetuning):
     optimizer: Optimizer = Optimizer(lr=1.5e-5)
     batch: PerSize[PositiveInt] = 64
     epochs: PerSize[Positive] = 1.0
+    """Passes over the rankings; may be a fraction."""
     seeds: PositiveInt = 1
     """RMs trained a size, best on valid1 kept (the paper: 3-10)."""
     limit: PositiveInt | None = None

@@ -33,4 +33,6 @@ class EvaluationSettings(Settings):
     posts: PositiveInt | None = None
     """None: all of valid2."""
     batch: PositiveInt = 64
+    """Posts sampled or scored together."""
     bootstrap: PositiveInt = 2000
+    """Draws for the report's intervals."""
