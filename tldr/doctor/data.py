@@ -8,7 +8,7 @@ from functools import cache
 from math import log
 from pathlib import Path
 
-from tldr.doctor.findings import Sight, check
+from tldr.doctor.findings import Observation, check
 from tldr.doctor.folders import Examined
 from tldr.doctor.limits import PROMPTS_DIFFER, REFERENCES_CUT, REPEATED_LABELS
 from tldr.inputs.leakage import POSTS, Collected, Overlap, collect_folder, overlaps
@@ -22,12 +22,14 @@ from tldr.records import Post, Ranking, iter_records, read_records
     why="A model is evaluated on posts that it was trained on, so the result is too good.",
     remedy="Split by post (`tldr-lab data split`); `tldr-lab data overlap` lists the posts.",
 )
-def leakage(run: Examined) -> Iterator[Sight]:
+def leakage(run: Examined) -> Iterator[Observation]:
     """Sets that must be disjoint share no post (`tldr.inputs.leakage`); labels are not blamed for data."""
     data = run.parents.get("data")
     if data is None or not _leaks(data.folder):
         for pair in _leaks(run.folder, data.folder if data else None):
-            yield Sight(run, "fault", f"{pair.either} posts of {pair.first} are in {pair.second}", "none")
+            yield Observation(
+                run, "fault", f"{pair.either} posts of {pair.first} are in {pair.second}", "none"
+            )
 
 
 def _leaks(folder: Path, data: Path | None = None) -> list[Overlap]:
@@ -49,17 +51,19 @@ def _leaks(folder: Path, data: Path | None = None) -> list[Overlap]:
     why="The same answer counts twice: there is less information than the number of labels suggests.",
     remedy="Remove the repeated lines; check whether a file was read twice.",
 )
-def repeated_labels(run: Examined) -> Iterator[Sight]:
+def repeated_labels(run: Examined) -> Iterator[Observation]:
     """No worker answered twice about the same summaries of a post."""
     for path in label_files(run.folder, "train"):
         rows = rankings(path)
         seen = {
-            (row.info.id or row.info.post, row.worker, *sorted(one.text for one in row.summaries))
+            (row.info.id or row.info.post, row.worker, *sorted(summary.text for summary in row.summaries))
             for row in rows
         }
         share = 1 - len(seen) / len(rows)
         if severity := REPEATED_LABELS.above(share):
-            yield Sight(run, severity, f"{share:.1%} of the rankings in {path.name} are repetitions", "none")
+            yield Observation(
+                run, severity, f"{share:.1%} of the rankings in {path.name} are repetitions", "none"
+            )
 
 
 @check(
@@ -67,7 +71,7 @@ def repeated_labels(run: Examined) -> Iterator[Sight]:
     why="The reward model and the policies read different prompts: even a blank line changes the tokens.",
     remedy="Take the posts of the labels and of the data from the same source, unchanged.",
 )
-def prompts(run: Examined) -> Iterator[Sight]:
+def prompts(run: Examined) -> Iterator[Observation]:
     """A labelled post has exactly the text that the data has for its id."""
     data = run.parents.get("data")
     if data is None:
@@ -86,7 +90,7 @@ def prompts(run: Examined) -> Iterator[Sight]:
     different = [id for id, same in known.items() if not same]
     if known and (severity := PROMPTS_DIFFER.above(len(different) / len(known))):
         seen = f"{len(different)} of {len(known)} labelled posts differ from the data, such as {different[0]}"
-        yield Sight(run, severity, seen, "the same subreddit, title and post")
+        yield Observation(run, severity, seen, "the same subreddit, title and post")
 
 
 @check(
@@ -94,7 +98,7 @@ def prompts(run: Examined) -> Iterator[Sight]:
     why="From cut references a policy learns to stop mid-sentence.",
     remedy="Increase `lengths.response` (`tldr-lab data` prints the window that cuts none).",
 )
-def reference_window(run: Examined) -> Iterator[Sight]:
+def reference_window(run: Examined) -> Iterator[Observation]:
     """The references fit into the response window, EOS included."""
     data = run.parents.get("data")
     if data is None:
@@ -104,7 +108,7 @@ def reference_window(run: Examined) -> Iterator[Sight]:
     share = sum(length > window for length in lengths) / len(lengths)
     if severity := REFERENCES_CUT.above(share):
         seen = f"{share:.1%} of the references are longer than {window} tokens (longest: {max(lengths)})"
-        yield Sight(run, severity, seen, "almost none")
+        yield Observation(run, severity, seen, "almost none")
 
 
 def label_files(folder: Path, split: str) -> list[Path]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tldr.doctor import data, ppo, reward, samples, tokens, training
 from tldr.doctor.findings import CHECKS, SEVERITIES, Finding
-from tldr.doctor.folders import open_case
+from tldr.doctor.folders import open_examination
 from tldr.errors import LabError
 
 GROUPS = (training, data, tokens, reward, ppo, samples)
 """The modules with checks; importing them registers the checks."""
-KEPT = (data.rankings, data.references, reward.length_floor, ppo.rollouts, samples.drawn)
+KEPT = (data.rankings, data.references, reward.length_floor, ppo.rollouts, samples.sample_statistics)
 """Functions cached for several checks; their caches are cleared after an examination."""
 
 
@@ -30,30 +30,30 @@ def examine(place: Path, *, models: bool = False) -> tuple[list[str], list[Findi
     Raises:
         UsageError: `place` contains no run.
     """
-    case = open_case(place)
+    examination = open_examination(place)
     found: dict[tuple[str, str], Finding] = {}
-    for one in CHECKS:
-        for run in case.runs:
-            if run.stage not in one.stages or (one.models and not models):
+    for check in CHECKS:
+        for run in examination.runs:
+            if run.stage not in check.stages or (check.models and not models):
                 continue
             try:
-                for sight in one.look(run):
+                for observation in check.look(run):
                     finding = Finding(
-                        sight.run.stage,
-                        sight.run.name,
-                        one.name,
-                        sight.severity,
-                        sight.seen,
-                        sight.expected,
-                        one.why,
-                        one.remedy,
+                        observation.run.stage,
+                        observation.run.name,
+                        check.name,
+                        observation.severity,
+                        observation.seen,
+                        observation.expected,
+                        check.why,
+                        check.remedy,
                     )
-                    worse = found.get((finding.run, one.name))
+                    worse = found.get((finding.run, check.name))
                     if worse is None or _grade(finding) < _grade(worse):
-                        found[finding.run, one.name] = finding
+                        found[finding.run, check.name] = finding
             except LabError as error:
                 remedy = error.remedy or "delete the run's folder and run the study again"
-                why = f"The check {one.name} could not be made."
+                why = f"The check {check.name} could not be made."
                 found[run.name, "unreadable"] = Finding(
                     run.stage,
                     run.name,
@@ -66,9 +66,10 @@ def examine(place: Path, *, models: bool = False) -> tuple[list[str], list[Findi
                 )
     for kept in KEPT:
         kept.cache_clear()
-    order = [run.name for run in case.runs]
+    order = [run.name for run in examination.runs]
     findings = sorted(
-        found.values(), key=lambda one: (_grade(one), order.index(one.run) if one.run in order else 0)
+        found.values(),
+        key=lambda finding: (_grade(finding), order.index(finding.run) if finding.run in order else 0),
     )
     return order, findings
 
@@ -79,4 +80,4 @@ def _grade(finding: Finding) -> int:
 
 def worst(findings: Sequence[Finding]) -> dict[str, int]:
     """The number of findings of each severity."""
-    return {severity: sum(one.severity == severity for one in findings) for severity in SEVERITIES}
+    return {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}

@@ -15,7 +15,7 @@ SEVERITIES: tuple[Severity, ...] = ("fault", "warning", "note")
 
 
 @dataclass(frozen=True)
-class Sight:
+class Observation:
     """An observation of one check, and the run at fault."""
 
     run: Examined
@@ -24,7 +24,7 @@ class Sight:
     expected: str
 
 
-Look = Callable[["Examined"], Iterator[Sight]]
+CheckFunction = Callable[["Examined"], Iterator[Observation]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Check:
     stages: tuple[str, ...]
     why: str
     remedy: str
-    look: Look
+    look: CheckFunction
     models: bool = False
 
 
@@ -68,10 +68,12 @@ CHECKS: list[Check] = []
 """All checks, in order of execution."""
 
 
-def check(*stages: str, why: str, remedy: str, models: bool = False) -> Callable[[Look], Look]:
+def check(
+    *stages: str, why: str, remedy: str, models: bool = False
+) -> Callable[[CheckFunction], CheckFunction]:
     """Decorator: register a function as a check under its name."""
 
-    def registered(look: Look) -> Look:
+    def registered(look: CheckFunction) -> CheckFunction:
         CHECKS.append(Check(getattr(look, "__name__", ""), stages, why, remedy, look, models))
         return look
 

@@ -23,7 +23,7 @@ class Examined:
 
     folder: Path
     file: RunFile
-    case: Case = field(repr=False)
+    examination: Examination = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -45,7 +45,9 @@ class Examined:
         """The runs that it reads, by the input's name; inputs that are not runs are left out."""
         places = {name: Path(place) for name, place in self.file.inputs.items()}
         places |= {name: self.folder.parent / parent.run for name, parent in self.file.parents.items()}
-        return {name: self.case.open(place) for name, place in places.items() if (place / RUN).is_file()}
+        return {
+            name: self.examination.open(place) for name, place in places.items() if (place / RUN).is_file()
+        }
 
     @cached_property
     def metrics(self) -> list[Row]:
@@ -71,7 +73,7 @@ class Examined:
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class Examination:
     """One examination: the `runs` to examine, and all run folders `beside` them, for comparisons."""
 
     runs: list[Examined] = field(default_factory=list)
@@ -95,16 +97,16 @@ class Case:
         return [self.open(folder) for folder in self.beside]
 
 
-def open_case(place: Path) -> Case:
+def open_examination(place: Path) -> Examination:
     """All runs of a study's folder (as listed in `study.json`), or a run's folder and its ancestors.
 
     Raises:
         UsageError: the folder is neither.
     """
     if (place / RUN).is_file():
-        case = Case(beside=run_folders(place.resolve().parent))
-        case.runs.extend(_with_ancestors(case.open(place)))
-        return case
+        examination = Examination(beside=run_folders(place.resolve().parent))
+        examination.runs.extend(_with_ancestors(examination.open(place)))
+        return examination
     folders = run_folders(place)
     if not folders:
         remedy = "give a run's folder, a study's folder, or the file of a study that was run"
@@ -112,17 +114,17 @@ def open_case(place: Path) -> Case:
     if (place / STUDY_FILE).is_file():
         listed = {row["folder"] for row in json.loads((place / STUDY_FILE).read_text("utf-8"))["runs"]}
         folders = [folder for folder in folders if folder.name in listed] or folders
-    case = Case(beside=folders)
-    case.runs.extend(case.all)
-    return case
+    examination = Examination(beside=folders)
+    examination.runs.extend(examination.all)
+    return examination
 
 
 def _with_ancestors(run: Examined) -> Iterator[Examined]:
     found: dict[Path, Examined] = {}
     todo = [run]
     while todo:
-        one = todo.pop()
-        if one.folder not in found:
-            found[one.folder] = one
-            todo += one.parents.values()
+        ancestor = todo.pop()
+        if ancestor.folder not in found:
+            found[ancestor.folder] = ancestor
+            todo += ancestor.parents.values()
     return reversed(found.values())

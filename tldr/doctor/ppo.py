@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from statistics import fmean, stdev
 
-from tldr.doctor.findings import Sight, check
+from tldr.doctor.findings import Observation, check
 from tldr.doctor.folders import Examined
 from tldr.doctor.limits import (
     CLIPPED,
@@ -41,15 +41,15 @@ def _column(run: Examined, name: str) -> list[float]:
     remedy="Turn dropout off, use the sampling temperature in rollout, reference and update, and "
     "compute all log-probabilities with the same forward pass.",
 )
-def first_ratio(run: Examined) -> Iterator[Sight]:
+def first_ratio(run: Examined) -> Iterator[Observation]:
     """On the first minibatch of a rollout the ratio is 1 and the KL from the sampling policy is 0."""
     worst = max((abs(ratio - 1) for ratio in _column(run, "first_ratio")), default=0.0)
     if severity := FIRST_RATIO.above(worst):
-        yield Sight(run, severity, f"the first ratio is off by {worst:.2g}", "1")
+        yield Observation(run, severity, f"the first ratio is off by {worst:.2g}", "1")
         return
     kl = max(_column(run, "first_approx_kl"), default=0.0)
     if severity := FIRST_KL.above(kl):
-        yield Sight(run, severity, f"approx_kl on the first minibatch is {kl:.2g}", "0")
+        yield Observation(run, severity, f"approx_kl on the first minibatch is {kl:.2g}", "0")
 
 
 @check(
@@ -58,12 +58,12 @@ def first_ratio(run: Examined) -> Iterator[Sight]:
     remedy="Update the sampler's weights every iteration and sample at the same temperature; "
     "if only its precision is lower, use a more precise number format.",
 )
-def sampler_gap(run: Examined) -> Iterator[Sight]:
+def sampler_gap(run: Examined) -> Iterator[Observation]:
     """The sampler's log-probabilities equal those of the update's forward pass."""
     worst = max(_column(run, "sampler_gap"), default=0.0)
     if severity := SAMPLER_GAP.above(worst):
         seen = f"sampler and policy differ by {worst:.2g} nats per token"
-        yield Sight(run, severity, seen, f"below {SAMPLER_GAP.warning:g}")
+        yield Observation(run, severity, seen, f"below {SAMPLER_GAP.warning:g}")
 
 
 @check(
@@ -73,7 +73,7 @@ def sampler_gap(run: Examined) -> Iterator[Sight]:
     remedy="The penalty is -beta (log pi - log pi_SFT). Sample without top-k, top-p or a minimum length, and "
     "exclude padding from the sums.",
 )
-def kl_sign(run: Examined) -> Iterator[Sight]:
+def kl_sign(run: Examined) -> Iterator[Observation]:
     """The logged KL is not below 0 by more than the sampling error of its mean."""
     batch = run.settings.get("batch")
     # The mean of k1 has variance 2 KL / n, so for any KL, z standard errors below it is at least this.
@@ -82,7 +82,7 @@ def kl_sign(run: Examined) -> Iterator[Sight]:
     if below:
         worst = min(row["kl"] for row in below)
         seen = f"the lowest KL is {worst:.3g} nats; it is below {least:.2g} in {len(below)} iterations"
-        yield Sight(run, "fault", seen, "0 or more")
+        yield Observation(run, "fault", seen, "0 or more")
 
 
 @cache
@@ -107,7 +107,7 @@ def log_ratios(rows: list[Sample]) -> list[float]:
     remedy="Sum both log-probabilities over the same real tokens, EOS included, at the rollout's "
     "temperature; see `tldr.mathematics.kl`.",
 )
-def kl_estimators(run: Examined) -> Iterator[Sight]:
+def kl_estimators(run: Examined) -> Iterator[Observation]:
     """The kept episodes reproduce the logged KL (k1), and k3 is consistent with it."""
     logged = {int(row["update"]): row["kl"] for row in run.metrics if "kl" in row}
     for iteration, rows in rollouts(run).items():
@@ -115,7 +115,7 @@ def kl_estimators(run: Examined) -> Iterator[Sight]:
         k1 = fmean(ratios)
         if iteration in logged and abs(k1 - logged[iteration]) > KL_AGAIN * max(1.0, abs(k1)):
             seen = f"{k1:.3g} nats in the episodes of iteration {iteration}, {logged[iteration]:.3g} logged"
-            yield Sight(run, "fault", seen, "the same value")
+            yield Observation(run, "fault", seen, "the same value")
             return
         weights = [math.exp(min(-ratio, 50.0)) for ratio in ratios]
         if len(weights) < 30:
@@ -126,7 +126,7 @@ def kl_estimators(run: Examined) -> Iterator[Sight]:
             seen = (
                 f"iteration {iteration}: k1 {k1:.3g}, k3 {k3:.3g} nats (4 standard errors: {4 * error:.2g})"
             )
-            yield Sight(run, "fault", seen, "k3 not above k1")
+            yield Observation(run, "fault", seen, "k3 not above k1")
             return
 
 
@@ -135,12 +135,12 @@ def kl_estimators(run: Examined) -> Iterator[Sight]:
     why="Most of the gradient is discarded, because the policy jumps to the edge of the clip range.",
     remedy="Lower the learning rate or `ppo.epochs`.",
 )
-def clip_share(run: Examined) -> Iterator[Sight]:
+def clip_share(run: Examined) -> Iterator[Observation]:
     """Few tokens are clipped."""
     shares = _column(run, "clip_fraction")
     share = fmean(shares) if shares else 0.0
     if severity := CLIPPED.above(share):
-        yield Sight(run, severity, f"{share:.0%} of the tokens are clipped", "a few percent")
+        yield Observation(run, severity, f"{share:.0%} of the tokens are clipped", "a few percent")
 
 
 @check(
@@ -149,7 +149,7 @@ def clip_share(run: Examined) -> Iterator[Sight]:
     remedy="Initialise it from the reward model, give it its own learning rate (`ppo.value_lr`) or more "
     "iterations; check that returns and values belong to the same tokens.",
 )
-def value_network(run: Examined) -> Iterator[Sight]:
+def value_network(run: Examined) -> Iterator[Observation]:
     """The value network's explained variance rises and ends above 0.
 
     It also falls if the variance of the returns shrinks, as when a policy narrows, even though the error
@@ -165,9 +165,9 @@ def value_network(run: Examined) -> Iterator[Sight]:
     seen = f"explained variance {first:.2f} in the first quarter, {last:.2f} in the last"
     before, after = ends(errors, QUARTERS) if len(errors) >= FEWEST_UPDATES else (0.0, 0.0)
     if last < VALUE_WORSE and last < first and not after < before:
-        yield Sight(run, "fault", seen, "rising towards 1")
+        yield Observation(run, "fault", seen, "rising towards 1")
     elif last < 0:
-        yield Sight(run, "note", seen, "above 0: better than a constant")
+        yield Observation(run, "note", seen, "above 0: better than a constant")
 
 
 @check(
@@ -175,7 +175,7 @@ def value_network(run: Examined) -> Iterator[Sight]:
     why="A policy without entropy no longer explores and writes the same summary for every post.",
     remedy="Raise `ppo.beta` or lower the learning rate.",
 )
-def entropy(run: Examined) -> Iterator[Sight]:
+def entropy(run: Examined) -> Iterator[Observation]:
     """The entropy does not collapse."""
     values = _column(run, "entropy")
     if len(values) < 2 or values[0] <= 0:
@@ -183,7 +183,7 @@ def entropy(run: Examined) -> Iterator[Sight]:
     left = values[-1] / values[0]
     if severity := ENTROPY_LEFT.below(left):
         seen = f"the entropy went from {values[0]:.3g} to {values[-1]:.3g} nats per token"
-        yield Sight(run, severity, seen, "most of it kept")
+        yield Observation(run, severity, seen, "most of it kept")
 
 
 @check(
@@ -192,7 +192,7 @@ def entropy(run: Examined) -> Iterator[Sight]:
     "score are wrong, or the steps are too large.",
     remedy="Check the first ratio and the KL; lower the learning rate; use larger batches.",
 )
-def score_falls(run: Examined) -> Iterator[Sight]:
+def score_falls(run: Examined) -> Iterator[Observation]:
     """The reward model's score of the episodes does not fall."""
     scores = _column(run, "score")
     size = len(scores) // QUARTERS
@@ -202,7 +202,7 @@ def score_falls(run: Examined) -> Iterator[Sight]:
     error = math.sqrt((stdev(scores[:size]) ** 2 + stdev(scores[-size:]) ** 2) / size)
     if last < first - max(SCORE_FELL * error, 0.01):
         seen = f"the score went from {first:.3g} to {last:.3g} (standard error {error:.2g})"
-        yield Sight(run, "fault", seen, "a higher score")
+        yield Observation(run, "fault", seen, "a higher score")
 
 
 @check(
@@ -211,14 +211,14 @@ def score_falls(run: Examined) -> Iterator[Sight]:
     "not trained to score.",
     remedy="Check that SFT stops; then set `ppo.eos` (replace or subtract), or raise `ppo.beta`.",
 )
-def rollout_ends(run: Examined) -> Iterator[Sight]:
+def rollout_ends(run: Examined) -> Iterator[Observation]:
     """Episodes end with EOS before the end of the window."""
     rates, lengths = _column(run, "eos_rate"), _column(run, "length")
     if rates and (severity := EOS_RATE.below(rates[-1])):
         at_first = f"{rates[0]:.0%} of the first"
-        yield Sight(
+        yield Observation(
             run, severity, f"{rates[-1]:.0%} of the last iteration's episodes end, {at_first}", "nearly all"
         )
     elif lengths and (severity := LENGTH_AT_CAP.above(lengths[-1] / run.file.lengths.response)):
         seen = f"{lengths[-1]:.1f} tokens on average in a window of {run.file.lengths.response}"
-        yield Sight(run, severity, seen, "shorter summaries")
+        yield Observation(run, severity, seen, "shorter summaries")

@@ -10,7 +10,7 @@ from statistics import fmean, pstdev
 from scipy.stats import spearmanr
 
 from tldr.doctor.data import label_files, rankings
-from tldr.doctor.findings import Sight, check
+from tldr.doctor.findings import Observation, check
 from tldr.doctor.folders import Examined
 from tldr.doctor.limits import (
     CONFIDENCE,
@@ -20,7 +20,7 @@ from tldr.doctor.limits import (
     REFERENCE_MEAN,
     REFERENCE_MEAN_ELSEWHERE,
 )
-from tldr.doctor.samples import drawn
+from tldr.doctor.samples import sample_statistics
 from tldr.measures.wilson import wilson_interval
 from tldr.records import Comparison, Ranking, Sample, iter_records
 
@@ -33,7 +33,7 @@ def interval(share: float, n: int) -> tuple[float, float]:
 def longer_wins(rows: Sequence[Ranking]) -> float:
     """Fraction of the labelers' pairs whose longer summary, in words, is preferred; ties count half."""
     pairs = [pair for row in rows for pair in row.comparisons()]
-    words = [[len(one.text.split()) for one in pair.summaries] for pair in pairs]
+    words = [[len(summary.text.split()) for summary in pair.summaries] for pair in pairs]
     return fmean(
         0.5 if a == b else float((a > b) == (pair.choice == 0))
         for pair, (a, b) in zip(pairs, words, strict=True)
@@ -79,14 +79,14 @@ def _accuracy(run: Examined) -> tuple[float, float, float] | None:
     remedy="Check that labels are not swapped, and that it starts from SFT and reads its score at EOS; give "
     "it more labels or another learning rate.",
 )
-def chance(run: Examined) -> Iterator[Sight]:
+def chance(run: Examined) -> Iterator[Observation]:
     """The accuracy on valid1 is above one half, interval included."""
     if (found := _accuracy(run)) is None:
         return
     accuracy, low, high = found
     if low <= 0.5:
         seen = f"{accuracy:.3f} on valid1 [{low:.3f}, {high:.3f}]"
-        yield Sight(run, "fault" if high < NEAR_CHANCE else "warning", seen, "above 0.5")
+        yield Observation(run, "fault" if high < NEAR_CHANCE else "warning", seen, "above 0.5")
 
 
 @check(
@@ -94,7 +94,7 @@ def chance(run: Examined) -> Iterator[Sight]:
     why="A rule without any learning is as good: the model may have learnt only length.",
     remedy="Give it more labels or another learning rate; check its correlation with length in the report.",
 )
-def length_rule(run: Examined) -> Iterator[Sight]:
+def length_rule(run: Examined) -> Iterator[Observation]:
     """The accuracy on valid1 is not below that of always preferring the longer (or the shorter) summary."""
     floor, found = _floor(run), _accuracy(run)
     if floor is None or found is None:
@@ -102,7 +102,7 @@ def length_rule(run: Examined) -> Iterator[Sight]:
     accuracy, low, high = found
     if low <= floor[0] and high >= NEAR_CHANCE:  # otherwise `chance` reports it
         seen = f"{accuracy:.3f} on valid1 [{low:.3f}, {high:.3f}], the length rule {floor[0]:.3f}"
-        yield Sight(run, "fault" if high < floor[0] else "warning", seen, "above the length rule")
+        yield Observation(run, "fault" if high < floor[0] else "warning", seen, "above the length rule")
 
 
 @check(
@@ -111,7 +111,7 @@ def length_rule(run: Examined) -> Iterator[Sight]:
     remedy="Check that the loss falls and gradients reach the body; check the labels and the learning rate.",
     models=True,
 )
-def random_init(run: Examined) -> Iterator[Sight]:
+def random_init(run: Examined) -> Iterator[Observation]:
     """The accuracy on valid1 is above that before training, for either sign of the random head."""
     from tldr.models.reward import reward_from_policy
     from tldr.stages.reward.stage import accuracy, encode_rankings
@@ -132,7 +132,7 @@ def random_init(run: Examined) -> Iterator[Sight]:
     floor, (value, low, high) = max(share, 1 - share), found
     if low <= floor:
         seen = f"{value:.3f} on valid1 [{low:.3f}, {high:.3f}], before training {floor:.3f}"
-        yield Sight(run, "fault" if high < floor else "warning", seen, "higher than before training")
+        yield Observation(run, "fault" if high < floor else "warning", seen, "higher than before training")
 
 
 @check(
@@ -143,21 +143,21 @@ def random_init(run: Examined) -> Iterator[Sight]:
     remedy="Save and load with `tldr.models.reward`, which keeps the shift in the checkpoint; train again if "
     "the shift was computed on other posts.",
 )
-def reference_mean(run: Examined) -> Iterator[Sight]:
+def reference_mean(run: Examined) -> Iterator[Observation]:
     """After the shift the training references average 0, and the reporting references about 0."""
     if run.stage == "reward":
         mean = run.json("evaluation.json").get("reference_mean")
         if mean is not None and (severity := REFERENCE_MEAN.above(abs(mean))):
-            yield Sight(run, severity, f"the training references average {mean:.3g}", "0")
+            yield Observation(run, severity, f"the training references average {mean:.3g}", "0")
         return
-    reward, ways = run.parents.get("reward"), list(drawn(run).values())
+    reward, ways = run.parents.get("reward"), list(sample_statistics(run).values())
     scores = ways[0].scores.get("rm_reference", {}) if ways else {}
     if reward is None or len(scores) < 2 or (spread := pstdev(scores.values())) == 0:
         return
     mean = fmean(scores.values())
     if severity := REFERENCE_MEAN_ELSEWHERE.above(abs(mean) / spread):
         seen = f"the references of valid2 average {mean:.3g} in {run.name} (standard deviation {spread:.3g})"
-        yield Sight(reward, severity, seen, "about 0")
+        yield Observation(reward, severity, seen, "about 0")
 
 
 @check(
@@ -167,7 +167,7 @@ def reference_mean(run: Examined) -> Iterator[Sight]:
     why="Optimising such a model makes summaries longer (or shorter), not better.",
     remedy="Check length-controlled results before you trust a preference; label pairs of similar length.",
 )
-def length_correlation(run: Examined) -> Iterator[Sight]:
+def length_correlation(run: Examined) -> Iterator[Observation]:
     """A reward model's scores are not a function of length."""
     for reward, place, pairs in _scored(run):
         if len(pairs) < 30 or min(len(set(column)) for column in zip(*pairs, strict=True)) < 2:
@@ -175,7 +175,7 @@ def length_correlation(run: Examined) -> Iterator[Sight]:
         rho = float(spearmanr([length for length, _ in pairs], [score for _, score in pairs]).statistic)
         if severity := LENGTH_CORRELATION.above(abs(rho)):
             seen = f"rank correlation of score and length {rho:+.2f} in {place}"
-            yield Sight(reward, severity, seen, "near 0")
+            yield Observation(reward, severity, seen, "near 0")
 
 
 def _scored(run: Examined) -> Iterator[tuple[Examined, str, list[tuple[float, float]]]]:
@@ -191,8 +191,8 @@ def _scored(run: Examined) -> Iterator[tuple[Examined, str, list[tuple[float, fl
     path = run.folder / ("valid2.jsonl" if run.stage == "pairs" else "predictions.jsonl")
     if not path.is_file():
         return
-    texts = [one for pair in iter_records(path, Comparison) for one in pair.summaries]
-    named = {f"rm_{name[7:]}": one for name, one in run.parents.items() if name.startswith("reward-")}
+    summaries = [summary for pair in iter_records(path, Comparison) for summary in pair.summaries]
+    named = {f"rm_{name[7:]}": parent for name, parent in run.parents.items() if name.startswith("reward-")}
     for column, reward in (named if run.stage == "pairs" else {"rm": run}).items():
-        rows_ = [(len(one.text.split()), one.scores[column]) for one in texts if column in one.scores]
-        yield reward, run.name, [(float(length), score) for length, score in rows_]
+        scored = [summary for summary in summaries if column in summary.scores]
+        yield reward, run.name, [(float(len(s.text.split())), s.scores[column]) for s in scored]

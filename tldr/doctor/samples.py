@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean, pstdev, stdev
 
-from tldr.doctor.findings import Sight, check
+from tldr.doctor.findings import Observation, check
 from tldr.doctor.folders import Examined
 from tldr.doctor.limits import CONFIDENCE, DISTINCT, EOS_RATE, GOLD_DROP, LENGTH_AT_CAP, REPEATS
 from tldr.records import Sample, iter_records
 
-Way = tuple[float, float]
+SamplingParameters = tuple[float, float]
 """Temperature and top_p."""
 
 
 @dataclass
-class Drawn:
+class SampleStatistics:
     """Statistics of a policy's samples drawn in one way; `scores` is {scorer: {post: value}}."""
 
     count: int = 0
@@ -50,23 +50,23 @@ def repeated(words: list[int] | list[str], n: int = 3) -> float:
 
 
 @cache
-def drawn(run: Examined) -> dict[Way, Drawn]:
+def sample_statistics(run: Examined) -> dict[SamplingParameters, SampleStatistics]:
     """Statistics of a run's samples, by the way they were drawn."""
-    ways: dict[Way, Drawn] = {}
+    ways: dict[SamplingParameters, SampleStatistics] = {}
     if (path := run.folder / "samples.jsonl").is_file():
         for row in iter_records(path, Sample):
-            ways.setdefault((row.temperature, row.top_p), Drawn()).add(row)
+            ways.setdefault((row.temperature, row.top_p), SampleStatistics()).add(row)
     return ways
 
 
-def _sampled(run: Examined) -> Iterator[tuple[Examined, str, Drawn]]:
+def _sampled(run: Examined) -> Iterator[tuple[Examined, str, SampleStatistics]]:
     """The fine-tuned policy that a run sampled, how it sampled, and statistics of the samples.
 
     Unscored samples are skipped if a score run was made from them.
     """
     policy = run.parents.get("policy")
     scored = run.stage == "sample" and any(
-        run in other.parents.values() for other in run.case.runs if other.stage == "score"
+        run in other.parents.values() for other in run.examination.runs if other.stage == "score"
     )
     if (
         policy is None
@@ -75,8 +75,8 @@ def _sampled(run: Examined) -> Iterator[tuple[Examined, str, Drawn]]:
         or run.file.tags.get("method") not in ("sft", "ppo")
     ):
         return
-    for (temperature, top_p), one in drawn(run).items():
-        yield policy, f"at temperature {temperature:g}" + (f", top_p {top_p:g}" if top_p < 1 else ""), one
+    for (temperature, top_p), stats in sample_statistics(run).items():
+        yield policy, f"at temperature {temperature:g}" + (f", top_p {top_p:g}" if top_p < 1 else ""), stats
 
 
 @check(
@@ -86,12 +86,14 @@ def _sampled(run: Examined) -> Iterator[tuple[Examined, str, Drawn]]:
     "summaries are cut mid-sentence.",
     remedy="Check that the response's EOS is in the loss and that pad is not EOS.",
 )
-def eos_rate(run: Examined) -> Iterator[Sight]:
+def eos_rate(run: Examined) -> Iterator[Observation]:
     """Summaries end with EOS, as the references do."""
-    for policy, how, one in _sampled(run):
-        if severity := EOS_RATE.below(one.stopped / one.count):
-            seen = f"{one.stopped / one.count:.0%} of {one.count} samples end with EOS {how} ({run.name})"
-            yield Sight(policy, severity, seen, "nearly all")
+    for policy, how, stats in _sampled(run):
+        if severity := EOS_RATE.below(stats.stopped / stats.count):
+            seen = (
+                f"{stats.stopped / stats.count:.0%} of {stats.count} samples end with EOS {how} ({run.name})"
+            )
+            yield Observation(policy, severity, seen, "nearly all")
             return
 
 
@@ -101,13 +103,15 @@ def eos_rate(run: Examined) -> Iterator[Sight]:
     why="Summaries fill the window: the policy has learnt length, or the window is too small.",
     remedy="Check the reward model's correlation with length, and compare at equal length.",
 )
-def length_at_cap(run: Examined) -> Iterator[Sight]:
+def length_at_cap(run: Examined) -> Iterator[Observation]:
     """Summaries are shorter than the window."""
     cap = run.file.lengths.response
-    for policy, how, one in _sampled(run):
-        mean = one.tokens / one.count
-        if not EOS_RATE.below(one.stopped / one.count) and (severity := LENGTH_AT_CAP.above(mean / cap)):
-            yield Sight(policy, severity, f"{mean:.1f} tokens {how}, window {cap} ({run.name})", "shorter")
+    for policy, how, stats in _sampled(run):
+        mean = stats.tokens / stats.count
+        if not EOS_RATE.below(stats.stopped / stats.count) and (severity := LENGTH_AT_CAP.above(mean / cap)):
+            yield Observation(
+                policy, severity, f"{mean:.1f} tokens {how}, window {cap} ({run.name})", "shorter"
+            )
             return
 
 
@@ -117,12 +121,12 @@ def length_at_cap(run: Examined) -> Iterator[Sight]:
     why="A policy that repeats itself no longer writes natural text; only its reward model prefers it.",
     remedy="PPO: raise `ppo.beta` or stop earlier. SFT: train longer; check the loss against `ngram_floor`.",
 )
-def repeats(run: Examined) -> Iterator[Sight]:
+def repeats(run: Examined) -> Iterator[Observation]:
     """Summaries do not repeat the same trigrams."""
-    for policy, how, one in _sampled(run):
-        if severity := REPEATS.above(one.repeats / one.count):
-            seen = f"{one.repeats / one.count:.0%} of the trigrams are repetitions {how} ({run.name})"
-            yield Sight(policy, severity, seen, "a few percent")
+    for policy, how, stats in _sampled(run):
+        if severity := REPEATS.above(stats.repeats / stats.count):
+            seen = f"{stats.repeats / stats.count:.0%} of the trigrams are repetitions {how} ({run.name})"
+            yield Observation(policy, severity, seen, "a few percent")
             return
 
 
@@ -133,12 +137,12 @@ def repeats(run: Examined) -> Iterator[Sight]:
     "misplaced, or the policy has collapsed.",
     remedy="Check padding side, positions, and that the query ends with `TL;DR:`; PPO: raise `ppo.beta`.",
 )
-def same_text(run: Examined) -> Iterator[Sight]:
+def same_text(run: Examined) -> Iterator[Observation]:
     """Different posts get different summaries."""
-    for policy, how, one in _sampled(run):
-        if severity := DISTINCT.below(len(one.texts) / len(one.posts)):
-            seen = f"{len(one.texts)} different texts for {len(one.posts)} posts {how} ({run.name})"
-            yield Sight(policy, severity, seen, "one per post")
+    for policy, how, stats in _sampled(run):
+        if severity := DISTINCT.below(len(stats.texts) / len(stats.posts)):
+            seen = f"{len(stats.texts)} different texts for {len(stats.posts)} posts {how} ({run.name})"
+            yield Observation(policy, severity, seen, "one per post")
             return
 
 
@@ -149,29 +153,29 @@ def same_text(run: Examined) -> Iterator[Sight]:
     remedy="Report it with the result. To avoid it, raise `ppo.beta`, stop earlier, or give the reward model "
     "more and fresher labels.",
 )
-def overoptimised(run: Examined) -> Iterator[Sight]:
+def overoptimised(run: Examined) -> Iterator[Observation]:
     """Compared with SFT, the policy's reward does not rise while its gold score falls."""
     policy, sft = run.parents.get("policy"), _sft_scores(run)
     if policy is None or policy.stage != "ppo" or sft is None:
         return
-    for way, one in drawn(run).items():
-        other = drawn(sft).get(way)
-        if other is None or not {"rm", "gold"} <= one.scores.keys() & other.scores.keys():
+    for way, stats in sample_statistics(run).items():
+        other = sample_statistics(sft).get(way)
+        if other is None or not {"rm", "gold"} <= stats.scores.keys() & other.scores.keys():
             continue
-        rm, gold = (_change(other.scores[name], one.scores[name]) for name in ("rm", "gold"))
+        rm, gold = (_change(other.scores[name], stats.scores[name]) for name in ("rm", "gold"))
         if rm is None or gold is None or rm[0] - rm[1] <= 0 or gold[0] + gold[1] >= 0:
             continue
         spread = pstdev(other.scores["gold"].values())
         deep = -gold[0] > GOLD_DROP * spread and policy.settings.get("beta") != 0
         figures = [f"{name} {by:+.2f} +- {half:.2f}" for name, (by, half) in (("reward", rm), ("gold", gold))]
         seen = f"{', '.join(figures)} against SFT at temperature {way[0]:g}"
-        yield Sight(policy, "warning" if deep else "note", seen, "both rising")
+        yield Observation(policy, "warning" if deep else "note", seen, "both rising")
         return
 
 
 def _sft_scores(run: Examined) -> Examined | None:
     """The SFT policy's samples, scored by the same reward model."""
-    for other in run.case.all:
+    for other in run.examination.all:
         same = other.stage == "score" and other.file.tags.get("dataset") == run.file.tags.get("dataset")
         if (
             same

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tldr.doctor.findings import Sight, check
+from tldr.doctor.findings import Observation, check
 from tldr.doctor.folders import Examined
 
 TRAINED = ("pretrain", "sft", "reward", "ppo")
@@ -16,7 +16,7 @@ READ_BY = (*TRAINED, "labels", "best_of_n", "sample", "score", "pairs")
 
 
 @dataclass(frozen=True)
-class Special:
+class SpecialTokens:
     """EOS and pad ids of a saved model and of its tokenizer; None if a file does not state one."""
 
     tokenizer_eos: int | None
@@ -25,7 +25,7 @@ class Special:
     model_pad: int | None
 
 
-def special(folder: Path) -> Special:
+def special_tokens(folder: Path) -> SpecialTokens:
     """Read a checkpoint's files directly: loading the tokenizer would repair the errors to be found."""
     names, model = _json(folder / "tokenizer_config.json"), _json(folder / "config.json")
     tokenizer = _json(folder / "tokenizer.json")
@@ -37,7 +37,7 @@ def special(folder: Path) -> Special:
 
     eos = model.get("eos_token_id")
     several = () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,)
-    return Special(id_of("eos_token"), id_of("pad_token"), several, model.get("pad_token_id"))
+    return SpecialTokens(id_of("eos_token"), id_of("pad_token"), several, model.get("pad_token_id"))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -51,19 +51,21 @@ def _json(path: Path) -> dict[str, Any]:
     "and a reward model reads its score at the wrong token.",
     remedy="Give the tokenizer its own pad token (as `tldr.queries.tokenizer` does) and train again.",
 )
-def pad_eos(run: Examined) -> Iterator[Sight]:
+def pad_eos(run: Examined) -> Iterator[Observation]:
     """Pad is not EOS, and model and tokenizer agree on both tokens."""
     for name in ("checkpoint", "value"):
-        found = special(run.folder / name)
+        found = special_tokens(run.folder / name)
         if found.tokenizer_eos is not None and found.tokenizer_pad == found.tokenizer_eos:
-            yield Sight(run, "fault", f"{name}/: the tokenizer's pad is its EOS", "two different tokens")
+            yield Observation(
+                run, "fault", f"{name}/: the tokenizer's pad is its EOS", "two different tokens"
+            )
         if found.model_eos and found.tokenizer_eos not in (None, *found.model_eos):
             seen = f"{name}/: EOS is {found.tokenizer_eos} in the tokenizer, {found.model_eos} in the model"
-            yield Sight(run, "fault", seen, "one id")
+            yield Observation(run, "fault", seen, "one id")
         scores = run.stage == "reward" or name == "value"
         if scores and found.tokenizer_pad is not None and found.model_pad != found.tokenizer_pad:
             seen = f"{name}/: pad is {found.tokenizer_pad} in the tokenizer, {found.model_pad} in the model"
-            yield Sight(run, "fault", seen, "one id, not the EOS")
+            yield Observation(run, "fault", seen, "one id, not the EOS")
 
 
 @check(
@@ -71,15 +73,15 @@ def pad_eos(run: Examined) -> Iterator[Sight]:
     why="The two models read different tokens for the same post.",
     remedy="Train both with one tokenizer: start the run again from parents of one study.",
 )
-def tokenizer(run: Examined) -> Iterator[Sight]:
+def tokenizer(run: Examined) -> Iterator[Observation]:
     """A run has the tokenizer of every run that it reads; the first run with another one is at fault."""
     if (seen := _other_tokenizer(run)) and not any(map(_other_tokenizer, run.parents.values())):
-        yield Sight(run, "fault", seen, "the same tokenizer in every stage")
+        yield Observation(run, "fault", seen, "the same tokenizer in every stage")
 
 
 def _other_tokenizer(run: Examined) -> str:
     mine = _content(run)
-    theirs = {name: found for name, one in run.parents.items() if (found := _content(one)) is not None}
+    theirs = {name: found for name, parent in run.parents.items() if (found := _content(parent)) is not None}
     if mine is None:
         return f"{', '.join(theirs)} have different tokenizers" if len(set(theirs.values())) > 1 else ""
     return ", ".join(
@@ -104,18 +106,18 @@ def _content(run: Examined) -> str | None:
     "trained to write.",
     remedy="Set `lengths` once, in the study file, and run the stages that differ again.",
 )
-def windows(run: Examined) -> Iterator[Sight]:
+def windows(run: Examined) -> Iterator[Observation]:
     """A run has the windows of the runs that it reads; the first run with others is at fault."""
     if (seen := _other_windows(run)) and not any(map(_other_windows, run.parents.values())):
-        yield Sight(run, "fault", seen, "the same windows in every stage")
+        yield Observation(run, "fault", seen, "the same windows in every stage")
 
 
 def _other_windows(run: Examined) -> str:
     mine = run.file.lengths.model_dump()
     found = {
-        name: {key: value for key, value in one.file.lengths.model_dump().items() if mine[key] != value}
-        for name, one in run.parents.items()
-        if one.stage != "data"  # its texts are not cut
+        name: {key: value for key, value in parent.file.lengths.model_dump().items() if mine[key] != value}
+        for name, parent in run.parents.items()
+        if parent.stage != "data"  # its texts are not cut
     }
     return ", ".join(
         f"{key} {mine[key]}, but {value} in its {name}"
