@@ -18,7 +18,7 @@ from tldr.stages.ppo.settings import PPOSettings
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.settings import SFTSettings
 from tldr.study.environment import STATUS, environment, peak_bytes, proc
-from tldr.train.precision import Resolved, peak_flops
+from tldr.train.precision import ResolvedPrecision, peak_flops
 
 MEMORY = Path("/proc/meminfo")
 Result = dict[str, Any]
@@ -79,7 +79,7 @@ def rounds(case: Case) -> Iterator[Result]:
     start = proc(STATUS, "VmRSS")
     work = work_of(case.settings, case.setting)
     device, precision = work.stepper.accelerator.device, work.stepper.precision
-    ceilings = {f"gemm_{name}": peak_flops(device, name) for name in get_args(Resolved)}
+    ceilings = {f"gemm_{name}": peak_flops(device, name) for name in get_args(ResolvedPrecision)}
     about = case.named() | {"precision": precision, **environment(), "threads": torch.get_num_threads()}
     work.update(0)
     for number in range(case.rounds):

@@ -37,7 +37,7 @@ from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.sft.stage import full_text_loss, pack, response_loss
 from tldr.stages.shared.common import Device, eos_id, share
 from tldr.train.batching import BatchPlan
-from tldr.train.metrics import Row
+from tldr.train.metrics import MetricsRow
 from tldr.train.processes import make_accelerator
 from tldr.train.rng import derive
 from tldr.train.stepper import Stepper
@@ -69,7 +69,7 @@ class Done:
     tokens: float = 0.0
     rows: list[Lengthy] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
-    figures: Row = field(default_factory=dict)
+    figures: MetricsRow = field(default_factory=dict)
 
 
 class Work(Protocol):
@@ -106,7 +106,7 @@ class Supervised(ABC):
         self._settings, self._rows, self._device = settings, rows, accelerator.device
 
     @abstractmethod
-    def step(self, parts: Sequence[Sequence[int]]) -> Row:
+    def step(self, parts: Sequence[Sequence[int]]) -> MetricsRow:
         """One optimizer step from the examples of each micro-batch."""
 
     def update(self, index: int) -> Done:
@@ -135,7 +135,7 @@ class SFTWork(Supervised):
         rows = [(len(query), [len(response)]) for query, response in self._examples]
         super().__init__(settings, {"policy": policy}, rows, setting)
 
-    def step(self, parts: Sequence[Sequence[int]]) -> Row:
+    def step(self, parts: Sequence[Sequence[int]]) -> MetricsRow:
         """As `tldr.stages.sft.stage.run`."""
         batches = [pack([self._examples[i] for i in part], PAD).to(self._device) for part in parts]
         return self.stepper.step(self._loss, batches)
@@ -157,7 +157,7 @@ class RewardWork(Supervised):
         rows = [(len(e.query), [len(response) for response in e.responses]) for e in self._examples]
         super().__init__(settings, {"reward": model}, rows, setting)
 
-    def step(self, parts: Sequence[Sequence[int]]) -> Row:
+    def step(self, parts: Sequence[Sequence[int]]) -> MetricsRow:
         """As `tldr.stages.reward.stage.train_reward`."""
         batches = [collate_examples([self._examples[i] for i in part], PAD) for part in parts]
         return self.stepper.step(ranking_loss, [batch.to(self._device) for batch in batches])

@@ -12,7 +12,7 @@ from typing import Any
 from tldr.errors import RecordError, UsageError
 from tldr.study.folder import RUN, RunFile
 from tldr.study.status import run_folders
-from tldr.train.metrics import Row, read_metrics
+from tldr.train.metrics import MetricsRow, read_metrics
 
 STUDY_FILE = "study.json"
 
@@ -50,7 +50,7 @@ class Examined:
         }
 
     @cached_property
-    def metrics(self) -> list[Row]:
+    def metrics(self) -> list[MetricsRow]:
         """Its log, one row per update; [] if it has none."""
         return read_metrics(self.folder / "metrics.jsonl")
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tldr.study.folder import read_note
 from tldr.study.graph import Run
-from tldr.train.metrics import Row, read_metrics
+from tldr.train.metrics import MetricsRow, read_metrics
 
 HEADLINES = {
     "pretrain": ("metrics.jsonl", ("loss",)),
@@ -96,6 +96,6 @@ def headline(folder: Path, stage: str) -> str:
     return ", ".join(f"{name} {row[name]:.4g}" for name in figures if isinstance(row.get(name), int | float))
 
 
-def _last_row(path: Path) -> Row:
+def _last_row(path: Path) -> MetricsRow:
     rows = read_metrics(path)
     return rows[-1] if rows else {}

@@ -30,7 +30,7 @@ from tldr.records import write_json
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """The contents of a state besides modules and optimizers.
 
     Attributes:
@@ -53,7 +53,7 @@ class State:
 
 def save_state(
     folder: Path,
-    state: State,
+    state: TrainingState,
     modules: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
     keep: int = 2,
@@ -89,7 +89,10 @@ def save_state(
 
 
 def _write(
-    final: Path, state: State, pieces: Iterable[tuple[str, dict[str, Tensor]]], optimizers: Mapping[str, Any]
+    final: Path,
+    state: TrainingState,
+    pieces: Iterable[tuple[str, dict[str, Tensor]]],
+    optimizers: Mapping[str, Any],
 ) -> None:
     """Write all files to a temporary folder, sync them to disk, then rename the folder."""
     for stale in final.parent.glob("*.partial"):
@@ -115,7 +118,7 @@ def _drop_old(newest: Path, keep: int) -> None:
 
 def load_state(
     folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]
-) -> State | None:
+) -> TrainingState | None:
     """Load the newest intact state of a run's folder into modules and optimizers, bit for bit.
 
     Returns None if there is none. A damaged state is skipped with a warning.
@@ -134,7 +137,7 @@ def load_state(
         _restore_optimizer(optimizer, pieces[_optimizer_file(name)], meta["param_groups"][name])
     # Cloned, because loaded tensors are memory-mapped and old states are deleted.
     tensors = {name: tensor.clone() for name, tensor in pieces[_TENSORS].items()}
-    return State(meta["step"], meta["part"], meta["extra"], tensors)
+    return TrainingState(meta["step"], meta["part"], meta["extra"], tensors)
 
 
 def _newest_sound(root: Path, module: nn.Module) -> Path | None:
@@ -155,7 +158,7 @@ def _newest_sound(root: Path, module: nn.Module) -> Path | None:
         dist.broadcast(told, src=0)
         chosen = told.tolist()
     step, part = chosen
-    return None if step < 0 else root / State(step, part).name
+    return None if step < 0 else root / TrainingState(step, part).name
 
 
 def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
@@ -288,7 +291,7 @@ def _read(path: Path, check: bool = False) -> tuple[dict[str, Any], dict[str, di
     for name, digest in meta["sha256"].items() if check else ():
         if _sha256(path / name) != digest:
             raise ValueError(f"{name} differs from what was written")
-    if State(meta["step"], meta["part"]).name != path.name:
+    if TrainingState(meta["step"], meta["part"]).name != path.name:
         raise ValueError(f"contains step {meta['step']}, part {meta['part']}")
     return meta, {name: load_file(path / name) for name in meta["sha256"]}
 

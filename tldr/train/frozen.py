@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from tldr.models.lora import lora_off
-from tldr.train.processes import Together
+from tldr.train.processes import JointModules
 from tldr.train.stepper import Stepper
 
 
@@ -26,9 +26,9 @@ class Frozen:
     def __init__(self, model: nn.Module, place: Literal["device", "cpu", "shard"], device: torch.device):
         self._model = model.requires_grad_(False).eval()
         self._device, self._away = device, place == "cpu" and device.type != "cpu"
-        self._together = Together({"model": self._model})
+        self._joint = JointModules({"model": self._model})
         if place == "shard" and dist.is_initialized():
-            _shard(self._together)
+            _shard(self._joint)
         nn.Module.to(self._model, "cpu" if self._away else device)
 
     @contextmanager
@@ -41,7 +41,7 @@ class Frozen:
         if self._away:
             nn.Module.to(self._model, self._device)
         try:
-            yield lambda function, *args: self._together(
+            yield lambda function, *args: self._joint(
                 lambda parts, *inner: function(parts["model"], *inner), *args
             )
         finally:
@@ -71,11 +71,11 @@ class LoraOff:
         yield call
 
 
-def _shard(together: Together) -> None:
+def _shard(joint: JointModules) -> None:
     """Shard the weights over all processes, layer by layer."""
     from torch.distributed.fsdp import fully_shard  # takes two seconds to import
 
-    for module in list(together.modules()):
-        if type(module).__name__ in together._no_split_modules:
+    for module in list(joint.modules()):
+        if type(module).__name__ in joint._no_split_modules:
             fully_shard(module)
-    fully_shard(together, reshard_after_forward=True)
+    fully_shard(joint, reshard_after_forward=True)

@@ -31,8 +31,8 @@ from torch import Tensor
 from tldr.errors import CheckpointError, NonFiniteError
 from tldr.interrupts import TERMINATED, event_set_by
 from tldr.settings.training import Training
-from tldr.train.checkpoint import State, load_state, save_state
-from tldr.train.metrics import MetricsLog, Progress, Row
+from tldr.train.checkpoint import TrainingState, load_state, save_state
+from tldr.train.metrics import MetricsLog, MetricsRow, Progress
 from tldr.train.precision import peak_flops
 from tldr.train.stepper import Stepper
 
@@ -60,13 +60,13 @@ class TrainLoop:
     settings: Training
     extra: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    on_update: Callable[[int, Row], None] | None = None
+    on_update: Callable[[int, MetricsRow], None] | None = None
     part: int = 0
     _done: int = 0
     _saved: tuple[int, int] | None = None
     _terminated: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, update: Callable[[int], Row]) -> None:
+    def run(self, update: Callable[[int], MetricsRow]) -> None:
         """Call ``update(i)`` for every update i (from 0) that is not done yet.
 
         Args:
@@ -85,7 +85,7 @@ class TrainLoop:
             progress = Progress(self.folder, self.total, first, before)
             for i in range(first, self.total):
                 self._done = i
-                row = self._one(update, i)
+                row = self._timed_update(update, i)
                 self.part, self._done = 0, i + 1
                 if main:
                     row["seconds"] = progress.seconds
@@ -110,35 +110,35 @@ class TrainLoop:
 
     def _save_if(self, due: bool, before: Callable[[], None] = lambda: None) -> None:
         """Save if due; if termination was requested, save and exit."""
-        stop = self._anywhere(self._terminated.is_set())
+        stop = self._in_any_process(self._terminated.is_set())
         if due or stop:
             before()
             self._save()
         if stop:
             raise SystemExit(TERMINATED)
 
-    def _one(self, update: Callable[[int], Row], i: int) -> Row:
+    def _timed_update(self, update: Callable[[int], MetricsRow], i: int) -> MetricsRow:
         """One update, timed and checked."""
         start = time.perf_counter()
         self.stepper.set_lr(i, self.total)
         try:
             row = {"update": i + 1, **update(i)}
-            self._speed(row, time.perf_counter() - start)
+            self._add_speed(row, time.perf_counter() - start)
             _check_finite(row)
             if self.on_update:
                 self.on_update(i + 1, row)
                 _check_finite(row)
         except NonFiniteError as error:
-            raise self._explained(error, i + 1) from None
+            raise self._with_place(error, i + 1) from None
         return row
 
-    def _speed(self, row: Row, seconds: float) -> None:
+    def _add_speed(self, row: MetricsRow, seconds: float) -> None:
         accelerator = self.stepper.accelerator
         row["tokens_per_s"] = row.get("tokens", 0) / seconds
         peak = accelerator.num_processes * peak_flops(accelerator.device, self.stepper.precision)
         row["mfu"] = row["tokens_per_s"] * self.stepper.flops_per_token / peak
 
-    def _explained(self, error: NonFiniteError, update: int) -> NonFiniteError:
+    def _with_place(self, error: NonFiniteError, update: int) -> NonFiniteError:
         states = sorted(p for p in (self.folder / "state").glob("step-*") if p.suffix != ".partial")
         last = f"the last good state is {states[-1]}" if states else "no state was saved yet"
         return NonFiniteError(
@@ -176,10 +176,10 @@ class TrainLoop:
         self._saved = self._done, self.part
         stepper = self.stepper
         extra = {"steps": stepper.steps, "stage": self.extra}
-        state = State(self._done, self.part, extra, self.tensors)
+        state = TrainingState(self._done, self.part, extra, self.tensors)
         save_state(self.folder, state, stepper.modules, stepper.optimizers, self.settings.keep_states)
 
-    def _anywhere(self, flag: bool) -> bool:
+    def _in_any_process(self, flag: bool) -> bool:
         """Whether the flag is set in any process: a signal may reach them at different updates."""
         accelerator = self.stepper.accelerator
         if accelerator.num_processes == 1:
@@ -187,7 +187,7 @@ class TrainLoop:
         return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
 
 
-def _check_finite(row: Row) -> None:
+def _check_finite(row: MetricsRow) -> None:
     bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
     if bad:
         raise NonFiniteError(", ".join(bad))

@@ -11,14 +11,14 @@ from pathlib import Path
 from tldr.errors import RecordError
 from tldr.records import write_json
 
-Row = dict[str, float]
+MetricsRow = dict[str, float]
 """One update's figures; ``update`` counts from 1."""
 
 TIMES = frozenset({"seconds", "tokens_per_s", "mfu"})
 """The columns that differ between two runs of the same seed."""
 
 
-def read_metrics(path: Path) -> list[Row]:
+def read_metrics(path: Path) -> list[MetricsRow]:
     """The rows of a log, without a last line that is incomplete because the process was killed.
 
     Raises:
@@ -45,7 +45,7 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path | None, resumed: int = 0):
-        self.kept: list[Row] = []
+        self.kept: list[MetricsRow] = []
         if path is not None:
             self.kept = [row for row in read_metrics(path) if row["update"] <= resumed]
             path.parent.mkdir(parents=True, exist_ok=True)

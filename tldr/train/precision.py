@@ -16,7 +16,7 @@ import torch
 from tldr.errors import UsageError
 from tldr.settings.base import Precision
 
-Resolved = Literal["fp32", "bf16"]
+ResolvedPrecision = Literal["fp32", "bf16"]
 """Weights and optimizer state are float32 in both; "bf16" means autocast."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -29,7 +29,7 @@ KEPT_PRODUCTS = 256
 and one millisecond to recreate."""
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> Resolved:
+def resolve_precision(precision: Precision, device: torch.device) -> ResolvedPrecision:
     """Resolve "auto" on this device: bf16 if the hardware multiplies in bf16, otherwise fp32."""
     if precision != "auto":
         return precision
@@ -117,7 +117,7 @@ def deterministic(device: torch.device) -> Iterator[None]:
 
 
 @cache
-def peak_flops(device: torch.device, precision: Resolved) -> float:
+def peak_flops(device: torch.device, precision: ResolvedPrecision) -> float:
     """Measured FLOP/s of a large matrix product, the best of several: the reference for utilisation."""
     n = 8192 if device.type == "cuda" else 1024
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from tldr.errors import UsageError
 from tldr.settings.base import Precision
 from tldr.train.checkpoint import gather
-from tldr.train.precision import Resolved, prepare_cpu, prepare_cuda, resolve_precision
+from tldr.train.precision import ResolvedPrecision, prepare_cpu, prepare_cuda, resolve_precision
 
 M = TypeVar("M", bound=nn.Module)
 
 
-class Together(nn.Module):
+class JointModules(nn.Module):
     """All trained modules as one module, whose forward runs any function of them.
 
     DDP, FSDP and autocast act only on the forward of the wrapped module. A loss that called a body or a
@@ -95,7 +95,7 @@ def make_accelerator(precision: Precision) -> Accelerator:
     return accelerator
 
 
-def _fsdp2(accelerator: Accelerator, precision: Resolved) -> None:
+def _fsdp2(accelerator: Accelerator, precision: ResolvedPrecision) -> None:
     """Set up FSDP2 with sums in fp32, also on CPUs, where accelerate does not support it.
 
     By default accelerate would sum gradients and return losses in bf16.

@@ -24,9 +24,9 @@ from tldr.models.lora import merge_lora
 from tldr.settings.extras import need
 from tldr.settings.training import Optimizer, Training
 from tldr.train.checkpoint import gather
-from tldr.train.metrics import Row
-from tldr.train.precision import Resolved, deterministic
-from tldr.train.processes import Together, blueprint, rebuilt
+from tldr.train.metrics import MetricsRow
+from tldr.train.precision import ResolvedPrecision, deterministic
+from tldr.train.processes import JointModules, blueprint, rebuilt
 from tldr.train.rng import seeded
 
 B = TypeVar("B")
@@ -81,7 +81,7 @@ class Stepper:
         plan = settings.optimizer
         assert isinstance(plan.lr, float), "settings of one size: call for_size first"
         self.accelerator, self.settings, self.seed = accelerator, plan, seed
-        self.precision: Resolved = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+        self.precision: ResolvedPrecision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
         self.flops_per_token = sum(_flops_per_token(module) for module in modules.values())
         self.lrs = dict.fromkeys(modules, plan.lr) | dict(lrs or {})
         if settings.gradient_checkpointing:
@@ -93,8 +93,8 @@ class Stepper:
             raise UsageError(f"{plan.kind} cannot be sharded", where="optimizer.kind", remedy=remedy)
         adamw = [_adamw(module, plan, self.lrs[name]) for name, module in modules.items()]
         self._blueprints = {name: blueprint(module) for name, module in modules.items() if sharded}
-        self._together, *adamw = accelerator.prepare(Together(modules), *adamw)
-        self.modules: dict[str, nn.Module] = dict(accelerator.unwrap_model(self._together).parts.items())
+        self._joint, *adamw = accelerator.prepare(JointModules(modules), *adamw)
+        self.modules: dict[str, nn.Module] = dict(accelerator.unwrap_model(self._joint).parts.items())
         self.optimizers: dict[str, torch.optim.Optimizer] = dict(zip(modules, adamw, strict=True))
         self.steps = 0
         """Number of optimizer steps so far; part of the resumable state."""
@@ -113,11 +113,11 @@ class Stepper:
         Every process must call this the same number of times.
         """
         with self.accelerator.autocast():  # accelerate adds it to every forward except FSDP2's
-            result = self._together(function, *args)
+            result = self._joint(function, *args)
         if (
             self.sharded and not torch.is_grad_enabled()
         ):  # otherwise weights stay gathered, and in bf16, until the next backward pass
-            for module in self._together.modules():
+            for module in self._joint.modules():
                 if hasattr(module, "reshard"):
                     module.reshard()
         return cast(T, result)
@@ -140,7 +140,7 @@ class Stepper:
         merge_lora(piece)
         return piece
 
-    def step(self, loss: Callable[[nn.ModuleDict, B], Loss], micro_batches: Sequence[B]) -> Row:
+    def step(self, loss: Callable[[nn.ModuleDict, B], Loss], micro_batches: Sequence[B]) -> MetricsRow:
         """Make one optimizer step from this process's micro-batches (the same number in every process).
 
         Args:
@@ -184,7 +184,7 @@ class Stepper:
 
         If modules are sharded, reduce with every micro-batch: unreduced gradients are not sharded.
         """
-        return nullcontext() if last or self.sharded else self.accelerator.no_sync(self._together)
+        return nullcontext() if last or self.sharded else self.accelerator.no_sync(self._joint)
 
     def _clip(self, module: nn.Module, scale: float) -> float:
         """Scale the gradients and clip their norm in one pass; returns the scaled norm before clipping."""
