@@ -34,7 +34,7 @@ class Record(BaseModel):
 
 NonEmpty = Annotated[str, Field(pattern=r"\S")]
 """Text that is not only whitespace."""
-Count = Annotated[int, Field(ge=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
 Likert = Annotated[int | float, Field(ge=1, le=7)]
 
 
@@ -202,8 +202,8 @@ class Sample(Record):
     top_p: float = 1.0
     n: int = 1
     text: str
-    response_ids: list[Count] | None = None
-    tokens: Count | None = None
+    response_ids: list[NonNegativeInt] | None = None
+    tokens: NonNegativeInt | None = None
     stopped: bool | None = None
     logprob: float | None = None
     logprob_sft: float | None = None
@@ -269,7 +269,7 @@ class Judgement(Record):
 OnError = Literal["stop", "skip"]
 """At an invalid line: stop, or count and skip it."""
 R = TypeVar("R", bound=Record)
-Kind = type[R] | Callable[[dict[str, Any]], R]
+RecordParser = type[R] | Callable[[dict[str, Any]], R]
 """A record class, or a function from a JSON object to a record (it may raise ValidationError)."""
 
 
@@ -328,7 +328,7 @@ def make_records(
 
 def iter_records(
     path: str | Path,
-    kind: Kind[R],
+    kind: RecordParser[R],
     *,
     on_error: OnError = "stop",
     report: ReadReport | None = None,
@@ -361,7 +361,7 @@ def iter_records(
 
 def read_records(
     path: str | Path,
-    kind: Kind[R],
+    kind: RecordParser[R],
     *,
     on_error: OnError = "stop",
     report: ReadReport | None = None,

@@ -91,7 +91,7 @@ class PackedBatch:
         )
 
 
-class Hidden(NamedTuple):
+class HiddenStates(NamedTuple):
     """Last hidden states (B,K,R,d): `after` at each response token, `before` where it is predicted."""
 
     before: Tensor
@@ -198,7 +198,7 @@ def _layout(batch: PackedBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Ten
     return ids, positions, attention_mask(real, segment, dtype)
 
 
-def hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Hidden:
+def hidden_states(model: PreTrainedModel, batch: PackedBatch) -> HiddenStates:
     """Run the body once over the packed batch.
 
     Args:
@@ -222,7 +222,7 @@ def hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Hidden:
     states: Tensor = out.last_hidden_state
     after = states[:, width:].reshape(len(batch), options, length, states.shape[-1])
     start = states[:, None, width - 1 : width].expand(-1, options, -1, -1)
-    return Hidden(before=torch.cat([start, after[:, :, :-1]], dim=2), after=after)
+    return HiddenStates(before=torch.cat([start, after[:, :, :-1]], dim=2), after=after)
 
 
 def _token_logprobs(
