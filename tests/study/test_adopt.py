@@ -11,7 +11,7 @@ import pytest
 from tests.study import fake_stages
 from tests.study.conftest import Lab
 from tldr.errors import LabError
-from tldr.study.adopt import PROVEN, Adopted, adopt, rename_results
+from tldr.study.adopt import PROVEN, Adoption, adopt, rename_results
 from tldr.study.folder import RunFile
 from tldr.study.graph import needed_for
 
@@ -41,7 +41,7 @@ def age(lab: Lab, folder: Path, **codes: str) -> dict[str, str]:
     return names
 
 
-def take(lab: Lab, folder: Path, *overrides: str, vouch: bool = False) -> Adopted:
+def take(lab: Lab, folder: Path, *overrides: str, vouch: bool = False) -> Adoption:
     study, runs = lab.load(*overrides)
     return adopt(study, needed_for(runs, "sft"), lab.root, folder, vouch=vouch)
 

@@ -48,7 +48,7 @@ BESIDE = (ENVIRONMENT, CONFIG, LOG, "metrics.jsonl", "progress.json")
 
 
 @dataclass(frozen=True)
-class Former:
+class FormerRun:
     """A finished run of any code version.
 
     Attributes:
@@ -65,14 +65,14 @@ class Former:
 
 
 @dataclass
-class Adopted:
+class Adoption:
     """The result of `adopt`: old name -> new name, and why others were not adopted (title -> reason)."""
 
     names: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
 
 
-def adopt(study: Study, runs: Sequence[Run], root: Path, source: Path, *, vouch: bool = False) -> Adopted:
+def adopt(study: Study, runs: Sequence[Run], root: Path, source: Path, *, vouch: bool = False) -> Adoption:
     """Adopt all of a study's runs for which a matching finished run exists.
 
     Args:
@@ -83,12 +83,12 @@ def adopt(study: Study, runs: Sequence[Run], root: Path, source: Path, *, vouch:
     Raises:
         LabError: an output of a run to adopt has changed since it was written.
     """
-    former: dict[str, list[Former]] = {}
+    former: dict[str, list[FormerRun]] = {}
     for path in sorted(source.glob(f"*/{RUN}")):
         note = read_note(path)
         if (path.parent / DONE).exists() and note.get("title"):
-            former.setdefault(note["title"], []).append(Former(path.parent, note))
-    found, names = Adopted(), dict[str, str]()
+            former.setdefault(note["title"], []).append(FormerRun(path.parent, note))
+    found, names = Adoption(), dict[str, str]()
     for run in runs:
         if (root / run.name / DONE).exists():
             there = RunFile.read(root / run.name)
@@ -108,7 +108,7 @@ def adopt(study: Study, runs: Sequence[Run], root: Path, source: Path, *, vouch:
     return found
 
 
-def differs(candidate: Former, run: Run, names: Mapping[str, str], *, vouch: bool) -> str:
+def differs(candidate: FormerRun, run: Run, names: Mapping[str, str], *, vouch: bool) -> str:
     """The reason why a former run is not this run of the study, or "".
 
     Args:
@@ -151,7 +151,7 @@ def _plain(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, Settings) else str(value)
 
 
-def _take(candidate: Former, run: Run, study: Study, root: Path, names: Mapping[str, str]) -> None:
+def _take(candidate: FormerRun, run: Run, study: Study, root: Path, names: Mapping[str, str]) -> None:
     """Write the run's folder: outputs with the new names, and a current ``run.json``."""
     folder, old = root / run.name, candidate.folder
     outputs = read_outputs(old)

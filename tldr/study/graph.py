@@ -192,7 +192,7 @@ class SeedRuns:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class VariantSampling:
     """A variant's name, the reward model that scores its samples, and their temperatures (None: those of the
     study's main policies)."""
 
@@ -311,16 +311,16 @@ class _Graph:
             runs += self.add(replace(run, **changes)).runs
         return InputSource(runs=tuple(runs))
 
-    def _measure(self, made: SeedRuns, size: str) -> None:
+    def _measure(self, seed_runs: SeedRuns, size: str) -> None:
         """Add samples of every policy of a size, and their scores."""
-        for method, policy in made.models[size].items():
-            sampled = self._sample_and_score(made, size, method, policy)
-            made.samples[f"{method}-{size}"] = sampled
+        for method, policy in seed_runs.models[size].items():
+            sampled = self._sample_and_score(seed_runs, size, method, policy)
+            seed_runs.samples[f"{method}-{size}"] = sampled
             if isinstance(self.study.data, FileData) and self.study.data.cnndm is not None:
-                self._on_news(made, size, method, policy)
+                self._on_news(seed_runs, size, method, policy)
         if self.study.best_of_n is not None:
-            run = self._best_of_n(made, size, self.study.best_of_n)
-            self._score(made, size, "best_of_n", self.add(run), made.models[size]["sft"])
+            run = self._best_of_n(seed_runs, size, self.study.best_of_n)
+            self._score(seed_runs, size, "best_of_n", self.add(run), seed_runs.models[size]["sft"])
 
     def _evaluation(self, method: str, temperatures: list[float] | None = None) -> EvaluationSettings:
         """The evaluation settings that a run depends on: bootstrap draws only affect the report, and
@@ -333,59 +333,68 @@ class _Graph:
         return self.study.evaluation.model_copy(update=changes)
 
     def _sample_and_score(
-        self, made: SeedRuns, size: str, method: str, policy: InputSource, sweep: Sweep | None = None
+        self,
+        seed_runs: SeedRuns,
+        size: str,
+        method: str,
+        policy: InputSource,
+        sampling: VariantSampling | None = None,
     ) -> InputSource:
-        temperatures = sweep.temperatures if sweep else None
+        temperatures = sampling.temperatures if sampling else None
         settings = self._evaluation(method, temperatures)
-        run = self._run(SampleInputs(policy=policy, data=made.data), settings, size, made.seed)
-        sampled = self.add(replace(run, method=method, variant=sweep.name if sweep else ""))
-        self._score(made, size, method, sampled, policy, sweep)
+        run = self._run(SampleInputs(policy=policy, data=seed_runs.data), settings, size, seed_runs.seed)
+        sampled = self.add(replace(run, method=method, variant=sampling.name if sampling else ""))
+        self._score(seed_runs, size, method, sampled, policy, sampling)
         return sampled
 
     def _score(
         self,
-        made: SeedRuns,
+        seed_runs: SeedRuns,
         size: str,
         method: str,
         samples: InputSource,
         policy: InputSource,
-        sweep: Sweep | None = None,
+        sampling: VariantSampling | None = None,
     ) -> None:
         inputs = ScoreInputs(
             samples=samples,
             policy=policy,
-            sft=made.models[size]["sft"],
-            reward=sweep.reward if sweep else made.reward[size],
+            sft=seed_runs.models[size]["sft"],
+            reward=sampling.reward if sampling else seed_runs.reward[size],
             ppo=policy if method == "ppo" else None,
-            data=made.data,
+            data=seed_runs.data,
         )
-        settings = self._evaluation(method, sweep.temperatures if sweep else None)
-        run = self._run(inputs, settings, size, made.seed)
-        self.add(replace(run, method=method, variant=sweep.name if sweep else ""))
+        settings = self._evaluation(method, sampling.temperatures if sampling else None)
+        run = self._run(inputs, settings, size, seed_runs.seed)
+        self.add(replace(run, method=method, variant=sampling.name if sampling else ""))
 
-    def _on_news(self, made: SeedRuns, size: str, method: str, policy: InputSource) -> None:
+    def _on_news(self, seed_runs: SeedRuns, size: str, method: str, policy: InputSource) -> None:
         """Add a policy's summaries of the articles at the lowest temperature (P 4.2), and their scores."""
         chosen = {"temperatures": [min(self.study.evaluation.temperatures)]}
         settings = self._evaluation("").model_copy(update=chosen | {"sft_temperatures": [], "sft_top_ps": []})
-        run = self._run(SampleInputs(policy=policy, data=made.data), settings, size, made.seed)
+        run = self._run(SampleInputs(policy=policy, data=seed_runs.data), settings, size, seed_runs.seed)
         inputs = ScoreInputs(
             samples=self.add(replace(run, method=method, dataset="cnndm")),
             policy=policy,
-            sft=made.models[size]["sft"],
-            reward=made.reward[size],
-            data=made.data,
+            sft=seed_runs.models[size]["sft"],
+            reward=seed_runs.reward[size],
+            data=seed_runs.data,
         )
-        run = self._run(inputs, settings, size, made.seed)
+        run = self._run(inputs, settings, size, seed_runs.seed)
         self.add(replace(run, method=method, dataset="cnndm"))
 
     def _best_of_n(
-        self, made: SeedRuns, size: str, settings: Settings, rewards: Mapping[str, InputSource] | None = None
+        self,
+        seed_runs: SeedRuns,
+        size: str,
+        settings: Settings,
+        rewards: Mapping[str, InputSource] | None = None,
     ) -> Run:
-        policy, reward = made.models[size]["sft"], made.reward[size]
-        inputs = BestOfNInputs(policy=policy, reward=reward, rewards=rewards or {}, data=made.data)
-        return self._run(inputs, settings, size, made.seed)
+        policy, reward = seed_runs.models[size]["sft"], seed_runs.reward[size]
+        inputs = BestOfNInputs(policy=policy, reward=reward, rewards=rewards or {}, data=seed_runs.data)
+        return self._run(inputs, settings, size, seed_runs.seed)
 
-    def _reward_variants(self, made: SeedRuns) -> dict[tuple[str, str], InputSource]:
+    def _reward_variants(self, seed_runs: SeedRuns) -> dict[tuple[str, str], InputSource]:
         """Reward models of the variants, on the first round's labels: (variant, size) -> run."""
         rewards: dict[tuple[str, str], InputSource] = {}
         for name, variant in self.study.variants.items():
@@ -393,54 +402,56 @@ class _Graph:
                 continue
             settings = variant.set.model_copy(update={"seeds": RewardSettings.model_fields["seeds"].default})
             for size in variant.sizes or self.study.ladder:
-                inputs = RewardInputs(policy=made.models[size]["sft"], labels=made.labels[0], data=made.data)
-                run = self._run(inputs, settings, size, made.seed)
+                inputs = RewardInputs(
+                    policy=seed_runs.models[size]["sft"], labels=seed_runs.labels[0], data=seed_runs.data
+                )
+                run = self._run(inputs, settings, size, seed_runs.seed)
                 rewards[name, size] = self.add(replace(run, variant=name))
         return rewards
 
-    def _policy_variants(self, made: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
+    def _policy_variants(self, seed_runs: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
         """Add the variants' policies, trained from SFT, their samples, and scores by their reward models."""
         for name, variant in self.study.variants.items():
             if not isinstance(variant, PPOVariant):
                 continue
             for size in variant.sizes or self.study.ladder:
-                sft = made.models[size]["sft"]
-                reward = rewards[variant.reward, size] if variant.reward else made.reward[size]
-                inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=made.data)
-                run = self._run(inputs, variant.set, size, made.seed)
+                sft = seed_runs.models[size]["sft"]
+                reward = rewards[variant.reward, size] if variant.reward else seed_runs.reward[size]
+                inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=seed_runs.data)
+                run = self._run(inputs, variant.set, size, seed_runs.seed)
                 policy = self.add(replace(run, variant=name))
-                sweep = Sweep(name, reward, variant.temperatures)
-                self._sample_and_score(made, size, "ppo", policy, sweep)
+                sampling = VariantSampling(name, reward, variant.temperatures)
+                self._sample_and_score(seed_runs, size, "ppo", policy, sampling)
                 if variant.reward:  # also score the initial policy with that reward model
-                    start = Sweep(variant.reward, reward)
-                    self._score(made, size, "sft", made.samples[f"sft-{size}"], sft, start)
+                    initial = VariantSampling(variant.reward, reward)
+                    self._score(seed_runs, size, "sft", seed_runs.samples[f"sft-{size}"], sft, initial)
 
-    def _pools(self, made: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
+    def _pools(self, seed_runs: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
         """Add larger pools, scored by the reward models of all sizes and the variants of their own size."""
         for name, variant in self.study.variants.items():
             if isinstance(variant, BestOfNVariant):
                 for size in variant.sizes or self.study.ladder:
-                    others = {other: made.reward[other] for other in self.study.ladder}
+                    others = {other: seed_runs.reward[other] for other in self.study.ladder}
                     own = {key: source for key, source in rewards.items() if key[1] == size}
                     others |= {f"{size}_{key[0]}": source for key, source in own.items()}
-                    run = self._best_of_n(made, size, variant.set, others)
+                    run = self._best_of_n(seed_runs, size, variant.set, others)
                     self.add(replace(run, variant=name))
 
-    def _pairs(self, made: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
+    def _pairs(self, seed_runs: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
         """Add pairs, scored by every reward model and SFT policy of the seed."""
         assert self.study.pairs is not None
         inputs = PairsInputs(
-            data=made.data,
-            labels=made.labels[-1],
+            data=seed_runs.data,
+            labels=seed_runs.labels[-1],
             policies={
                 f"{method}-{size}": models[method]
-                for size, models in made.models.items()
+                for size, models in seed_runs.models.items()
                 for method in ("sft", "ppo")
             },
-            rewards=made.reward | {f"{size}_{name}": source for (name, size), source in rewards.items()},
-            sft={size: models["sft"] for size, models in made.models.items()},
+            rewards=seed_runs.reward | {f"{size}_{name}": source for (name, size), source in rewards.items()},
+            sft={size: models["sft"] for size, models in seed_runs.models.items()},
         )
-        self.add(run_of(inputs, self.study.pairs, seed=made.seed))
+        self.add(run_of(inputs, self.study.pairs, seed=seed_runs.seed))
 
 
 def _round(number: int, *variant: str) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def _read_code(path: Path, module: str, mtime_ns: int, size: int) -> tuple[str, 
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [one for one in body if not _is_text(one)] or [ast.Pass()]  # type: ignore[attr-defined]
+            node.body = [child for child in body if not _is_text(child)] or [ast.Pass()]  # type: ignore[attr-defined]
     return ast.unparse(tree), imports
 
 

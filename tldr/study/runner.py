@@ -150,7 +150,7 @@ def _choose(candidates: Sequence[Run], root: Path) -> Run:
 
 
 @dataclass
-class Job:
+class ActiveRun:
     """A run's process, its slot (threads, GPU), and its start time."""
 
     run: Run
@@ -189,7 +189,7 @@ class Runner:
         self._waiting = sorted(self.runs, key=lambda run: -self._urgency[run.name])
         self._later: dict[str, float] = {}
         self._elsewhere: set[str] = set()
-        self._active: list[Job] = []
+        self._active: list[ActiveRun] = []
         self._gpus = gpus()
         self._nursery = Nursery(self._environment(0))
 
@@ -268,10 +268,10 @@ class Runner:
             self._waiting.remove(run)
             self._fail(run, str(error))
             return
-        slot = min(set(range(self.jobs)) - {job.slot for job in self._active})
+        slot = min(set(range(self.jobs)) - {active.slot for active in self._active})
         process = self._spawn(run, folder, slot)
         self._waiting.remove(run)
-        self._active.append(Job(run, process, slot, time.monotonic()))
+        self._active.append(ActiveRun(run, process, slot, time.monotonic()))
         self.display.started(run)
 
     def _spawn(self, run: Run, folder: Path, slot: int) -> subprocess.Popen[bytes] | Forked:
@@ -310,30 +310,30 @@ class Runner:
     def _poll(self) -> bool:
         """Check the active runs; returns whether one has ended."""
         before = len(self._active)
-        for job in list(self._active):
-            folder = self.root / job.run.name
-            if job.process.poll() is None:
-                self.display.refresh(job.run.name, folder)
+        for active in list(self._active):
+            folder = self.root / active.run.name
+            if active.process.poll() is None:
+                self.display.refresh(active.run.name, folder)
                 continue
-            self._active.remove(job)
-            self.display.stopped(job.run)
-            self._ended(job, folder)
+            self._active.remove(active)
+            self.display.stopped(active.run)
+            self._ended(active, folder)
         return len(self._active) < before
 
-    def _ended(self, job: Job, folder: Path) -> None:
-        code = job.process.returncode
+    def _ended(self, active: ActiveRun, folder: Path) -> None:
+        code = active.process.returncode
         if code == Busy.exit_code:
-            self._waiting.append(job.run)
-            self._wait_for_other(job.run)
+            self._waiting.append(active.run)
+            self._wait_for_other(active.run)
         elif code != 0:
             reason = last_error(folder) or f"its process ended with code {code}{_last_line(folder / LOG)}"
-            self._fail(job.run, f"{reason}\n         log: {folder / LOG}")
+            self._fail(active.run, f"{reason}\n         log: {folder / LOG}")
         else:
-            self._done.add(job.run.name)
+            self._done.add(active.run.name)
             self.display.counted(len(self._done))
-            took = clock(time.monotonic() - job.started)
-            figures = headline(folder, job.run.stage)
-            self.display.say("  ".join(filter(None, ("done    ", job.run.name, took, figures))))
+            took = clock(time.monotonic() - active.started)
+            figures = headline(folder, active.run.stage)
+            self.display.say("  ".join(filter(None, ("done    ", active.run.name, took, figures))))
 
     def _fail(self, run: Run, reason: str) -> None:
         self.failed[run.name] = reason
@@ -344,12 +344,12 @@ class Runner:
         if self._active:
             self.display.say(f"stopping: {len(self._active)} runs are saving; Ctrl-C again kills them")
         interrupted.clear()
-        for job in self._active:
-            job.process.terminate()
-        while any(job.process.poll() is None for job in self._active):
+        for active in self._active:
+            active.process.terminate()
+        while any(active.process.poll() is None for active in self._active):
             if interrupted.wait(POLL):
-                for job in self._active:
-                    job.process.kill()
+                for active in self._active:
+                    active.process.kill()
 
 
 def _last_line(log: Path) -> str:

@@ -30,7 +30,7 @@ from tldr.study.settings import Study
 
 ASIDE = "set-aside"
 """Folder within a study's folder for stale runs that are run again."""
-State = Literal["done", "running", "failed", "stale", "waiting"]
+RunState = Literal["done", "running", "failed", "stale", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Status:
     """One run's state; `progress` is the finished fraction of its work, `seconds` its running time so far."""
 
     run: str
-    state: State
+    state: RunState
     why: str = ""
     seconds: float | None = None
     progress: float | None = None
