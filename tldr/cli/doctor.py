@@ -45,13 +45,16 @@ def doctor(
     runs, findings = examine(folder, models=models)
     counts = worst(findings)
     if as_json:
-        report = {"runs": runs, "counts": counts, "findings": [one.row() for one in findings]}
+        report = {"runs": runs, "counts": counts, "findings": [finding.row() for finding in findings]}
         typer.echo(json.dumps(report, indent=2))
     else:
-        for one in findings:
-            typer.secho(f"{one.severity}: {one.stage}: {one.check} ({one.run})", fg=COLOURS[one.severity])
-            typer.echo(f"  seen      {one.seen}\n  expected  {one.expected}")
-            typer.echo(f"  why       {one.why}\n  -> {one.remedy}")
+        for finding in findings:
+            typer.secho(
+                f"{finding.severity}: {finding.stage}: {finding.check} ({finding.run})",
+                fg=COLOURS[finding.severity],
+            )
+            typer.echo(f"  seen      {finding.seen}\n  expected  {finding.expected}")
+            typer.echo(f"  why       {finding.why}\n  -> {finding.remedy}")
         told = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
         typer.echo(f"{len(runs)} runs examined: {told}")
     raise typer.Exit(1 if counts["fault"] else 0)

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     from tldr.records import ReadReport
 
-Posts = Annotated[
+PostsOption = Annotated[
     list[Path],
     typer.Option("--posts", help="Posts with references (for ROUGE, copying).", show_default=False),
 ]
-Out = Annotated[
+TablesOption = Annotated[
     Path | None,
     typer.Option("--out", help="Folder for the tables as csv, md and tex.", show_default=False),
 ]
-Stemmer = Annotated[bool, typer.Option("--stemmer", help="ROUGE with the Porter stemmer.")]
-OnError = Annotated[
+StemmerOption = Annotated[bool, typer.Option("--stemmer", help="ROUGE with the Porter stemmer.")]
+OnErrorOption = Annotated[
     Literal["stop", "skip"],
     typer.Option("--on-error", help="At an invalid line: stop, or skip and count it."),
 ]
@@ -39,7 +39,7 @@ def evaluate(
         list[Path],
         typer.Argument(help="Files of samples, or run folders.", show_default=False),
     ] = [],  # noqa: B006
-    posts: Posts = [],  # noqa: B006
+    posts: PostsOption = [],  # noqa: B006
     comparisons: Annotated[
         list[Path],
         typer.Option(help="Human comparisons in OpenAI's schema; repeatable.", show_default=False),
@@ -60,9 +60,9 @@ def evaluate(
         Literal["subreddit", "length"] | None,
         typer.Option(help="Also break preference down by this.", show_default=False),
     ] = None,
-    stemmer: Stemmer = False,
-    out: Out = None,
-    on_error: OnError = "stop",
+    stemmer: StemmerOption = False,
+    out: TablesOption = None,
+    on_error: OnErrorOption = "stop",
     draws: Annotated[int, typer.Option(min=1, help="Bootstrap draws.")] = 2000,
 ) -> None:
     """Measure samples, human comparisons, judgements and ratings from any source.
@@ -105,15 +105,15 @@ def agreement(
     comparisons: Annotated[
         list[Path], typer.Argument(help="Human comparisons in OpenAI's schema.", show_default=False)
     ],
-    posts: Posts = [],  # noqa: B006
+    posts: PostsOption = [],  # noqa: B006
     same_policy: Annotated[
         bool, typer.Option("--same-policy", help="Only pairs of samples of one policy, as in the paper.")
     ] = False,
     ensemble: Annotated[int, typer.Option(min=2, help="Minimum number of other workers in an ensemble.")] = 3,
     unit: Annotated[Literal["words", "characters"], typer.Option(help="Unit of length.")] = "words",
-    stemmer: Stemmer = False,
-    out: Out = None,
-    on_error: OnError = "stop",
+    stemmer: StemmerOption = False,
+    out: TablesOption = None,
+    on_error: OnErrorOption = "stop",
     draws: Annotated[int, typer.Option(min=1, help="Bootstrap draws.")] = 2000,
 ) -> None:
     """Measure how often labelers, ensembles of them, ROUGE, length, copying and scorers agree.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eval.judge.prompt import AXES
-from tldr.cli.evaluate import OnError, tell_bad_lines
+from tldr.cli.evaluate import OnErrorOption, tell_bad_lines
 from tldr.errors import UsageError
 from tldr.records import Judgement, ReadReport, read_records, write_records
 
@@ -62,7 +62,7 @@ def judge(
         Path | None, typer.Option(help="Cache of all answers.", show_default="judge-cache.sqlite beside OUT")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before spending.")] = False,
-    on_error: OnError = "stop",
+    on_error: OnErrorOption = "stop",
 ) -> None:
     """Judge samples against references, always in both orders; a stopped run resumes where it was.
 
@@ -79,7 +79,7 @@ def judge(
     known = load_posts(posts, on_error=on_error, reports=reports)
     tell_bad_lines(reports)
     pairs = pairs_to_judge(texts, known, against=against, limit=limit)
-    axes = [one for one in AXES if one in axis]
+    axes = [name for name in AXES if name in axis]
     if unknown := set(axis) - set(AXES):
         raise UsageError(
             f"unknown axis {', '.join(sorted(unknown))}",

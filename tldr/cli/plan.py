@@ -56,9 +56,11 @@ def plan(
     study = load_study(config, overrides)
     machine = Machine(device_named(gpu, found), gpu, gpus, placement_named(placement), rate)
     plans = Planner(study, machine, assumed).plan(only or None)
-    took = {one.title: actual(one, runs_dir / study.name) for one in plans}
+    took = {run_plan.title: actual(run_plan, runs_dir / study.name) for run_plan in plans}
     if as_json:
-        rows = [one.row() | {"actual": [vars(run) for run in took[one.title]]} for one in plans]
+        rows = [
+            run_plan.row() | {"actual": [vars(run) for run in took[run_plan.title]]} for run_plan in plans
+        ]
         typer.echo(json.dumps({"study": study.name, "gpu": gpu, "gpus": gpus, "runs": rows}, indent=2))
         return
     console = Console()
@@ -66,39 +68,45 @@ def plan(
         console.width = 220
     console.print(_memory_table(plans, machine))
     console.print(_hours_table(plans, machine))
-    for one in plans:
-        if not one.fits:
-            console.print(f"{one.title} does not fit; try, in this order: {', '.join(one.suggestion)}")
+    for run_plan in plans:
+        if not run_plan.fits:
+            console.print(
+                f"{run_plan.title} does not fit; try, in this order: {', '.join(run_plan.suggestion)}"
+            )
     if any(took.values()):
         console.print(_actual_table(plans, took))
 
 
 def _memory_table(plans: list[RunPlan], machine: Machine) -> Table:
-    parts = list(dict.fromkeys(part for one in plans for part in one.memory.parts))
+    parts = list(dict.fromkeys(part for run_plan in plans for part in run_plan.memory.parts))
     columns = ["run", "parameters", "loaded", "placement", "micro-batch", "largest", *parts, "peak", "fits"]
     table = Table(*columns, box=None, pad_edge=False, title_justify="left")
     unit, name = _unit(plans)
     room = machine.device.memory * GIB / unit
     table.title = f"Peak {name} per device, of {room:,.0f} ({machine.gpus} x {machine.name})"
-    for one in plans:
-        sizes = [f"{one.memory.parts.get(part, 0) / unit:.1f}" for part in parts]
+    for run_plan in plans:
+        sizes = [f"{run_plan.memory.parts.get(part, 0) / unit:.1f}" for part in parts]
         table.add_row(
-            one.title,
-            f"{one.job.trained:,}" if one.job.trained else "-",
-            f"{one.job.loaded:,}",
-            one.options.placement + (", checkpointing" if one.options.checkpointing else ""),
-            str(one.micro_batch),
-            "-" if one.largest is None else str(one.largest or "none"),
+            run_plan.title,
+            f"{run_plan.job.trained:,}" if run_plan.job.trained else "-",
+            f"{run_plan.job.loaded:,}",
+            run_plan.options.placement + (", checkpointing" if run_plan.options.checkpointing else ""),
+            str(run_plan.micro_batch),
+            "-" if run_plan.largest is None else str(run_plan.largest or "none"),
             *sizes,
-            f"{one.memory.total / unit:.1f} ({one.memory.phase})",
-            "[green]yes[/]" if one.fits else "[red]no[/]",
+            f"{run_plan.memory.total / unit:.1f} ({run_plan.memory.phase})",
+            "[green]yes[/]" if run_plan.fits else "[red]no[/]",
         )
     return table
 
 
 def _unit(plans: list[RunPlan]) -> tuple[int, str]:
     """The unit of memory: MiB for toy models, otherwise GiB."""
-    return (GIB, "GiB") if max((one.memory.total for one in plans), default=0) >= GIB else (2**20, "MiB")
+    return (
+        (GIB, "GiB")
+        if max((run_plan.memory.total for run_plan in plans), default=0) >= GIB
+        else (2**20, "MiB")
+    )
 
 
 def _time(hours: float) -> str:
@@ -117,23 +125,23 @@ def _hours_table(plans: list[RunPlan], machine: Machine) -> Table:
     table = Table("run", "runs", "FLOPs", "tokens/s", "time", "of all runs", *(["price"] if priced else []))
     table.box, table.pad_edge, table.title_justify = None, False, "left"
     table.title = "Time, with runs one after the other"
-    for one in plans:
-        count = len(one.runs)
-        price = [f"{one.price * count:,.0f}"] if one.price is not None else []
-        speed = _speed(one.tokens_per_s)
+    for run_plan in plans:
+        count = len(run_plan.runs)
+        price = [f"{run_plan.price * count:,.0f}"] if run_plan.price is not None else []
+        speed = _speed(run_plan.tokens_per_s)
         table.add_row(
-            one.title,
+            run_plan.title,
             str(count),
-            f"{one.cost.flops:.2e}",
+            f"{run_plan.cost.flops:.2e}",
             speed,
-            _time(one.hours),
-            _time(one.hours * count),
+            _time(run_plan.hours),
+            _time(run_plan.hours * count),
             *price,
         )
-    hours = sum(one.hours * len(one.runs) for one in plans)
+    hours = sum(run_plan.hours * len(run_plan.runs) for run_plan in plans)
     total = f"{_time(hours)}, {hours * machine.gpus / 24:.1f} device-days"
     if priced:
-        total += f", {sum((one.price or 0) * len(one.runs) for one in plans):,.0f} in price"
+        total += f", {sum((run_plan.price or 0) * len(run_plan.runs) for run_plan in plans):,.0f} in price"
     table.caption, table.caption_justify = total, "left"
     return table
 
@@ -151,15 +159,15 @@ def _actual_table(plans: list[RunPlan], took: dict[str, list[Actual]]) -> Table:
         "device",
     ]
     table = Table(*names, box=None, pad_edge=False, title="Plan and finished runs", title_justify="left")
-    for one in plans:
-        for run in took[one.title]:
+    for run_plan in plans:
+        for run in took[run_plan.title]:
             table.add_row(
                 run.run,
-                _time(one.hours),
+                _time(run_plan.hours),
                 _time(run.hours),
-                _speed(one.tokens_per_s),
+                _speed(run_plan.tokens_per_s),
                 _speed(run.tokens_per_s),
-                f"{one.memory.total / unit:.1f}",
+                f"{run_plan.memory.total / unit:.1f}",
                 "-" if run.peak_bytes is None else f"{run.peak_bytes / unit:.1f}",
                 run.device,
             )

@@ -21,6 +21,7 @@ from tldr.settings.base import Precision, Settings
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.shared.declaration import Product, Stage, is_needed
 from tldr.study.folder import DONE, RUN, RunFile, execute, outputs_digest
+from tldr.study.graph import Tags
 from tldr.study.hashes import FileHashes, changed_code
 from tldr.study.load import read_settings
 from tldr.study.registry import STAGES
@@ -28,13 +29,12 @@ from tldr.study.status import differences
 
 data_app = typer.Typer(help="Make data: a toy world, or posts from the raw dump.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option("--out", help="The run's folder.", show_default=False)]
-Tags = dict[str, str | int | float | bool]
+RunFolderOption = Annotated[Path, typer.Option("--out", help="The run's folder.", show_default=False)]
 
 
 @data_app.command("toy")
 @told
-def toy_command(out: Out, overrides: Overrides = []) -> None:  # noqa: B006
+def toy_command(out: RunFolderOption, overrides: Overrides = []) -> None:  # noqa: B006
     """Generate the toy world's posts and corpus and train a tokenizer (--set data.sft_posts=1000)."""
     run_alone("data", out, 0, {}, overrides, tree={"data": {"kind": "toy"}})
 
@@ -52,7 +52,7 @@ def _command(stage: Stage) -> Callable[..., None]:
         given = {key: value for key, value in inputs.items() if value is not None}
         run_alone(stage.name, out, seed, given, overrides)
 
-    parameters: dict[str, tuple[Any, Any]] = {"out": (Out, inspect.Parameter.empty)}
+    parameters: dict[str, tuple[Any, Any]] = {"out": (RunFolderOption, inspect.Parameter.empty)}
     for declared in stage.fields():
         if declared.metadata["prefix"] is not None:
             continue

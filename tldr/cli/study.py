@@ -35,7 +35,7 @@ STYLES = {"done": "green", "running": "cyan", "failed": "red", "stale": "yellow"
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedStudy:
     """A study, its runs, and its folder."""
 
     study: Study
@@ -44,7 +44,7 @@ class Opened:
     files: FileHashes
 
 
-def open_study(config: Path, overrides: list[str], runs_dir: Path) -> Opened:
+def open_study(config: Path, overrides: list[str], runs_dir: Path) -> OpenedStudy:
     """Read a study file and expand it.
 
     Raises:
@@ -53,7 +53,7 @@ def open_study(config: Path, overrides: list[str], runs_dir: Path) -> Opened:
     study = load_study(config, overrides)
     root = runs_dir / study.name
     files = FileHashes(root / "hashes.json")
-    return Opened(study, expand(study, files), root, files)
+    return OpenedStudy(study, expand(study, files), root, files)
 
 
 @study_app.command("run")
