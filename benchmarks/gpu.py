@@ -21,7 +21,7 @@ import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from tldr.bench.agree import BOUNDS, agreement  # noqa: E402
-from tldr.bench.measure import ERROR, Case, Result  # noqa: E402
+from tldr.bench.measure import ERROR, BenchRow, Case  # noqa: E402
 from tldr.bench.run import STAGES, cases, measured  # noqa: E402
 from tldr.bench.table import table_of  # noqa: E402
 from tldr.study.load import load_study  # noqa: E402
@@ -62,7 +62,7 @@ def studies(tiny: bool) -> Iterator[tuple[Study, list[str]]]:
         yield load_study(path), list(STAGES)
 
 
-def checked(study: Study) -> list[Result]:
+def checked(study: Study) -> list[BenchRow]:
     """Compare bf16 with fp32 in one step of every stage, on a model of this study's shape."""
     found = [case for case in cases(study, STAGES, 1, 1) if isinstance(case, Case)]
     return [agreement(case) for case in found]
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(
             f"{row['stage']}: bf16 against fp32 {'within' if row['within'] else 'OUTSIDE'} {BOUNDS}: {row}"
         )
-    results: list[Result] = []
+    results: list[BenchRow] = []
     for study, stages in studies(args.tiny):
         for case in cases(study, stages, args.rounds, 1):
             for row in [case] if isinstance(case, dict) else measured(case):

@@ -46,12 +46,12 @@ def main() -> None:
         rounds.begin()
         found = [work.update(done + i) for i in range(spec["updates"])]
         done += len(found)
-        phases = {name: sum(one.phases[name] for one in found) for name in found[0].phases}
+        phases = {name: sum(update.phases[name] for update in found) for name in found[0].phases}
         rounds.tell(
-            tokens=sum(one.tokens for one in found),
-            things=float(sum(len(responses) for one in found for _, responses in one.rows))
+            tokens=sum(update.tokens for update in found),
+            things=float(sum(len(responses) for update in found for _, responses in update.rows))
             if spec["stage"] == "ppo"
-            else float(sum(len(one.rows) for one in found)),
+            else float(sum(len(update.rows) for update in found)),
             gemm=gemm,
             **phases,
         )

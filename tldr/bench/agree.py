@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tldr.bench.measure import Case, Result
+from tldr.bench.measure import BenchRow, Case
 from tldr.bench.work import PPOWork, Work, work_of
 from tldr.settings.base import Precision
 from tldr.stages.ppo.rollout import Rollout
@@ -18,7 +18,7 @@ BOUNDS = {"loss": 0.02, "grad_norm": 0.05, "cosine": 0.99}
 bf16 has 8 bits of mantissa (0.4 % per product), and errors average out over many tokens."""
 
 
-def agreement(case: Case) -> Result:
+def agreement(case: Case) -> BenchRow:
     """One optimizer step of a case's stage in bf16 and in fp32, in this process.
 
     Returns:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import torch
 
-from tldr.bench.work import Done, Setting, work_of
+from tldr.bench.work import Setting, UpdateMeasurement, work_of
 from tldr.plan.flops import Cost, Row, plus, rollout_cost, step_cost, times
 from tldr.plan.memory import Options, Training
 from tldr.settings.base import scalar
@@ -21,7 +21,7 @@ from tldr.study.environment import STATUS, environment, peak_bytes, proc
 from tldr.train.precision import ResolvedPrecision, peak_flops
 
 MEMORY = Path("/proc/meminfo")
-Result = dict[str, Any]
+BenchRow = dict[str, Any]
 """One line of the results: a round, or the reason for its absence under the key `ERROR`."""
 ERROR = "error"
 
@@ -49,7 +49,7 @@ class Case:
     rounds: int = 5
     updates: int = 1
 
-    def named(self) -> Result:
+    def named(self) -> BenchRow:
         """The description of the case, part of every line."""
         micro = self.settings.micro_batch
         return {
@@ -67,7 +67,7 @@ class Case:
         }
 
 
-def rounds(case: Case) -> Iterator[Result]:
+def rounds(case: Case) -> Iterator[BenchRow]:
     """Set the stage up in this process and measure it; yields one line per round.
 
     Keys besides `Case.named` and the environment: `seconds`, `tokens` (real tokens in the training step),
@@ -90,9 +90,9 @@ def rounds(case: Case) -> Iterator[Result]:
         yield about | {"round": number, **speed, **ceilings, "peak_bytes": peak_bytes(start)}
 
 
-def _speed(case: Case, done: Sequence[Done], ceiling: float) -> Result:
-    seconds, tokens = sum(one.seconds for one in done), sum(one.tokens for one in done)
-    rows = [row for one in done for row in one.rows]
+def _speed(case: Case, done: Sequence[UpdateMeasurement], ceiling: float) -> BenchRow:
+    seconds, tokens = sum(update.seconds for update in done), sum(update.tokens for update in done)
+    rows = [row for update in done for row in update.rows]
     cost = Cost()
     for query, responses in rows:
         cost = plus(cost, _cost(case, Row(query, len(responses), mean(responses))))
@@ -101,7 +101,7 @@ def _speed(case: Case, done: Sequence[Done], ceiling: float) -> Result:
         found["pairs_per_s"] = len(rows) / seconds
     if isinstance(case.settings, PPOSettings):
         found["episodes_per_s"] = sum(len(responses) for _, responses in rows) / seconds
-        found |= {f"{name}_s": sum(one.phases[name] for one in done) for name in done[0].phases}
+        found |= {f"{name}_s": sum(update.phases[name] for update in done) for name in done[0].phases}
     return found | {"flops": cost.flops, "mfu": cost.flops / seconds / ceiling}
 
 

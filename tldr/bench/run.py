@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from tldr.bench.measure import ERROR, MEMORY, Case, Result, rounds
+from tldr.bench.measure import ERROR, MEMORY, BenchRow, Case, rounds
 from tldr.bench.work import Setting
 from tldr.errors import LabError
 from tldr.plan.hardware import GIB, Device, hardware
@@ -26,7 +26,7 @@ STAGES = ("sft", "reward", "ppo")
 _OOM = (torch.OutOfMemoryError, MemoryError)
 
 
-def cases(study: Study, stages: Sequence[str], rounds: int, updates: int) -> Iterator[Case | Result]:
+def cases(study: Study, stages: Sequence[str], rounds: int, updates: int) -> Iterator[Case | BenchRow]:
     """A study's stages with their plans; a stage that does not fit into memory is a line with an error."""
     machine = machine_here()
     planner = Planner(study, machine, hardware().assumed)
@@ -80,7 +80,7 @@ def machine_here() -> Machine:
     return Machine(device, properties.name)
 
 
-def measured(case: Case) -> Iterator[Result]:
+def measured(case: Case) -> Iterator[BenchRow]:
     """Yield a case's lines as they arrive; if it fails (for example out of memory), the last is the error."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -99,7 +99,7 @@ def measured(case: Case) -> Iterator[Result]:
         yield case.named() | {ERROR: f"{why} (exit code {child.exitcode})"}
 
 
-def _child(case: Case, sender: Connection[Result, Result]) -> None:
+def _child(case: Case, sender: Connection[BenchRow, BenchRow]) -> None:
     with sender:
         try:
             for row in rounds(case):

@@ -25,17 +25,17 @@ EOS, PAD, FIRST = 0, 1, 2
 MEAN, SPREAD = 315 / 512, 0.5
 """Query lengths are lognormal, with this mean as a fraction of the window, and cut at the window."""
 
-Tokens = list[list[int]]
+TokenLists = list[list[int]]
 
 
-def made_up_queries(count: int, window: int, vocab: int, seed: int) -> Tokens:
+def made_up_queries(count: int, window: int, vocab: int, seed: int) -> TokenLists:
     """Queries of 1 to `window` tokens; for 512 the mean is 298, as for TL;DR without its longest posts."""
     draw = np.random.default_rng([seed, 0])
     lengths = draw.lognormal(math.log(MEAN * window) - SPREAD**2 / 2, SPREAD, count)
     return [_text(draw, vocab, length) for length in lengths.round().clip(1, window).astype(int)]
 
 
-def made_up_responses(count: int, window: int, vocab: int, seed: int) -> Tokens:
+def made_up_responses(count: int, window: int, vocab: int, seed: int) -> TokenLists:
     """Responses between half and all of the window, EOS included: 24 to 48 tokens for 48."""
     draw = np.random.default_rng([seed, 1])
     lengths = draw.integers(max(1, window // 2), window, count, endpoint=True)

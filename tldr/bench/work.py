@@ -47,7 +47,7 @@ EXAMPLES = 512
 ENDLESS = 10**6
 """Number of updates in the batch plan; only the first few are made."""
 
-Lengthy = tuple[int, list[int]]
+RowLengths = tuple[int, list[int]]
 """The length in tokens of a query and of each of its responses."""
 
 
@@ -62,12 +62,12 @@ class Setting:
 
 
 @dataclass
-class Done:
+class UpdateMeasurement:
     """Measurements of one update: wall seconds, real tokens, lengths of its rows, seconds by phase."""
 
     seconds: float = 0.0
     tokens: float = 0.0
-    rows: list[Lengthy] = field(default_factory=list)
+    rows: list[RowLengths] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
     figures: MetricsRow = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ class Work(Protocol):
 
     stepper: Stepper
 
-    def update(self, index: int) -> Done:
+    def update(self, index: int) -> UpdateMeasurement:
         """Make one update; the time covers everything, until the device has finished."""
 
 
@@ -88,14 +88,14 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-class Supervised(ABC):
+class SupervisedWork(ABC):
     """SFT or a reward model: examples, their batch plan, and one optimizer step per update."""
 
     def __init__(
         self,
         settings: SFTSettings | RewardSettings,
         module: dict[str, nn.Module],
-        rows: list[Lengthy],
+        rows: list[RowLengths],
         setting: Setting,
     ):
         accelerator = make_accelerator(setting.precision)
@@ -109,17 +109,17 @@ class Supervised(ABC):
     def step(self, parts: Sequence[Sequence[int]]) -> MetricsRow:
         """One optimizer step from the examples of each micro-batch."""
 
-    def update(self, index: int) -> Done:
+    def update(self, index: int) -> UpdateMeasurement:
         """See `Work`."""
         start = clock(self._device)
         self.stepper.set_lr(index, ENDLESS)
         chosen = self._plan.batch(index)
         figures = self.step(share(chosen, self._settings, self.stepper.accelerator))
         seconds = clock(self._device) - start
-        return Done(seconds, figures["tokens"], [self._rows[i] for i in chosen], figures=figures)
+        return UpdateMeasurement(seconds, figures["tokens"], [self._rows[i] for i in chosen], figures=figures)
 
 
-class SFTWork(Supervised):
+class SFTWork(SupervisedWork):
     """Supervised fine-tuning."""
 
     def __init__(self, settings: SFTSettings, setting: Setting):
@@ -141,7 +141,7 @@ class SFTWork(Supervised):
         return self.stepper.step(self._loss, batches)
 
 
-class RewardWork(Supervised):
+class RewardWork(SupervisedWork):
     """A reward model on pairs; the first summary is the better one."""
 
     def __init__(self, settings: RewardSettings, setting: Setting):
@@ -188,7 +188,7 @@ class PPOWork(PPO):
         self.plan = BatchPlan([0] * count, batch, self.seed, updates=ENDLESS, keep_last=False)
         self.on_phase, self.on_rollout = self._mark, self._measure
         self._marks: dict[str, float] = {}
-        self._rows: list[Lengthy] = []
+        self._rows: list[RowLengths] = []
 
     def _mark(self, phase: str) -> None:
         self._marks[phase] = clock(self.device.device)
@@ -197,7 +197,7 @@ class PPOWork(PPO):
         lengths = rollout.query_mask.sum(-1).tolist(), rollout.response_mask.sum(-1).tolist()
         self._rows = list(zip(*lengths, strict=True))
 
-    def update(self, index: int) -> Done:
+    def update(self, index: int) -> UpdateMeasurement:
         """See `Work`."""
         start = clock(self.device.device)
         self.stepper.set_lr(index, ENDLESS)
@@ -208,7 +208,7 @@ class PPOWork(PPO):
             "scoring": marks["scored"] - marks["sampled"],
             "update": end - marks["scored"],
         }
-        return Done(end - start, figures["tokens"], self._rows, phases, figures)
+        return UpdateMeasurement(end - start, figures["tokens"], self._rows, phases, figures)
 
 
 def _in(dtype: torch.dtype, model: PreTrainedModel) -> PreTrainedModel:
