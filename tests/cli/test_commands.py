@@ -18,12 +18,12 @@ from typer.testing import CliRunner, Result
 from tests.study.conftest import FAKE, TINY, Lab, config, lab, same_code
 from tldr.cli import study as study_commands
 from tldr.cli.main import app
-from tldr.cli.stages import ALONE
 from tldr.errors import LabError
 from tldr.settings.models import Lengths, ModelSpec
+from tldr.stages.sft import SFTInputs
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.context import RunContext
-from tldr.stages.shared.declaration import Stage
+from tldr.stages.shared.declaration import Stage, named
 from tldr.study.folder import locked
 from tldr.study.registry import STAGES
 from tldr.study.runner import Runner
@@ -31,6 +31,7 @@ from tldr.study.runner import Runner
 __all__ = ["config", "lab", "same_code"]  # fixtures
 
 ROOT = Path(__file__).parents[2]
+ALONE = sorted(stage.name for stage in STAGES.values() if stage.alone)
 Tell = Callable[..., Result]
 
 
@@ -74,7 +75,8 @@ def test_the_commands(tell: Tell) -> None:
 @pytest.mark.parametrize("stage", ALONE)
 def test_every_stage_has_its_inputs_as_options(tell: Tell, stage: str) -> None:
     shown = tell(stage.replace("_", "-"), "--help").output
-    for option in (*STAGES[stage].inputs, "out", "seed", "set"):
+    single = [field.name for field in STAGES[stage].fields() if field.metadata["prefix"] is None]
+    for option in (*single, "out", "seed", "set"):
         assert f"--{option} " in shown
     required = tell(stage.replace("_", "-"), "--out", "x")
     assert required.exit_code == 2
@@ -100,7 +102,7 @@ def test_errors_are_two_lines_on_stderr_with_their_code(config: Path) -> None:
             1,
             "error: there: bad luck\n  -> try again",
         ),
-        (ZeroDivisionError("a fault"), 1, "error: ZeroDivisionError: a fault\n  -> TLDR_DEBUG=1"),
+        (ZeroDivisionError("a fault"), 1, "error: ZeroDivisionError: a fault\n  -> set TLDR_DEBUG=1"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -203,7 +205,7 @@ def test_a_stage_alone_is_given_what_a_study_would_give_it(
     assert ctx.settings == SFTSettings.model_validate(
         {"optimizer": SFTSettings().optimizer.model_copy(update={"lr": 5e-5})}
     )
-    assert ctx.inputs == {"policy": Path("org/name"), "data": data}
+    assert ctx.inputs == SFTInputs(policy=Path("org/name"), data=data)
     assert (ctx.folder, ctx.seed, ctx.lengths, ctx.precision) == (out, 3, Lengths(query=64), "fp32")
     assert (ctx.tags, ctx.run, ctx.model) == ({"size": "s"}, "mine", None)
     assert (out / "DONE").exists()
@@ -262,7 +264,7 @@ def test_score_needs_no_models(tell: Tell, given: list[RunContext[Any]], data: P
     samples = tmp_path / "samples.jsonl"
     samples.write_text("")
     assert tell("score", "--samples", samples, "--data", data, "--out", tmp_path / "mine").exit_code == 0
-    assert set(given[0].inputs) == {"samples", "data"}
+    assert set(named(given[0].inputs)) == {"samples", "data"}
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
