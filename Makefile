@@ -1,7 +1,7 @@
-# make reproduce   the toy study: the whole paper in miniature, and its report
-# make test        lint, types and the fast tests
-# make docs        the documentation, in site/
-# Each builds .venv on its first run. PYTHON=... chooses the interpreter (3.11 or newer).
+# make reproduce   run the toy study (the whole paper in miniature) and build its report
+# make test        run lint, type checks and the fast tests
+# make docs        build the documentation in site/
+# Each target builds .venv on its first run. PYTHON=... selects the interpreter (3.11 or newer).
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)

@@ -1,7 +1,7 @@
-"""The one script for a GPU machine: is bf16 right, and how fast is everything; writes ``results/speed/``.
+"""Check bf16 against fp32 and measure the speed of all stages on a GPU; writes ``results/speed/``.
 
 ``python benchmarks/gpu.py`` measures OPT-1.3B and OPT-6.7B with random weights on the first GPU (half an
-hour on a Hopper GPU); ``--tiny`` does the same with a toy model anywhere, in a minute.
+hour on a Hopper GPU); ``--tiny`` does the same with a toy model on any device, in a minute.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from tldr.bench.agree import BOUNDS, agreement  # noqa: E402
-from tldr.bench.measure import ERROR, Case, Result  # noqa: E402
+from tldr.bench.measure import ERROR, BenchRow, Case  # noqa: E402
 from tldr.bench.run import STAGES, cases, measured  # noqa: E402
 from tldr.bench.table import table_of  # noqa: E402
 from tldr.study.load import load_study  # noqa: E402
@@ -36,7 +36,7 @@ LINES: list[tuple[str, list[str], list[str]]] = [
     ("opt-6.7b", ["sft", "reward"], ["sft.batch=32", "reward.batch=16"]),
     ("opt-6.7b", ["ppo"], []),
 ]
-"""What is measured; the batches are smaller than the paper's where a round would take minutes."""
+"""The cases to measure; batches are smaller than the paper's where a round would take minutes."""
 TINY = """
 name: tiny
 data: {kind: files, sft: a.jsonl, valid1: b.jsonl, valid2: c.jsonl, comparisons: d.jsonl, corpus: e.jsonl}
@@ -51,7 +51,7 @@ ppo: {batch: 8, epochs: 2, micro_batch: 4}
 
 
 def studies(tiny: bool) -> Iterator[tuple[Study, list[str]]]:
-    """The studies that are measured, each with its stages."""
+    """The studies to measure, each with its stages."""
     if not tiny:
         for name, stages, settings in LINES:
             yield load_study(OPT / f"{name}.yaml", settings), stages
@@ -62,21 +62,21 @@ def studies(tiny: bool) -> Iterator[tuple[Study, list[str]]]:
         yield load_study(path), list(STAGES)
 
 
-def checked(study: Study) -> list[Result]:
-    """bf16 against fp32 in one step of every stage, on a model of this study's shape."""
+def checked(study: Study) -> list[BenchRow]:
+    """Compare bf16 with fp32 in one step of every stage, on a model of this study's shape."""
     found = [case for case in cases(study, STAGES, 1, 1) if isinstance(case, Case)]
     return [agreement(case) for case in found]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check, measure, write; 1 where bf16 is outside its bounds or nothing could be measured."""
+    """Check, measure and write; returns 1 if bf16 is outside its bounds or nothing could be measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="a toy model, on whatever device is there")
+    parser.add_argument("--tiny", action="store_true", help="use a toy model, on any device")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "speed")
     args = parser.parse_args(arguments)
     if not args.tiny and not torch.cuda.is_available():
-        parser.error("no GPU here; --tiny runs the same on a CPU")
+        parser.error("no GPU found; --tiny runs the same on a CPU")
     args.out.mkdir(parents=True, exist_ok=True)
     console = Console(width=200)
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(
             f"{row['stage']}: bf16 against fp32 {'within' if row['within'] else 'OUTSIDE'} {BOUNDS}: {row}"
         )
-    results: list[Result] = []
+    results: list[BenchRow] = []
     for study, stages in studies(args.tiny):
         for case in cases(study, stages, args.rounds, 1):
             for row in [case] if isinstance(case, dict) else measured(case):

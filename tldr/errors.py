@@ -1,4 +1,4 @@
-"""Errors written for people: what was wrong, where, and what to do about it."""
+"""Errors for users: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 class LabError(Exception):
-    """A failure the user can act on; the command line prints it without a traceback.
+    """An error that the user can fix; the command line prints it without a traceback.
 
     Args:
-        what: one sentence saying what is wrong.
-        where: the place: ``file:line``, a config key (``ppo.beta``), a run folder.
-        remedy: one sentence saying what to do.
+        what: one sentence: what is wrong.
+        where: the location: ``file:line``, a config key (``ppo.beta``), a run's folder.
+        remedy: one sentence: what to do.
     """
 
     exit_code = 1
@@ -28,18 +28,18 @@ class LabError(Exception):
 
 
 class UsageError(LabError):
-    """The request itself is wrong: bad config key, impossible combination, missing file. Exit 2."""
+    """The request is invalid: unknown config key, impossible combination, missing file. Exit code 2."""
 
     exit_code = 2
 
 
 class RecordError(LabError):
-    """A line of a data file does not hold the record it should."""
+    """A line of a data file is not a valid record."""
 
 
 class CheckpointError(LabError):
-    """A checkpoint is missing, half-written, or of another kind than asked for."""
+    """A checkpoint is missing, incomplete or of the wrong kind."""
 
 
 class NonFiniteError(LabError):
-    """A loss, gradient or score is NaN or infinite; the last good checkpoint is untouched."""
+    """A loss, gradient or score is NaN or infinite; the last good checkpoint is unchanged."""

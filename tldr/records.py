@@ -1,9 +1,9 @@
-"""The records that pass between stages: one JSON object a line, nothing else.
+"""The records that pass between stages: one JSON object per line.
 
-`Comparison` and `Rating` are exactly the rows of OpenAI's human-feedback release
+`Comparison` and `Rating` have exactly the format of OpenAI's human-feedback release
 (openai/summarize-from-feedback README; `comparisons/*.json`, `axis_evals/*.json`), so their files
-load unchanged and ours load in their tools. Reading never loses a line in silence: a bad one
-stops with ``file:line: what is wrong``, or is counted and set aside with ``on_error="skip"``.
+load unchanged and ours load in their tools. Reading never drops a line silently: an invalid line
+raises ``file:line: what is wrong``, or is counted and skipped with ``on_error="skip"``.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from tldr.strict_json import parse_object
 
 
 class Record(BaseModel):
-    """Base of all records: unknown fields are kept (files from elsewhere carry more than ours)."""
+    """Base of all records; unknown fields are kept, because files from elsewhere have additional ones."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     def to_json(self) -> str:
-        """One line of JSON, keys in declared order, unset optional fields left out."""
+        """One line of JSON with keys in declared order, without unset optional fields."""
         return json.dumps(self.model_dump(exclude_unset=True), ensure_ascii=False)
 
 
 NonEmpty = Annotated[str, Field(pattern=r"\S")]
-"""Text with something in it beside white space."""
-Count = Annotated[int, Field(ge=0)]
+"""Text that is not only whitespace."""
+NonNegativeInt = Annotated[int, Field(ge=0)]
 Likert = Annotated[int | float, Field(ge=1, le=7)]
 
 
 class Post(Record):
-    """A Reddit submission; `summary` is its author's TL;DR, absent for PPO-only posts."""
+    """A Reddit submission; `summary` is the author's TL;DR, None for PPO-only posts."""
 
     id: NonEmpty
     subreddit: str
@@ -59,7 +59,7 @@ class Article(Record):
 
 
 class Info(Record):
-    """Where a comparison's post came from; OpenAI's edit batch has rows without `id`."""
+    """The post or article that was summarized; OpenAI's edit batch has rows without `id`."""
 
     id: NonEmpty | None = None
     subreddit: str | None = None
@@ -71,14 +71,14 @@ class Info(Record):
     @model_validator(mode="after")
     def _has_text(self) -> Info:
         if self.post is None and self.article is None:
-            raise ValueError("info holds neither 'post' nor 'article'")
+            raise ValueError("info has neither 'post' nor 'article'")
         return self
 
 
 class CandidateSummary(Record):
     """One summary as a labeler saw it. In OpenAI's files `text` begins with a space.
 
-    `scores` is ours: what reward models and other scorers say of it, {scorer: value}.
+    `scores` is our addition: the scores of reward models and other scorers, {scorer: value}.
     """
 
     text: str
@@ -88,7 +88,7 @@ class CandidateSummary(Record):
 
 
 class Extra(Record):
-    """`confidence` is the signed slider: 1 = surely summary 0, 9 = surely summary 1, never 5."""
+    """`confidence` is the signed slider: 1 = certainly summary 0, 9 = certainly summary 1, never 5."""
 
     confidence: Annotated[int, Field(ge=1, le=9)] | None = None
 
@@ -98,7 +98,7 @@ class Comparison(Record):
 
     info: Info
     summaries: Annotated[list[CandidateSummary], Field(min_length=2, max_length=2)]
-    choice: Annotated[int, Field(ge=0, le=1)]  # to a Literal, true and 1.0 are 1
+    choice: Annotated[int, Field(ge=0, le=1)]  # not a Literal, which would accept true and 1.0 as 1
     worker: str
     batch: str
     split: Literal["train", "valid1", "valid2"]
@@ -106,7 +106,7 @@ class Comparison(Record):
 
 
 class Axes(Record):
-    """The paper's four 1-7 Likert axes; any may be null. One labeler's are whole, a mean of several's not."""
+    """The paper's four 1-7 Likert axes; any may be null. Means over several labelers are not integers."""
 
     overall: Likert | None = None
     accuracy: Likert | None = None
@@ -135,10 +135,10 @@ class Rating(Record):
 
 
 class Ranking(Record):
-    """K summaries of a post in one labeler's order: InstructGPT's K-way label.
+    """One labeler's ranking of K summaries of a post: InstructGPT's K-way label.
 
-    `rank[i]` is the place of `summaries[i]`, 1 = best; equal numbers are ties. `extra` is a
-    comparison's, where the ranking is one.
+    `rank[i]` is the rank of `summaries[i]`, 1 = best; equal numbers are ties. `extra` is set only if the
+    ranking comes from a comparison.
     """
 
     info: Info
@@ -157,7 +157,7 @@ class Ranking(Record):
 
     @classmethod
     def from_comparison(cls, row: Comparison) -> Ranking:
-        """A comparison is a ranking with K = 2."""
+        """The ranking with K = 2 that a comparison is."""
         rank = [1, 2] if row.choice == 0 else [2, 1]
         return cls(
             info=row.info,
@@ -170,7 +170,7 @@ class Ranking(Record):
         )
 
     def comparisons(self) -> Iterator[Comparison]:
-        """Every two of the summaries that are not tied, as a comparison."""
+        """Every pair of summaries without a tie, as a comparison."""
         for first, second in combinations(range(len(self.rank)), 2):
             if self.rank[first] != self.rank[second]:
                 yield Comparison(
@@ -185,12 +185,12 @@ class Ranking(Record):
 
 
 class Sample(Record):
-    """A policy's summary of one post, with every score it was given.
+    """A policy's summary of one post, with all its scores.
 
-    `response_ids` are the exact tokens drawn (absent in files from elsewhere, whose text is encoded
-    anew); `tokens` counts them incl. EOS; `logprob*` are sums over them in nats at
-    temperature 1, under the sampling policy and under its SFT start. `tags` carry what the tables
-    group by: `method` (reference | pretrained | sft | ppo | best_of_n | ...), `size`, `params`, ...
+    `response_ids` are the exact sampled tokens (absent in files from elsewhere, whose text is then
+    encoded); `tokens` counts them incl. EOS; `logprob*` are sums over them in nats at
+    temperature 1, under the sampling policy and under its initial SFT policy. Tables group by `tags`:
+    `method` (reference | pretrained | sft | ppo | best_of_n | ...), `size`, `params`, ...
     """
 
     id: NonEmpty
@@ -202,8 +202,8 @@ class Sample(Record):
     top_p: float = 1.0
     n: int = 1
     text: str
-    response_ids: list[Count] | None = None
-    tokens: Count | None = None
+    response_ids: list[NonNegativeInt] | None = None
+    tokens: NonNegativeInt | None = None
     stopped: bool | None = None
     logprob: float | None = None
     logprob_sft: float | None = None
@@ -212,10 +212,10 @@ class Sample(Record):
 
 
 class TokenTrace(Record):
-    """What a sampled summary's tokens earned and cost, one value a token (EOS included).
+    """Per-token values of a sampled summary, one value per token (EOS included).
 
-    Log-probabilities in nats at temperature 1 under the policy and its SFT start; `value` is the
-    value network's estimate before the token; `reward` the KL penalty, with the score at the end.
+    Log-probabilities are in nats at temperature 1 under the policy and its initial SFT policy. `value` is
+    the value network's estimate before the token. `reward` is the KL penalty, plus the score at the end.
     """
 
     id: NonEmpty
@@ -240,11 +240,11 @@ class TokenTrace(Record):
 class Judgement(Record):
     """One pairwise verdict of a judge.
 
-    `order` holds indices into `policies`, as they were shown: the policy ``policies[order[0]]`` was
-    A. `verdict` speaks of what was shown (A or B); an answer that says neither is invalid, never a
-    guess. `axis` is what was asked for; `texts` are the two summaries and `runs` the runs that
-    they came from, both in the order of `policies`; `probability` is P(A preferred), from judges that
-    have one; `prompt_sha` tells one prompt from another.
+    `order` contains indices into `policies` in the order shown: policy ``policies[order[0]]`` was
+    A. `verdict` refers to the shown order (A or B); an answer that is neither is invalid, never a
+    guess. `axis` is the criterion asked about; `texts` are the two summaries and `runs` the runs that
+    made them, both in the order of `policies`; `probability` is P(A preferred), from judges that
+    report one; `prompt_sha` identifies the prompt.
     """
 
     id: NonEmpty
@@ -267,15 +267,15 @@ class Judgement(Record):
 
 
 OnError = Literal["stop", "skip"]
-"""At a bad line: stop, or count it and set it aside."""
+"""At an invalid line: stop, or count and skip it."""
 R = TypeVar("R", bound=Record)
-Kind = type[R] | Callable[[dict[str, Any]], R]
-"""A record class, or a function that makes the record of a JSON object (it may raise ValidationError)."""
+RecordParser = type[R] | Callable[[dict[str, Any]], R]
+"""A record class, or a function from a JSON object to a record (it may raise ValidationError)."""
 
 
 @dataclass
 class ReadReport:
-    """What a read met: how many lines held a record, and each line that did not."""
+    """The result of reading a file: the number of valid lines, and a message for each invalid line."""
 
     path: Path
     good: int = 0
@@ -299,16 +299,16 @@ def make_records(
     on_error: OnError = "stop",
     report: ReadReport,
 ) -> Iterator[R]:
-    """Yield the record of each row, whatever form the rows have.
+    """Yield the record of each row; rows may have any type.
 
     Args:
-        rows: where a row lies (``file:line``), and the row.
-        make: makes its record; raises ValueError (a ValidationError is one) where there is none.
-        name: of the record, for the error.
-        on_error, report: as of `iter_records`.
+        rows: the location (``file:line``) of each row, and the row.
+        make: converts a row to a record; raises ValueError (or a ValidationError) if it is invalid.
+        name: name of the record, for the error.
+        on_error, report: as for `iter_records`.
 
     Raises:
-        RecordError: a bad row, named by its place.
+        RecordError: a row is invalid; the error names its location.
     """
     for place, row in rows:
         try:
@@ -318,7 +318,7 @@ def make_records(
                 raise RecordError(
                     f"not a {name}: {_explain(error)}",
                     where=place,
-                    remedy="mend the line, or read with --on-error skip to count and set aside bad lines",
+                    remedy="fix the line, or use --on-error skip to count and skip invalid lines",
                 ) from None
             report.bad.append(f"{place}: {_explain(error)}")
             continue
@@ -328,7 +328,7 @@ def make_records(
 
 def iter_records(
     path: str | Path,
-    kind: Kind[R],
+    kind: RecordParser[R],
     *,
     on_error: OnError = "stop",
     report: ReadReport | None = None,
@@ -336,13 +336,13 @@ def iter_records(
     """Yield the records of a JSON-lines file; blank lines are ignored.
 
     Args:
-        kind: a record class, or a function that makes the record of a JSON object.
-        on_error: "stop" raises at the first bad line; "skip" notes it in `report` and goes on.
+        kind: a record class, or a function from a JSON object to a record.
+        on_error: "stop" raises at the first invalid line; "skip" adds it to `report` and continues.
         report: filled while reading.
 
     Raises:
-        UsageError: the file is not there.
-        RecordError: a bad line, named ``file:line``.
+        UsageError: the file does not exist.
+        RecordError: a line is invalid; the error names it as ``file:line``.
     """
     path = Path(path)
     if not path.is_file():
@@ -361,7 +361,7 @@ def iter_records(
 
 def read_records(
     path: str | Path,
-    kind: Kind[R],
+    kind: RecordParser[R],
     *,
     on_error: OnError = "stop",
     report: ReadReport | None = None,
@@ -371,7 +371,7 @@ def read_records(
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> Path:
-    """Write records atomically: a reader sees the whole file or the one before it."""
+    """Write records atomically: a reader sees either the complete new file or the old one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

@@ -1,7 +1,7 @@
-"""One line of JSON, read so strictly that what is read can be written again and says the same.
+"""Parse one line of JSON strictly: whatever is accepted can be written again without a change of meaning.
 
-Python's parser takes NaN and Infinity, keeps the last of equal keys, makes infinity of 1e999, and
-passes halves of surrogate pairs, which no UTF-8 file can hold. Here each is an error.
+Python's parser accepts NaN and Infinity, keeps only the last of equal keys, turns 1e999 into infinity,
+and accepts unpaired surrogates, which UTF-8 cannot encode. Here each of these is an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's pairs as a dict, which must not lose any."""
+    """An object's pairs as a dict; a repeated key is an error."""
     data = dict(pairs)
     if len(data) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -28,10 +28,10 @@ def _integer(text: str) -> int:
 
 
 def _finite(text: str) -> float:
-    """A float; also called with the words NaN and Infinity, which are not JSON."""
+    """A finite float; also called with NaN and Infinity, which are not JSON."""
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"no finite number: {text[:24]}")
+        raise ValueError(f"not a finite number: {text[:24]}")
     return value
 
 
@@ -39,18 +39,18 @@ _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=_finite
 )
 NESTING = 100
-"""Levels of objects and lists in a line; what is nested deeper could be read but not written again."""
+"""Most levels of objects and lists in a line; deeper nesting could be read but not written again."""
 
 
 def _check_tree(value: Any, level: int = 0) -> None:
-    """Refuse what JSON can spell but no UTF-8 file can hold, and what is nested too deeply."""
+    """Refuse strings that UTF-8 cannot encode, and values that are nested too deeply."""
     if level > NESTING:
         raise ValueError(f"broken JSON: nested too deeply (more than {NESTING} levels)")
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise ValueError("an unpaired surrogate, which is no text") from None
+            raise ValueError("an unpaired surrogate, which is not valid text") from None
     elif isinstance(value, dict):
         for key, inner in value.items():
             _check_tree(key)
@@ -64,12 +64,11 @@ def _check_tree(value: Any, level: int = 0) -> None:
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object of one line, if nothing of it would be lost or could not be written again.
+    """The JSON object in one line.
 
     Raises:
-        ValueError: with a one-line reason, for bad UTF-8, bad JSON (NaN and Infinity, a key twice in
-            one object, deep nesting), unpaired surrogates, numbers beyond 64 bits, or another kind
-            of value.
+        ValueError: invalid UTF-8, invalid JSON (NaN, Infinity, a repeated key, deep nesting), an unpaired
+            surrogate, a number beyond 64 bits, or a value that is not an object; the message is one line.
     """
     try:
         data = _DECODER.decode(raw.decode("utf-8"))
@@ -81,7 +80,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise ValueError("broken JSON: nested too deeply") from None
     if not isinstance(data, dict):
         raise ValueError(f"expected a JSON object, found {type(data).__name__}")
-    # rfind is twice as fast as `in`, which would cost as much as the parsing
+    # rfind is twice as fast as `in`, which would take as long as the parsing
     surrogates = raw.rfind(b"\\ud") >= 0 or raw.rfind(b"\\uD") >= 0
     if surrogates or raw.count(b"{") + raw.count(b"[") > NESTING:
         _check_tree(data)

@@ -1,4 +1,4 @@
-"""The project's stages, by `tldr.bench`: the updates of `tldr-lab bench` on the same texts."""
+"""The project's stages: the updates of `tldr-lab bench` (`tldr.bench`) on the same texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tldr.train.precision import peak_flops
 
 
 def settings_of(spec: dict[str, Any]) -> SFTSettings | RewardSettings | PPOSettings:
-    """The stage with the batch sizes of the comparison; what is not named is the project's default."""
+    """The stage's settings with the batch sizes of the comparison; all others are the project's defaults."""
     batch = spec["batch"]
     if spec["stage"] == "sft":
         return SFTSettings(batch=batch)
@@ -41,17 +41,17 @@ def main() -> None:
     work = work_of(settings_of(spec), setting)
     done = 0
     while True:
-        rounds.wait()  # when nobody else computes
+        rounds.wait()  # no other contestant computes now
         gemm = peak_flops.__wrapped__(torch.device("cpu"), spec["precision"])
         rounds.begin()
         found = [work.update(done + i) for i in range(spec["updates"])]
         done += len(found)
-        phases = {name: sum(one.phases[name] for one in found) for name in found[0].phases}
+        phases = {name: sum(update.phases[name] for update in found) for name in found[0].phases}
         rounds.tell(
-            tokens=sum(one.tokens for one in found),
-            things=float(sum(len(responses) for one in found for _, responses in one.rows))
+            tokens=sum(update.tokens for update in found),
+            things=float(sum(len(responses) for update in found for _, responses in update.rows))
             if spec["stage"] == "ppo"
-            else float(sum(len(one.rows) for one in found)),
+            else float(sum(len(update.rows) for update in found)),
             gemm=gemm,
             **phases,
         )

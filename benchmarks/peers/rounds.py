@@ -1,7 +1,7 @@
-"""What every worker has in common: it waits for a word, makes a round, tells what it took.
+"""The protocol of all workers: wait for a command, make a round, report its measurements.
 
-Nothing of the project is imported: workers run in the peers' environments too. Their reports go to what was
-stdout at the start; whatever libraries print goes to stderr.
+This module imports nothing of the project, because workers also run in the peers' environments. Reports go
+to the original stdout; the output of libraries goes to stderr.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EOS, PAD = 0, 1
 
 
 class Rounds:
-    """A worker's end of the line to `run.py`; its first round warms up."""
+    """A worker's connection to `run.py`; its first round is a warm-up."""
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -29,17 +29,17 @@ class Rounds:
         self._start = self._cpu = 0.0
 
     def wait(self) -> None:
-        """Until the next round may begin; the worker ends where there is none."""
+        """Wait until the next round may begin; exit if there is none."""
         if sys.stdin.readline().strip() != "go":
             raise SystemExit(0)
         self.begin()
 
     def begin(self) -> None:
-        """The round's time starts now."""
+        """Start the round's clocks."""
         self._start, self._cpu = time.perf_counter(), time.process_time()
 
     def tell(self, **figures: float) -> None:
-        """Report the round that ends now: `seconds` since it began, and `cpu_seconds` of all threads."""
+        """End the round and report it: `seconds` since its start, and `cpu_seconds` of all threads."""
         row = {
             "seconds": time.perf_counter() - self._start,
             "cpu_seconds": time.process_time() - self._cpu,

@@ -1,6 +1,6 @@
-"""The project's training steps beside TRL's: same model, texts and batch sizes, round by round in turn.
+"""Compare the project's training steps with TRL's: same model, texts and batch sizes, in alternating rounds.
 
-``python benchmarks/peers/run.py --out peers.jsonl``; README.md says what is compared.
+``python benchmarks/peers/run.py --out peers.jsonl``; README.md describes the comparison.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tldr.plan.memory import Options, TrainingStep  # noqa: E402
 from tldr.plan.steps import Shape, StepKind  # noqa: E402
 
 TRL = {"sft": "1.16.0", "reward": "1.16.0", "ppo": "1.12.0"}
-"""The newest release; PPO: the last one that has it."""
+"""The newest release; for PPO the last one that has it."""
 MODELS: dict[str, dict[str, Any]] = {
     name: {
         "model_type": "gpt_neox",
@@ -50,27 +50,27 @@ LENGTHS = {"query": 512, "response": 48, "rm_response": 128}
 BATCH = {"sft": 8, "reward": 8, "ppo": 16}
 SEED, TEXTS = 0, 512
 PPO = {"epochs": 4, "response": LENGTHS["response"], "temperature": 0.7, "beta": 0.05, "micro_batch": 2}
-"""`micro_batch`: queries a forward pass, the fastest of those tried (ours 1, 2, 4; TRL 2, 4, 8, 16)."""
+"""`micro_batch`: queries per forward pass, the fastest of those tried (ours 1, 2, 4; TRL 2, 4, 8, 16)."""
 TRL_MICRO_BATCH = 8
 """TRL's default."""
 UNIT = {"sft": "tokens", "reward": "pairs", "ppo": "episodes"}
 OURS = "ours"
 UPDATES = {"sft": (2, 1), "reward": (2, 1), "ppo": (1, 1)}
-"""Updates a round, ours and the peer's: about as long, each at least a whole batch."""
+"""Updates per round, ours and the peer's: of similar duration, each at least one batch."""
 
 
 @dataclass
 class Contestant:
-    """A worker process: it makes a round when it is told to, and waits for the rest of the time."""
+    """A worker process; it makes a round on command and otherwise waits."""
 
     name: str
     process: subprocess.Popen[str]
 
     def round(self) -> dict[str, float]:
-        """Let it make one.
+        """Make one round.
 
         Raises:
-            RuntimeError: it ended instead.
+            RuntimeError: the process ended.
         """
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write("go\n")
@@ -82,13 +82,13 @@ class Contestant:
         return row
 
     def end(self) -> None:
-        """Let it go."""
+        """End the process."""
         self.process.kill()
         self.process.wait()
 
 
 def environment(envs: Path, version: str) -> Path:
-    """Python of a virtual environment with that TRL beside the project's own torch and transformers."""
+    """Python of a virtual environment with this TRL version and the project's torch and transformers."""
     place = envs / f"trl-{version}"
     python = place / "bin" / "python"
     if not (place / "ready").exists():
@@ -103,7 +103,7 @@ def environment(envs: Path, version: str) -> Path:
 
 
 def contestants(stage: str, args: argparse.Namespace, folder: Path) -> Iterator[Contestant]:
-    """Ours, TRL as it comes, and TRL faster: without gradient checkpointing, or in smaller passes (PPO)."""
+    """Ours, TRL's default, and a faster TRL: without gradient checkpointing, or in smaller passes (PPO)."""
     peer = environment(args.envs, TRL[stage])
     script = HERE / ("trl_ppo.py" if stage == "ppo" else "trl_supervised.py")
     data = folder / f"{stage}.json"
@@ -114,7 +114,7 @@ def contestants(stage: str, args: argparse.Namespace, folder: Path) -> Iterator[
     ours, theirs = UPDATES[stage]
     default: dict[str, Any] = {"updates": theirs, "checkpointing": True}
     name, faster = "no checkpointing", default | {"checkpointing": False}
-    if stage == "ppo":  # whose trainer passes over that setting
+    if stage == "ppo":  # its trainer ignores that setting
         name, faster = f"{PPO['micro_batch']} queries a pass", default
         default = default | {"ppo": PPO | {"micro_batch": TRL_MICRO_BATCH}}
     lines: list[tuple[str, Path, Path, dict[str, Any]]] = [
@@ -149,7 +149,7 @@ def contestants(stage: str, args: argparse.Namespace, folder: Path) -> Iterator[
 
 
 def useful_flops(stage: str, size: str) -> float:
-    """Mean model FLOPs of a token (SFT), pair or episode: a query counts once, padding never."""
+    """Mean model FLOPs per token (SFT), pair or episode; a query counts once, padding never."""
     kinds: dict[str, StepKind] = {"sft": "response", "reward": "reward", "ppo": "ppo"}
     shape = Shape(AutoConfig.for_model(**MODELS[size]))
     vocab, options = MODELS[size]["vocab_size"], 2 if stage == "reward" else 1
@@ -165,7 +165,7 @@ def useful_flops(stage: str, size: str) -> float:
     plain = Options(bf16=False, cuda=False)
     queries = made_up_queries(TEXTS, LENGTHS["query"], vocab, SEED)
     response = LENGTHS["response"]
-    if stage != "ppo":  # whose random policies hardly ever stop
+    if stage != "ppo":  # random policies almost never stop
         response = mean(map(len, made_up_responses(TEXTS * options, response, vocab, SEED)))
     flops, tokens = 0.0, 0.0
     for query in queries:
@@ -178,7 +178,7 @@ def useful_flops(stage: str, size: str) -> float:
 
 
 def compare(stage: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rounds of a stage, each contestant's in turn, after one that warms up."""
+    """The rounds of a stage: the contestants alternate, after one warm-up round each."""
     rows: list[dict[str, Any]] = []
     unit, flops = UNIT[stage], useful_flops(stage, args.size)
     with tempfile.TemporaryDirectory() as folder:
@@ -202,7 +202,7 @@ def compare(stage: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def told(stage: str, rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Lines of the table: medians and spread, the ratio to each peer pair by pair, share of the peak."""
+    """Lines of the table: medians and ranges, paired ratios to each peer, fraction of the peak."""
     key = f"{UNIT[stage]}_per_s"
     speeds: dict[str, list[float]] = {}
     for row in rows:
@@ -224,7 +224,7 @@ def told(stage: str, rows: list[dict[str, Any]]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--envs", type=Path, default=Path.home() / ".cache" / "tldr-feedback" / "peers")
-    parser.add_argument("--out", type=Path, help="append a JSON line a round to this file")
+    parser.add_argument("--out", type=Path, help="append one JSON line per round to this file")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--size", choices=MODELS, default="small")

@@ -1,4 +1,4 @@
-"""What the TRL workers have in common: tokenizer, models, arguments, and rounds of so many steps."""
+"""Shared by the TRL workers: tokenizer, models, arguments, and rounds of several steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transformers import (
 
 
 def tokenizer(vocab: int) -> PreTrainedTokenizerFast:
-    """Ids as words; the texts are tokens already."""
+    """A tokenizer with ids as words; the texts are already tokens."""
     words = {"<eos>": EOS, "<pad>": PAD} | {str(i): i for i in range(2, vocab)}
     made = Tokenizer(WordLevel(words, unk_token="<pad>"))
     return PreTrainedTokenizerFast(
@@ -46,9 +46,9 @@ def classifier(rounds: Rounds) -> Any:
 
 
 def arguments(rounds: Rounds, micro_batch: int | None = None) -> dict[str, Any]:
-    """Settings of every trainer; what is not named is TRL's default. The micro-batch is the batch by default.
+    """Settings of every trainer; all others are TRL's defaults. By default the micro-batch is the batch.
 
-    fp32 on the CPU is what is compared (TRL's default is bf16). Nothing is logged or saved inside a round.
+    The comparison is in fp32 on the CPU (TRL's default is bf16). Nothing is logged or saved in a round.
     """
     chosen: dict[str, Any] = {
         "output_dir": str(Path(rounds.spec["data"]).with_name("trl")),
@@ -67,7 +67,7 @@ def arguments(rounds: Rounds, micro_batch: int | None = None) -> dict[str, Any]:
 
 
 class Steps(TrainerCallback):
-    """Cuts training into rounds of `updates` steps; all that happens between two steps counts."""
+    """Divides training into rounds of `updates` steps; everything between two steps counts."""
 
     def __init__(self, rounds: Rounds):
         self._rounds = rounds

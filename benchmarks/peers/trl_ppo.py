@@ -1,4 +1,4 @@
-"""TRL's PPOTrainer (the last release that has it) as its documentation uses it."""
+"""TRL's PPOTrainer (in the last release that has it), used as in its documentation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trl_common import Steps, arguments, classifier, policy, tokenizer
 
 
 class Iterations(Steps):
-    """An iteration is a step: its batch of episodes."""
+    """One step is an iteration; counts its episodes."""
 
     def on_step_end(self, args, state, control, **rest) -> None:  # type: ignore[no-untyped-def]
         self.counts["things"] += args.batch_size

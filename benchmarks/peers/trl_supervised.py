@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer and RewardTrainer as their documentation uses them, on texts that are tokens already."""
+"""TRL's SFTTrainer and RewardTrainer, used as in their documentation, on pre-tokenized texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main() -> None:
     kind: Any = SFTTrainer if sft else RewardTrainer
 
     class Counting(kind):
-        """Counts what goes into each step: real tokens, and examples (pairs are two rows)."""
+        """Counts each step's real tokens and examples (a pair is two rows)."""
 
         def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
             mask = inputs["attention_mask"]

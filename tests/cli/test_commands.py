@@ -18,12 +18,12 @@ from typer.testing import CliRunner, Result
 from tests.study.conftest import FAKE, TINY, Lab, config, lab, same_code
 from tldr.cli import study as study_commands
 from tldr.cli.main import app
-from tldr.cli.stages import ALONE
 from tldr.errors import LabError
 from tldr.settings.models import Lengths, ModelSpec
+from tldr.stages.sft import SFTInputs
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.context import RunContext
-from tldr.stages.shared.declaration import Stage
+from tldr.stages.shared.declaration import Stage, named
 from tldr.study.folder import locked
 from tldr.study.registry import STAGES
 from tldr.study.runner import Runner
@@ -31,6 +31,7 @@ from tldr.study.runner import Runner
 __all__ = ["config", "lab", "same_code"]  # fixtures
 
 ROOT = Path(__file__).parents[2]
+ALONE = sorted(stage.name for stage in STAGES.values() if stage.alone)
 Tell = Callable[..., Result]
 
 
@@ -74,7 +75,8 @@ def test_the_commands(tell: Tell) -> None:
 @pytest.mark.parametrize("stage", ALONE)
 def test_every_stage_has_its_inputs_as_options(tell: Tell, stage: str) -> None:
     shown = tell(stage.replace("_", "-"), "--help").output
-    for option in (*STAGES[stage].inputs, "out", "seed", "set"):
+    single = [field.name for field in STAGES[stage].fields() if field.metadata["prefix"] is None]
+    for option in (*single, "out", "seed", "set"):
         assert f"--{option} " in shown
     required = tell(stage.replace("_", "-"), "--out", "x")
     assert required.exit_code == 2
@@ -100,7 +102,7 @@ def test_errors_are_two_lines_on_stderr_with_their_code(config: Path) -> None:
             1,
             "error: there: bad luck\n  -> try again",
         ),
-        (ZeroDivisionError("a fault"), 1, "error: ZeroDivisionError: a fault\n  -> TLDR_DEBUG=1"),
+        (ZeroDivisionError("a fault"), 1, "error: ZeroDivisionError: a fault\n  -> set TLDR_DEBUG=1"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -133,10 +135,10 @@ def test_a_study_from_run_to_clean(tell: Tell, lab: Lab, monkeypatch: pytest.Mon
     clean = ("study", "clean", lab.config, "--set", "pretrain.batch=8", *place)
     refused = CliRunner().invoke(app, list(map(str, clean)), input="n\n")
     assert refused.exit_code == 0 and len(list(lab.root.glob("pretrain-*"))) == 2
-    assert "removed 2 runs" in tell(*clean, "--yes").output
+    assert "deleted 2 runs" in tell(*clean, "--yes").output
     assert not list(lab.root.glob("pretrain-*")) and list(lab.root.glob("data-*"))
-    assert "nothing to remove" in tell(*clean).output
-    assert "removed 1 runs" in tell(*clean, "--all", "--yes").output
+    assert "nothing to delete" in tell(*clean).output
+    assert "deleted 1 runs" in tell(*clean, "--all", "--yes").output
 
 
 def test_a_failed_run_is_exit_1(tell: Tell, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,14 +205,14 @@ def test_a_stage_alone_is_given_what_a_study_would_give_it(
     assert ctx.settings == SFTSettings.model_validate(
         {"optimizer": SFTSettings().optimizer.model_copy(update={"lr": 5e-5})}
     )
-    assert ctx.inputs == {"policy": Path("org/name"), "data": data}
+    assert ctx.inputs == SFTInputs(policy=Path("org/name"), data=data)
     assert (ctx.folder, ctx.seed, ctx.lengths, ctx.precision) == (out, 3, Lengths(query=64), "fp32")
     assert (ctx.tags, ctx.run, ctx.model) == ({"size": "s"}, "mine", None)
     assert (out / "DONE").exists()
 
-    assert "done already" in tell(*args, *sets).output and len(given) == 1
+    assert "is already done" in tell(*args, *sets).output and len(given) == 1
     other = tell(*args, "--set", "optimizer.lr=1e-4", *sets[2:])
-    assert other.exit_code == 2 and "holds another run: optimizer.lr 5e-05 -> 0.0001" in other.stderr
+    assert other.exit_code == 2 and "contains another run: optimizer.lr 5e-05 -> 0.0001" in other.stderr
     (data / "sft.jsonl").write_text("{ }\n")
     assert "its data changed" in tell(*args, *sets).stderr
 
@@ -252,17 +254,17 @@ def test_a_finished_run_is_an_input_by_its_outputs(
     ]
     assert tell(*args).exit_code == 0
     (parent / "log.txt").write_text("not an output")
-    assert "done already" in tell(*args).output
+    assert "is already done" in tell(*args).output
     (parent / "DONE").unlink()
     unfinished = tell(*args[:-4], "--out", tmp_path / "new")
-    assert unfinished.exit_code == 2 and "not finished" in unfinished.stderr
+    assert unfinished.exit_code == 2 and "an unfinished run" in unfinished.stderr
 
 
 def test_score_needs_no_models(tell: Tell, given: list[RunContext[Any]], data: Path, tmp_path: Path) -> None:
     samples = tmp_path / "samples.jsonl"
     samples.write_text("")
     assert tell("score", "--samples", samples, "--data", data, "--out", tmp_path / "mine").exit_code == 0
-    assert set(given[0].inputs) == {"samples", "data"}
+    assert set(named(given[0].inputs)) == {"samples", "data"}
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -271,7 +273,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "wrong type": (["--set", "epochs=many"], '--set: epochs: found "many", expected a valid number'),
     "one size": (["--set", "epochs={s: 1}"], "one size"),
     "windows": (["--set", "lengths.rm_response=8"], "rm_response is shorter than response"),
-    "no data": (["--data", "nowhere"], "there is no data here"),
+    "no data": (["--data", "nowhere"], "the data does not exist"),
     "no policy": (["--policy", "./nowhere"], "no such file or folder"),
     "negative seed": (["--seed", "-1"], "seed"),
 }
@@ -292,7 +294,7 @@ def test_a_folder_with_other_things_is_left_alone(
     tell: Tell, given: list[RunContext[Any]], data: Path
 ) -> None:
     result = tell("sft", "--policy", "org/name", "--data", data, "--out", data)
-    assert result.exit_code == 2 and "holds no run" in result.stderr
+    assert result.exit_code == 2 and "contains no run" in result.stderr
     assert not given and [path.name for path in data.iterdir()] == ["sft.jsonl"]
 
 
@@ -338,7 +340,7 @@ def test_the_report_is_made_from_the_study_folder(
     assert tell("report", lab.root, "--out", tmp_path / "out").exit_code == 0
     assert calls[1] == ((lab.root, tmp_path / "out"), {"title": "tiny", "judgements": []})
     missing = tell("report", lab.config, "--runs", tmp_path / "none")
-    assert missing.exit_code == 2 and "not run yet" in missing.stderr
+    assert missing.exit_code == 2 and "has not been run" in missing.stderr
 
 
 def test_a_real_stage_in_a_real_process(tmp_path: Path) -> None:
@@ -352,4 +354,4 @@ def test_a_real_stage_in_a_real_process(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "runs" / "tiny").glob("data-*")
     assert (folder / "tokenizer" / "tokenizer.json").exists()
     assert "torch" in json.loads((folder / "environment.json").read_text())["packages"]
-    assert "1 of 1 runs are done already" in shell(*args).stdout
+    assert "1 of 1 runs are already done" in shell(*args).stdout

@@ -53,6 +53,6 @@ def test_a_split_stops_at_a_bad_line_or_sets_it_aside(tmp_path: Path) -> None:
     assert stopped.exit_code == 1 and "posts.jsonl:61" in stopped.stderr
     assert not (tmp_path / "out").exists()
     done = CliRunner().invoke(app, [*line, "--on-error", "skip"])
-    assert done.exit_code == 0 and "1 bad lines set aside, 60 read" in done.stderr
+    assert done.exit_code == 0 and "1 invalid lines skipped, 60 read" in done.stderr
     written = [len(read_records(tmp_path / "out" / f"{name}.jsonl", Post)) for name in SETS]
     assert sum(written) == 60 and min(written) > 0

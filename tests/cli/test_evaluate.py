@@ -42,7 +42,7 @@ def test_foreign_texts(posts: Path, texts: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "[red]theirs" in done.stdout, "names are shown as they are, not as markup"
     assert "Porter stemmer" in done.stdout and "rouge1_f_stemmed" in done.stdout
-    assert "texts.jsonl: 1 bad lines set aside, 6 read" in done.stderr and "texts.jsonl:7" in done.stderr
+    assert "texts.jsonl: 1 invalid lines skipped, 6 read" in done.stderr and "texts.jsonl:7" in done.stderr
     assert "not measured: judge: 1 of 6 samples have no score" in done.stderr
     table = pd.read_csv(out / "preference_judge.csv").set_index("measure")
     assert table.loc["preference", ["value", "n", "runs"]].tolist() == [0.6, 5, "texts"]
@@ -51,7 +51,7 @@ def test_foreign_texts(posts: Path, texts: Path, tmp_path: Path) -> None:
 
 
 def test_errors_say_what_to_do(texts: Path, posts: Path, tmp_path: Path) -> None:
-    assert "name samples, --comparisons, --judgements or --ratings" in run("evaluate").stderr
+    assert "give samples, --comparisons, --judgements or --ratings" in run("evaluate").stderr
     nameless = run("evaluate", texts, "--posts", posts)
     assert (
         nameless.exit_code == 1

@@ -80,7 +80,7 @@ def test_samples_are_judged_and_told(tell: Tell, folder: Path) -> None:
         local = ("--base-url", server.url)
         free = tell("openai:tiny", *local, "--price", "0/0")
         assert free.exit_code == 0, free.stderr
-        assert "8 pairs, both orders: 16 questions, 0 answered before" in free.stderr
+        assert "8 pairs in both orders: 16 questions, 0 already answered" in free.stderr
         rows = read_records(folder / "out.jsonl", Judgement)
         assert len(rows) == 16 and {row.judge for row in rows} == {"openai:tiny"}
         assert {tuple(row.runs) for row in rows} == {("run-sft",), ("run-ppo",)}
@@ -93,7 +93,8 @@ def test_samples_are_judged_and_told(tell: Tell, folder: Path) -> None:
             "openai:tiny", *local, "--price", "0/0", "--axis", "overall", "--axis", "coverage", "--limit", "2"
         )
         assert (
-            again.exit_code == 0 and "4 pairs, both orders: 16 questions, 8 answered before" in again.stderr
+            again.exit_code == 0
+            and "4 pairs in both orders: 16 questions, 8 already answered" in again.stderr
         )
         rows = read_records(folder / "out.jsonl", Judgement)
         assert len(rows) == 16 + 8 and sum(row.axis == "coverage" for row in rows) == 8
@@ -114,8 +115,8 @@ def test_nothing_is_spent_unasked(tell: Tell, folder: Path, monkeypatch: pytest.
     with serving(longer) as server:
         local = ("--base-url", server.url)
         for more, said in (
-            ((), "price of tiny is not known"),
-            (("--max-cost", "1"), "price of tiny is not known"),
+            ((), "price of tiny is unknown"),
+            (("--max-cost", "1"), "price of tiny is unknown"),
             (("--price", "cheap"), "is not a price"),
             (("--price", "1/1"), "--max-cost"),
             (("--price", "1/1", "--yes"), "--max-cost"),
@@ -143,7 +144,7 @@ def test_a_stop_at_max_cost_keeps_what_was_paid(tell: Tell, folder: Path) -> Non
         asked = len(server.requests)
         rows = read_records(folder / "out.jsonl", Judgement)
         assert 0 < len(rows) == asked - asked % 2 < 16
-        assert ("1 judgements wait" in stopped.stderr) == bool(asked % 2)
+        assert ("1 judgements stay in the cache" in stopped.stderr) == bool(asked % 2)
         done = tell("openai:tiny", *args, "--max-cost", "100")
         assert done.exit_code == 0 and len(server.requests) == 16
     assert len(read_records(folder / "out.jsonl", Judgement)) == 16
@@ -161,7 +162,7 @@ def test_a_missing_extra_is_named(tell: Tell, folder: Path, monkeypatch: pytest.
 
 
 def test_wrong_requests_are_told_before_anything_is_asked(tell: Tell, folder: Path) -> None:
-    assert "no axis wit" in tell("openai:tiny", "--axis", "wit").stderr
+    assert "unknown axis wit" in tell("openai:tiny", "--axis", "wit").stderr
     for judge in ("gpt", "openai:", "llama:x"):
         wrong = tell(judge)
         assert wrong.exit_code == 2 and "openai:MODEL" in wrong.stderr
@@ -252,5 +253,5 @@ def test_bad_lines_stop_it_or_are_set_aside_and_told(folder: Path, tell: Tell) -
         assert stopped.exit_code == 1 and "samples.jsonl:9" in stopped.stderr and not server.requests
         skipped = tell(*asked, "--on-error", "skip")
     assert skipped.exit_code == 0, skipped.stderr
-    assert "samples.jsonl: 1 bad lines set aside, 8 read" in skipped.stderr
+    assert "samples.jsonl: 1 invalid lines skipped, 8 read" in skipped.stderr
     assert len(read_records(folder / "out.jsonl", Judgement)) == 16

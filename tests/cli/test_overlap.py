@@ -61,7 +61,7 @@ def test_bad_lines_stop_or_are_counted(data: Path) -> None:
     assert stopped.exit_code == 1 and "sft.jsonl:4: " in stopped.stderr and "occurs twice" in stopped.stderr
     skipped = call(app, [*command, "--on-error", "skip"])
     assert skipped.exit_code == 0
-    assert "sft.jsonl: 1 bad lines set aside, 3 read" in skipped.stderr
+    assert "sft.jsonl: 1 invalid lines skipped, 3 read" in skipped.stderr
 
 
 def test_a_study_file_is_read_and_a_generated_one_refused(data: Path, tmp_path: Path) -> None:

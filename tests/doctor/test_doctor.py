@@ -393,7 +393,7 @@ def test_labels_in_folds_are_not_held_to_the_split_that_the_data_gives_them(stud
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="neither a run nor runs"):
+    with pytest.raises(UsageError, match="contains no run"):
         examine(tmp_path)
 
 

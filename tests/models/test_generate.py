@@ -217,5 +217,5 @@ def test_settings_out_of_range(changes, make_policy, batch):
 def test_beyond_the_context(make_policy, batch):
     policy = make_policy(context=16)
     draw(policy, batch, max_new_tokens=11)
-    with pytest.raises(UsageError, match="17 tokens together, the model's context is 16"):
+    with pytest.raises(UsageError, match="have 17 tokens together, the model's context is 16"):
         draw(policy, batch, max_new_tokens=12)

@@ -104,7 +104,7 @@ def test_a_package_is_found_without_importing_it(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(str(tmp_path))
     assert find_gguf("some-model") == find_gguf("some_model") == package / "m.gguf"
     (package / "n.gguf").write_bytes(b"")
-    with pytest.raises(UsageError, match="holds 2 GGUF files"):
+    with pytest.raises(UsageError, match="contains 2 GGUF files"):
         find_gguf("some_model")
 
 

@@ -94,7 +94,7 @@ def test_a_reward_models_head_is_trained_too(make_policy: Callable[..., PreTrain
 def test_targets_are_linear_layers_of_the_body(
     make_policy: Callable[..., PreTrainedModel], target: str
 ) -> None:
-    with pytest.raises(UsageError, match=r"no linear layer of GPTNeoX.*\n.*dense_4h_to_h") as caught:
+    with pytest.raises(UsageError, match=r"is not a linear layer of GPTNeoX.*\n.*dense_4h_to_h") as caught:
         add_lora(make_policy(), Lora(targets=["dense", target]), seed=1)
     assert caught.value.where == "lora.targets"
 

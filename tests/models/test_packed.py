@@ -209,18 +209,18 @@ def test_context_is_measured_on_real_tokens(arch, make_policy):
     policy = make_policy(arch, context=8)
     fits = collate([[5] * 6, [5]], [[[6, EOS]], [[6] * 6 + [EOS]]], PAD)  # padded 6 + 7, real 8 and 8
     assert torch.isfinite(response_logprobs(policy, fits)).all()
-    with pytest.raises(UsageError, match="9 tokens together, the model's context is 8"):
+    with pytest.raises(UsageError, match="have 9 tokens together, the model's context is 8"):
         response_logprobs(policy, collate([[5] * 6, [5]], [[[6, 6, EOS]], [[6, EOS]]], PAD))
 
 
 def test_collate_refuses_what_it_cannot_hold():
-    with pytest.raises(UsageError, match="without tokens"):
+    with pytest.raises(UsageError, match="a query has no tokens"):
         collate([[5], []], [[[6]], [[7]]], PAD)
     with pytest.raises(UsageError, match="2 queries and 1 lists"):
         collate([[5], [6]], [[[7]]], PAD)
     with pytest.raises(UsageError, match="0 queries"):
         collate([], [], PAD)
-    with pytest.raises(UsageError, match="without any response"):
+    with pytest.raises(UsageError, match="the batch has no response"):
         collate([[5]], [[[]]], PAD)
 
 

@@ -351,8 +351,8 @@ def test_a_damaged_row_of_the_raw_dump_is_refused_or_says_what_it_said() -> None
     ("line", "what"),
     [
         (b'{"id": "a", "id": "b"}', "the key 'id' occurs twice"),
-        (b'{"id": NaN}', "no finite number: NaN"),
-        (b'{"x": -1e999}', "no finite number: -1e999"),
+        (b'{"id": NaN}', "not a finite number: NaN"),
+        (b'{"x": -1e999}', "not a finite number: -1e999"),
         (b'{"x": 18446744073709551616}', "beyond 64 bits"),
         (b'{"x": [{"y": "\\ud800"}]}', "x: an unpaired surrogate"),
         (b'{"\\uDFFF": 1}', "an unpaired surrogate"),

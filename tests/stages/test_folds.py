@@ -89,11 +89,11 @@ best_of_n: null
     "more, wrong",
     [
         ("reward: {fold: 0}", "the labels have no folds"),
-        ("labels: {folds: 2}", "reward.fold None is none of the 2 folds"),
-        ("labels: {folds: 2}\nreward: {fold: 2}", "reward.fold 2 is none of the 2 folds 0 to 1"),
+        ("labels: {folds: 2}", "reward.fold None is not one of the 2 folds"),
+        ("labels: {folds: 2}\nreward: {fold: 2}", "reward.fold 2 is not one of the 2 folds 0 to 1"),
         (
             "labels: {folds: 2}\nreward: {fold: 0}\nvariants: {f: {kind: reward, set: {fold: 5}}}",
-            "variants.f.set.fold 5 is none of the 2 folds",
+            "variants.f.set.fold 5 is not one of the 2 folds",
         ),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from tests.study import fake_stages
 from tests.study.conftest import Lab
 from tldr.errors import LabError
-from tldr.study.adopt import PROVEN, Adopted, adopt, rename_results
+from tldr.study.adopt import PROVEN, Adoption, adopt, rename_results
 from tldr.study.folder import RunFile
 from tldr.study.graph import needed_for
 
@@ -41,7 +41,7 @@ def age(lab: Lab, folder: Path, **codes: str) -> dict[str, str]:
     return names
 
 
-def take(lab: Lab, folder: Path, *overrides: str, vouch: bool = False) -> Adopted:
+def take(lab: Lab, folder: Path, *overrides: str, vouch: bool = False) -> Adoption:
     study, runs = lab.load(*overrides)
     return adopt(study, needed_for(runs, "sft"), lab.root, folder, vouch=vouch)
 
@@ -101,7 +101,7 @@ def test_a_damaged_run_is_not_taken_over(lab: Lab, tmp_path: Path) -> None:
     names = age(lab, tmp_path / "before")
     old = tmp_path / "before" / names[next(name for name in names if name.startswith("data"))]
     (old / "out.txt").write_text("edited")
-    with pytest.raises(LabError, match=r"out.txt: changed since it was done"):
+    with pytest.raises(LabError, match=r"out.txt: changed since the run finished"):
         take(lab, tmp_path / "before")
 
 

@@ -88,5 +88,5 @@ def test_rungs_that_are_not_chosen_are_left_out_everywhere(config: Path) -> None
 def test_a_rung_that_the_ladder_lacks_is_refused(config: Path, refusal: Refusal) -> None:
     config.write_text(config.read_text() + "sizes: [s, xl]\n")
     assert refusal(lambda: load_study(config)).startswith(
-        f"{config}:10: sizes: the ladder has m, s, and no xl"
+        f"{config}:10: sizes: the ladder has m, s, but not xl"
     )

@@ -149,7 +149,9 @@ def test_trap_code_edited_while_the_study_runs(run: Path, refusal: Refusal) -> N
     spec = RunFile.read(run)
     code = spec.code_now()
     spec.model_copy(update={"code": code | {"tldr.models.packed": "0" * 16}}).write(run)
-    assert "code was edited since this run was made: tldr.models.packed" in refusal(lambda: check_code(run))
+    assert "code was edited after run.json was written: tldr.models.packed" in refusal(
+        lambda: check_code(run)
+    )
     spec.model_copy(update={"code": code}).write(run)
     check_code(run)
 
@@ -157,12 +159,12 @@ def test_trap_code_edited_while_the_study_runs(run: Path, refusal: Refusal) -> N
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"stage": "sft"}', '{"stage": 3, "settings": {}}'])
 def test_a_broken_run_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(UsageError, match=r"run.json: not a run"):
+    with pytest.raises(UsageError, match=r"run.json: not a valid run"):
         RunFile.read(tmp_path)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no run in this folder"):
+    with pytest.raises(UsageError, match="this folder contains no run"):
         execute(tmp_path)
 
 

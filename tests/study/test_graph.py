@@ -213,7 +213,7 @@ def test_a_parent_that_makes_something_else_is_refused(config: Path) -> None:
     runs = runs_of(config)
     data = InputSource(runs=(runs["data"],))
     sft = runs["sft-s-s0"]
-    with pytest.raises(TypeError, match=r"sft reads a policy as 'policy': data-\w+ makes none"):
+    with pytest.raises(TypeError, match=r"sft reads a policy as 'policy', but data-\w+ makes none"):
         run_of(SFTInputs(policy=data, data=data), sft.settings)
 
 
@@ -337,7 +337,7 @@ def test_pools_and_pairs_see_every_reward_model(config: Path) -> None:
     ("override", "words"),
     [
         ("variants.a={kind: ppo, set: {betta: 1.0}}", "did you mean 'beta'"),
-        ("variants.a={kind: ppo, reward: nothing}", "no reward variant"),
+        ("variants.a={kind: ppo, reward: nothing}", "not a reward variant"),
         ("variants.a={kind: reward, sizes: [xl]}", "the ladder has no xl"),
         ("variants.a={kind: ppo, sweep: {beta: 0.1}}", "expected one key with a list of values"),
         ("variants.a={kind: sft}", "kind"),

@@ -99,7 +99,10 @@ def test_the_first_error_of_several_processes_is_the_one_told(tmp_path: Path) ->
 
 
 def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match=r"No space left on device(.|\n)*make room"), _failure_noted(tmp_path):
+    with (
+        pytest.raises(LabError, match=r"No space left on device(.|\n)*free disk space"),
+        _failure_noted(tmp_path),
+    ):
         raise OSError(28, "No space left on device", "metrics.jsonl")
     assert "cannot be written" in (tmp_path / FAILED).read_text()
 
@@ -107,8 +110,14 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--launch", str(CONFIGS / "2cpu-ddp.yaml"), "--jobs", "2"], "several processes a run"),
-        (["--launch", str(CONFIGS / "16gpu-fsdp2-multinode.yaml")], "2 machines, and a study runs on one"),
+        (
+            ["--launch", str(CONFIGS / "2cpu-ddp.yaml"), "--jobs", "2"],
+            "more than one cannot be combined with --launch",
+        ),
+        (
+            ["--launch", str(CONFIGS / "16gpu-fsdp2-multinode.yaml")],
+            "needs 2 machines, but a study runs on one",
+        ),
     ],
 )
 def test_what_a_study_cannot_launch_is_refused(options: list[str], message: str) -> None:

@@ -47,7 +47,7 @@ def test_runs_in_order_and_once(lab: Lab) -> None:
 
     assert lab.run() == 0
     assert lab.events() == events, "what is done is not done again"
-    assert "6 of 6 runs are done already" in lab.screen.getvalue()
+    assert "6 of 6 runs are already done" in lab.screen.getvalue()
 
 
 def test_a_package_that_a_later_run_needs_is_asked_for_before_the_first(
@@ -128,7 +128,7 @@ def test_a_killed_run_goes_on_where_it_was(lab: Lab) -> None:
     lab.behave(**{"data": "die"})
     assert lab.run(only="data") == 1
     assert "ended with code -9" in lab.screen.getvalue()
-    assert lab.states()["data"].why == "interrupted, will go on"
+    assert lab.states()["data"].why == "interrupted, will resume"
     assert lab.states()["data"].progress == 0.5
     assert lab.run(only="data") == 0
     assert lab.events() == ["start data 0", "start data 2", "end data"]
@@ -165,7 +165,7 @@ def test_two_runners_share_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
 
     def release() -> None:
         try:
-            wait_for(lambda: "another runner is at work on it" in lab.screen.getvalue())
+            wait_for(lambda: "another runner is executing it" in lab.screen.getvalue())
         finally:
             (lab.root / "go").touch()
 
@@ -176,7 +176,7 @@ def test_two_runners_share_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
     helper.join()
     assert other.wait(60) == 0
     assert lab.events() == ["start data 0", "end data"]
-    assert "another runner is at work on it" in lab.screen.getvalue()
+    assert "another runner is executing it" in lab.screen.getvalue()
 
 
 def test_a_changed_output_is_not_built_upon(lab: Lab) -> None:
@@ -217,7 +217,7 @@ def test_a_run_begun_from_other_parents_is_not_gone_on_with(lab: Lab) -> None:
     (lab.folder("data") / "out.txt").write_text("other")
     fake_stages.write_done(lab.folder("data"), ["out.txt"])
     status = lab.states()["pretrain-s-s0"]
-    assert status.state == "stale" and status.why.startswith("its data was made again with other outputs")
+    assert status.state == "stale" and status.why.startswith("its data was run again with other outputs")
     assert lab.run(only="pretrain") == 0
     assert (lab.root / "set-aside" / f"{folder.name}.1" / "state").is_dir()
     assert "start pretrain-s-s0 0" in lab.events() and lab.states()["pretrain-s-s0"].state == "done"

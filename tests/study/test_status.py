@@ -36,7 +36,9 @@ def test_changed_code_makes_a_run_stale_and_its_children_wait(lab: Lab, same_cod
         ("pretrain-s-s0", "pretrain-m-s0"), "the code changed: tldr.stages.pretrain.stage"
     )
     child = lab.states()["sft-s-s0"]
-    assert child.state == "waiting" and child.why.startswith("was made before; decided when pretrain-s-s0-")
+    assert child.state == "waiting" and child.why.startswith(
+        "finished before; checked again when pretrain-s-s0-"
+    )
     assert lab.states()["data"].state == "done"
 
 
@@ -65,7 +67,7 @@ def test_other_bytes_of_a_parent_make_its_children_stale(lab: Lab) -> None:
     pretrain = lab.folder("pretrain-s-s0")
     (pretrain / "out.txt").write_text("of another kernel")
     fake_stages.write_done(pretrain, ["out.txt"])
-    assert lab.stale() == {"sft-s-s0": f"its policy was made again with other outputs ({pretrain.name})"}
+    assert lab.stale() == {"sft-s-s0": f"its policy was run again with other outputs ({pretrain.name})"}
     before = lab.events()
     assert lab.runner(only="sft").run() == 0
     assert lab.events()[len(before) :] == ["start sft-s-s0 0", "end sft-s-s0"]
@@ -75,7 +77,7 @@ def test_other_bytes_of_a_parent_make_its_children_stale(lab: Lab) -> None:
 def test_a_run_no_longer_in_the_study(lab: Lab) -> None:
     lab.make(only="pretrain")
     assert lab.stale("seeds=[1]") == dict.fromkeys(
-        ("pretrain-s-s0", "pretrain-m-s0"), "not in the study any more"
+        ("pretrain-s-s0", "pretrain-m-s0"), "no longer in the study"
     )
 
 
@@ -100,7 +102,7 @@ def test_an_output_that_changes_makes_its_run_stale(lab: Lab) -> None:
     path.write_text("x")
     assert lab.stale() == {"data": "out.txt changed since it was done"}
     path.unlink()
-    assert lab.stale() == {"data": "out.txt is gone since it was done"}
+    assert lab.stale() == {"data": "out.txt is missing since it was done"}
     path.write_bytes(kept)
     assert lab.stale() == {}, "the same again is good again"
 
@@ -113,14 +115,14 @@ def test_trap_a_parent_made_anew_is_not_the_parent(lab: Lab) -> None:
     lab.make(only="pretrain")
     assert lab.stale() == {}
     (data / "DONE").write_text(json.dumps({"outputs": {}}))
-    why = f"its data was made again with other outputs ({data.name})"
+    why = f"its data was run again with other outputs ({data.name})"
     assert lab.stale() == {"pretrain-s-s0": why, "pretrain-m-s0": why}
 
 
 def test_a_broken_mark_is_stale_not_done(lab: Lab) -> None:
     lab.make(only="data")
     (lab.folder("data") / "DONE").write_text("{")
-    assert "not a finished run's mark" in lab.stale()["data"]
+    assert "not a valid DONE file" in lab.stale()["data"]
 
 
 def test_cleaning_removes_what_is_stale_and_nothing_else(lab: Lab) -> None:

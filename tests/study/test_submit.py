@@ -374,7 +374,7 @@ def test_a_job_of_a_cluster_that_is_ended(
     assert job.wait(60) == 143
     control = cluster / "control"
     assert (control.read_text() if control.exists() else "") == ("requeue 100\n" if requeued else "")
-    assert lab.states(SEEDS)["data"].why == "interrupted, will go on"
+    assert lab.states(SEEDS)["data"].why == "interrupted, will resume"
     assert subprocess.run(command, env=os.environ | names).returncode == 0
     assert lab.events() == ["start data 0", "start data 2", "end data"]
 

@@ -82,7 +82,7 @@ def test_plan_lengths() -> None:
     assert BatchPlan([1] * 10, 4, 0, epochs=1, keep_last=False).total_updates == 2
     assert BatchPlan([1] * 300, 10, 0, epochs=0.1).total_updates == 3  # 0.1 * 30 is 3.0000000000000004
     assert BatchPlan([1] * 10, 4, 0, updates=7).total_updates == 7
-    with pytest.raises(UsageError, match="one of the two"):
+    with pytest.raises(UsageError, match="either in epochs or in updates"):
         BatchPlan([1] * 10, 4, 0)
     with pytest.raises(UsageError, match="2 examples cannot be shared by 4"):
         BatchPlan([1] * 10, 4, 0, epochs=1, processes=4)

@@ -22,7 +22,7 @@ from torch.optim import AdamW
 from tldr.errors import CheckpointError
 from tldr.train import checkpoint
 from tldr.train.checkpoint import (
-    State,
+    TrainingState,
     full_state_dict,
     hash_folder,
     hash_module,
@@ -53,9 +53,9 @@ class Trained:
             self.adamw.zero_grad()
 
     def save(self, folder: Path, step: int) -> Path:
-        return save_state(folder, State(step, extra={"step": step}), self.modules, self.optimizers)
+        return save_state(folder, TrainingState(step, extra={"step": step}), self.modules, self.optimizers)
 
-    def load(self, folder: Path) -> checkpoint.State | None:
+    def load(self, folder: Path) -> checkpoint.TrainingState | None:
         return load_state(folder, self.modules, self.optimizers)
 
 
@@ -73,7 +73,7 @@ def test_weights_and_optimizer_come_back_bit_for_bit(tmp_path: Path) -> None:
         "half": torch.tensor(1 / 3, dtype=torch.bfloat16),
     }
     extra = {"beta": 0.1 + 0.2, "names": ["a"], "none": None}
-    save_state(tmp_path, State(4, 0, extra, tensors), saved.modules, saved.optimizers)
+    save_state(tmp_path, TrainingState(4, 0, extra, tensors), saved.modules, saved.optimizers)
 
     fresh = Trained()
     assert hash_module(fresh.module) != hash_module(saved.module)
@@ -218,7 +218,7 @@ def test_a_full_disk_leaves_the_states_before(tmp_path: Path) -> None:
             try:
                 run.save(tmp_path, 6)
             except CheckpointError as error:
-                assert os.strerror(errno.ENOSPC) in error.what and "make room" in (error.remedy or "")
+                assert os.strerror(errno.ENOSPC) in error.what and "free disk space" in (error.remedy or "")
             else:
                 break
         stops += 1
@@ -235,10 +235,10 @@ def test_a_full_disk_leaves_the_states_before(tmp_path: Path) -> None:
 def test_states_inside_an_update_lie_between_those_around_it(tmp_path: Path) -> None:
     run = Trained(steps=1)
     for step, part in ((2, 0), (2, 1), (2, 12), (3, 0)):
-        save_state(tmp_path, State(step, part), run.modules, run.optimizers, keep=9)
+        save_state(tmp_path, TrainingState(step, part), run.modules, run.optimizers, keep=9)
     order = ["step-00000002", "step-00000002-000001", "step-00000002-000012", "step-00000003"]
     assert names(tmp_path) == order
-    save_state(tmp_path, State(2, 3), run.modules, run.optimizers, keep=2)
+    save_state(tmp_path, TrainingState(2, 3), run.modules, run.optimizers, keep=2)
     assert names(tmp_path) == ["step-00000002-000001", "step-00000002-000003"]
     state = run.load(tmp_path)
     assert state is not None and (state.step, state.part) == (2, 3)
@@ -249,7 +249,7 @@ def test_state_of_another_model_is_refused_and_nothing_changed(tmp_path: Path) -
     other = Trained()
     other.module.norm = nn.LayerNorm(8)
     before = hash_module(other.module)
-    with pytest.raises(CheckpointError, match="of another model or optimizer"):
+    with pytest.raises(CheckpointError, match="belongs to another model or optimizer"):
         other.load(tmp_path)
     run = Trained()
     with pytest.raises(CheckpointError):
@@ -335,7 +335,7 @@ def test_done_names_every_output_and_removes_the_state(tmp_path: Path) -> None:
     )
     assert not (tmp_path / "state").exists()
     (tmp_path / "DONE").write_text("{}")
-    with pytest.raises(CheckpointError, match="not a finished run's mark"):
+    with pytest.raises(CheckpointError, match="not a valid DONE file"):
         read_done(tmp_path)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tldr.errors import UsageError
 from tldr.settings.training import Optimizer, Training
-from tldr.train.checkpoint import State, hash_module, load_state, save_state
+from tldr.train.checkpoint import TrainingState, hash_module, load_state, save_state
 from tldr.train.processes import make_accelerator
 from tldr.train.stepper import Loss, Stepper
 
@@ -51,7 +51,7 @@ def test_a_state_in_eight_bits_comes_back_bit_for_bit(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     saved = stepper()
     walk(saved, 0, 5)
-    folder = save_state(tmp_path, State(5), saved.modules, saved.optimizers)
+    folder = save_state(tmp_path, TrainingState(5), saved.modules, saved.optimizers)
     moments = load_file(folder / "optimizer.policy.safetensors")
     assert [moments[f"0.{name}"].dtype for name in ("state1", "state2")] == [torch.uint8] * 2
     assert moments["0.state1"].float().std() > 1

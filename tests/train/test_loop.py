@@ -22,20 +22,20 @@ from tldr.mathematics.schedule import lr_multiplier
 from tldr.settings.training import Training
 from tldr.train.checkpoint import hash_module
 from tldr.train.loop import TrainLoop
-from tldr.train.metrics import TIMES, Row, read_metrics
+from tldr.train.metrics import TIMES, MetricsRow, read_metrics
 from tldr.train.precision import peak_flops
 from tldr.train.stepper import Stepper
 
 CPU = torch.device("cpu")
 
 
-def log(folder: Path) -> list[Row]:
+def log(folder: Path) -> list[MetricsRow]:
     rows = read_metrics(folder / "metrics.jsonl")
     return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Row]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[MetricsRow]]:
     """An uninterrupted run: the hash of its weights, and its log."""
     folder = tmp_path_factory.mktemp("whole")
     return train(folder), log(folder)
@@ -72,7 +72,7 @@ def test_log_of_a_whole_run(tmp_path: Path) -> None:
     assert progress["loss"] == rows[-1]["loss"]
 
 
-def test_killed_run_ends_with_the_same_bits(tmp_path: Path, whole: tuple[str, list[Row]]) -> None:
+def test_killed_run_ends_with_the_same_bits(tmp_path: Path, whole: tuple[str, list[MetricsRow]]) -> None:
     draw = random.Random(time.time_ns())
     rows, pause = draw.randint(1, 11), draw.uniform(0, 0.06)
     run = start(tmp_path, held=12)
@@ -83,7 +83,7 @@ def test_killed_run_ends_with_the_same_bits(tmp_path: Path, whole: tuple[str, li
     assert (train(tmp_path), log(tmp_path)) == whole, f"killed after {rows} rows and {pause} s"
 
 
-def test_terminated_run_saves_and_goes_on(tmp_path: Path, whole: tuple[str, list[Row]]) -> None:
+def test_terminated_run_saves_and_goes_on(tmp_path: Path, whole: tuple[str, list[MetricsRow]]) -> None:
     run = start(tmp_path, held=6)
     wait_for_rows(tmp_path, 4)
     run.send_signal(signal.SIGTERM)
@@ -96,10 +96,10 @@ def test_terminated_run_saves_and_goes_on(tmp_path: Path, whole: tuple[str, list
 
 
 @pytest.mark.parametrize("stop", [1, 3, 7, 12])
-def test_stopped_at_any_update(tmp_path: Path, whole: tuple[str, list[Row]], stop: int) -> None:
+def test_stopped_at_any_update(tmp_path: Path, whole: tuple[str, list[MetricsRow]], stop: int) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
-    def terminate(done: int, _: Row) -> None:
+    def terminate(done: int, _: MetricsRow) -> None:
         if done == stop:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -110,7 +110,7 @@ def test_stopped_at_any_update(tmp_path: Path, whole: tuple[str, list[Row]], sto
     assert (train(tmp_path), log(tmp_path)) == whole
 
 
-def test_damaged_newest_state_costs_no_bit(tmp_path: Path, whole: tuple[str, list[Row]]) -> None:
+def test_damaged_newest_state_costs_no_bit(tmp_path: Path, whole: tuple[str, list[MetricsRow]]) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, on_update=interrupt_at(8))
     newest = tmp_path / "state" / "step-00000006" / "module.policy.safetensors"
@@ -120,7 +120,7 @@ def test_damaged_newest_state_costs_no_bit(tmp_path: Path, whole: tuple[str, lis
 
 
 def interrupt_at(update: int):
-    def interrupt(done: int, _: Row) -> None:
+    def interrupt(done: int, _: MetricsRow) -> None:
         if done == update:
             raise KeyboardInterrupt
 
@@ -136,7 +136,7 @@ def test_nan_stops_and_leaves_the_last_good_state(tmp_path: Path) -> None:
     loop, step = simple_loop(tmp_path)
     good = []
 
-    def update(i: int) -> Row:
+    def update(i: int) -> MetricsRow:
         if i == 4:
             good.append(hash_module(step.modules["policy"]))
             with torch.no_grad():
@@ -152,7 +152,7 @@ def test_nan_stops_and_leaves_the_last_good_state(tmp_path: Path) -> None:
     again, step = simple_loop(tmp_path)
     hashes = []
 
-    def sound(i: int) -> Row:
+    def sound(i: int) -> MetricsRow:
         hashes.append(hash_module(step.modules["policy"]))
         return step.step(next_token_loss, BATCHES)
 
@@ -162,12 +162,12 @@ def test_nan_stops_and_leaves_the_last_good_state(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hook", [False, True])
 def test_any_figure_that_is_not_finite_stops(tmp_path: Path, hook: bool) -> None:
-    def spoil(_: int, row: Row) -> None:
+    def spoil(_: int, row: MetricsRow) -> None:
         row["score"] = float("inf")
 
     loop, step = simple_loop(tmp_path, on_update=spoil if hook else None)
 
-    def update(i: int) -> Row:
+    def update(i: int) -> MetricsRow:
         return step.step(next_token_loss, BATCHES) | ({} if hook else {"kl": float("inf")})
 
     with pytest.raises(NonFiniteError, match=r"(score|kl) is inf(.|\n)*no state was saved yet"):
@@ -183,7 +183,7 @@ def test_several_steps_an_update_and_what_a_stage_keeps(tmp_path: Path) -> None:
         hook = interrupt_at(stop) if stop else None
         loop, step = simple_loop(folder, extra=extra, tensors=tensors, on_update=hook)
 
-        def update(i: int) -> Row:
+        def update(i: int) -> MetricsRow:
             rows = [step.step(next_token_loss, BATCHES) for _ in range(2)]
             extra["beta"] *= 1 + rows[-1]["accuracy"]
             tensors["mean"] = tensors["mean"] * 0.9 + rows[0]["loss"]
@@ -206,13 +206,13 @@ def test_several_steps_an_update_and_what_a_stage_keeps(tmp_path: Path) -> None:
 def test_stopped_inside_an_update(tmp_path: Path, stop: int, due: bool) -> None:
     """An update that draws a tensor, then steps three times on it: it goes on with the tensor it drew."""
 
-    def run(folder: Path, draws: Iterator[int], stop: int | None = None) -> tuple[str, list[Row]]:
+    def run(folder: Path, draws: Iterator[int], stop: int | None = None) -> tuple[str, list[MetricsRow]]:
         loop, step = simple_loop(folder, total=4)
 
-        def update(i: int) -> Row:
+        def update(i: int) -> MetricsRow:
             if loop.part == 0:
                 loop.tensors["drawn"], loop.extra["rows"] = torch.tensor([next(draws), 0.5]), []
-            rows: list[Row] = loop.extra["rows"]
+            rows: list[MetricsRow] = loop.extra["rows"]
             for part in range(len(rows), 3):
                 weights = loop.tensors["drawn"].sum().item()
                 rows.append(step.step(next_token_loss, BATCHES) | {"drawn": weights})
@@ -247,12 +247,12 @@ def test_finished_run_is_not_trained_further(tmp_path: Path) -> None:
     first = train(tmp_path)
     assert train(tmp_path, on_update=interrupt_at(1)) == first
     assert len(log(tmp_path)) == 12
-    with pytest.raises(CheckpointError, match="update 12, past this run's 6"):
+    with pytest.raises(CheckpointError, match="from update 12, but the run has only 6 updates"):
         train(tmp_path, updates=6)
 
 
 def test_hook_adds_to_the_log(tmp_path: Path) -> None:
-    def evaluate(done: int, row: Row) -> None:
+    def evaluate(done: int, row: MetricsRow) -> None:
         if done % 4 == 0:
             row["valid_loss"] = done / 2
 

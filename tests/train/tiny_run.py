@@ -19,7 +19,7 @@ from tldr.settings.training import Optimizer, Training
 from tldr.train.batching import BatchPlan, micro_batches
 from tldr.train.checkpoint import hash_module
 from tldr.train.loop import TrainLoop
-from tldr.train.metrics import Row
+from tldr.train.metrics import MetricsRow
 from tldr.train.processes import make_accelerator
 from tldr.train.rng import generator
 from tldr.train.stepper import Loss, Stepper
@@ -81,7 +81,7 @@ def train(
     updates: int = 12,
     save_every: int = 3,
     dropout: float = 0.2,
-    on_update: Callable[[int, Row], None] | None = None,
+    on_update: Callable[[int, MetricsRow], None] | None = None,
 ) -> str:
     """Train to the end, from where the folder's state stands; the weights' hash."""
     data = corpus()
@@ -90,7 +90,7 @@ def train(
     lengths = [len(sequence) for sequence in data]
     plan = BatchPlan(lengths, 8, SEED, updates=updates, processes=processes)
 
-    def update(i: int) -> Row:
+    def update(i: int) -> MetricsRow:
         micro = micro_batches(plan.batch(i), 2, rank, processes)
         return step.step(next_token_loss, [[data[j] for j in ids] for ids in micro])
 
@@ -102,7 +102,7 @@ def train(
 if __name__ == "__main__":
     place, dropout, held = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 
-    def hold(done: int, _: Row) -> None:
+    def hold(done: int, _: MetricsRow) -> None:
         if held:
             time.sleep(0.05)
         while done == held and not (place / "go").exists():

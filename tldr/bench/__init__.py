@@ -1,1 +1,1 @@
-"""How fast the stages train on the device at hand, with random weights and made-up texts."""
+"""Measure how fast the stages train on this device, with random weights and synthetic texts."""

@@ -1,4 +1,4 @@
-"""Whether a step in bf16 is the step in fp32: the same weights, the same examples, both gradients."""
+"""Compare a training step in bf16 with one in fp32: loss and gradients for the same weights and examples."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tldr.bench.measure import Case, Result
+from tldr.bench.measure import BenchRow, Case
 from tldr.bench.work import PPOWork, Work, work_of
 from tldr.settings.base import Precision
 from tldr.stages.ppo.rollout import Rollout
 
 BOUNDS = {"loss": 0.02, "grad_norm": 0.05, "cosine": 0.99}
-"""Largest relative difference of the loss and of the gradient's norm, least cosine of the gradients.
-bf16 has 8 bits of mantissa (0.4 % a product), and errors of many tokens average out."""
+"""Largest relative differences of the loss and of the gradient norm, smallest cosine of the gradients.
+bf16 has 8 bits of mantissa (0.4 % per product), and errors average out over many tokens."""
 
 
-def agreement(case: Case) -> Result:
+def agreement(case: Case) -> BenchRow:
     """One optimizer step of a case's stage in bf16 and in fp32, in this process.
 
     Returns:
-        `loss` and `grad_norm` as relative differences, `cosine` of the gradients (the least of the trained
-        modules), and whether all lie `within` `BOUNDS`. PPO: of a first step on episodes of the fp32
-        policy; its loss is near 0 by construction, so `loss` is that of the value network.
+        `loss` and `grad_norm` as relative differences, `cosine` of the gradients (the smallest over the
+        trained modules), and whether all are `within` `BOUNDS`. For PPO they describe a first step on
+        episodes of the fp32 policy; the policy loss is then near 0, so `loss` is the value loss.
     """
     rollout: Rollout | None = None
     found: dict[str, tuple[dict[str, float], dict[str, Tensor]]] = {}
@@ -54,7 +54,7 @@ def agreement(case: Case) -> Result:
 
 
 def _watched(work: Work) -> dict[str, Tensor]:
-    """Filled with each module's gradient, as one vector on the CPU, when its optimizer makes a step."""
+    """A dict that receives each module's gradient, as one vector on the CPU, at its optimizer's step."""
     gradients: dict[str, Tensor] = {}
     for name, module in work.stepper.modules.items():
 

@@ -1,4 +1,4 @@
-"""One stage's rounds, measured: speed, share of the device's matrix products, peak memory."""
+"""Measure rounds of one stage: speed, fraction of the device's matrix-product speed, peak memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import torch
 
-from tldr.bench.work import Done, Setting, work_of
+from tldr.bench.work import Setting, UpdateMeasurement, work_of
 from tldr.plan.flops import Cost, PackedRow, plus, rollout_cost, step_cost, times
 from tldr.plan.memory import Options, TrainingStep
 from tldr.settings.base import scalar
@@ -18,21 +18,23 @@ from tldr.stages.ppo.settings import PPOSettings
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.settings import SFTSettings
 from tldr.study.environment import STATUS, environment, peak_bytes, proc
-from tldr.train.precision import Resolved, peak_flops
+from tldr.train.precision import ResolvedPrecision, peak_flops
 
 MEMORY = Path("/proc/meminfo")
-Result = dict[str, Any]
-"""A line of the results: a round, or under `ERROR` why there is none."""
+BenchRow = dict[str, Any]
+"""One line of the results: a round, or the reason for its absence under the key `ERROR`."""
 ERROR = "error"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A stage of one size, and how it is measured.
+    """A stage of one size, and how to measure it.
 
     Attributes:
-        work, options: of the same step in the plan, for its FLOPs; `planned` bytes at its peak.
-        rounds: those that count, of `updates` updates each; one update before them warms up.
+        work, options: the plan's description of the step, for its FLOPs.
+        planned: peak memory in the plan, in bytes.
+        rounds: number of measured rounds; one warm-up update precedes them.
+        updates: updates per round.
     """
 
     study: str
@@ -47,8 +49,8 @@ class Case:
     rounds: int = 5
     updates: int = 1
 
-    def named(self) -> Result:
-        """What was measured, for every line."""
+    def named(self) -> BenchRow:
+        """The description of the case, part of every line."""
         micro = self.settings.micro_batch
         return {
             "study": self.study,
@@ -65,19 +67,19 @@ class Case:
         }
 
 
-def rounds(case: Case) -> Iterator[Result]:
-    """Set the stage up in this process and measure it, a line a round.
+def rounds(case: Case) -> Iterator[BenchRow]:
+    """Set the stage up in this process and measure it; yields one line per round.
 
-    Its keys, beside `Case.named` and the environment: `seconds`, `tokens` (real ones through the training
-    step), `tokens_per_s`; `pairs_per_s` of a reward model; `episodes_per_s`, `generation_s`, `scoring_s`
-    and `update_s` of PPO; `flops` (of the model: no recomputation) and `mfu`, their share of the products'
-    speed `gemm_fp32` or `gemm_bf16` (FLOP/s, measured here); `peak_bytes`, on a GPU of tensors, on a CPU
-    of the process above its start.
+    Keys besides `Case.named` and the environment: `seconds`, `tokens` (real tokens in the training step),
+    `tokens_per_s`; for a reward model `pairs_per_s`; for PPO `episodes_per_s`, `generation_s`, `scoring_s`
+    and `update_s`; `flops` (of the model, without recomputation); `mfu`, their rate relative to the
+    matrix-product speed `gemm_fp32` or `gemm_bf16` (FLOP/s, measured here); `peak_bytes`: memory of tensors
+    on a GPU, growth of the process on a CPU.
     """
     start = proc(STATUS, "VmRSS")
     work = work_of(case.settings, case.setting)
     device, precision = work.stepper.accelerator.device, work.stepper.precision
-    ceilings = {f"gemm_{name}": peak_flops(device, name) for name in get_args(Resolved)}
+    ceilings = {f"gemm_{name}": peak_flops(device, name) for name in get_args(ResolvedPrecision)}
     about = case.named() | {"precision": precision, **environment(), "threads": torch.get_num_threads()}
     work.update(0)
     for number in range(case.rounds):
@@ -88,9 +90,9 @@ def rounds(case: Case) -> Iterator[Result]:
         yield about | {"round": number, **speed, **ceilings, "peak_bytes": peak_bytes(start)}
 
 
-def _speed(case: Case, done: Sequence[Done], ceiling: float) -> Result:
-    seconds, tokens = sum(one.seconds for one in done), sum(one.tokens for one in done)
-    rows = [row for one in done for row in one.rows]
+def _speed(case: Case, done: Sequence[UpdateMeasurement], ceiling: float) -> BenchRow:
+    seconds, tokens = sum(update.seconds for update in done), sum(update.tokens for update in done)
+    rows = [row for update in done for row in update.rows]
     cost = Cost()
     for query, responses in rows:
         cost = plus(cost, _cost(case, PackedRow(query, len(responses), mean(responses))))
@@ -99,12 +101,12 @@ def _speed(case: Case, done: Sequence[Done], ceiling: float) -> Result:
         found["pairs_per_s"] = len(rows) / seconds
     if isinstance(case.settings, PPOSettings):
         found["episodes_per_s"] = sum(len(responses) for _, responses in rows) / seconds
-        found |= {f"{name}_s": sum(one.phases[name] for one in done) for name in done[0].phases}
+        found |= {f"{name}_s": sum(update.phases[name] for update in done) for name in done[0].phases}
     return found | {"flops": cost.flops, "mfu": cost.flops / seconds / ceiling}
 
 
 def _cost(case: Case, row: PackedRow) -> Cost:
-    """One query's share of an update, at its own length; what is computed twice counts once."""
+    """The cost of one query in an update, at its real length and without recomputation."""
     options = replace(case.options, checkpointing=False)
     cost = step_cost(case.work, options, row)
     if isinstance(case.settings, PPOSettings):
@@ -113,7 +115,7 @@ def _cost(case: Case, row: PackedRow) -> Cost:
 
 
 def _begin_peak(device: torch.device) -> None:
-    """The peak starts anew."""
+    """Reset the peak memory counter."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif (peak := Path("/proc/self/clear_refs")).exists():

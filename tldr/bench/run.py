@@ -1,4 +1,4 @@
-"""A study's stages measured one after the other, each in a process of its own."""
+"""Measure a study's stages one after the other, each in its own process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from tldr.bench.measure import ERROR, MEMORY, Case, Result, rounds
+from tldr.bench.measure import ERROR, MEMORY, BenchRow, Case, rounds
 from tldr.bench.work import Setting
 from tldr.errors import LabError
 from tldr.plan.hardware import GIB, DeviceSpec, hardware
@@ -26,8 +26,8 @@ STAGES = ("sft", "reward", "ppo")
 _OOM = (torch.OutOfMemoryError, MemoryError)
 
 
-def cases(study: Study, stages: Sequence[str], rounds: int, updates: int) -> Iterator[Case | Result]:
-    """A study's stages with the plan of each; one that does not fit here is a line that says so."""
+def cases(study: Study, stages: Sequence[str], rounds: int, updates: int) -> Iterator[Case | BenchRow]:
+    """A study's stages with their plans; a stage that does not fit into memory is a line with an error."""
     machine = machine_here()
     planner = Planner(study, machine, hardware().assumed)
     for stage in stages:
@@ -66,22 +66,22 @@ def _model_name(spec: ModelSpec) -> str:
 
 
 def machine_here() -> Machine:
-    """This machine's first GPU, else its CPU, with the memory that is free for us."""
+    """This machine's first GPU, or its CPU, with the available memory."""
     table = hardware().devices
     if not torch.cuda.is_available():
         room = proc(MEMORY, "MemAvailable") / GIB
         return Machine(table["cpu"].model_copy(update={"memory": room} if room else {}), "cpu")
     properties = torch.cuda.get_device_properties(0)
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    # Its speed is measured, so none is assumed; that it has bf16 products decides what auto means.
+    # The speed is measured, so these values are placeholders; bf16 support decides what "auto" means.
     device = DeviceSpec(
         memory=properties.total_memory / GIB, bf16=1 if has_bf16 else None, fp32=1, bandwidth=1, note=""
     )
     return Machine(device, properties.name)
 
 
-def measured(case: Case) -> Iterator[Result]:
-    """A case's lines as they come. One that fails, out of memory say, ends in a line that tells why."""
+def measured(case: Case) -> Iterator[BenchRow]:
+    """Yield a case's lines as they arrive; if it fails (for example out of memory), the last is the error."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(case, sender))
@@ -95,11 +95,11 @@ def measured(case: Case) -> Iterator[Result]:
                 break
     child.join()
     if child.exitcode:
-        why = "killed: the machine's memory is likely full" if child.exitcode == -9 else "ended"
+        why = "killed: probably out of memory" if child.exitcode == -9 else "ended"
         yield case.named() | {ERROR: f"{why} (exit code {child.exitcode})"}
 
 
-def _child(case: Case, sender: Connection[Result, Result]) -> None:
+def _child(case: Case, sender: Connection[BenchRow, BenchRow]) -> None:
     with sender:
         try:
             for row in rounds(case):
@@ -111,7 +111,7 @@ def _child(case: Case, sender: Connection[Result, Result]) -> None:
 
 
 def failure(error: Exception) -> str:
-    """Why a case has no figures, in a line."""
+    """The reason why a case has no figures, in one line."""
     first = (str(error).strip().splitlines() or [""])[0]
     # The CPU's allocator raises a plain RuntimeError.
     if isinstance(error, _OOM) or "can't allocate memory" in str(error):

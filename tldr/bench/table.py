@@ -1,4 +1,4 @@
-"""Rounds as a table: medians, and how far they spread."""
+"""Rounds as a table: medians and ranges."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from statistics import median
 
 from rich.table import Table
 
-from tldr.bench.measure import ERROR, Result
+from tldr.bench.measure import ERROR, BenchRow
 
 GIB = 2**30
 MILLION = 1_000_000
 
 
-def table_of(results: Iterable[Result]) -> Table:
-    """One row a stage, size and precision; speeds as median (lowest-highest)."""
-    names = ["stage", "precision", "rounds", "tokens/s", "a second", "MFU", "phases", "peak / plan GiB"]
+def table_of(results: Iterable[BenchRow]) -> Table:
+    """One row per stage, size and precision; speeds as median (lowest-highest)."""
+    names = ["stage", "precision", "rounds", "tokens/s", "per second", "MFU", "phases", "peak / plan GiB"]
     table = Table(*names, box=None, pad_edge=False)
-    groups: dict[tuple[str, ...], list[Result]] = {}
+    groups: dict[tuple[str, ...], list[BenchRow]] = {}
     for row in results:
         groups.setdefault((row["stage"], row["size"], row.get("precision", "")), []).append(row)
     for (stage, size, precision), rows in groups.items():
@@ -30,7 +30,7 @@ def table_of(results: Iterable[Result]) -> Table:
     return table
 
 
-def _figures(rows: Sequence[Result]) -> list[str]:
+def _figures(rows: Sequence[BenchRow]) -> list[str]:
     peaks = [row["peak_bytes"] for row in rows if row["peak_bytes"] is not None]
     peak = f"{max(peaks) / GIB:.2f}" if peaks else "-"
     return [
@@ -47,8 +47,8 @@ def spread(values: Sequence[float], form: str) -> str:
     return f"{median(values):{form}} ({min(values):{form}}-{max(values):{form}})"
 
 
-def _things(rows: Sequence[Result]) -> str:
-    """Pairs, or episodes with the hours that a million of them would take."""
+def _things(rows: Sequence[BenchRow]) -> str:
+    """Pairs per second, or episodes per second with the hours for a million."""
     for name in ("pairs", "episodes"):
         if (key := f"{name}_per_s") in rows[0]:
             speeds = [row[key] for row in rows]
@@ -57,6 +57,6 @@ def _things(rows: Sequence[Result]) -> str:
     return ""
 
 
-def _phases(rows: Sequence[Result]) -> str:
+def _phases(rows: Sequence[BenchRow]) -> str:
     found = [name for name in ("generation", "scoring", "update") if f"{name}_s" in rows[0]]
     return ", ".join(f"{name} {median(row[f'{name}_s'] for row in rows):.2f} s" for name in found)

@@ -1,4 +1,4 @@
-"""Token lists with the lengths of TL;DR posts and summaries, and random models: no data, no hub."""
+"""Random token lists with the lengths of TL;DR posts and summaries, and random models: no data, no hub."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from transformers import (
 from tldr.models.ladder import choose_attention, disable_dropout
 
 EOS, PAD, FIRST = 0, 1, 2
-"""Two special tokens; texts are made of those from `FIRST` on."""
+"""The two special tokens; texts use the ids from `FIRST` on."""
 MEAN, SPREAD = 315 / 512, 0.5
-"""Queries are lognormal, of this mean as a share of their window, where they are cut."""
+"""Query lengths are lognormal, with this mean as a fraction of the window, and cut at the window."""
 
-Tokens = list[list[int]]
+TokenLists = list[list[int]]
 
 
-def made_up_queries(count: int, window: int, vocab: int, seed: int) -> Tokens:
-    """Queries of 1 to `window` tokens: at 512 of 298 in the mean, as TL;DR's without their longest tail."""
+def made_up_queries(count: int, window: int, vocab: int, seed: int) -> TokenLists:
+    """Queries of 1 to `window` tokens; for 512 the mean is 298, as for TL;DR without its longest posts."""
     draw = np.random.default_rng([seed, 0])
     lengths = draw.lognormal(math.log(MEAN * window) - SPREAD**2 / 2, SPREAD, count)
     return [_text(draw, vocab, length) for length in lengths.round().clip(1, window).astype(int)]
 
 
-def made_up_responses(count: int, window: int, vocab: int, seed: int) -> Tokens:
-    """Responses of half a window to the whole of it, EOS included: 24 to 48 tokens of 48."""
+def made_up_responses(count: int, window: int, vocab: int, seed: int) -> TokenLists:
+    """Responses between half and all of the window, EOS included: 24 to 48 tokens for 48."""
     draw = np.random.default_rng([seed, 1])
     lengths = draw.integers(max(1, window // 2), window, count, endpoint=True)
     return [[*_text(draw, vocab, length - 1), EOS] for length in lengths]
@@ -48,7 +48,7 @@ def _text(draw: np.random.Generator, vocab: int, length: int) -> list[int]:
 
 
 def bare_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer that knows EOS and pad alone, for code that asks for their ids."""
+    """A tokenizer with only EOS and pad, for code that reads their ids."""
     words = Tokenizer(WordLevel({"<eos>": EOS, "<pad>": PAD}, unk_token="<pad>"))
     fast: Any = PreTrainedTokenizerFast
     made: PreTrainedTokenizerFast = fast(tokenizer_object=words, eos_token="<eos>", pad_token="<pad>")
@@ -56,12 +56,12 @@ def bare_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def random_policy(config: PreTrainedConfig, device: torch.device, seed: int) -> PreTrainedModel:
-    """A causal LM with random weights, made on the device: fp32, no dropout."""
+    """A causal LM with random weights, created on the device: fp32, no dropout."""
     return _random(AutoModelForCausalLM, config, device, seed)
 
 
 def random_reward(config: PreTrainedConfig, device: torch.device, seed: int) -> PreTrainedModel:
-    """A classifier with one label, likewise."""
+    """A classifier with one label and random weights, created on the device: fp32, no dropout."""
     config = copy.deepcopy(config)
     config.num_labels = 1
     return _random(AutoModelForSequenceClassification, config, device, seed)

@@ -1,8 +1,7 @@
-"""The stages' own updates on made-up examples: SFT, reward model, PPO.
+"""The stages' own updates on synthetic examples: SFT, reward model, PPO.
 
-Each class puts together what its stage's `run` does, with nothing read and nothing saved: the same batch
-plan, collation, loss and `Stepper`; PPO is the
-algorithm itself on random networks.
+Each class does what its stage's `run` does, without reading or saving anything: it has the same batch plan,
+collation, loss and `Stepper`. For PPO it is the algorithm itself on random networks.
 """
 
 from __future__ import annotations
@@ -40,23 +39,23 @@ from tldr.stages.shared.batches import share
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.tokenizers import eos_id
 from tldr.train.batching import BatchPlan
-from tldr.train.metrics import Row
+from tldr.train.metrics import MetricsRow
 from tldr.train.processes import make_accelerator
 from tldr.train.rng import derive
 from tldr.train.stepper import Stepper
 
 EXAMPLES = 512
-"""Made-up examples at least: one window of the batches' sorting by length."""
+"""Fewest synthetic examples: one window of the batches' sorting by length."""
 ENDLESS = 10**6
-"""Updates of a plan; only its first ones are made."""
+"""Number of updates in the batch plan; only the first few are made."""
 
-Lengthy = tuple[int, list[int]]
-"""Tokens of a query, and of each of its responses."""
+RowLengths = tuple[int, list[int]]
+"""The length in tokens of a query and of each of its responses."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a stage's update depends on beside its settings."""
+    """What a stage's update depends on besides its settings."""
 
     config: PreTrainedConfig
     lengths: Lengths
@@ -65,40 +64,40 @@ class Setting:
 
 
 @dataclass
-class Done:
-    """What some updates took: wall seconds, real tokens, the rows they went through, seconds by phase."""
+class UpdateMeasurement:
+    """Measurements of one update: wall seconds, real tokens, lengths of its rows, seconds by phase."""
 
     seconds: float = 0.0
     tokens: float = 0.0
-    rows: list[Lengthy] = field(default_factory=list)
+    rows: list[RowLengths] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
-    figures: Row = field(default_factory=dict)
+    figures: MetricsRow = field(default_factory=dict)
 
 
 class Work(Protocol):
-    """A stage set up to make its updates, one after the other."""
+    """A stage that is set up to make updates one after the other."""
 
     stepper: Stepper
 
-    def update(self, index: int) -> Done:
-        """Make one update; its time excludes nothing, the device has finished when it ends."""
+    def update(self, index: int) -> UpdateMeasurement:
+        """Make one update; the time covers everything, until the device has finished."""
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, after all that the device was given to do."""
+    """Time in seconds, after the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-class Supervised(ABC):
-    """SFT or a reward model: examples, their batch plan, and one optimizer step an update."""
+class SupervisedWork(ABC):
+    """SFT or a reward model: examples, their batch plan, and one optimizer step per update."""
 
     def __init__(
         self,
         settings: SFTSettings | RewardSettings,
         module: dict[str, nn.Module],
-        rows: list[Lengthy],
+        rows: list[RowLengths],
         setting: Setting,
     ):
         accelerator = make_accelerator(setting.precision)
@@ -109,20 +108,20 @@ class Supervised(ABC):
         self._settings, self._rows, self._device = settings, rows, accelerator.device
 
     @abstractmethod
-    def step(self, parts: Sequence[Sequence[int]]) -> Row:
+    def step(self, parts: Sequence[Sequence[int]]) -> MetricsRow:
         """One optimizer step from the examples of each micro-batch."""
 
-    def update(self, index: int) -> Done:
+    def update(self, index: int) -> UpdateMeasurement:
         """See `Work`."""
         start = clock(self._device)
         self.stepper.set_lr(index, ENDLESS)
         chosen = self._plan.batch(index)
         figures = self.step(share(chosen, self._settings, self.stepper.accelerator))
         seconds = clock(self._device) - start
-        return Done(seconds, figures["tokens"], [self._rows[i] for i in chosen], figures=figures)
+        return UpdateMeasurement(seconds, figures["tokens"], [self._rows[i] for i in chosen], figures=figures)
 
 
-class SFTWork(Supervised):
+class SFTWork(SupervisedWork):
     """Supervised fine-tuning."""
 
     def __init__(self, settings: SFTSettings, setting: Setting):
@@ -138,19 +137,19 @@ class SFTWork(Supervised):
         rows = [(len(query), [len(response)]) for query, response in self._examples]
         super().__init__(settings, {"policy": policy}, rows, setting)
 
-    def step(self, parts: Sequence[Sequence[int]]) -> Row:
+    def step(self, parts: Sequence[Sequence[int]]) -> MetricsRow:
         """As `tldr.stages.sft.stage.run`."""
         batches = [pack([self._examples[i] for i in part], PAD).to(self._device) for part in parts]
         return self.stepper.step(self._loss, batches)
 
 
-class RewardWork(Supervised):
+class RewardWork(SupervisedWork):
     """A reward model on pairs; the first summary is the better one."""
 
     def __init__(self, settings: RewardSettings, setting: Setting):
         count, vocab = max(EXAMPLES, scalar(settings.batch)), int(setting.config.vocab_size)
         queries = made_up_queries(count, setting.lengths.query, vocab, setting.seed)
-        # As long as the policy's: labelers compared its samples and references of like length.
+        # As long as the policy's responses: labelers compared samples with references of similar length.
         responses = made_up_responses(2 * count, setting.lengths.response, vocab, setting.seed)
         self._examples = [
             RankedPrompt(query, responses[2 * i : 2 * i + 2], [1, 2]) for i, query in enumerate(queries)
@@ -160,16 +159,16 @@ class RewardWork(Supervised):
         rows = [(len(e.query), [len(response) for response in e.responses]) for e in self._examples]
         super().__init__(settings, {"reward": model}, rows, setting)
 
-    def step(self, parts: Sequence[Sequence[int]]) -> Row:
+    def step(self, parts: Sequence[Sequence[int]]) -> MetricsRow:
         """As `tldr.stages.reward.stage.train_reward`."""
         batches = [collate_prompts([self._examples[i] for i in part], PAD) for part in parts]
         return self.stepper.step(ranking_loss, [batch.to(self._device) for batch in batches])
 
 
 class PPOWork(PPO):
-    """PPO on random networks; an update is an iteration, timed by phase.
+    """PPO on random networks; an update is one iteration, timed by phase.
 
-    Without pretraining text (PPO-ptx), of which there is none. The policy itself samples.
+    PPO-ptx is off, because there is no pretraining text. The policy itself is the sampler.
     """
 
     def __init__(self, settings: PPOSettings, setting: Setting):
@@ -191,7 +190,7 @@ class PPOWork(PPO):
         self.plan = BatchPlan([0] * count, batch, self.seed, updates=ENDLESS, keep_last=False)
         self.on_phase, self.on_rollout = self._mark, self._measure
         self._marks: dict[str, float] = {}
-        self._rows: list[Lengthy] = []
+        self._rows: list[RowLengths] = []
 
     def _mark(self, phase: str) -> None:
         self._marks[phase] = clock(self.device.device)
@@ -200,7 +199,7 @@ class PPOWork(PPO):
         lengths = rollout.query_mask.sum(-1).tolist(), rollout.response_mask.sum(-1).tolist()
         self._rows = list(zip(*lengths, strict=True))
 
-    def update(self, index: int) -> Done:
+    def update(self, index: int) -> UpdateMeasurement:
         """See `Work`."""
         start = clock(self.device.device)
         self.stepper.set_lr(index, ENDLESS)
@@ -211,7 +210,7 @@ class PPOWork(PPO):
             "scoring": marks["scored"] - marks["sampled"],
             "update": end - marks["scored"],
         }
-        return Done(end - start, figures["tokens"], self._rows, phases, figures)
+        return UpdateMeasurement(end - start, figures["tokens"], self._rows, phases, figures)
 
 
 def _in(dtype: torch.dtype, model: PreTrainedModel) -> PreTrainedModel:
@@ -220,7 +219,7 @@ def _in(dtype: torch.dtype, model: PreTrainedModel) -> PreTrainedModel:
 
 
 def work_of(settings: SFTSettings | RewardSettings | PPOSettings, setting: Setting) -> Work:
-    """A stage set up with random weights, by the class of its settings."""
+    """The stage of these settings, set up with random weights."""
     kinds: dict[type, Callable[..., Work]] = {
         SFTSettings: SFTWork,
         RewardSettings: RewardWork,

@@ -1,4 +1,4 @@
-"""``bench``: how fast the stages train here, with random weights of a study's models."""
+"""``bench``: measure how fast the stages train on this device, with random weights of a study's models."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ PRESETS = Path("configs")
 def bench(
     study: Annotated[str, typer.Argument(help="A study file, or the name of one in configs/.")],
     overrides: Overrides = [],  # noqa: B006
-    stage: Annotated[
-        list[str], typer.Option(metavar="STAGE", help="sft, reward or ppo; may be repeated.")
-    ] = [],  # noqa: B006
-    size: Annotated[list[str], typer.Option(metavar="SIZE", help="This size; may be repeated.")] = [],  # noqa: B006
+    stage: Annotated[list[str], typer.Option(metavar="STAGE", help="sft, reward or ppo; repeatable.")] = [],  # noqa: B006
+    size: Annotated[list[str], typer.Option(metavar="SIZE", help="A model size; repeatable.")] = [],  # noqa: B006
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.", show_default="the study's")] = "",
-    rounds: Annotated[int, typer.Option(min=1, help="Measured rounds; an update before them warms up.")] = 5,
-    updates: Annotated[int, typer.Option(min=1, help="Updates a round (PPO: iterations).")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Append a JSON line a round to this file.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measured rounds, after one warm-up update.")] = 5,
+    updates: Annotated[int, typer.Option(min=1, help="Updates per round (PPO: iterations).")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Append one JSON line per round to this file.")] = None,
 ) -> None:
-    """Measure the stages' own training steps: speed, share of the device's peak, memory.
+    """Measure the stages' own training steps: speed, fraction of the device's peak, memory.
 
-    No data, no weights, no hub: models have the study's shapes and random weights, texts the lengths of
-    TL;DR. Each stage runs in a process of its own; one that does not fit is told, and the next one tried.
+    Needs no data, weights or hub: models have the study's shapes and random weights, and texts have the
+    lengths of TL;DR. Each stage runs in its own process. A stage that does not fit is reported and skipped.
     """
     from tldr.bench.run import STAGES, cases, measured
     from tldr.bench.table import table_of

@@ -12,7 +12,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from tldr.cli.cnndm import add_cnndm_commands
-from tldr.cli.evaluate import OnError, tell_bad_lines
+from tldr.cli.evaluate import OnErrorOption, tell_bad_lines
 from tldr.cli.overlap import overlap_command
 from tldr.cli.sources import add_source_commands
 from tldr.cli.study import Overrides
@@ -96,7 +96,7 @@ def split_command(
         list[Path] | None,
         typer.Option("--apart", help="Comparisons whose posts are left out of all three sets."),
     ] = None,
-    on_error: OnError = "stop",
+    on_error: OnErrorOption = "stop",
 ) -> None:
     """Split posts into sft, valid1 and valid2 by a hash of their ids; more posts move none to another set."""
     from tldr.inputs.posts import load_comparisons, load_posts, post_keys

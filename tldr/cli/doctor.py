@@ -1,4 +1,4 @@
-"""``doctor``: which stage of a study is at fault, by what its runs left behind."""
+"""``doctor``: find the stage of a study that is at fault, from the files of its runs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
     models: Annotated[
-        bool, typer.Option("--models", help="Also what must compute with the models (minutes).")
+        bool, typer.Option("--models", help="Also run checks that compute with the models (minutes).")
     ] = False,
-    list_checks: Annotated[bool, typer.Option("--list", help="Tell what is looked at, and end.")] = False,
+    list_checks: Annotated[bool, typer.Option("--list", help="List the checks and exit.")] = False,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Tell which stage is at fault, what was seen, why it matters and what to do.
+    """Find the stage at fault; report what was seen, why it matters and what to do.
 
-    Of one run, all that it was made from is examined too. Exits 1 if there is a fault; warnings and
-    notes do not count.
+    For a single run, all its ancestors are examined too. The exit code is 1 if there is a fault; warnings
+    and notes do not count.
     """
     if list_checks:
         import tldr.doctor
@@ -45,13 +45,16 @@ def doctor(
     runs, findings = examine(folder, models=models)
     counts = worst(findings)
     if as_json:
-        report = {"runs": runs, "counts": counts, "findings": [one.row() for one in findings]}
+        report = {"runs": runs, "counts": counts, "findings": [finding.row() for finding in findings]}
         typer.echo(json.dumps(report, indent=2))
     else:
-        for one in findings:
-            typer.secho(f"{one.severity}: {one.stage}: {one.check} ({one.run})", fg=COLOURS[one.severity])
-            typer.echo(f"  seen      {one.seen}\n  expected  {one.expected}")
-            typer.echo(f"  why       {one.why}\n  -> {one.remedy}")
+        for finding in findings:
+            typer.secho(
+                f"{finding.severity}: {finding.stage}: {finding.check} ({finding.run})",
+                fg=COLOURS[finding.severity],
+            )
+            typer.echo(f"  seen      {finding.seen}\n  expected  {finding.expected}")
+            typer.echo(f"  why       {finding.why}\n  -> {finding.remedy}")
         told = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
         typer.echo(f"{len(runs)} runs examined: {told}")
     raise typer.Exit(1 if counts["fault"] else 0)

@@ -1,4 +1,4 @@
-"""``evaluate`` and ``agreement``: measures on files from anywhere."""
+"""``evaluate`` and ``agreement``: measures on files from any source."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
     from tldr.records import ReadReport
 
-Posts = Annotated[
+PostsOption = Annotated[
     list[Path],
-    typer.Option("--posts", help="Posts with their references (ROUGE, copying).", show_default=False),
+    typer.Option("--posts", help="Posts with references (for ROUGE, copying).", show_default=False),
 ]
-Out = Annotated[
+TablesOption = Annotated[
     Path | None,
     typer.Option("--out", help="Folder for the tables as csv, md and tex.", show_default=False),
 ]
-Stemmer = Annotated[bool, typer.Option("--stemmer", help="ROUGE with the Porter stemmer.")]
-OnError = Annotated[
+StemmerOption = Annotated[bool, typer.Option("--stemmer", help="ROUGE with the Porter stemmer.")]
+OnErrorOption = Annotated[
     Literal["stop", "skip"],
-    typer.Option("--on-error", help="What to do at a line that holds no record: skip counts it."),
+    typer.Option("--on-error", help="At an invalid line: stop, or skip and count it."),
 ]
 _SHOWN_BAD, _SHOWN_ROWS = 3, 60
 
@@ -37,39 +37,39 @@ _SHOWN_BAD, _SHOWN_ROWS = 3, 60
 def evaluate(
     samples: Annotated[
         list[Path],
-        typer.Argument(help="Files of samples, or folders of runs.", show_default=False),
+        typer.Argument(help="Files of samples, or run folders.", show_default=False),
     ] = [],  # noqa: B006
-    posts: Posts = [],  # noqa: B006
+    posts: PostsOption = [],  # noqa: B006
     comparisons: Annotated[
         list[Path],
-        typer.Option(help="Human comparisons, OpenAI's schema; may be repeated.", show_default=False),
+        typer.Option(help="Human comparisons in OpenAI's schema; repeatable.", show_default=False),
     ] = [],  # noqa: B006
     judgements: Annotated[
         list[Path],
-        typer.Option(help="Judges' verdicts; may be repeated.", show_default=False),
+        typer.Option(help="Judges' verdicts; repeatable.", show_default=False),
     ] = [],  # noqa: B006
     ratings: Annotated[
         list[Path],
-        typer.Option(help="Axis ratings of 1-7, OpenAI's schema; may be repeated.", show_default=False),
+        typer.Option(help="Axis ratings from 1 to 7 in OpenAI's schema; repeatable.", show_default=False),
     ] = [],  # noqa: B006
     policy: Annotated[
         str | None,
-        typer.Option(help="Whose the samples are that name no policy.", show_default=False),
+        typer.Option(help="Policy name for samples without one.", show_default=False),
     ] = None,
     by: Annotated[
         Literal["subreddit", "length"] | None,
-        typer.Option(help="Break preference down, too.", show_default=False),
+        typer.Option(help="Also break preference down by this.", show_default=False),
     ] = None,
-    stemmer: Stemmer = False,
-    out: Out = None,
-    on_error: OnError = "stop",
+    stemmer: StemmerOption = False,
+    out: TablesOption = None,
+    on_error: OnErrorOption = "stop",
     draws: Annotated[int, typer.Option(min=1, help="Bootstrap draws.")] = 2000,
 ) -> None:
-    """Measure samples, human comparisons, judgements and ratings, whoever made them.
+    """Measure samples, human comparisons, judgements and ratings from any source.
 
-    ROUGE, lengths and copying; preference to the reference by every scorer, at equal length, as Elo
-    and between policies. A file of rows with id and text only is measured with --policy NAME; its
-    judge_preferred ("ours" or "reference"), where it has one, counts as a scorer.
+    Measures ROUGE, length and copying, and preference over the reference by every scorer: overall, at equal
+    length, as Elo and between policies. Rows with only id and text need --policy NAME; a field
+    judge_preferred ("ours" or "reference") counts as a scorer.
     """
     from eval.common.io import load_posts, load_samples
     from eval.common.pairs import load_comparisons, read_judgements, read_ratings
@@ -77,7 +77,7 @@ def evaluate(
 
     if not (samples or comparisons or judgements or ratings):
         raise UsageError(
-            "nothing to measure", remedy="name samples, --comparisons, --judgements or --ratings"
+            "nothing to measure", remedy="give samples, --comparisons, --judgements or --ratings"
         )
     reports: list[ReadReport] = []
     sections = file_sections(
@@ -98,29 +98,27 @@ def evaluate(
     for line in [line for section in sections for line in section.missing]:
         typer.echo(f"not measured: {line}", err=True)
     if not tables:
-        raise UsageError("none of these files allows a measure", remedy="see what each one lacks above")
+        raise UsageError("no measure is possible with these files", remedy="see above what is missing")
 
 
 def agreement(
     comparisons: Annotated[
-        list[Path], typer.Argument(help="Human comparisons, OpenAI's schema.", show_default=False)
+        list[Path], typer.Argument(help="Human comparisons in OpenAI's schema.", show_default=False)
     ],
-    posts: Posts = [],  # noqa: B006
+    posts: PostsOption = [],  # noqa: B006
     same_policy: Annotated[
-        bool, typer.Option("--same-policy", help="Only two samples of one policy, as in the paper.")
+        bool, typer.Option("--same-policy", help="Only pairs of samples of one policy, as in the paper.")
     ] = False,
-    ensemble: Annotated[
-        int, typer.Option(min=2, help="Fewest other workers whose majority is an ensemble.")
-    ] = 3,
-    unit: Annotated[Literal["words", "characters"], typer.Option(help="Of length.")] = "words",
-    stemmer: Stemmer = False,
-    out: Out = None,
-    on_error: OnError = "stop",
+    ensemble: Annotated[int, typer.Option(min=2, help="Minimum number of other workers in an ensemble.")] = 3,
+    unit: Annotated[Literal["words", "characters"], typer.Option(help="Unit of length.")] = "words",
+    stemmer: StemmerOption = False,
+    out: TablesOption = None,
+    on_error: OnErrorOption = "stop",
     draws: Annotated[int, typer.Option(min=1, help="Bootstrap draws.")] = 2000,
 ) -> None:
-    """How often labelers, ensembles of them, ROUGE, length, copying and scorers agree.
+    """Measure how often labelers, ensembles of them, ROUGE, length, copying and scorers agree.
 
-    Scorers are what the comparisons' summaries carry in `scores`. Who is indifferent is left out.
+    Scorers come from the `scores` of the comparisons' summaries. Indifferent answers are excluded.
     """
     from eval.agreement.measure import agreement_matrix, comparison_agreement
     from eval.common.io import load_posts
@@ -145,16 +143,18 @@ def agreement(
 
 
 def tell_bad_lines(reports: list[ReadReport]) -> None:
-    """Say how many lines of each file were set aside, and which the first of them are."""
+    """Print how many lines of each file were skipped, and the first of them."""
     for report in reports:
         if report.bad:
-            typer.echo(f"{report.path}: {len(report.bad)} bad lines set aside, {report.good} read", err=True)
+            typer.echo(
+                f"{report.path}: {len(report.bad)} invalid lines skipped, {report.good} read", err=True
+            )
             for line in report.bad[:_SHOWN_BAD]:
                 typer.echo(f"  {line}", err=True)
 
 
 def _show(table: pd.DataFrame, title: str) -> None:
-    """Print a table; what the cells hold is text from outside, never markup."""
+    """Print a table; cells are external text, never markup."""
     shown = Table(title=Text(title), title_justify="left")
     for name in table.columns:
         shown.add_column(Text(str(name)), overflow="fold")
@@ -163,7 +163,7 @@ def _show(table: pd.DataFrame, title: str) -> None:
         shown.caption = Text(f"and {more} more rows: --out writes all of them")
     for row in rows.astype(object).where(rows.notna(), "").itertuples(index=False):
         shown.add_row(*(Text(f"{cell:.3g}" if isinstance(cell, float) else str(cell)) for cell in row))
-    # A file or a pipe has no width: nothing is folded to fit one.
+    # Do not fold cells if the output is a file or a pipe.
     Console(width=None if sys.stdout.isatty() else 1000).print(shown)
 
 

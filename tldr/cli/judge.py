@@ -1,4 +1,4 @@
-"""``judge``: which of two summaries is better, by a language model, a reward model or an embedding."""
+"""``judge``: compare two summaries with a language model, a reward model or an embedding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eval.judge.prompt import AXES
-from tldr.cli.evaluate import OnError, tell_bad_lines
+from tldr.cli.evaluate import OnErrorOption, tell_bad_lines
 from tldr.errors import UsageError
 from tldr.records import Judgement, ReadReport, read_records, write_records
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from eval.judge.pairs import Judge
 
 CONFIRM_ABOVE = 1.0
-"""Dollars that are spent at a terminal without asking."""
+"""Dollars that may be spent at a terminal without confirmation."""
 
 REMEDY = "give openai:MODEL, rm:CHECKPOINT or embed:MODEL"
 
@@ -35,39 +35,38 @@ def judge(
     judge_name: Annotated[
         str, typer.Option("--judge", metavar="KIND:MODEL", help="openai:MODEL, rm:CHECKPOINT or embed:MODEL.")
     ],
-    out: Annotated[Path, typer.Option(help="Judgements; what other judges said in it stays there.")],
+    out: Annotated[Path, typer.Option(help="File for judgements; those of other judges in it are kept.")],
     against: Annotated[str, typer.Option(help="The reference, or a policy among the samples.")] = "reference",
     policy: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose the samples are that name no policy.")
+        str | None, typer.Option(metavar="NAME", help="Policy name for samples without one.")
     ] = None,
     axis: Annotated[
-        list[str], typer.Option(metavar="|".join(AXES), help="What to judge; may be repeated.")
+        list[str], typer.Option(metavar="|".join(AXES), help="Criterion to judge by; repeatable.")
     ] = ["overall"],  # noqa: B006
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Judge so many posts, the same for every policy.")
+        int | None, typer.Option(min=1, help="Number of posts to judge, the same for every policy.")
     ] = None,
     base_url: Annotated[
-        str, typer.Option(metavar="URL", help="An OpenAI-compatible endpoint; its key: OPENAI_API_KEY.")
+        str, typer.Option(metavar="URL", help="An OpenAI-compatible endpoint; its key is OPENAI_API_KEY.")
     ] = "https://api.openai.com/v1",
     price: Annotated[
         str | None,
-        typer.Option(metavar="PROMPT/ANSWER", help="Dollars a million tokens; 0/0 for a server of your own."),
+        typer.Option(metavar="PROMPT/ANSWER", help="Dollars per million tokens; 0/0 for your own server."),
     ] = None,
     max_cost: Annotated[
-        float | None, typer.Option(min=0, help="Dollars these questions may cost, paid ones included.")
+        float | None, typer.Option(min=0, help="Maximum cost in dollars, including answers already paid for.")
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 8,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a request.")] = 60.0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds per request.")] = 60.0,
     cache: Annotated[
-        Path | None, typer.Option(help="Answers ever paid for.", show_default="judge-cache.sqlite beside OUT")
+        Path | None, typer.Option(help="Cache of all answers.", show_default="judge-cache.sqlite beside OUT")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before spending.")] = False,
-    on_error: OnError = "stop",
+    on_error: OnErrorOption = "stop",
 ) -> None:
-    """Judge samples against references, both orders always; a stopped run goes on where it was.
+    """Judge samples against references, always in both orders; a stopped run resumes where it was.
 
-    The cost is estimated before anything is asked. Without a terminal to ask at, --max-cost must say
-    how much may be spent.
+    The cost is estimated before any request. Without a terminal for confirmation, --max-cost is required.
     """
     from eval.common.io import load_posts, load_samples
     from eval.judge.endpoint import Connection
@@ -80,14 +79,16 @@ def judge(
     known = load_posts(posts, on_error=on_error, reports=reports)
     tell_bad_lines(reports)
     pairs = pairs_to_judge(texts, known, against=against, limit=limit)
-    axes = [one for one in AXES if one in axis]
+    axes = [name for name in AXES if name in axis]
     if unknown := set(axis) - set(AXES):
         raise UsageError(
-            f"no axis {', '.join(sorted(unknown))}", where="--axis", remedy=f"choose from {', '.join(AXES)}"
+            f"unknown axis {', '.join(sorted(unknown))}",
+            where="--axis",
+            remedy=f"choose from {', '.join(AXES)}",
         )
     kind, _, model = judge_name.partition(":")
     if kind not in ("openai", "rm", "embed") or not model:
-        raise UsageError(f"no judge {judge_name!r}", where="--judge", remedy=REMEDY)
+        raise UsageError(f"unknown judge {judge_name!r}", where="--judge", remedy=REMEDY)
     total = 2 * len(pairs) * len(axes)
     if kind != "openai":
         _collect(_local(kind, model).judge(pairs, axes), total, before, out)
@@ -101,7 +102,7 @@ def judge(
 
 
 def _local(kind: str, model: str) -> Judge:
-    """A judge that runs here; torch is loaded for it."""
+    """A judge that runs locally; imports torch."""
     from eval.judge.scored import ScoreJudge
     from tldr.settings.models import Lengths
     from tldr.stages.shared.judging import embedding_scores, reward_scores
@@ -123,7 +124,7 @@ def _asking(connection: Connection, price: str | None, cache: Path, limits: Limi
     """A judge at an endpoint, with its cache open.
 
     Raises:
-        UsageError: no price, or as `Endpoint` and `Cache`.
+        UsageError: there is no price, or as for `Endpoint` and `Cache`.
     """
     from eval.judge.budget import Price
     from eval.judge.cache import Cache
@@ -132,47 +133,47 @@ def _asking(connection: Connection, price: str | None, cache: Path, limits: Limi
 
     if price is None:
         raise UsageError(
-            f"the price of {connection.model} is not known here, so its cost cannot be told or limited",
+            f"the price of {connection.model} is unknown, so its cost cannot be estimated or limited",
             where="--price",
-            remedy="give --price PROMPT/ANSWER in dollars a million tokens (0/0 for a server of your own)",
+            remedy="give --price PROMPT/ANSWER in dollars per million tokens (0/0 for your own server)",
         )
     with closing(Endpoint(connection)) as endpoint, closing(Cache(cache)) as answers:
         yield LLMJudge(endpoint, answers, Price.parse(price), limits)
 
 
 def at_terminal() -> bool:
-    """Whether somebody can be asked."""
+    """Whether a user can confirm."""
     return sys.stdin.isatty()
 
 
 def _agree(estimate: CostEstimate, pairs: int, max_cost: float | None, yes: bool) -> None:
-    """Tell what it may cost, and make sure that this is wanted.
+    """Print the estimated cost and ask for confirmation if necessary.
 
     Raises:
-        UsageError: nobody is there to ask, and no --max-cost.
+        UsageError: there is neither a terminal nor --max-cost.
     """
     typer.echo(
-        f"{pairs:,} pairs, both orders: {estimate.questions:,} questions, {estimate.answered:,} answered "
-        f"before (${estimate.paid:.2f}).\n"
-        f"The rest, estimated from its length: up to {estimate.prompt_tokens:,} tokens of prompt and "
-        f"{estimate.answer_tokens:,} of answer, ${estimate.cost:.2f}.",
+        f"{pairs:,} pairs in both orders: {estimate.questions:,} questions, {estimate.answered:,} already "
+        f"answered (${estimate.paid:.2f}).\n"
+        f"Estimate for the rest: up to {estimate.prompt_tokens:,} prompt tokens and "
+        f"{estimate.answer_tokens:,} answer tokens, ${estimate.cost:.2f}.",
         err=True,
     )
     if estimate.cost == 0:
         return
     if max_cost is None and not at_terminal():
         raise UsageError(
-            "there is no terminal to ask whether this may be spent",
+            "there is no terminal to confirm the cost",
             where="--max-cost",
-            remedy="say how many dollars may be spent with --max-cost",
+            remedy="give the maximum cost in dollars with --max-cost",
         )
     asked = at_terminal() and not yes and estimate.cost > CONFIRM_ABOVE
-    if asked and not typer.confirm("Go on?", err=True):
+    if asked and not typer.confirm("Continue?", err=True):
         raise typer.Exit(1)
 
 
 def _collect(found: Iterable[Judgement], total: int, before: list[Judgement], out: Path) -> None:
-    """Write all judgements, whatever ends the run, and show what follows from them."""
+    """Write all judgements, however the run ends, and print the results."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -190,14 +191,14 @@ def _collect(found: Iterable[Judgement], total: int, before: list[Judgement], ou
         new = {_identity(row) for row in paired}
         write_records(out, [row for row in before if _identity(row) not in new] + paired)
         if half := len(rows) - len(paired):
-            typer.echo(f"{half} judgements wait in the cache for their pair's other order", err=True)
+            typer.echo(f"{half} judgements stay in the cache until their other order is judged", err=True)
     if paired:
         typer.echo(to_markdown(_told_measures(result_table(judge_results(paired)))))
     typer.echo(out)
 
 
 def _told_measures(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a measure, its interval beside the value; each counts something else, as `unit` says."""
+    """One row per measure, with its interval beside the value; `unit` says what each one counts."""
     intervals = [f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in table.itertuples(index=False)]
     named = table.assign(value=intervals).rename(columns={"scorer": "judge"})
     return named[["judge", "policy", "measure", "value", "unit", "n", "posts", "runs"]]

@@ -1,4 +1,4 @@
-"""``tldr-lab``: all its commands. Nothing here imports torch before a stage needs it."""
+"""``tldr-lab`` and all its commands. torch is imported only when a stage needs it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ app.command("_job", hidden=True)(job)
 @app.command("_run", hidden=True)
 @told
 def run_folder(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
-    """Run the run that a folder's run.json describes."""
+    """Execute the run described by a folder's run.json."""
     from tldr.study.folder import check_code, execute
 
     check_code(folder)
@@ -52,5 +52,5 @@ def run_folder(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) 
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     app(prog_name="tldr-lab")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tldr.cli.evaluate import OnError, tell_bad_lines
+from tldr.cli.evaluate import OnErrorOption, tell_bad_lines
 from tldr.errors import LabError, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def overlap_command(
         typer.Option("--refuse", metavar="A:B", help="Fail if these two share a post; may be repeated."),
     ] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
-    on_error: OnError = "stop",
+    on_error: OnErrorOption = "stop",
 ) -> None:
     """Count the posts that sets share, by id, by body and by either, and fail if that is a leak.
 
@@ -71,7 +71,7 @@ def overlap_command(
         )
 
 
-def _collect(place: str, into: Collected, on_error: OnError) -> None:
+def _collect(place: str, into: Collected, on_error: OnErrorOption) -> None:
     from tldr.inputs import leakage
     from tldr.sources.place import records_at
     from tldr.stages.data.overlap import collect_study

@@ -1,4 +1,4 @@
-"""``plan``: what a study will take on a machine, and beside it what its runs took."""
+"""``plan``: predict a study's memory, time and price on a machine; show what finished runs took."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ GIB = 2**30
 def plan(
     config: Config,
     overrides: Overrides = [],  # noqa: B006
-    gpu: Annotated[str, typer.Option(help="Device, as in the table of devices.")] = "h100-80gb",
-    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
-    rate: Annotated[float | None, typer.Option(help="Price of one device for an hour.")] = None,
+    gpu: Annotated[str, typer.Option(help="Name of a device in the table of devices.")] = "h100-80gb",
+    gpus: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
+    rate: Annotated[float | None, typer.Option(help="Price of one device per hour.")] = None,
     utilisation: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1.0, help="Share of the device's speed that training and scoring reach."),
+        typer.Option(min=0.01, max=1.0, help="Fraction of peak speed reached in training and scoring."),
     ] = None,
     placement: Annotated[
         str, typer.Option(help="ddp, fsdp2 or zero2.", show_default="the first that fits")
     ] = "",
-    only: Annotated[str, typer.Option("--only", metavar="STAGE", help="This stage.")] = "",
+    only: Annotated[str, typer.Option("--only", metavar="STAGE", help="Plan only this stage.")] = "",
     table: Annotated[
         Path | None,
         typer.Option(help="Your own table of devices and assumptions.", show_default="built in"),
@@ -41,9 +41,9 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Tell what a study will take: parameters, memory by part, micro-batch, hours, price.
+    """Predict what a study needs: parameters, memory by part, micro-batch, hours, price.
 
-    Where a run is done already, what it took stands beside its plan.
+    For finished runs, the actual time and memory are shown beside the plan.
     """
     from tldr.plan.actual import actual
     from tldr.plan.hardware import device_named, hardware
@@ -56,9 +56,11 @@ def plan(
     study = load_study(config, overrides)
     machine = Machine(device_named(gpu, found), gpu, gpus, placement_named(placement), rate)
     plans = Planner(study, machine, assumed).plan(only or None)
-    took = {one.title: actual(one, runs_dir / study.name) for one in plans}
+    took = {run_plan.title: actual(run_plan, runs_dir / study.name) for run_plan in plans}
     if as_json:
-        rows = [one.row() | {"actual": [vars(run) for run in took[one.title]]} for one in plans]
+        rows = [
+            run_plan.row() | {"actual": [vars(run) for run in took[run_plan.title]]} for run_plan in plans
+        ]
         typer.echo(json.dumps({"study": study.name, "gpu": gpu, "gpus": gpus, "runs": rows}, indent=2))
         return
     console = Console()
@@ -66,49 +68,55 @@ def plan(
         console.width = 220
     console.print(_memory_table(plans, machine))
     console.print(_hours_table(plans, machine))
-    for one in plans:
-        if not one.fits:
-            console.print(f"{one.title} does not fit; what helps, in this order: {', '.join(one.suggestion)}")
+    for run_plan in plans:
+        if not run_plan.fits:
+            console.print(
+                f"{run_plan.title} does not fit; try, in this order: {', '.join(run_plan.suggestion)}"
+            )
     if any(took.values()):
         console.print(_actual_table(plans, took))
 
 
 def _memory_table(plans: list[RunPlan], machine: Machine) -> Table:
-    parts = list(dict.fromkeys(part for one in plans for part in one.memory.parts))
+    parts = list(dict.fromkeys(part for run_plan in plans for part in run_plan.memory.parts))
     columns = ["run", "parameters", "loaded", "placement", "micro-batch", "largest", *parts, "peak", "fits"]
     table = Table(*columns, box=None, pad_edge=False, title_justify="left")
     unit, name = _unit(plans)
     room = machine.device.memory * GIB / unit
-    table.title = f"{name} a device at the peak, of {room:,.0f} ({machine.gpus} x {machine.name})"
-    for one in plans:
-        sizes = [f"{one.memory.parts.get(part, 0) / unit:.1f}" for part in parts]
+    table.title = f"Peak {name} per device, of {room:,.0f} ({machine.gpus} x {machine.name})"
+    for run_plan in plans:
+        sizes = [f"{run_plan.memory.parts.get(part, 0) / unit:.1f}" for part in parts]
         table.add_row(
-            one.title,
-            f"{one.job.trained:,}" if one.job.trained else "-",
-            f"{one.job.loaded:,}",
-            one.options.placement + (", checkpointing" if one.options.checkpointing else ""),
-            str(one.micro_batch),
-            "-" if one.largest is None else str(one.largest or "none"),
+            run_plan.title,
+            f"{run_plan.job.trained:,}" if run_plan.job.trained else "-",
+            f"{run_plan.job.loaded:,}",
+            run_plan.options.placement + (", checkpointing" if run_plan.options.checkpointing else ""),
+            str(run_plan.micro_batch),
+            "-" if run_plan.largest is None else str(run_plan.largest or "none"),
             *sizes,
-            f"{one.memory.total / unit:.1f} ({one.memory.phase})",
-            "[green]yes[/]" if one.fits else "[red]no[/]",
+            f"{run_plan.memory.total / unit:.1f} ({run_plan.memory.phase})",
+            "[green]yes[/]" if run_plan.fits else "[red]no[/]",
         )
     return table
 
 
 def _unit(plans: list[RunPlan]) -> tuple[int, str]:
-    """What memory is told in: toy models take no GiB."""
-    return (GIB, "GiB") if max((one.memory.total for one in plans), default=0) >= GIB else (2**20, "MiB")
+    """The unit of memory: MiB for toy models, otherwise GiB."""
+    return (
+        (GIB, "GiB")
+        if max((run_plan.memory.total for run_plan in plans), default=0) >= GIB
+        else (2**20, "MiB")
+    )
 
 
 def _time(hours: float) -> str:
-    """Of seconds, minutes and hours the one that is read best."""
+    """A time in seconds, minutes or hours, whichever is most readable."""
     seconds = 3600 * hours
     return f"{seconds:.1f} s" if seconds < 100 else f"{60 * hours:.1f} min" if hours < 2 else f"{hours:.1f} h"
 
 
 def _speed(tokens_per_s: float) -> str:
-    """Tokens a second through a training step; a stage without one has none."""
+    """Tokens per second in training; "-" for a stage that does not train."""
     return f"{tokens_per_s:,.0f}" if tokens_per_s else "-"
 
 
@@ -116,24 +124,24 @@ def _hours_table(plans: list[RunPlan], machine: Machine) -> Table:
     priced = machine.rate is not None
     table = Table("run", "runs", "FLOPs", "tokens/s", "time", "of all runs", *(["price"] if priced else []))
     table.box, table.pad_edge, table.title_justify = None, False, "left"
-    table.title = "Time, one run after the other"
-    for one in plans:
-        count = len(one.runs)
-        price = [f"{one.price * count:,.0f}"] if one.price is not None else []
-        speed = _speed(one.tokens_per_s)
+    table.title = "Time, with runs one after the other"
+    for run_plan in plans:
+        count = len(run_plan.runs)
+        price = [f"{run_plan.price * count:,.0f}"] if run_plan.price is not None else []
+        speed = _speed(run_plan.tokens_per_s)
         table.add_row(
-            one.title,
+            run_plan.title,
             str(count),
-            f"{one.cost.flops:.2e}",
+            f"{run_plan.cost.flops:.2e}",
             speed,
-            _time(one.hours),
-            _time(one.hours * count),
+            _time(run_plan.hours),
+            _time(run_plan.hours * count),
             *price,
         )
-    hours = sum(one.hours * len(one.runs) for one in plans)
+    hours = sum(run_plan.hours * len(run_plan.runs) for run_plan in plans)
     total = f"{_time(hours)}, {hours * machine.gpus / 24:.1f} device-days"
     if priced:
-        total += f", {sum((one.price or 0) * len(one.runs) for one in plans):,.0f} in price"
+        total += f", {sum((run_plan.price or 0) * len(run_plan.runs) for run_plan in plans):,.0f} in price"
     table.caption, table.caption_justify = total, "left"
     return table
 
@@ -150,16 +158,16 @@ def _actual_table(plans: list[RunPlan], took: dict[str, list[Actual]]) -> Table:
         f"peak {name}",
         "device",
     ]
-    table = Table(*names, box=None, pad_edge=False, title="Plan and runs that are done", title_justify="left")
-    for one in plans:
-        for run in took[one.title]:
+    table = Table(*names, box=None, pad_edge=False, title="Plan and finished runs", title_justify="left")
+    for run_plan in plans:
+        for run in took[run_plan.title]:
             table.add_row(
                 run.run,
-                _time(one.hours),
+                _time(run_plan.hours),
                 _time(run.hours),
-                _speed(one.tokens_per_s),
+                _speed(run_plan.tokens_per_s),
                 _speed(run.tokens_per_s),
-                f"{one.memory.total / unit:.1f}",
+                f"{run_plan.memory.total / unit:.1f}",
                 "-" if run.peak_bytes is None else f"{run.peak_bytes / unit:.1f}",
                 run.device,
             )

@@ -1,7 +1,7 @@
-"""The stages as commands of their own, on files from anywhere: one table, one function.
+"""Commands that run a single stage on files from any source.
 
-Settings, windows, precision and sample tags are all given by ``--set``, under the names that they
-have in a study file (``optimizer.lr=1e-4``, ``lengths.query=96``, ``tags.method=sft``).
+Settings, windows, precision and sample tags are all given with ``--set``, by their names in a study
+file (``optimizer.lr=1e-4``, ``lengths.query=96``, ``tags.method=sft``).
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from tldr.settings.base import Precision, Settings
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.shared.declaration import Product, Stage, is_needed
 from tldr.study.folder import DONE, RUN, RunFile, execute, outputs_digest
+from tldr.study.graph import Tags
 from tldr.study.hashes import FileHashes, changed_code
 from tldr.study.load import read_settings
 from tldr.study.registry import STAGES
 from tldr.study.status import differences
 
-data_app = typer.Typer(help="Make data: a toy world, or posts out of the raw dump.", no_args_is_help=True)
+data_app = typer.Typer(help="Make data: a toy world, or posts from the raw dump.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option("--out", help="The run's folder.", show_default=False)]
-Tags = dict[str, str | int | float | bool]
+RunFolderOption = Annotated[Path, typer.Option("--out", help="The run's folder.", show_default=False)]
 
 
 @data_app.command("toy")
 @told
-def toy_command(out: Out, overrides: Overrides = []) -> None:  # noqa: B006
+def toy_command(out: RunFolderOption, overrides: Overrides = []) -> None:  # noqa: B006
     """Generate the toy world's posts and corpus and train a tokenizer (--set data.sft_posts=1000)."""
     run_alone("data", out, 0, {}, overrides, tree={"data": {"kind": "toy"}})
 
 
 def add_stages(app: typer.Typer) -> None:
-    """Add a command for every stage that can be run alone."""
+    """Add a command for every stage that can run alone."""
     for stage in sorted((stage for stage in STAGES.values() if stage.alone), key=lambda stage: stage.name):
         app.command(stage.name.replace("_", "-"), help=stage.help)(told(_command(stage)))
 
 
 def _command(stage: Stage) -> Callable[..., None]:
-    """The stage's command, with an option for each single input that it declares."""
+    """The stage's command, with one option for each input that is not a group of inputs."""
 
     def command(out: Path, seed: int, overrides: list[str], **inputs: str | None) -> None:
         given = {key: value for key, value in inputs.items() if value is not None}
         run_alone(stage.name, out, seed, given, overrides)
 
-    parameters: dict[str, tuple[Any, Any]] = {"out": (Out, inspect.Parameter.empty)}
+    parameters: dict[str, tuple[Any, Any]] = {"out": (RunFolderOption, inspect.Parameter.empty)}
     for declared in stage.fields():
         if declared.metadata["prefix"] is not None:
             continue
@@ -62,7 +62,7 @@ def _command(stage: Stage) -> Callable[..., None]:
             parameters[declared.name] = (Annotated[str, option], inspect.Parameter.empty)
         else:
             parameters[declared.name] = (Annotated[str | None, option], None)
-    parameters["seed"] = (Annotated[int, typer.Option(min=0, help="Of all random draws.")], 0)
+    parameters["seed"] = (Annotated[int, typer.Option(min=0, help="Random seed.")], 0)
     parameters["overrides"] = (Overrides, [])
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -82,10 +82,10 @@ def run_alone(
     overrides: list[str],
     tree: dict[str, Any] | None = None,
 ) -> None:
-    """Run one stage into `out`, exactly as a study would; go on with it if it was stopped.
+    """Run one stage into `out`, exactly as a study would; resume it if it was stopped.
 
     Raises:
-        UsageError: wrong settings, a missing input, or a folder that holds another run.
+        UsageError: settings are invalid, an input is missing, or the folder contains another run.
     """
     files = FileHashes()
     stage = STAGES[name]
@@ -112,23 +112,23 @@ def run_alone(
     if (out / RUN).exists():
         there = RunFile.read(out)
         if other := differences(there.ingredients, run.ingredients):
-            raise UsageError(f"holds another run: {other}", where=out, remedy="give another --out")
+            raise UsageError(f"contains another run: {other}", where=out, remedy="give another --out")
         if changed := changed_code(there.code, run.code):
-            what = f"holds a run of other code: {changed} changed since"
+            what = f"contains a run of other code: {changed} changed since"
             raise UsageError(what, where=out, remedy="give another --out")
     elif out.exists() and any(out.iterdir()):
-        raise UsageError("is not empty and holds no run", where=out, remedy="give another --out")
+        raise UsageError("is not empty and contains no run", where=out, remedy="give another --out")
     else:
         run.write(out)
     if (out / DONE).exists():
-        typer.echo(f"{out} is done already")
+        typer.echo(f"{out} is already done")
         return
     execute(out)
     typer.echo(out)
 
 
 def _describe(name: str, overrides: list[str], tree: dict[str, Any]) -> RunFile:
-    """The run that the settings make, without inputs and seed."""
+    """The description of a run with these settings, without inputs and seed."""
     kind = STAGES[name].settings
     beside: dict[str, Any] = {
         "lengths": (Lengths, Lengths()),
@@ -143,21 +143,21 @@ def _describe(name: str, overrides: list[str], tree: dict[str, Any]) -> RunFile:
     apart = {key: getattr(everything, key) for key in beside}
     settings: Settings = kind.model_validate({key: getattr(everything, key) for key in kind.model_fields})
     for key, _ in settings.size_maps():
-        raise UsageError("a stage alone has one size", where=f"--set {key}", remedy="give one value")
+        raise UsageError("a single stage has one size", where=f"--set {key}", remedy="give one value")
     return RunFile(stage=name, settings=settings.model_dump(mode="json"), **apart)
 
 
 def _identity(name: str, product: Product, place: str, files: FileHashes) -> str:
-    """What an input is: a finished run's outputs, a file's or folder's content, a hub name.
+    """The identity of an input: a finished run's outputs, a file's or folder's content, or a hub name.
 
     Raises:
-        UsageError: it is not there, or a run that is not finished.
+        UsageError: the input does not exist, or is an unfinished run.
     """
     path = Path(place)
     if (path / DONE).exists():
         return outputs_digest(path)
     if (path / RUN).exists():
-        raise UsageError(f"the {name} is a run that is not finished", where=path, remedy="finish it first")
+        raise UsageError(f"the {name} is an unfinished run", where=path, remedy="finish it first")
     if not path.exists() and not product.outside:
-        raise UsageError(f"there is no {name} here", where=path, remedy="check the path")
+        raise UsageError(f"the {name} does not exist", where=path, remedy="check the path")
     return files.place(place)

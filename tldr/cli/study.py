@@ -1,4 +1,4 @@
-"""``study run | status | clean`` and ``report``."""
+"""``study run | status | clean | adopt``, ``compare`` and ``report``."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from tldr.study.runner import Runner, default_jobs
 from tldr.study.settings import Study
 from tldr.study.status import Status, removable, remove, study_status, write_listing
 
-study_app = typer.Typer(help="Run a study, see how far it is, remove what is stale.", no_args_is_help=True)
+study_app = typer.Typer(help="Run a study, show its state, delete stale runs.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Argument(help="The study file.", show_default=False)]
 Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")
 ]
-RunsDir = Annotated[Path, typer.Option("--runs", help="Where the folders of all studies are.")]
+RunsDir = Annotated[Path, typer.Option("--runs", help="Folder that contains the folders of all studies.")]
 RUNS = Path("runs")
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "stale": "yellow", "waiting": "dim"}
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedStudy:
     """A study, its runs, and its folder."""
 
     study: Study
@@ -44,16 +44,16 @@ class Opened:
     files: FileHashes
 
 
-def open_study(config: Path, overrides: list[str], runs_dir: Path) -> Opened:
+def open_study(config: Path, overrides: list[str], runs_dir: Path) -> OpenedStudy:
     """Read a study file and expand it.
 
     Raises:
-        UsageError: the file is wrong, or names files that are not there.
+        UsageError: the file is invalid, or names files that do not exist.
     """
     study = load_study(config, overrides)
     root = runs_dir / study.name
     files = FileHashes(root / "hashes.json")
-    return Opened(study, expand(study, files), root, files)
+    return OpenedStudy(study, expand(study, files), root, files)
 
 
 @study_app.command("run")
@@ -61,27 +61,29 @@ def open_study(config: Path, overrides: list[str], runs_dir: Path) -> Opened:
 def run_command(
     config: Config,
     overrides: Overrides = [],  # noqa: B006
-    only: Annotated[str, typer.Option("--only", metavar="STAGE", help="This stage and what it needs.")] = "",
+    only: Annotated[
+        str, typer.Option("--only", metavar="STAGE", help="Only this stage and its ancestors.")
+    ] = "",
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once.", show_default="by cores or GPUs")
+        int | None, typer.Option(min=1, help="Concurrent runs.", show_default="by cores or GPUs")
     ] = None,
     runs_dir: RunsDir = RUNS,
     launch: Annotated[
         Path | None,
-        typer.Option(help="Train in several processes: a file of configs/accelerate.", show_default="one"),
+        typer.Option(help="Train in several processes: a file in configs/accelerate.", show_default="one"),
     ] = None,
 ) -> None:
-    """Run what is not done yet; what was stopped goes on from where it was."""
+    """Execute all runs that are not done; stopped runs resume."""
     processes = Launch.read(launch) if launch else None
     if processes and processes.machines > 1:
         raise UsageError(
-            f"{processes.machines} machines, and a study runs on one",
+            f"needs {processes.machines} machines, but a study runs on one",
             where=launch,
-            remedy="start each run on all of them, as the head of the file says",
+            remedy="start each run on all machines, as described at the top of the file",
         )
     if processes and jobs is not None and jobs > 1:
         raise UsageError(
-            "several processes a run and several runs at once", where="--jobs", remedy="drop one of them"
+            "more than one cannot be combined with --launch", where="--jobs", remedy="drop one of the options"
         )
     opened = open_study(config, overrides, runs_dir)
     wanted = needed_for(opened.runs, only or None)
@@ -102,13 +104,13 @@ def run_command(
 @study_app.command("status")
 @told
 def status_command(config: Config, overrides: Overrides = [], runs_dir: RunsDir = RUNS) -> None:  # noqa: B006
-    """Show every run: done, running, failed, stale or waiting, and why."""
+    """Show the state of every run: done, running, failed, stale or waiting, and why."""
     opened = open_study(config, overrides, runs_dir)
     rows = study_status(opened.runs, opened.root, opened.files)
     opened.files.save()
     console = Console()
     if not console.is_terminal:
-        console.width = 200  # Folded names cannot be searched for.
+        console.width = 200  # Folded names could not be searched.
     console.print(_table(rows))
 
 
@@ -133,20 +135,20 @@ def _table(rows: list[Status]) -> Table:
 def clean_command(
     config: Config,
     overrides: Overrides = [],  # noqa: B006
-    everything: Annotated[bool, typer.Option("--all", help="Remove every run, not only stale ones.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Delete every run, not only stale ones.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Remove the stale runs of a study (or all its runs)."""
+    """Delete the stale runs of a study (or all its runs)."""
     opened = open_study(config, overrides, runs_dir)
     folders = removable(opened.runs, opened.root, opened.files, everything=everything)
     for folder in folders:
         typer.echo(folder.name)
     if not folders:
-        typer.echo("nothing to remove")
-    elif yes or typer.confirm(f"Remove these {len(folders)} runs for good?"):
+        typer.echo("nothing to delete")
+    elif yes or typer.confirm(f"Delete these {len(folders)} runs?"):
         remove(folders)
-        typer.echo(f"removed {len(folders)} runs")
+        typer.echo(f"deleted {len(folders)} runs")
 
 
 @study_app.command("adopt")
@@ -156,39 +158,39 @@ def adopt_command(
     overrides: Overrides = [],  # noqa: B006
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="Folder of the runs to take over.", show_default="the study's own"),
+        typer.Option("--from", help="Folder with the runs to adopt.", show_default="the study's own"),
     ] = None,
     results: Annotated[
-        Path | None, typer.Option(help="Instead: a folder of tables in which runs get their new names.")
+        Path | None, typer.Option(help="Instead, replace old run names in this folder of tables.")
     ] = None,
     vouch: Annotated[
-        bool, typer.Option("--vouch", help="Take runs of any code: you answer for equal outputs.")
+        bool, typer.Option("--vouch", help="Adopt runs of any code: you guarantee equal outputs.")
     ] = False,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Take over finished runs that other code made with the same outputs, under their new names."""
+    """Adopt finished runs of other code versions with the same outputs, under their current names."""
     from tldr.study.adopt import adopt, rename_results
 
     opened = open_study(config, overrides, runs_dir)
     if results is not None:
         names = rename_results(opened.runs, results)
-        typer.echo(f"{len(names)} runs are renamed in {results}")
+        typer.echo(f"renamed {len(names)} runs in {results}")
         return
     found = adopt(opened.study, opened.runs, opened.root, source or opened.root, vouch=vouch)
     for old, new in found.names.items():
-        typer.echo(f"taken over  {old} -> {new}")
+        typer.echo(f"adopted      {old} -> {new}")
     for title, reason in found.left.items():
-        typer.echo(f"left        {title}: {reason}")
-    typer.echo(f"{len(found.names)} taken over, {len(found.left)} left")
+        typer.echo(f"not adopted  {title}: {reason}")
+    typer.echo(f"{len(found.names)} adopted, {len(found.left)} not adopted")
     write_listing(opened.study, opened.runs, opened.root)
 
 
 def compare(
-    studies: Annotated[list[Path], typer.Argument(help="Two or more study files that were run.")],
-    out: Annotated[Path, typer.Option(help="Where to write the table.")] = Path("results"),
+    studies: Annotated[list[Path], typer.Argument(help="Two or more files of finished studies.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("results"),
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Put studies side by side: one row a policy, one column a study."""
+    """Compare studies: one row per policy, one column per study."""
     from eval.common.tables import to_markdown
     from eval.report.compare import compare as compare_studies
 
@@ -198,15 +200,15 @@ def compare(
 
 
 def report(
-    study: Annotated[Path, typer.Argument(help="A study file, or a folder of runs or samples.")],
+    study: Annotated[Path, typer.Argument(help="A study file, or a folder with runs or samples.")],
     overrides: Overrides = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="Where to write it.", show_default="STUDY/report")] = None,
-    judgements: Annotated[
-        list[Path], typer.Option(help="Verdicts for the sample viewer, beside the study's own.")
-    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report.", show_default="STUDY/report")
+    ] = None,
+    judgements: Annotated[list[Path], typer.Option(help="Additional verdicts for the sample viewer.")] = [],  # noqa: B006
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Make the report: figures, tables and claims of a study, and its samples to read."""
+    """Build the report of a study: figures, tables, claims, and samples to read."""
     from eval.report.build import build_report
 
     if study.is_dir():
@@ -214,7 +216,7 @@ def report(
     else:
         opened = open_study(study, overrides, runs_dir)
         if not opened.root.is_dir():
-            raise UsageError("the study was not run yet", where=opened.root, remedy="tldr-lab study run")
+            raise UsageError("the study has not been run", where=opened.root, remedy="tldr-lab study run")
         write_listing(opened.study, opened.runs, opened.root)
         path = build_report(
             opened.root,

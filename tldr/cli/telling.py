@@ -1,4 +1,4 @@
-"""How commands tell errors: what, where and what to do, and an exit code; tracebacks on request."""
+"""How commands report errors: what, where and what to do, and an exit code; tracebacks on request."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ INTERRUPTED = 130
 
 
 def told(command: Callable[P, T]) -> Callable[P, T]:
-    """Have a command print its errors on stderr and exit: 1 or 2 on errors, 130 on Ctrl-C.
+    """Decorator: print a command's errors on stderr and exit with 1 or 2, or with 130 on Ctrl-C.
 
-    With TLDR_DEBUG=1 in the environment the traceback comes first.
+    With TLDR_DEBUG=1 in the environment the traceback is printed first.
     """
 
     @functools.wraps(command)
@@ -37,7 +37,7 @@ def told(command: Callable[P, T]) -> Callable[P, T]:
             _tell(str(error))
             raise typer.Exit(error.exit_code) from None
         except Exception as error:
-            _tell(f"{type(error).__name__}: {error}\n  -> TLDR_DEBUG=1 shows where this came from")
+            _tell(f"{type(error).__name__}: {error}\n  -> set TLDR_DEBUG=1 to see the traceback")
             raise typer.Exit(1) from None
 
     return wrapped

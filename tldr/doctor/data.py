@@ -1,4 +1,4 @@
-"""Data and labels: leaks, labels given twice, posts that differ between labels and data, cut references."""
+"""Checks of data and labels: leakage, repeated labels, differing post texts, cut references."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 from math import log
 from pathlib import Path
 
-from tldr.doctor.findings import Sight, check
+from tldr.doctor.findings import Observation, check
 from tldr.doctor.folders import Examined
 from tldr.doctor.limits import PROMPTS_DIFFER, REFERENCES_CUT, REPEATED_LABELS
 from tldr.inputs.leakage import POSTS, Collected, Overlap, collect_folder, overlaps
@@ -19,22 +19,24 @@ from tldr.records import Post, Ranking, iter_records, read_records
 @check(
     "data",
     "labels",
-    why="A model is measured on posts that it has learnt from, so the figure is too good.",
-    remedy="Split by post (`tldr-lab data split`), and see `tldr-lab data overlap` for the posts.",
+    why="A model is evaluated on posts that it was trained on, so the result is too good.",
+    remedy="Split by post (`tldr-lab data split`); `tldr-lab data overlap` lists the posts.",
 )
-def leakage(run: Examined) -> Iterator[Sight]:
-    """Sets that may share no post share none (`tldr.inputs.leakage`); labels take no blame for their data."""
+def leakage(run: Examined) -> Iterator[Observation]:
+    """Sets that must be disjoint share no post (`tldr.inputs.leakage`); labels are not blamed for data."""
     data = run.parents.get("data")
     if data is None or not _leaks(data.folder):
         for pair in _leaks(run.folder, data.folder if data else None):
-            yield Sight(run, "fault", f"{pair.either} posts of {pair.first} are in {pair.second}", "none")
+            yield Observation(
+                run, "fault", f"{pair.either} posts of {pair.first} are in {pair.second}", "none"
+            )
 
 
 def _leaks(folder: Path, data: Path | None = None) -> list[Overlap]:
-    """Each pair of sets with a leak once, its names in the order of the alphabet.
+    """Each pair of sets with a leak, once, with its names in alphabetical order.
 
     Args:
-        data: the posts beside the labels of `folder`, which say how the data's own labels are split.
+        data: the posts for the labels in `folder`; they determine how the data's own labels are split.
     """
     found = Collected()
     if data is not None:
@@ -46,29 +48,31 @@ def _leaks(folder: Path, data: Path | None = None) -> list[Overlap]:
 
 @check(
     "labels",
-    why="The same answer counts twice: less is known than the number of labels says.",
-    remedy="Remove the repeated lines; see whether a file was read twice.",
+    why="The same answer counts twice: there is less information than the number of labels suggests.",
+    remedy="Remove the repeated lines; check whether a file was read twice.",
 )
-def repeated_labels(run: Examined) -> Iterator[Sight]:
-    """No worker's answer about the same summaries of a post is there twice."""
+def repeated_labels(run: Examined) -> Iterator[Observation]:
+    """No worker answered twice about the same summaries of a post."""
     for path in label_files(run.folder, "train"):
         rows = rankings(path)
         seen = {
-            (row.info.id or row.info.post, row.worker, *sorted(one.text for one in row.summaries))
+            (row.info.id or row.info.post, row.worker, *sorted(summary.text for summary in row.summaries))
             for row in rows
         }
         share = 1 - len(seen) / len(rows)
         if severity := REPEATED_LABELS.above(share):
-            yield Sight(run, severity, f"{share:.1%} of the rankings of {path.name} are repetitions", "none")
+            yield Observation(
+                run, severity, f"{share:.1%} of the rankings in {path.name} are repetitions", "none"
+            )
 
 
 @check(
     "labels",
-    why="The reward model reads other prompts than the policies do: a blank line is other tokens.",
-    remedy="Take the posts of the labels and of the data from one source, unchanged.",
+    why="The reward model and the policies read different prompts: even a blank line changes the tokens.",
+    remedy="Take the posts of the labels and of the data from the same source, unchanged.",
 )
-def prompts(run: Examined) -> Iterator[Sight]:
-    """A labelled post has the very text that the data has under its id."""
+def prompts(run: Examined) -> Iterator[Observation]:
+    """A labelled post has exactly the text that the data has for its id."""
     data = run.parents.get("data")
     if data is None:
         return
@@ -85,19 +89,17 @@ def prompts(run: Examined) -> Iterator[Sight]:
                     known[info.id] = texts[info.id] == (info.subreddit, info.title, info.post)
     different = [id for id, same in known.items() if not same]
     if known and (severity := PROMPTS_DIFFER.above(len(different) / len(known))):
-        seen = (
-            f"{len(different)} of {len(known)} labelled posts differ from the data's, such as {different[0]}"
-        )
-        yield Sight(run, severity, seen, "the same subreddit, title and post")
+        seen = f"{len(different)} of {len(known)} labelled posts differ from the data, such as {different[0]}"
+        yield Observation(run, severity, seen, "the same subreddit, title and post")
 
 
 @check(
     "sft",
-    why="A policy learns from a cut reference to stop in mid-sentence.",
-    remedy="Widen `lengths.response` (`tldr-lab data` tells the window that cuts none).",
+    why="From cut references a policy learns to stop mid-sentence.",
+    remedy="Increase `lengths.response` (`tldr-lab data` prints the window that cuts none).",
 )
-def reference_window(run: Examined) -> Iterator[Sight]:
-    """The response window holds the references, EOS included."""
+def reference_window(run: Examined) -> Iterator[Observation]:
+    """The references fit into the response window, EOS included."""
     data = run.parents.get("data")
     if data is None:
         return
@@ -105,12 +107,12 @@ def reference_window(run: Examined) -> Iterator[Sight]:
     lengths = [len(ids) for ids in references(data.folder, "sft")]
     share = sum(length > window for length in lengths) / len(lengths)
     if severity := REFERENCES_CUT.above(share):
-        seen = f"{share:.1%} of the references are longer than {window} tokens (the longest {max(lengths)})"
-        yield Sight(run, severity, seen, "next to none")
+        seen = f"{share:.1%} of the references are longer than {window} tokens (longest: {max(lengths)})"
+        yield Observation(run, severity, seen, "almost none")
 
 
 def label_files(folder: Path, split: str) -> list[Path]:
-    """The files of a labels run: one a split, or one a fold."""
+    """The files of a labels run for a split: one, or one per fold."""
     return [
         path
         for path in (folder / f"{split}.jsonl", *sorted(folder.glob(f"fold-*/{split}.jsonl")))
@@ -120,14 +122,14 @@ def label_files(folder: Path, split: str) -> list[Path]:
 
 @cache
 def rankings(path: Path) -> list[Ranking]:
-    """A file of labels, read once."""
+    """The rankings in a file of labels; cached."""
     return load_comparisons(path)
 
 
 @cache
 def references(data: Path, name: str) -> list[list[int]]:
-    """The references of a post file in tokens of the study, EOS included and none cut."""
-    from tldr.queries.encode import encode_responses  # transformers: only when tokens are asked for
+    """The references of a file of posts in the study's tokens, uncut and with EOS."""
+    from tldr.queries.encode import encode_responses  # imports transformers, so only when needed
     from tldr.queries.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(data / "tokenizer")
@@ -136,11 +138,11 @@ def references(data: Path, name: str) -> list[list[int]]:
 
 
 def ngram_losses(train: list[list[int]], held_out: list[list[int]]) -> tuple[float, float]:
-    """Mean loss of a unigram and of a bigram model, in nats a token of `held_out`.
+    """Mean losses of a unigram and a bigram model on `held_out`, in nats per token.
 
-    Unigrams are counted with one added for every type, seen or new; a bigram's probability is its count
-    with one more spread by the unigram model (a Dirichlet prior of weight 1). A response's first token
-    follows a start symbol.
+    The unigram model adds one to the count of every type and of unseen types. The bigram model adds the
+    unigram distribution with weight 1 to its counts (a Dirichlet prior). A response's first token follows
+    a start symbol.
     """
     counts = Counter(token for row in train for token in row)
     total = counts.total() + len(counts) + 1

@@ -1,4 +1,4 @@
-"""Put every check to every run, and say what is wrong with which."""
+"""Apply every check to every run and collect what is wrong."""
 
 from __future__ import annotations
 
@@ -7,68 +7,69 @@ from pathlib import Path
 
 from tldr.doctor import data, ppo, reward, samples, tokens, training
 from tldr.doctor.findings import CHECKS, SEVERITIES, Finding
-from tldr.doctor.folders import open_case
+from tldr.doctor.folders import open_examination
 from tldr.errors import LabError
 
 GROUPS = (training, data, tokens, reward, ppo, samples)
-"""The modules with checks: importing them is what makes the checks."""
-KEPT = (data.rankings, data.references, reward.length_floor, ppo.rollouts, samples.drawn)
-"""What is read once for several checks, and forgotten after an examination."""
+"""The modules with checks; importing them registers the checks."""
+KEPT = (data.rankings, data.references, reward.length_floor, ppo.rollouts, samples.sample_statistics)
+"""Functions cached for several checks; their caches are cleared after an examination."""
 
 
 def examine(place: Path, *, models: bool = False) -> tuple[list[str], list[Finding]]:
-    """Examine a study's runs, or one run and all that it was made from.
+    """Examine a study's runs, or one run and all its ancestors.
+
+    A file that cannot be read is a fault of its run and does not end the examination.
 
     Args:
-        models: also make the checks that compute with the models.
-
-    A file that cannot be read is a fault of its run, not the end of the examination.
+        models: also run the checks that compute with the models.
 
     Returns:
-        The runs' names, and what is wrong, the worst first, each told once.
+        The names of the runs, and the findings, worst first, without repetitions.
 
     Raises:
-        UsageError: `place` holds no run.
+        UsageError: `place` contains no run.
     """
-    case = open_case(place)
+    examination = open_examination(place)
     found: dict[tuple[str, str], Finding] = {}
-    for one in CHECKS:
-        for run in case.runs:
-            if run.stage not in one.stages or (one.models and not models):
+    for check in CHECKS:
+        for run in examination.runs:
+            if run.stage not in check.stages or (check.models and not models):
                 continue
             try:
-                for sight in one.look(run):
+                for observation in check.look(run):
                     finding = Finding(
-                        sight.run.stage,
-                        sight.run.name,
-                        one.name,
-                        sight.severity,
-                        sight.seen,
-                        sight.expected,
-                        one.why,
-                        one.remedy,
+                        observation.run.stage,
+                        observation.run.name,
+                        check.name,
+                        observation.severity,
+                        observation.seen,
+                        observation.expected,
+                        check.why,
+                        check.remedy,
                     )
-                    worse = found.get((finding.run, one.name))
+                    worse = found.get((finding.run, check.name))
                     if worse is None or _grade(finding) < _grade(worse):
-                        found[finding.run, one.name] = finding
+                        found[finding.run, check.name] = finding
             except LabError as error:
-                remedy = error.remedy or "remove the run's folder and run the study again"
-                why = f"{one.name} could not be looked at."
+                remedy = error.remedy or "delete the run's folder and run the study again"
+                why = f"The check {check.name} could not be made."
                 found[run.name, "unreadable"] = Finding(
                     run.stage,
                     run.name,
                     "unreadable",
                     "fault",
                     f"{error.where}: {error.what}",
-                    "a whole file",
+                    "a complete file",
                     why,
                     remedy,
                 )
     for kept in KEPT:
         kept.cache_clear()
-    order = [run.name for run in case.runs]
+    order = [run.name for run in examination.runs]
     findings = sorted(
-        found.values(), key=lambda one: (_grade(one), order.index(one.run) if one.run in order else 0)
+        found.values(),
+        key=lambda finding: (_grade(finding), order.index(finding.run) if finding.run in order else 0),
     )
     return order, findings
 
@@ -78,5 +79,5 @@ def _grade(finding: Finding) -> int:
 
 
 def worst(findings: Sequence[Finding]) -> dict[str, int]:
-    """How many of each severity."""
-    return {severity: sum(one.severity == severity for one in findings) for severity in SEVERITIES}
+    """The number of findings of each severity."""
+    return {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}

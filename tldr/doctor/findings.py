@@ -1,4 +1,4 @@
-"""What a check is, and what it says when something is wrong."""
+"""Checks, and the findings that they report."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from tldr.doctor.folders import Examined
 
 Severity = Literal["fault", "warning", "note"]
-"""As `tldr.doctor` says."""
+"""See `tldr.doctor`."""
 SEVERITIES: tuple[Severity, ...] = ("fault", "warning", "note")
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What a check saw of the run that is to blame."""
+class Observation:
+    """An observation of one check, and the run at fault."""
 
     run: Examined
     severity: Severity
@@ -24,31 +24,31 @@ class Sight:
     expected: str
 
 
-Look = Callable[["Examined"], Iterator[Sight]]
+CheckFunction = Callable[["Examined"], Iterator[Observation]]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question put to every run of some stages.
+    """One check of every run of some stages.
 
     Attributes:
-        stages: of the runs that it looks at; the one it blames may be one that they were made from.
-        why: what the matter does to the results.
+        stages: stages of the runs that it examines; the run at fault may be an ancestor of these.
+        why: how the problem affects the results.
         remedy: what to do.
-        models: it computes with the models, and so is made when asked for alone.
+        models: whether it computes with the models, and so runs only on request.
     """
 
     name: str
     stages: tuple[str, ...]
     why: str
     remedy: str
-    look: Look
+    look: CheckFunction
     models: bool = False
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong: `stage` and `run` are those at fault."""
+    """One reported problem; `stage` and `run` are at fault."""
 
     stage: str
     run: str
@@ -60,18 +60,20 @@ class Finding:
     remedy: str
 
     def row(self) -> dict[str, Any]:
-        """As JSON."""
+        """The finding as JSON data."""
         return asdict(self)
 
 
 CHECKS: list[Check] = []
-"""All of them, in the order in which they are made."""
+"""All checks, in order of execution."""
 
 
-def check(*stages: str, why: str, remedy: str, models: bool = False) -> Callable[[Look], Look]:
-    """Make a check of a function, under the function's name."""
+def check(
+    *stages: str, why: str, remedy: str, models: bool = False
+) -> Callable[[CheckFunction], CheckFunction]:
+    """Decorator: register a function as a check under its name."""
 
-    def registered(look: Look) -> Look:
+    def registered(look: CheckFunction) -> CheckFunction:
         CHECKS.append(Check(getattr(look, "__name__", ""), stages, why, remedy, look, models))
         return look
 

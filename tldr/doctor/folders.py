@@ -1,4 +1,4 @@
-"""The folders that are examined: a study's runs, or one run with all that it was made from."""
+"""The folders to examine: a study's runs, or one run with all its ancestors."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 from tldr.errors import RecordError, UsageError
 from tldr.study.folder import RUN, RunFile
 from tldr.study.status import run_folders
-from tldr.train.metrics import Row, read_metrics
+from tldr.train.metrics import MetricsRow, read_metrics
 
 STUDY_FILE = "study.json"
 
 
 @dataclass(frozen=True, eq=False)
 class Examined:
-    """A run as it was left behind; what it holds is read when it is asked for, and once."""
+    """A run's folder; its files are read on demand, and only once."""
 
     folder: Path
     file: RunFile
-    case: Case = field(repr=False)
+    examination: Examination = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -32,7 +32,7 @@ class Examined:
 
     @property
     def stage(self) -> str:
-        """Which stage it is a run of."""
+        """The run's stage."""
         return self.file.stage
 
     @property
@@ -42,21 +42,23 @@ class Examined:
 
     @cached_property
     def parents(self) -> dict[str, Examined]:
-        """The runs that it reads, by the input's name; folders that hold no run are left out."""
+        """The runs that it reads, by the input's name; inputs that are not runs are left out."""
         places = {name: Path(place) for name, place in self.file.inputs.items()}
         places |= {name: self.folder.parent / parent.run for name, parent in self.file.parents.items()}
-        return {name: self.case.open(place) for name, place in places.items() if (place / RUN).is_file()}
+        return {
+            name: self.examination.open(place) for name, place in places.items() if (place / RUN).is_file()
+        }
 
     @cached_property
-    def metrics(self) -> list[Row]:
-        """Its log, one row an update; [] where it has none."""
+    def metrics(self) -> list[MetricsRow]:
+        """Its log, one row per update; [] if it has none."""
         return read_metrics(self.folder / "metrics.jsonl")
 
     def json(self, name: str) -> dict[str, Any]:
-        """A JSON object in its folder; {} where there is no such file.
+        """A JSON object in its folder; {} if the file does not exist.
 
         Raises:
-            RecordError: the file holds something else.
+            RecordError: the file is not a JSON object.
         """
         path = self.folder / name
         if not path.is_file():
@@ -71,18 +73,18 @@ class Examined:
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
-    """What is examined: `runs`, and the folders `beside` them, which hold what they are compared with."""
+class Examination:
+    """One examination: the `runs` to examine, and all run folders `beside` them, for comparisons."""
 
     runs: list[Examined] = field(default_factory=list)
     beside: list[Path] = field(default_factory=list)
     opened: dict[Path, Examined] = field(default_factory=dict, repr=False)
 
     def open(self, folder: Path) -> Examined:
-        """A run's folder; the same object for the same folder.
+        """The run in a folder; the same object for the same folder.
 
         Raises:
-            UsageError: it holds no run.
+            UsageError: the folder contains no run.
         """
         folder = folder.resolve()
         if folder not in self.opened:
@@ -95,34 +97,34 @@ class Case:
         return [self.open(folder) for folder in self.beside]
 
 
-def open_case(place: Path) -> Case:
-    """A study's folder: all its runs, as `study.json` lists them; a run's: it and what it was made from.
+def open_examination(place: Path) -> Examination:
+    """All runs of a study's folder (as listed in `study.json`), or a run's folder and its ancestors.
 
     Raises:
-        UsageError: neither.
+        UsageError: the folder is neither.
     """
     if (place / RUN).is_file():
-        case = Case(beside=run_folders(place.resolve().parent))
-        case.runs.extend(_with_ancestors(case.open(place)))
-        return case
+        examination = Examination(beside=run_folders(place.resolve().parent))
+        examination.runs.extend(_with_ancestors(examination.open(place)))
+        return examination
     folders = run_folders(place)
     if not folders:
-        remedy = "give a run's folder, a study's, or a study file that was run"
-        raise UsageError("holds neither a run nor runs", where=place, remedy=remedy)
+        remedy = "give a run's folder, a study's folder, or the file of a study that was run"
+        raise UsageError("contains no run", where=place, remedy=remedy)
     if (place / STUDY_FILE).is_file():
         listed = {row["folder"] for row in json.loads((place / STUDY_FILE).read_text("utf-8"))["runs"]}
         folders = [folder for folder in folders if folder.name in listed] or folders
-    case = Case(beside=folders)
-    case.runs.extend(case.all)
-    return case
+    examination = Examination(beside=folders)
+    examination.runs.extend(examination.all)
+    return examination
 
 
 def _with_ancestors(run: Examined) -> Iterator[Examined]:
     found: dict[Path, Examined] = {}
     todo = [run]
     while todo:
-        one = todo.pop()
-        if one.folder not in found:
-            found[one.folder] = one
-            todo += one.parents.values()
+        ancestor = todo.pop()
+        if ancestor.folder not in found:
+            found[ancestor.folder] = ancestor
+            todo += ancestor.parents.values()
     return reversed(found.values())

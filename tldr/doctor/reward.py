@@ -1,4 +1,4 @@
-"""Reward models: better than chance and than length, scores that do not follow length, the shift kept."""
+"""Checks of reward models: better than chance and than length, scores independent of length, the shift."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import fmean, pstdev
 from scipy.stats import spearmanr
 
 from tldr.doctor.data import label_files, rankings
-from tldr.doctor.findings import Sight, check
+from tldr.doctor.findings import Observation, check
 from tldr.doctor.folders import Examined
 from tldr.doctor.limits import (
     CONFIDENCE,
@@ -20,20 +20,20 @@ from tldr.doctor.limits import (
     REFERENCE_MEAN,
     REFERENCE_MEAN_ELSEWHERE,
 )
-from tldr.doctor.samples import drawn
+from tldr.doctor.samples import sample_statistics
 from tldr.measures.wilson import wilson_interval
 from tldr.records import Comparison, Ranking, Sample, iter_records
 
 
 def interval(share: float, n: int) -> tuple[float, float]:
-    """Wilson's interval of a share of `n` independent answers."""
+    """Wilson interval of a fraction of `n` independent answers."""
     return wilson_interval(round(share * n), n, CONFIDENCE)
 
 
 def longer_wins(rows: Sequence[Ranking]) -> float:
-    """Share of the labelers' pairs whose longer summary, in words, is the preferred one; ties count half."""
+    """Fraction of the labelers' pairs whose longer summary, in words, is preferred; ties count half."""
     pairs = [pair for row in rows for pair in row.comparisons()]
-    words = [[len(one.text.split()) for one in pair.summaries] for pair in pairs]
+    words = [[len(summary.text.split()) for summary in pair.summaries] for pair in pairs]
     return fmean(
         0.5 if a == b else float((a > b) == (pair.choice == 0))
         for pair, (a, b) in zip(pairs, words, strict=True)
@@ -42,7 +42,7 @@ def longer_wins(rows: Sequence[Ranking]) -> float:
 
 @cache
 def length_floor(folder: Path) -> tuple[float, int] | None:
-    """Accuracy on valid1 of the rule "longer" or "shorter", whichever holds in train; and valid1's posts."""
+    """Accuracy on valid1 of the rule "longer" or "shorter", whichever fits train; and valid1's posts."""
     train, valid = (label_files(folder, split) for split in ("train", "valid1"))
     if not train or not valid:
         return None
@@ -53,7 +53,7 @@ def length_floor(folder: Path) -> tuple[float, int] | None:
 
 
 def _labels(run: Examined) -> Path | None:
-    """The folder of the splits that a reward model was trained and validated on."""
+    """The folder with the label splits that a reward model was trained and validated on."""
     labels = next((run.parents[name] for name in sorted(run.parents) if name.startswith("labels")), None)
     fold = run.settings.get("fold")
     return None if labels is None else labels.folder if fold is None else labels.folder / f"fold-{fold}"
@@ -65,7 +65,7 @@ def _floor(run: Examined) -> tuple[float, int] | None:
 
 
 def _accuracy(run: Examined) -> tuple[float, float, float] | None:
-    """Accuracy on valid1 with its interval: as many answers as posts, since pairs of a post are alike."""
+    """Accuracy on valid1 with its interval; n is the number of posts, as a post's pairs are correlated."""
     found, floor = run.json("evaluation.json"), _floor(run)
     if "valid1_accuracy" not in found:
         return None
@@ -75,44 +75,44 @@ def _accuracy(run: Examined) -> tuple[float, float, float] | None:
 
 @check(
     "reward",
-    why="A reward model that guesses gives PPO noise to follow.",
-    remedy="See that labels are not swapped, that it starts from SFT and reads its score at the EOS; give it "
-    "more labels or another learning rate.",
+    why="A reward model that guesses gives PPO only noise to follow.",
+    remedy="Check that labels are not swapped, and that it starts from SFT and reads its score at EOS; give "
+    "it more labels or another learning rate.",
 )
-def chance(run: Examined) -> Iterator[Sight]:
-    """The accuracy on valid1 is above one half, with its interval."""
+def chance(run: Examined) -> Iterator[Observation]:
+    """The accuracy on valid1 is above one half, interval included."""
     if (found := _accuracy(run)) is None:
         return
     accuracy, low, high = found
     if low <= 0.5:
         seen = f"{accuracy:.3f} on valid1 [{low:.3f}, {high:.3f}]"
-        yield Sight(run, "fault" if high < NEAR_CHANCE else "warning", seen, "above 0.5")
+        yield Observation(run, "fault" if high < NEAR_CHANCE else "warning", seen, "above 0.5")
 
 
 @check(
     "reward",
-    why="A rule without any learning does as well: the model may have learnt length alone.",
-    remedy="Give it more labels or another learning rate; see its correlation with length in the report.",
+    why="A rule without any learning is as good: the model may have learnt only length.",
+    remedy="Give it more labels or another learning rate; check its correlation with length in the report.",
 )
-def length_rule(run: Examined) -> Iterator[Sight]:
-    """The accuracy on valid1 is not below that of preferring the longer (or the shorter) summary."""
+def length_rule(run: Examined) -> Iterator[Observation]:
+    """The accuracy on valid1 is not below that of always preferring the longer (or the shorter) summary."""
     floor, found = _floor(run), _accuracy(run)
     if floor is None or found is None:
         return
     accuracy, low, high = found
-    if low <= floor[0] and high >= NEAR_CHANCE:  # else it is `chance` that speaks
-        seen = f"{accuracy:.3f} on valid1 [{low:.3f}, {high:.3f}], the rule by length {floor[0]:.3f}"
-        yield Sight(run, "fault" if high < floor[0] else "warning", seen, "above the rule by length")
+    if low <= floor[0] and high >= NEAR_CHANCE:  # otherwise `chance` reports it
+        seen = f"{accuracy:.3f} on valid1 [{low:.3f}, {high:.3f}], the length rule {floor[0]:.3f}"
+        yield Observation(run, "fault" if high < floor[0] else "warning", seen, "above the length rule")
 
 
 @check(
     "reward",
-    why="SFT under a head of random numbers orders the summaries as well: training taught nothing.",
-    remedy="See that the loss falls and gradients reach the body; see the labels and the learning rate.",
+    why="SFT with a random head orders the summaries as well: training taught nothing.",
+    remedy="Check that the loss falls and gradients reach the body; check the labels and the learning rate.",
     models=True,
 )
-def random_init(run: Examined) -> Iterator[Sight]:
-    """The accuracy on valid1 is above that before training, whichever way round a random head orders."""
+def random_init(run: Examined) -> Iterator[Observation]:
+    """The accuracy on valid1 is above that before training, for either sign of the random head."""
     from tldr.models.reward import reward_from_policy
     from tldr.stages.reward.algorithm import accuracy, encode_rankings
     from tldr.stages.shared.device import Device
@@ -135,42 +135,42 @@ def random_init(run: Examined) -> Iterator[Sight]:
     floor, (value, low, high) = max(share, 1 - share), found
     if low <= floor:
         seen = f"{value:.3f} on valid1 [{low:.3f}, {high:.3f}], before training {floor:.3f}"
-        yield Sight(run, "fault" if high < floor else "warning", seen, "above that before training")
+        yield Observation(run, "fault" if high < floor else "warning", seen, "higher than before training")
 
 
 @check(
     "reward",
     "score",
-    why="Scores of different reward models, penalties for a missing EOS, and the start of a value network "
-    "all count from the references' mean (P App. B.1).",
+    why="Scores of different reward models, penalties for a missing EOS, and the initial value network "
+    "are all relative to the references' mean (P App. B.1).",
     remedy="Save and load with `tldr.models.reward`, which keeps the shift in the checkpoint; train again if "
-    "the shift was taken of other posts.",
+    "the shift was computed on other posts.",
 )
-def reference_mean(run: Examined) -> Iterator[Sight]:
-    """Shifted, the training references average 0; those of the reporting posts about 0."""
+def reference_mean(run: Examined) -> Iterator[Observation]:
+    """After the shift the training references average 0, and the reporting references about 0."""
     if run.stage == "reward":
         mean = run.json("evaluation.json").get("reference_mean")
         if mean is not None and (severity := REFERENCE_MEAN.above(abs(mean))):
-            yield Sight(run, severity, f"the training references average {mean:.3g}", "0")
+            yield Observation(run, severity, f"the training references average {mean:.3g}", "0")
         return
-    reward, ways = run.parents.get("reward"), list(drawn(run).values())
+    reward, ways = run.parents.get("reward"), list(sample_statistics(run).values())
     scores = ways[0].scores.get("rm_reference", {}) if ways else {}
     if reward is None or len(scores) < 2 or (spread := pstdev(scores.values())) == 0:
         return
     mean = fmean(scores.values())
     if severity := REFERENCE_MEAN_ELSEWHERE.above(abs(mean) / spread):
-        seen = f"the references of valid2 average {mean:.3g} in {run.name}, their deviation is {spread:.3g}"
-        yield Sight(reward, severity, seen, "about 0")
+        seen = f"the references of valid2 average {mean:.3g} in {run.name} (standard deviation {spread:.3g})"
+        yield Observation(reward, severity, seen, "about 0")
 
 
 @check(
     "pairs",
     "reward",
     "ppo",
-    why="Optimising it makes summaries longer (or shorter), not better.",
-    remedy="Look at length-controlled results before believing a preference; label pairs of like length.",
+    why="Optimising such a model makes summaries longer (or shorter), not better.",
+    remedy="Check length-controlled results before you trust a preference; label pairs of similar length.",
 )
-def length_correlation(run: Examined) -> Iterator[Sight]:
+def length_correlation(run: Examined) -> Iterator[Observation]:
     """A reward model's scores are not a function of length."""
     for reward, place, pairs in _scored(run):
         if len(pairs) < 30 or min(len(set(column)) for column in zip(*pairs, strict=True)) < 2:
@@ -178,11 +178,11 @@ def length_correlation(run: Examined) -> Iterator[Sight]:
         rho = float(spearmanr([length for length, _ in pairs], [score for _, score in pairs]).statistic)
         if severity := LENGTH_CORRELATION.above(abs(rho)):
             seen = f"rank correlation of score and length {rho:+.2f} in {place}"
-            yield Sight(reward, severity, seen, "somewhere about 0")
+            yield Observation(reward, severity, seen, "near 0")
 
 
 def _scored(run: Examined) -> Iterator[tuple[Examined, str, list[tuple[float, float]]]]:
-    """Lengths and scores by reward model, wherever a run left them."""
+    """(reward model, where the run has them, pairs of length and score)."""
     if run.stage == "ppo":
         path, reward = run.folder / "rollouts.jsonl", run.parents.get("reward")
         if reward is not None and path.is_file():
@@ -194,8 +194,8 @@ def _scored(run: Examined) -> Iterator[tuple[Examined, str, list[tuple[float, fl
     path = run.folder / ("valid2.jsonl" if run.stage == "pairs" else "predictions.jsonl")
     if not path.is_file():
         return
-    texts = [one for pair in iter_records(path, Comparison) for one in pair.summaries]
-    named = {f"rm_{name[7:]}": one for name, one in run.parents.items() if name.startswith("reward-")}
+    summaries = [summary for pair in iter_records(path, Comparison) for summary in pair.summaries]
+    named = {f"rm_{name[7:]}": parent for name, parent in run.parents.items() if name.startswith("reward-")}
     for column, reward in (named if run.stage == "pairs" else {"rm": run}).items():
-        rows_ = [(len(one.text.split()), one.scores[column]) for one in texts if column in one.scores]
-        yield reward, run.name, [(float(length), score) for length, score in rows_]
+        scored = [summary for summary in summaries if column in summary.scores]
+        yield reward, run.name, [(float(len(s.text.split())), s.scores[column]) for s in scored]

@@ -1,4 +1,4 @@
-"""Tokenizers, special tokens and windows: what one stage writes, the next must read alike."""
+"""Checks of tokenizers, special tokens and windows, which must agree between stages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tldr.doctor.findings import Sight, check
+from tldr.doctor.findings import Observation, check
 from tldr.doctor.folders import Examined
 
 TRAINED = ("pretrain", "sft", "reward", "ppo")
@@ -16,8 +16,8 @@ READ_BY = (*TRAINED, "labels", "best_of_n", "sample", "score", "pairs")
 
 
 @dataclass(frozen=True)
-class Special:
-    """EOS and pad ids of a saved model and of the tokenizer beside it; None where a file is silent."""
+class SpecialTokens:
+    """EOS and pad ids of a saved model and of its tokenizer; None if a file does not state one."""
 
     tokenizer_eos: int | None
     tokenizer_pad: int | None
@@ -25,8 +25,8 @@ class Special:
     model_pad: int | None
 
 
-def special(folder: Path) -> Special:
-    """Read a checkpoint's files as they are: loading a tokenizer would mend what is looked for."""
+def special_tokens(folder: Path) -> SpecialTokens:
+    """Read a checkpoint's files directly: loading the tokenizer would repair the errors to be found."""
     names, model = _json(folder / "tokenizer_config.json"), _json(folder / "config.json")
     tokenizer = _json(folder / "tokenizer.json")
     ids = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
@@ -37,7 +37,7 @@ def special(folder: Path) -> Special:
 
     eos = model.get("eos_token_id")
     several = () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,)
-    return Special(id_of("eos_token"), id_of("pad_token"), several, model.get("pad_token_id"))
+    return SpecialTokens(id_of("eos_token"), id_of("pad_token"), several, model.get("pad_token_id"))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -47,46 +47,50 @@ def _json(path: Path) -> dict[str, Any]:
 
 @check(
     *TRAINED,
-    why="With a pad that is EOS the end is masked away with the padding: policies never learn to stop, "
+    why="If pad is EOS, the EOS is masked with the padding: policies never learn to stop, "
     "and a reward model reads its score at the wrong token.",
-    remedy="Give the tokenizer a pad of its own (as `tldr.queries.tokenizer` does) and train again.",
+    remedy="Give the tokenizer its own pad token (as `tldr.queries.tokenizer` does) and train again.",
 )
-def pad_eos(run: Examined) -> Iterator[Sight]:
-    """Pad is not EOS, and model and tokenizer mean the same tokens by both."""
+def pad_eos(run: Examined) -> Iterator[Observation]:
+    """Pad is not EOS, and model and tokenizer agree on both tokens."""
     for name in ("checkpoint", "value"):
-        found = special(run.folder / name)
+        found = special_tokens(run.folder / name)
         if found.tokenizer_eos is not None and found.tokenizer_pad == found.tokenizer_eos:
-            yield Sight(run, "fault", f"{name}/: the tokenizer's pad is its EOS", "two tokens")
+            yield Observation(
+                run, "fault", f"{name}/: the tokenizer's pad is its EOS", "two different tokens"
+            )
         if found.model_eos and found.tokenizer_eos not in (None, *found.model_eos):
-            seen = f"{name}/: EOS is {found.tokenizer_eos} to the tokenizer, {found.model_eos} to the model"
-            yield Sight(run, "fault", seen, "one id")
+            seen = f"{name}/: EOS is {found.tokenizer_eos} in the tokenizer, {found.model_eos} in the model"
+            yield Observation(run, "fault", seen, "one id")
         scores = run.stage == "reward" or name == "value"
         if scores and found.tokenizer_pad is not None and found.model_pad != found.tokenizer_pad:
-            seen = f"{name}/: pad is {found.tokenizer_pad} to the tokenizer, {found.model_pad} to the model"
-            yield Sight(run, "fault", seen, "one id, not the EOS")
+            seen = f"{name}/: pad is {found.tokenizer_pad} in the tokenizer, {found.model_pad} in the model"
+            yield Observation(run, "fault", seen, "one id, not the EOS")
 
 
 @check(
     *READ_BY,
-    why="The same post is other tokens to the one model than to the other.",
-    remedy="Train both from one tokenizer: start the run again from parents of one study.",
+    why="The two models read different tokens for the same post.",
+    remedy="Train both with one tokenizer: start the run again from parents of one study.",
 )
-def tokenizer(run: Examined) -> Iterator[Sight]:
-    """A run's tokenizer is that of every run that it reads; the first run that has another is to blame."""
+def tokenizer(run: Examined) -> Iterator[Observation]:
+    """A run has the tokenizer of every run that it reads; the first run with another one is at fault."""
     if (seen := _other_tokenizer(run)) and not any(map(_other_tokenizer, run.parents.values())):
-        yield Sight(run, "fault", seen, "the same tokenizer in every stage")
+        yield Observation(run, "fault", seen, "the same tokenizer in every stage")
 
 
 def _other_tokenizer(run: Examined) -> str:
     mine = _content(run)
-    theirs = {name: found for name, one in run.parents.items() if (found := _content(one)) is not None}
+    theirs = {name: found for name, parent in run.parents.items() if (found := _content(parent)) is not None}
     if mine is None:
-        return f"{', '.join(theirs)} have different ones" if len(set(theirs.values())) > 1 else ""
-    return ", ".join(f"another one than its {name}" for name, found in theirs.items() if found != mine)
+        return f"{', '.join(theirs)} have different tokenizers" if len(set(theirs.values())) > 1 else ""
+    return ", ".join(
+        f"the tokenizer differs from its {name}" for name, found in theirs.items() if found != mine
+    )
 
 
 def _content(run: Examined) -> str | None:
-    """What a tokenizer makes of a text; how it last padded or cut, and with what, is no part of it."""
+    """What determines a tokenizer's output; its last padding and truncation settings do not count."""
     for place in ("checkpoint", "tokenizer"):
         if (path := run.folder / place / "tokenizer.json").is_file():
             data, names = _json(path), _json(path.with_name("tokenizer_config.json"))
@@ -98,22 +102,22 @@ def _content(run: Examined) -> str | None:
 
 @check(
     *READ_BY,
-    why="A post is cut at another place in the one stage than in the other, or a window cuts what the "
-    "other stage was trained to write.",
+    why="The two stages cut a post at different places, or a window cuts summaries that the other stage was "
+    "trained to write.",
     remedy="Set `lengths` once, in the study file, and run the stages that differ again.",
 )
-def windows(run: Examined) -> Iterator[Sight]:
-    """Windows are those of the runs that it reads; the first run that has others is to blame."""
+def windows(run: Examined) -> Iterator[Observation]:
+    """A run has the windows of the runs that it reads; the first run with others is at fault."""
     if (seen := _other_windows(run)) and not any(map(_other_windows, run.parents.values())):
-        yield Sight(run, "fault", seen, "the same windows in every stage")
+        yield Observation(run, "fault", seen, "the same windows in every stage")
 
 
 def _other_windows(run: Examined) -> str:
     mine = run.file.lengths.model_dump()
     found = {
-        name: {key: value for key, value in one.file.lengths.model_dump().items() if mine[key] != value}
-        for name, one in run.parents.items()
-        if one.stage != "data"  # its texts are whole
+        name: {key: value for key, value in parent.file.lengths.model_dump().items() if mine[key] != value}
+        for name, parent in run.parents.items()
+        if parent.stage != "data"  # its texts are not cut
     }
     return ", ".join(
         f"{key} {mine[key]}, but {value} in its {name}"

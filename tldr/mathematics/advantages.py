@@ -12,12 +12,12 @@ from tldr.mathematics.masking import real_entries, require_right_padded
 def discounted_sum(values: Tensor, factor: float) -> Tensor:
     """sum_k factor^k values[..., t + k] at every t.
 
-    By doubling: log2(T) elementwise steps instead of T, no matrix product that autocast or TF32
-    would coarsen, and appended zeros change no bit.
+    Computed by doubling: log2(T) elementwise steps instead of T. There is no matrix product whose
+    precision autocast or TF32 could reduce, and appended zeros change no bit.
 
     Args:
         values: float (..., T).
-        factor: discount a step.
+        factor: discount per step.
 
     Returns:
         float (..., T).
@@ -30,7 +30,7 @@ def discounted_sum(values: Tensor, factor: float) -> Tensor:
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation (Schulman et al. 2016); the paper: gamma 1, lambda 0.95.
+    """Generalised advantage estimation (Schulman et al. 2016); the paper uses gamma 1, lambda 0.95.
 
     delta_t = r_t + gamma V_{t+1} - V_t and A_t = sum_k (gamma lambda)^k delta_{t+k}. The episode
     ends with the last real token: the value after it is 0.
@@ -39,7 +39,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
         rewards: float (..., T).
         values: float (..., T), V_t of the state before token t.
         mask: bool (..., T), right-padded.
-        gamma: discount a token.
+        gamma: discount per token.
         lam: lambda of GAE.
 
     Returns:
@@ -57,14 +57,14 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
 
 
 def reinforce_advantages(rewards: Tensor, mask: Tensor, *, gamma: float) -> Tensor:
-    """REINFORCE (Williams 1992): the discounted reward to go, without a baseline.
+    """REINFORCE (Williams 1992): the discounted reward-to-go, without a baseline.
 
-    `whiten` over the batch subtracts the usual one.
+    `whiten` over the batch subtracts the usual baseline, the mean.
 
     Args:
         rewards: float (..., T).
         mask: bool (..., T), right-padded.
-        gamma: discount a token.
+        gamma: discount per token.
 
     Returns:
         float (..., T), 0 at padded positions.
@@ -78,10 +78,10 @@ def reinforce_advantages(rewards: Tensor, mask: Tensor, *, gamma: float) -> Tens
 
 
 def rloo_advantages(rewards: Tensor, mask: Tensor) -> Tensor:
-    """REINFORCE leave-one-out (Ahmadian et al. 2024): a response against its siblings' mean.
+    """REINFORCE leave-one-out (Ahmadian et al. 2024): the baseline is the mean of the query's other samples.
 
-    The response is one action: its reward is the sum over its tokens (KL penalty included) and
-    every real token carries A_i = R_i - mean_{j != i} R_j.
+    The whole response is one action: its reward is the sum over its tokens (KL penalty included), and
+    every real token has the advantage A_i = R_i - mean_{j != i} R_j.
 
     Args:
         rewards: float (B, K, T), K samples of each query.
@@ -91,14 +91,14 @@ def rloo_advantages(rewards: Tensor, mask: Tensor) -> Tensor:
         float (B, K, T), 0 at padded positions.
 
     Raises:
-        UsageError: shapes differ, fewer than 2 samples a query, or an absent response.
+        UsageError: shapes differ, a query has fewer than 2 samples, or a response is absent.
     """
     (rewards,) = real_entries(mask, rewards=rewards)
     if mask.dim() != 3 or mask.shape[1] < 2 or not mask.any(-1).all():
         raise UsageError(
-            f"cannot leave one out of rewards {tuple(mask.shape)}",
+            f"cannot leave one out of rewards with shape {tuple(mask.shape)}",
             where="rloo_advantages",
-            remedy="pass (B, K, T) with K >= 2 samples a query, each with at least one token",
+            remedy="pass (B, K, T) with K >= 2 samples per query, each with at least one token",
         )
     total = rewards.sum(-1, keepdim=True)
     siblings = (total.sum(1, keepdim=True) - total) / (mask.shape[1] - 1)

@@ -1,4 +1,4 @@
-"""Kullback-Leibler divergence: estimators from samples, the adaptive coefficient, best-of-n."""
+"""Kullback-Leibler divergence: estimators from samples, the adaptive coefficient, KL of best-of-n."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ def token_kl(
 ) -> Tensor:
     """Estimate KL(pi || ref) at every token of responses sampled from pi.
 
-    With d = log pi - log ref (Schulman 2020, "Approximating KL divergence"): k1 = d, unbiased, may
-    be negative; k2 = d^2 / 2, biased, low variance; k3 = exp(-d) - 1 + d, unbiased, never negative.
+    With d = log pi - log ref (Schulman 2020, "Approximating KL divergence"): k1 = d is unbiased and may
+    be negative; k2 = d^2 / 2 is biased and has low variance; k3 = exp(-d) - 1 + d is unbiased and never
+    negative.
 
     Args:
         logprobs: float (..., T), of the sampled tokens under pi, the policy that sampled them.
@@ -30,7 +31,7 @@ def token_kl(
         float (..., T), nats, 0 at padded positions.
 
     Raises:
-        UsageError: unknown estimator, shapes differ, or the mask is not bool.
+        UsageError: the estimator is unknown, shapes differ, or the mask is not bool.
     """
     logprobs, ref_logprobs = real_entries(mask, logprobs=logprobs, ref_logprobs=ref_logprobs)
     difference = logprobs - ref_logprobs
@@ -46,7 +47,7 @@ def token_kl(
 def sequence_kl(
     logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, estimator: Literal["k1", "k2", "k3"] = "k1"
 ) -> Tensor:
-    """`token_kl` summed over each response: float (...), nats a response (the axis of P Fig. 5)."""
+    """`token_kl` summed over each response: float (...), nats per response (the axis of P Fig. 5)."""
     return token_kl(logprobs, ref_logprobs, mask, estimator=estimator).sum(-1)
 
 
@@ -56,10 +57,10 @@ def adaptive_beta(beta: float, kl: float, *, target: float, horizon: int, episod
     beta (1 + clip(kl / target - 1, -0.2, 0.2) episodes / horizon).
 
     Args:
-        beta: the KL coefficient so far.
-        kl: measured mean KL(pi || SFT), nats a response.
-        target: KL wished for, nats a response.
-        horizon: episodes over which an error of 1 would change beta by its own size.
+        beta: the current KL coefficient.
+        kl: measured mean KL(pi || SFT), nats per response.
+        target: desired KL, nats per response.
+        horizon: episodes after which an error of 1 would double beta.
         episodes: episodes since the last step (the rollout batch).
 
     Returns:
@@ -67,7 +68,7 @@ def adaptive_beta(beta: float, kl: float, *, target: float, horizon: int, episod
 
     Raises:
         NonFiniteError: `kl` is NaN or infinite.
-        UsageError: the batch is so large for the horizon that beta could reach 0 and stay there.
+        UsageError: the horizon is too short for the batch: beta could reach 0 and stay there.
     """
     if not math.isfinite(kl):
         raise NonFiniteError(
@@ -75,7 +76,7 @@ def adaptive_beta(beta: float, kl: float, *, target: float, horizon: int, episod
         )
     if 0.2 * episodes >= horizon:
         raise UsageError(
-            f"horizon {horizon} is too short for {episodes} episodes a step: beta could fall to 0 or below",
+            f"horizon {horizon} is too short for {episodes} episodes per step: beta could fall to 0 or below",
             where="adaptive_kl.horizon",
             remedy=f"set it above {0.2 * episodes:g}",
         )

@@ -16,13 +16,13 @@ def response_loss(
     The mean is over the batch's tokens, so a long response weighs more than a short one.
 
     Args:
-        logprobs: float (..., T), of the tokens that stand there.
+        logprobs: float (..., T), of the response's tokens.
         mask: bool (..., T).
         weights: float (..., T) >= 0, weight of each token; None: 1.
         count: divisor instead of the sum of the real tokens' weights; see `masked_mean`.
 
     Returns:
-        float scalar, nats a token.
+        float scalar, nats per token.
 
     Raises:
         UsageError: shapes differ or the mask is not bool.
@@ -34,15 +34,15 @@ def response_loss(
 
 
 def ordered_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
-    """Which pairs of a prompt's summaries have a winner.
+    """The pairs of each prompt's summaries in which one is preferred.
 
     Args:
         ranks: int (B, K), 1 = best; equal numbers are ties.
         mask: bool (B, K), False where a prompt has fewer than K summaries.
 
     Returns:
-        bool (B, K, K), True at [b, i, j] if both are there and i is preferred to j: each pair
-        appears once, a tie never. ``.any((1, 2)).sum()`` is the `count` of `kway_loss`.
+        bool (B, K, K), True at [b, i, j] if both exist and i is preferred to j: each pair
+        appears once, ties never. ``.any((1, 2)).sum()`` is the `count` of `kway_loss`.
 
     Raises:
         UsageError: shapes differ or the mask is not bool.
@@ -54,8 +54,8 @@ def ordered_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
 def kway_loss(scores: Tensor, ranks: Tensor, mask: Tensor, *, count: Tensor | float | None = None) -> Tensor:
     """InstructGPT's reward-model loss: all pairs of a prompt are one batch element.
 
-    A prompt's loss is the mean of -log sigma(r_better - r_worse) over its C(K, 2) pairs, ties
-    dropped; the batch's is the mean over the prompts with a pair left (Ouyang et al. 2022, 3.5).
+    A prompt's loss is the mean of -log sigma(r_better - r_worse) over its C(K, 2) pairs without ties.
+    The batch's loss is the mean over the prompts that have such a pair (Ouyang et al. 2022, 3.5).
     With K = 2 this is the paper's pairwise loss -log sigma(r_chosen - r_rejected) (P 3.4).
 
     Args:
@@ -78,11 +78,11 @@ def kway_loss(scores: Tensor, ranks: Tensor, mask: Tensor, *, count: Tensor | fl
 
 
 def pair_accuracy(scores: Tensor, ranks: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """How many of each prompt's pairs the scores order as the labeler did; equal scores count half.
+    """Number of each prompt's pairs that the scores order like the labeler; equal scores count half.
 
     Args:
         scores: float (B, K).
-        ranks: int (B, K), 1 = best; ties are no pairs.
+        ranks: int (B, K), 1 = best; ties do not count as pairs.
         mask: bool (B, K).
 
     Returns:

@@ -1,4 +1,4 @@
-"""Means, variances and whitening over real entries only."""
+"""Means, variances and whitening over real (unpadded) entries only."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tldr.errors import UsageError
 
 
 def real_entries(mask: Tensor, **tensors: Tensor) -> list[Tensor]:
-    """Each tensor in float32 or wider, its padded entries set to exactly 0.
+    """Each tensor in float32 or wider, with its padded entries set to exactly 0.
 
-    Zeroing comes before any arithmetic, so garbage in the padding (NaN, inf) can reach neither a
-    result nor a gradient.
+    Padding is zeroed before any arithmetic, so invalid padding (NaN, inf) affects neither a result
+    nor a gradient.
 
     Args:
         mask: bool, True on real entries.
-        tensors: named as the error should name them; each of the mask's shape.
+        tensors: each of the mask's shape; errors use the keyword as its name.
 
     Raises:
         UsageError: the mask is not bool, or a shape differs from the mask's.
@@ -36,7 +36,7 @@ def real_entries(mask: Tensor, **tensors: Tensor) -> list[Tensor]:
 
 
 def widen(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or in float64 if it came so."""
+    """The tensor in float32, or in float64 if it already is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -50,18 +50,18 @@ def require_right_padded(mask: Tensor) -> None:
         raise UsageError(
             "a real token follows a padded one",
             where="mask",
-            remedy="right-pad responses: their last real token is where the episode ends",
+            remedy="right-pad responses: the episode ends at the last real token",
         )
 
 
 def masked_mean(values: Tensor, mask: Tensor, *, count: Tensor | float | None = None) -> Tensor:
-    """Mean over real entries; NaN when there is none, as `torch.mean` of nothing.
+    """Mean over real entries; NaN if there are none, like `torch.mean` of an empty tensor.
 
     Args:
         values: float (...).
         mask: bool (...).
-        count: what the sum is divided by instead of this mask's number of real entries. Given the
-            whole batch's number, the results of its micro-batches add up to the batch's mean.
+        count: divisor instead of this mask's number of real entries. With the whole batch's number,
+            the results of its micro-batches add up to the batch's mean.
 
     Returns:
         float scalar.
@@ -77,15 +77,15 @@ def masked_var(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
-    """Scale real entries to variance 1 and, unless told otherwise, shift their mean to 0.
+    """Scale real entries to variance 1 and, with `shift_mean`, shift their mean to 0.
 
-    Advantages are whitened with the shift, rewards without (N+ details 24, 25;
-    lm_human_preferences/utils/core.py `whiten`, whose 1e-8 under the root is kept).
+    Advantages are whitened with the shift, rewards without it (N+ details 24, 25; as in
+    lm_human_preferences/utils/core.py `whiten`, including the 1e-8 under the root).
 
     Args:
         values: float (...).
         mask: bool (...).
-        shift_mean: False scales about the mean and leaves the mean where it is.
+        shift_mean: False scales around the mean and keeps the mean.
 
     Returns:
         float (...), 0 at padded entries.

@@ -1,6 +1,6 @@
-"""PPO's clipped losses (Schulman et al. 2017) and the numbers one watches while it runs.
+"""PPO's clipped losses (Schulman et al. 2017) and its diagnostics.
 
-The form is that of lm_human_preferences/train_policy.py `loss`, with every mean over real tokens.
+They follow lm_human_preferences/train_policy.py `loss`, with every mean over real tokens.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def policy_loss(
 ) -> Tensor:
     """Clipped surrogate: mean over real tokens of max(-A rho, -A clamp(rho, 1 - clip, 1 + clip)).
 
-    For A >= 0 the maximum caps rho at 1 + clip, for A < 0 it floors rho at 1 - clip. The cap is
-    laid on log rho, so that a rho beyond float32 gives the capped loss and gradient 0, not
-    inf - inf.
+    For A >= 0 the maximum limits rho to at most 1 + clip, for A < 0 to at least 1 - clip. The upper
+    limit is applied to log rho, so that a rho beyond float32 gives the limited loss and gradient 0
+    instead of inf - inf.
 
     Args:
         logprobs: float (..., T), of the policy being trained.
-        old_logprobs: float (..., T), of the policy that sampled, same temperature.
+        old_logprobs: float (..., T), of the sampling policy, at the same temperature.
         advantages: float (..., T).
         mask: bool (..., T).
         clip: half-width of the ratio's range.
@@ -62,14 +62,14 @@ def value_loss(
     clip: float,
     count: Tensor | float | None = None,
 ) -> Tensor:
-    """Half the mean over real tokens of the larger squared error, plain or with the value clipped.
+    """Half the mean over real tokens of the larger of two squared errors: of the value and the clipped value.
 
     Args:
         values: float (..., T), of the value function being trained.
         old_values: float (..., T), at rollout; the clipped value stays within `clip` of them.
         returns: float (..., T), targets.
         mask: bool (..., T).
-        clip: half-width of the value's range, in units of the reward.
+        clip: half-width of the value's range, in reward units.
         count: divisor instead of the number of real tokens; see `masked_mean`.
 
     Returns:
@@ -85,7 +85,7 @@ def value_loss(
 def reinforce_loss(
     logprobs: Tensor, advantages: Tensor, mask: Tensor, *, count: Tensor | float | None = None
 ) -> Tensor:
-    """REINFORCE's surrogate: minus the mean over real tokens of A log pi.
+    """REINFORCE's surrogate loss: minus the mean over real tokens of A log pi.
 
     Args:
         logprobs: float (..., T), of the policy being trained.
@@ -111,8 +111,8 @@ def ppo_loss(
     Args:
         policy: scalar `policy_loss`.
         value: scalar `value_loss`; None without a value function.
-        pretrain: scalar `response_loss` on pretraining text, nats a token; None without such text.
-            (InstructGPT prints gamma E[log pi(x)], gamma = 27.8, and does not say if x counts per token.)
+        pretrain: scalar `response_loss` on pretraining text, nats per token; None without such text.
+            (InstructGPT prints gamma E[log pi(x)], gamma = 27.8, without saying if x counts per token.)
 
     Returns:
         float scalar.
@@ -130,8 +130,8 @@ def policy_stats(
     Args: as `policy_loss`.
 
     Returns:
-        clip_fraction: share of tokens whose loss is the clipped one.
-        kl_k1, kl_k2, kl_k3: estimates of KL(old || new) a token; lm-human-preferences' `approxkl`
+        clip_fraction: fraction of tokens with the clipped loss.
+        kl_k1, kl_k2, kl_k3: estimates of KL(old || new) per token; lm-human-preferences' `approxkl`
             is k2.
         ratio_mean, ratio_min, ratio_max: of rho = pi / pi_old; exactly 1 on the first minibatch.
 
@@ -163,10 +163,10 @@ def value_stats(
     Args: as `value_loss`.
 
     Returns:
-        clip_fraction: share of tokens whose loss is the clipped one.
+        clip_fraction: fraction of tokens with the clipped loss.
         error: mean squared error of `values`.
-        explained_variance: 1 - Var(returns - values) / Var(returns): 1 perfect, 0 no better than a
-            constant. Undefined (NaN or -inf) for constant returns.
+        explained_variance: 1 - Var(returns - values) / Var(returns): 1 is perfect, 0 is no better than
+            a constant. Undefined (NaN or -inf) for constant returns.
 
     Raises:
         UsageError: shapes differ or the mask is not bool.

@@ -1,4 +1,4 @@
-"""From a reward-model score and two log-probabilities to the rewards that RL maximises."""
+"""Per-token rewards for RL, from a reward-model score and two log-probabilities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tldr.mathematics.masking import real_entries, require_right_padded, widen
 
 
 def last_real_token(mask: Tensor) -> Tensor:
-    """Where each response ends: True at its last real token and nowhere else.
+    """Mark the end of each response: True only at its last real token.
 
     Args:
         mask: bool (..., T), right-padded.
@@ -31,28 +31,28 @@ def last_real_token(mask: Tensor) -> Tensor:
 def apply_eos_rule(
     scores: Tensor, stopped: Tensor, *, missing: Literal["none", "replace", "subtract"], value: float
 ) -> Tensor:
-    """Scores after the rule for responses that never produced EOS; others keep theirs.
+    """Apply the rule for responses without EOS; other scores do not change.
 
     The 2020 paper has no such rule ("none").
 
     Args:
         scores: float (...), the reward model's.
         stopped: bool (...), True where the response contains EOS.
-        missing: "replace": the score is `value` (N+ detail 23; lm-human-preferences);
-            "subtract": the score loses ``|value|`` (TRL's `missing_eos_penalty`).
-        value: as above, in units of the score.
+        missing: "replace": the score becomes `value` (N+ detail 23; lm-human-preferences);
+            "subtract": ``|value|`` is subtracted from the score (TRL's `missing_eos_penalty`).
+        value: see `missing`, in units of the score.
 
     Returns:
         float (...).
 
     Raises:
-        UsageError: unknown rule, or `stopped` is not bool or of another shape.
+        UsageError: the rule is unknown, or `stopped` is not bool or has another shape.
     """
     if stopped.dtype != torch.bool or stopped.shape != scores.shape:
         raise UsageError(
             f"stopped is {stopped.dtype} {tuple(stopped.shape)}, scores are {tuple(scores.shape)}",
             where="stopped",
-            remedy="pass one bool a score",
+            remedy="pass one bool per score",
         )
     scores = widen(scores)
     if missing == "none":
@@ -69,12 +69,12 @@ def token_rewards(
 ) -> Tensor:
     """Per-token rewards: -beta (log pi - log pi_ref) on each token, plus the score on the last real one.
 
-    Summed over a response this is the paper's R = r - beta log(pi / pi_SFT) (P 3.4), and
-    InstructGPT's. The score belongs to the token that ends the episode; N+ and the former TRL PPO
-    put it one slot later, on padding.
+    Summed over a response this is R = r - beta log(pi / pi_SFT) of the paper (P 3.4) and of
+    InstructGPT. The score belongs to the token that ends the episode; N+ and the former TRL PPO
+    put it one position later, on padding.
 
     Args:
-        scores: float (...), one a response, after the EOS rule.
+        scores: float (...), one per response, after the EOS rule.
         logprobs: float (..., T), of the sampling policy, at the sampling temperature.
         ref_logprobs: float (..., T), of the SFT policy at the same temperature.
         mask: bool (..., T), right-padded.
@@ -91,7 +91,7 @@ def token_rewards(
         raise UsageError(
             f"shape {tuple(scores.shape)}, but the mask has responses {tuple(mask.shape[:-1])}",
             where="scores",
-            remedy="pass one score a response",
+            remedy="pass one score per response",
         )
     ends = torch.where(last_real_token(mask), widen(scores)[..., None], 0.0)
     return ends - beta * (logprobs - ref_logprobs)

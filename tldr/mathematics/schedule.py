@@ -1,4 +1,4 @@
-"""The learning rate over a run, as a function of the update's index: nothing to save or restore."""
+"""The learning rate as a function of the update's index, so there is no state to save or restore."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ def lr_multiplier(
     warmup: float = 0.0,
     final: float = 0.0,
 ) -> float:
-    """Share of the peak learning rate for one update.
+    """The learning rate of one update, as a fraction of the peak.
 
-    W warm-up updates take 1/W, 2/W, ..., 1 (InstructGPT's "10 iterations from 0.1x" is W = 10);
-    from there the share falls from 1 towards `final`, which it would reach at index `updates`, one
-    past the last (so in lm-human-preferences and N+).
+    W warm-up updates use 1/W, 2/W, ..., 1 (InstructGPT's "10 iterations from 0.1x" is W = 10). The
+    multiplier then falls from 1 towards `final`, which it would reach at index `updates`, one past the
+    last (as in lm-human-preferences and N+).
 
     Args:
         update: index of the update, from 0.
-        updates: number of updates of the run.
+        updates: number of updates in the run.
         schedule: shape of the decay; "constant" stays at 1 and ignores `final`.
-        warmup: below 1 a share of all updates, from 1 on a number of updates.
-        final: share of the peak at the end, in [0, 1].
+        warmup: a fraction of all updates if below 1, otherwise a number of updates.
+        final: multiplier at the end, in [0, 1].
 
     Returns:
         The multiplier, in [0, 1].
 
     Raises:
-        UsageError: an index outside the run, a warm-up longer than it, or an unknown schedule.
+        UsageError: the index is outside the run, the warm-up is longer than the run, or the schedule
+            is unknown.
     """
     if not 0 <= update <= updates or updates < 1:
         raise UsageError(
@@ -46,7 +47,7 @@ def lr_multiplier(
         raise UsageError(
             f"{warm} warm-up updates in a run of {updates}",
             where="optimizer.warmup",
-            remedy="shorten the warm-up, or give it as a share below 1",
+            remedy="shorten the warm-up, or give it as a fraction below 1",
         )
     if update < warm:
         return (update + 1) / warm

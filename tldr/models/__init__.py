@@ -1,1 +1,1 @@
-"""Models: the ladder, the one packed forward, reward models, generation."""
+"""Models: the ladder of sizes, the packed forward pass, reward models, generation."""

@@ -1,9 +1,10 @@
-"""Attention on a CPU: the causal half of its matrix, block by block.
+"""Causal attention on a CPU, computed block by block without the masked half of the matrix.
 
-Plain ("eager") attention computes all L x L scores of a head and passes over them a dozen times; half of
-them lie above the diagonal. Here a block of queries meets the keys up to its own end only, scaling is part
-of the query, and the backward pass reuses what it was given. At the lengths of TL;DR torch's own fused kernel
-is slower than either (`tests/models/test_attention.py` holds them equal, results/speed has the figures).
+Plain ("eager") attention computes all L x L scores of a head and passes over them a dozen times. Half of
+them lie above the diagonal. Here a block of queries attends only to the keys up to its own end, the query is
+scaled instead of the scores, and the backward pass reuses saved probabilities. At the lengths of TL;DR
+torch's fused kernel is slower than either (`tests/models/test_attention.py` checks that all agree;
+results/speed has the figures).
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import eager_mask
 
 BLOCKED = "tldr_blocked"
-"""Name under which transformers finds this attention."""
+"""The name of this attention in transformers."""
 
 BLOCK = 128
-"""Queries that meet their keys together."""
+"""Queries in a block."""
 
 LONGEST = 1024
-"""Longest sequence, in tokens, that is trained with this attention: it keeps half of L x L numbers a head for
-the backward pass, torch's fused kernel keeps none."""
+"""Longest sequence, in tokens, that is trained with this attention. It keeps L x L / 2 numbers per head for
+the backward pass; torch's fused kernel keeps none."""
 
 
 def _blocks(length: int) -> Iterator[tuple[int, int]]:
-    """Bounds of the blocks, the last first: in the backward pass it touches every key."""
+    """Bounds of the blocks, last block first: its backward pass writes the gradient of every key."""
     for start in range((length - 1) // BLOCK * BLOCK, -1, -BLOCK):
         yield start, min(start + BLOCK, length)
 
 
 @contextmanager
 def read_from(module: nn.Module, start: int) -> Iterator[None]:
-    """Inside, a module's attention is read from position `start` on: blocks that end before are left out."""
+    """Inside, only outputs from position `start` on are needed: the attention skips earlier blocks."""
     module.read_from = start  # type: ignore[assignment]
     try:
         yield
@@ -46,15 +47,15 @@ def read_from(module: nn.Module, start: int) -> Iterator[None]:
 
 
 def multiplied_in(tensor: Tensor) -> torch.dtype:
-    """The dtype in which autocast, or without it the tensor itself, enters a matrix product."""
+    """The dtype of the tensor in a matrix product: autocast's, or its own without autocast."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
 class _Blocked(torch.autograd.Function):
-    """Softmax attention of (N,L,d) queries, keys and values, N = B*H, whose mask is causal.
+    """Softmax attention of (N,L,d) queries, keys and values, N = B*H, under a causal mask.
 
-    Blocks that end at `first` or before are 0.
+    The output of blocks that end at `first` or earlier is 0.
     """
 
     @staticmethod
@@ -96,7 +97,7 @@ class _Blocked(torch.autograd.Function):
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    """oneDNN copies all keys of a view to multiply them with a single query: 3 to 10 times slower."""
+    """Turn oneDNN off: it copies all keys of a view for a single query, which is 3 to 10 times slower."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -107,7 +108,7 @@ def _without_onednn() -> Iterator[None]:
 
 @_without_onednn()
 def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    """A few queries and a cache, without gradients: (B,H,L,d). Heads that share keys read them once."""
+    """Attention of a few queries to a cache, without gradients: (B,H,L,d). Shared keys are read once."""
     rows, heads, length, _ = query.shape
     shared = (query * scaling).view(rows, key.shape[1], -1, query.shape[-1])
     scores = (shared @ key.mT).view(rows, heads, length, -1)
@@ -127,18 +128,18 @@ def blocked_attention(
     dropout: float = 0.0,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers calls it; equal to its "eager" for every causal mask.
+    """Attention with the interface of transformers; equals its "eager" attention for every causal mask.
 
-    Training on long sequences and attention dropout go to torch's fused kernel.
+    Training on long sequences and attention dropout use torch's fused kernel.
 
     Args:
         query: (B,H,L,d).
-        key, value: (B,H/g,L',d); L' above L when there is a cache.
-        attention_mask: (B,1,L,L') additive, hiding all that comes later.
-        scaling: of the scores; 1/sqrt(d) if None.
+        key, value: (B,H/g,L',d); L' > L with a cache.
+        attention_mask: (B,1,L,L') additive; it masks all later positions.
+        scaling: factor of the scores; None: 1/sqrt(d).
 
     Returns:
-        (B,L,H,d), and no weights.
+        The outputs (B,L,H,d), and None in place of the attention weights.
     """
     length = query.shape[2]
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling

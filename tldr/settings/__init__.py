@@ -1,1 +1,1 @@
-"""Settings that several parts share: strict types, values by model size, training, models."""
+"""Shared settings: strict types, values per model size, training, models."""

@@ -1,4 +1,4 @@
-"""What all settings have in common: strict types, unknown keys refused, values by model size."""
+"""The base of all settings: strict types, no unknown keys, values per model size."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-"""What may stand in a folder's name."""
+"""A name that can be part of a folder's name."""
 Precision = Literal["auto", "fp32", "bf16"]
 
 
 def scalar(value: PerSize[T]) -> T:
-    """The value of a setting whose per-size map has been resolved (`Settings.for_size`)."""
+    """The value of a per-size setting, after it was resolved by `Settings.for_size`."""
     assert not isinstance(value, dict), "settings of one size: call for_size first"
     return value
 
 
 class Settings(BaseModel):
-    """Base of all settings: unknown keys are refused, values are never coerced in silence."""
+    """Base of all settings: unknown keys are errors, and values are never silently coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
@@ -35,7 +35,7 @@ class Settings(BaseModel):
 
         Raises:
             KeyError: a map lacks the size.
-            ValidationError: this size's values do not go together.
+            ValidationError: the values for this size are inconsistent.
         """
         changes: dict[str, object] = {}
         for name, value in self:
@@ -46,11 +46,11 @@ class Settings(BaseModel):
         return self.model_validate({**dict(self), **changes})
 
     def packages(self) -> dict[str, str]:
-        """Optional packages that these settings need: dotted key -> package."""
+        """Optional packages that these settings require: dotted key -> package."""
         return {}
 
     def of_sizes(self, sizes: Container[str]) -> Self:
-        """The same settings with every ``PerSize`` map cut down to some sizes."""
+        """The same settings with every ``PerSize`` map restricted to some sizes."""
         changes: dict[str, object] = {}
         for name, value in self:
             if isinstance(value, dict):
@@ -60,7 +60,7 @@ class Settings(BaseModel):
         return self.model_copy(update=changes)
 
     def size_maps(self) -> Iterator[tuple[str, set[str]]]:
-        """The dotted key of every ``PerSize`` map, and the sizes it names."""
+        """The dotted key of every ``PerSize`` map, and its sizes."""
         for name, value in self:
             if isinstance(value, dict):
                 yield name, set(value)

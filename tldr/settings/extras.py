@@ -1,4 +1,4 @@
-"""Optional packages: which setting needs which, and what to do where one is missing."""
+"""Optional packages: check that the ones a setting needs are installed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from tldr.errors import UsageError
 from tldr.settings.base import Settings
 
 EXTRAS = {"peft": "lora", "bitsandbytes": "8bit"}
-"""The extra of the project that installs a package. vLLM has none: it pins a torch version of its own."""
+"""Package -> the project's extra that installs it. vLLM has none, because it pins its own torch version."""
 
 
 def need(package: str, where: str) -> None:
-    """Stop unless an optional package is installed.
+    """Raise an error unless an optional package is installed.
 
     Args:
-        where: the config key that asks for it.
+        where: the config key that needs it.
 
     Raises:
         UsageError: the package is not installed.
@@ -27,10 +27,10 @@ def need(package: str, where: str) -> None:
 
 
 def check_extras(settings: Settings, stage: str) -> None:
-    """Stop where a stage's settings ask for a package that is not installed (`Settings.packages`).
+    """Raise an error if a stage's settings need a package that is not installed (`Settings.packages`).
 
     Raises:
-        UsageError: as `need`.
+        UsageError: see `need`.
     """
     for key, package in settings.packages().items():
         need(package, f"{stage}.{key}")

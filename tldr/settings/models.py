@@ -1,4 +1,4 @@
-"""Settings of models and of the windows they read."""
+"""Settings of models and of token windows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tldr.settings.base import Settings
 
 
 class ModelSpec(Settings):
-    """One rung of the ladder: a random init from a config, or a folder or hub name to load."""
+    """One model of the ladder: randomly initialised, or loaded from a folder or the hub."""
 
     path: str | None = None
-    """Local folder or hub name; when set, the fields below are not used."""
+    """Local folder or hub name; if set, the fields below are ignored."""
     arch: Literal["gpt_neox", "gpt2", "opt", "llama"] = "gpt_neox"
     """Architecture of the random init."""
     d_model: PositiveInt = 64
@@ -35,12 +35,12 @@ class ModelSpec(Settings):
 
 
 class Lengths(Settings):
-    """Windows in tokens (P Table of formats): query 512, policy response 48, RM response 128."""
+    """Window lengths in tokens (P Table of formats): query 512, policy response 48, RM response 128."""
 
     query: PositiveInt = 512
     """Longest query; a longer post is cut at its end."""
     response: PositiveInt = 48
-    """Response length of the policy, EOS included."""
+    """Maximum response length of the policy, EOS included."""
     rm_response: PositiveInt = 128
     """Longest summary that the reward model reads, EOS included."""
 
@@ -48,6 +48,6 @@ class Lengths(Settings):
     def _rm_sees_all(self) -> Lengths:
         if self.rm_response < self.response:
             raise ValueError(
-                "rm_response is shorter than response: the RM could not read what the policy writes"
+                "rm_response is shorter than response: the RM could not read all of the policy's response"
             )
         return self

@@ -1,4 +1,4 @@
-"""Settings of everything that trains: optimizer, batches, checkpoints, adapters."""
+"""Settings for training: optimizer, batches, checkpoints, adapters."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tldr.settings.base import NonNegative, PerSize, Positive, Settings, Unit
 
 
 class Optimizer(Settings):
-    """AdamW and its schedule. Betas, eps, decay and warm-up are not stated by the paper."""
+    """AdamW and its schedule. The paper does not state betas, eps, weight decay and warm-up."""
 
     kind: Literal["adamw", "adamw8bit"] = "adamw"
-    """adamw8bit: its two moments in 8 bits, in blocks with a scale each (Dettmers et al. 2022, arXiv
-    2110.02861), 2 bytes a weight in place of 8; needs the extra `8bit`. Not sharded."""
+    """adamw8bit: both moments in 8 bits, quantised in blocks (Dettmers et al. 2022, arXiv 2110.02861):
+    2 bytes per weight instead of 8. Needs the extra `8bit`; cannot be sharded."""
     lr: PerSize[Positive] = 1e-4
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -24,32 +24,32 @@ class Optimizer(Settings):
     weight_decay: NonNegative = 0.0
     """AdamW's decoupled weight decay."""
     clip: Positive = 1.0
-    """Gradient norm limit."""
+    """Maximum gradient norm."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the decay after the warm-up."""
     warmup: NonNegative = 0.0
-    """Below 1 a share of all updates, from 1 on a number of updates."""
+    """Warm-up: a fraction of all updates if below 1, otherwise a number of updates."""
     final: Unit = 0.0
-    """Learning rate at the end, as a share of the peak."""
+    """Final learning rate as a fraction of the peak."""
 
 
 class Training(Settings):
-    """What every stage on the training loop has."""
+    """Settings of every stage that trains."""
 
     optimizer: Optimizer = Optimizer()
     batch: PerSize[PositiveInt] = 128
-    """Examples an update (prompts, for the reward model)."""
+    """Examples per update (prompts, for the reward model)."""
     micro_batch: PerSize[PositiveInt] | None = None
-    """Examples a forward pass; gradients are accumulated. None: the whole batch at once."""
+    """Examples per forward pass; gradients are accumulated. None: the whole batch at once."""
     gradient_checkpointing: bool = False
-    """Keep no activations inside a layer: the backward pass computes them again. Less memory, a third
+    """Do not keep activations inside a layer: the backward pass recomputes them. Less memory, one third
     more compute."""
     save_every: PositiveInt = 200
-    """Updates between resumable checkpoints."""
+    """Updates between saved resumable states."""
     keep_states: PositiveInt = 2
-    """Resumable checkpoints kept while the stage runs: more than one in case the newest is damaged."""
+    """Resumable states kept while the stage runs; more than one in case the newest is damaged."""
     seed_offset: int = 0
-    """Added to the run's seed: another draw of this stage alone."""
+    """Added to the run's seed, to repeat only this stage with other random numbers."""
 
     def packages(self) -> dict[str, str]:
         """See `Settings.packages`."""
@@ -57,21 +57,21 @@ class Training(Settings):
 
 
 class Lora(Settings):
-    """Low-rank adapters on linear layers (Hu et al. 2021): only they and a scalar head are trained. Not the
-    paper's; needs the extra `lora`. What a stage saves is the merged model, in plain form."""
+    """Low-rank adapters on linear layers (Hu et al. 2021): only the adapters and a scalar head are trained.
+    Not part of the paper; needs the extra `lora`. A stage saves the merged model."""
 
     rank: PositiveInt = 16
     """Width of the adapters."""
     alpha: PositiveInt = 32
-    """What the adapter adds is multiplied by alpha / rank."""
+    """The adapter's output is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """On the adapters' inputs."""
+    """Dropout on the adapters' inputs."""
     targets: Annotated[list[str], Field(min_length=1)] | None = None
-    """Linear layers of the body by the names that the model's class has for them; None: all."""
+    """Names of the body's linear layers to adapt, as in the model's class; None: all."""
 
 
 class Finetuning(Training):
-    """What the stages that start from a trained model have."""
+    """Settings of the stages that start from a trained model."""
 
     lora: Lora | None = None
     """None: every weight is trained."""

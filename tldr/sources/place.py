@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tldr.errors import UsageError
 from tldr.inputs.posts import check_posts, load_comparisons, load_posts
-from tldr.records import Comparison, Kind, OnError, Post, Ranking, ReadReport, Record, iter_records
+from tldr.records import Comparison, OnError, Post, Ranking, ReadReport, Record, RecordParser, iter_records
 from tldr.sources.hub.load import open_source
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def parse_place(text: str) -> SourceSplit | None:
 
 def records_at(
     text: str | Path,
-    kind: Kind[R],
+    kind: RecordParser[R],
     *,
     on_error: OnError = "stop",
     report: ReadReport | None = None,

@@ -1,1 +1,1 @@
-"""The study: one YAML file, expanded into runs, run, and accounted for."""
+"""Studies: expand a YAML file into runs, execute them and report their state."""

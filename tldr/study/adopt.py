@@ -1,12 +1,12 @@
-"""Take over finished runs that other code made, where that code is known to write the same bytes.
+"""Adopt finished runs of another code version that is known to write the same bytes.
 
-A run's name comes from its settings, its seed and what it reads. It once came from the code too, so
-runs from before have other names. `adopt` finds each run of a study among the finished ones with the same
-title, settings and parents, and writes it anew under today's name: weights are linked, and in texts the old
-names are replaced. The old folders stay as they are.
+A run's name depends on its settings, seed and inputs. It used to depend on the code too, so older runs have
+other names. For each run of a study, `adopt` finds a finished run with the same title, settings and parents
+and copies it to its current name: weights are linked, and old names in texts are replaced. The old folders
+do not change.
 
-What makes that safe is `PROVEN`: the code of those versions whose outputs were compared file by file with
-today's (`tests/golden`). For any other code the user has to vouch.
+`PROVEN` makes this safe: it lists the code versions whose outputs were compared file by file with today's
+(`tests/golden`). For any other code the user has to vouch.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ PROVEN = {
     "pairs": "316389632595a5b7b71a2ccc7e299f96f6d4a02c7fe8b65228574a4fa0856f3c",
     "ratings": "a524d2bcfe3df9de9e5395f88f8fe8b55de91fca048ffff035a78c50506bbfb4",
 }
-"""Stage -> its code version at commit 9203cae, the last one whose run names held the code."""
+"""Stage -> its code version at commit 9203cae, the last one whose run names depended on the code."""
 BESIDE = (ENVIRONMENT, CONFIG, LOG, "metrics.jsonl", "progress.json")
-"""What a run's folder holds beside its outputs."""
+"""Further files of a run's folder that are copied with its outputs."""
 
 
 @dataclass(frozen=True)
-class Former:
-    """A finished run as some code left it.
+class FormerRun:
+    """A finished run of any code version.
 
     Attributes:
-        note: its ``run.json``, of whatever version.
+        note: its ``run.json``, in the format of any version.
     """
 
     folder: Path
@@ -60,35 +60,35 @@ class Former:
 
     @property
     def code(self) -> Any:
-        """The version of the code that made it: a hash (before), or module -> hash."""
+        """The version of the code that made it: a hash (older runs), or module -> hash."""
         return self.note.get("ingredients", {}).get("code") or self.note.get("code") or ""
 
 
 @dataclass
-class Adopted:
-    """What `adopt` did: old name -> new name, and why it left the others (title -> reason)."""
+class Adoption:
+    """The result of `adopt`: old name -> new name, and why others were not adopted (title -> reason)."""
 
     names: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
 
 
-def adopt(study: Study, runs: Sequence[Run], root: Path, source: Path, *, vouch: bool = False) -> Adopted:
-    """Take over what can be taken over of a study's runs.
+def adopt(study: Study, runs: Sequence[Run], root: Path, source: Path, *, vouch: bool = False) -> Adoption:
+    """Adopt all of a study's runs for which a matching finished run exists.
 
     Args:
         root: the study's folder.
-        source: the folder whose runs are taken over; it may be `root` itself.
-        vouch: take runs of any code; the user answers for the equality of its outputs.
+        source: the folder with the runs to adopt; it may be `root` itself.
+        vouch: adopt runs of any code; the user guarantees that its outputs are equal.
 
     Raises:
-        LabError: an output of a run to be taken over is not as it was written.
+        LabError: an output of a run to adopt has changed since it was written.
     """
-    former: dict[str, list[Former]] = {}
+    former: dict[str, list[FormerRun]] = {}
     for path in sorted(source.glob(f"*/{RUN}")):
         note = read_note(path)
         if (path.parent / DONE).exists() and note.get("title"):
-            former.setdefault(note["title"], []).append(Former(path.parent, note))
-    found, names = Adopted(), dict[str, str]()
+            former.setdefault(note["title"], []).append(FormerRun(path.parent, note))
+    found, names = Adoption(), dict[str, str]()
     for run in runs:
         if (root / run.name / DONE).exists():
             there = RunFile.read(root / run.name)
@@ -104,19 +104,19 @@ def adopt(study: Study, runs: Sequence[Run], root: Path, source: Path, *, vouch:
                 break
             reasons.append(f"{candidate.folder.name}: {reason}")
         else:
-            found.left[run.title] = "; ".join(reasons) or f"no finished run of this title in {source}"
+            found.left[run.title] = "; ".join(reasons) or f"no finished run with this title in {source}"
     return found
 
 
-def differs(candidate: Former, run: Run, names: Mapping[str, str], *, vouch: bool) -> str:
-    """Why a former run is not this run of the study, or "".
+def differs(candidate: FormerRun, run: Run, names: Mapping[str, str], *, vouch: bool) -> str:
+    """The reason why a former run is not this run of the study, or "".
 
     Args:
-        names: the runs taken over so far, old name -> new name.
+        names: the runs adopted so far, old name -> new name.
     """
     before: dict[str, Any] = candidate.note["ingredients"]
     if not vouch and candidate.code != PROVEN.get(run.stage):
-        return "its code is not known to write the same (--vouch takes it)"
+        return "its code is not known to write the same outputs (--vouch adopts it anyway)"
     for name, value in run.ingredients.items():
         if name == "settings":
             if reason := _other_settings(before.get(name, {}), run.settings):
@@ -127,14 +127,14 @@ def differs(candidate: Former, run: Run, names: Mapping[str, str], *, vouch: boo
         if source.runs:
             old = candidate.note["parents"].get(name, {}).get("run", "")
             if names.get(old, old) not in {parent.name for parent in source.runs}:
-                return f"its {name} was {old or 'another'}, which is not taken over"
+                return f"its {name} was {old or 'another run'}, which was not adopted"
         elif before.get("parents", {}).get(name) != source.identity:
-            return f"its {name} was another"
+            return f"its {name} was different"
     return ""
 
 
 def _other_settings(before: Mapping[str, Any], settings: Settings) -> str:
-    """Which setting differs; a setting that is new since then has to have its default."""
+    """The setting that differs, or ""; a setting that did not exist then must have its default."""
     now = settings.model_dump(mode="json")
     default = {
         name: info.get_default(call_default_factory=True)
@@ -151,14 +151,14 @@ def _plain(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, Settings) else str(value)
 
 
-def _take(candidate: Former, run: Run, study: Study, root: Path, names: Mapping[str, str]) -> None:
-    """Write the run's folder: outputs under the new names, and a ``run.json`` of today."""
+def _take(candidate: FormerRun, run: Run, study: Study, root: Path, names: Mapping[str, str]) -> None:
+    """Write the run's folder: outputs with the new names, and a current ``run.json``."""
     folder, old = root / run.name, candidate.folder
     outputs = read_outputs(old)
     hashes = FileHashes()
     if changed := [name for name, digest in outputs.items() if hashes.file(old / name) != digest]:
         raise LabError(
-            "changed since it was done", where=old / changed[0], remedy="take it out of the folder"
+            "changed since the run finished", where=old / changed[0], remedy="move that run out of the folder"
         )
     spec = describe(run, study, root).model_copy(
         update={"adopted": {"run": old.name, "code": json.dumps(candidate.code)[:80]}}
@@ -174,7 +174,7 @@ def _take(candidate: Former, run: Run, study: Study, root: Path, names: Mapping[
 
 
 def _write(source: Path, target: Path, names: Mapping[str, str]) -> None:
-    """Link a file of weights, copy another with the old names replaced."""
+    """Link a file of weights; copy any other file with the old names replaced."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if source.suffix == ".safetensors":
@@ -187,7 +187,7 @@ def _write(source: Path, target: Path, names: Mapping[str, str]) -> None:
 
 
 def renamed(text: bytes, names: Mapping[str, str]) -> bytes:
-    """The text with each old name replaced by the new one."""
+    """The text with every old name replaced by its new name."""
     if not names:
         return text
     pattern = b"|".join(re.escape(name.encode()) for name in sorted(names, key=len, reverse=True))
@@ -195,21 +195,21 @@ def renamed(text: bytes, names: Mapping[str, str]) -> bytes:
 
 
 def rename_results(runs: Sequence[Run], folder: Path) -> dict[str, str]:
-    """Give the runs that a folder of results names their names of today, in its tables.
+    """Replace old run names by current ones in a results folder's tables.
 
-    A result holds a run's title and a part of its key, ``ppo-s-s0-0123456789``, and in the list of runs the
-    whole key. Both are replaced where the study has one run of that title.
+    A result contains a run's title and the start of its key, ``ppo-s-s0-0123456789``; the list of runs also
+    has the whole key. Both are replaced if the study has a run with that title.
 
     Returns:
         old name -> new name.
 
     Raises:
-        UsageError: no table in the folder.
+        UsageError: the folder contains no table.
     """
     by_title = {run.title: run for run in runs}
     files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".csv", ".md")]
     if not files:
-        raise UsageError("holds no tables", where=folder, remedy="name a folder that `report` has written")
+        raise UsageError("contains no tables", where=folder, remedy="give a folder written by `report`")
     names: dict[str, str] = {}
     for path in files:
         for title, key in _named_in(path.read_text(encoding="utf-8")):
@@ -229,7 +229,7 @@ def _named_in(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _with_keys(text: bytes, by_title: Mapping[str, Run]) -> bytes:
-    """Whole keys in rows that begin with a run's name."""
+    """Replace whole keys in rows that begin with a run's name."""
     keys = {run.name.encode(): run.key.encode() for run in by_title.values()}
     lines = []
     for line in text.split(b"\n"):

@@ -1,4 +1,4 @@
-"""The terminal output of a running study: one line per active run, and one per finished run."""
+"""The display of a running study: progress of each active run, and one line per finished run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tldr.study.folder import read_note
 from tldr.study.graph import Run
-from tldr.train.metrics import Row, read_metrics
+from tldr.train.metrics import MetricsRow, read_metrics
 
 HEADLINES = {
     "pretrain": ("metrics.jsonl", ("loss",)),
@@ -20,7 +20,7 @@ HEADLINES = {
     "reward": ("evaluation.json", ("valid1_accuracy",)),
     "ppo": ("metrics.jsonl", ("score", "kl")),
 }
-"""For each stage, the file and the figures that summarise its result."""
+"""The file and the figures that summarise the result of a stage."""
 
 
 class Display:
@@ -53,13 +53,13 @@ class Display:
         self._console.print(Text(text, style), soft_wrap=True)
 
     def started(self, run: Run) -> None:
-        """Add a run that has started."""
+        """Show that a run has started."""
         self._tasks[run.name] = self._progress.add_task(run.title, total=None, note="")
         if not self._console.is_terminal:
             self.say(f"started  {run.name}")
 
     def refresh(self, name: str, folder: Path) -> None:
-        """Show the progress that a run has reported."""
+        """Show a run's progress."""
         note = read_note(folder / "progress.json")
         if note.get("total"):
             shown = f"{note['done']}/{note['total']}  {clock(note.get('eta'))} left"
@@ -68,12 +68,12 @@ class Display:
             self._progress.update(self._tasks[name], total=note["total"], completed=note["done"], note=shown)
 
     def stopped(self, run: Run) -> None:
-        """Remove a run that has ended."""
+        """Remove a run that is no longer active."""
         if run.name in self._tasks:
             self._progress.remove_task(self._tasks.pop(run.name))
 
     def counted(self, finished: int) -> None:
-        """Show the number of runs that are done."""
+        """Show how many runs of the study are done."""
         self._finished = finished
         self._progress.update(self._all, completed=finished, note=f"{finished}/{self._total} runs")
 
@@ -96,6 +96,6 @@ def headline(folder: Path, stage: str) -> str:
     return ", ".join(f"{name} {row[name]:.4g}" for name in figures if isinstance(row.get(name), int | float))
 
 
-def _last_row(path: Path) -> Row:
+def _last_row(path: Path) -> MetricsRow:
     rows = read_metrics(path)
     return rows[-1] if rows else {}

@@ -1,4 +1,4 @@
-"""What a run was made with: code, library versions, device, threads."""
+"""The environment of a run: code, library versions, device, threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", 
 
 
 def environment() -> dict[str, Any]:
-    """Versions and device of this process; the device is known once the stage's torch is imported."""
+    """Versions and device of this process; the device is known only after torch is imported."""
     return {
         "tldr": tldr.__version__,
         "git": git_version(),
@@ -34,7 +34,7 @@ def environment() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -44,9 +44,9 @@ STATUS = Path("/proc/self/status")
 
 
 def peak_bytes(start: int) -> int | None:
-    """Peak memory of this process: on a GPU of tensors, else above the `start` bytes it held before.
+    """Peak memory of this process: of tensors on a GPU, otherwise in excess of `start` bytes.
 
-    None where the system does not tell.
+    None if the system does not report it.
     """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -55,14 +55,14 @@ def peak_bytes(start: int) -> int | None:
 
 
 def proc(path: Path, key: str) -> int:
-    """Bytes of a line of one of Linux's tables; 0 elsewhere."""
+    """The bytes in a line of a Linux /proc file; 0 on other systems."""
     text = path.read_text(encoding="ascii") if path.exists() else ""
     found = re.search(rf"^{key}:\s+(\d+) kB", text, re.MULTILINE)
     return 1024 * int(found[1]) if found else 0
 
 
 def git_version() -> str | None:
-    """The commit of the source tree, ``-dirty`` if it was changed; None where it is no checkout."""
+    """The commit of the source tree, with ``-dirty`` if it has changes; None if it is not a checkout."""
     if not (PACKAGE.parent / ".git").exists():
         return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -1,7 +1,7 @@
-"""A run's folder: what the run is (``run.json``), running it, and what has become of it.
+"""A run's folder: its description (``run.json``), its execution, and its state.
 
-The folder is all that a run's process is given, so a run of a study, one started by hand and one
-sent to a cluster are the same thing.
+The folder is the only input of a run's process, so a run of a study, one started by hand and one on a
+cluster are executed in the same way.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ LOG, LOCK = "log.txt", ".lock"
 NOT_OUTPUTS = frozenset(
     {RUN, CONFIG, ENVIRONMENT, DONE, FAILED, LOG, LOCK, "metrics.jsonl", "progress.json", "state"}
 )
-"""What stands in a run's folder beside the files that others read."""
+"""Files and folders in a run's folder that are not outputs for other runs."""
 DISK_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 TOKENS = ".tokens"
-"""Beside the runs of a study: texts that they have in common, encoded once (`tldr.queries.tokenized`)."""
+"""Folder beside the runs of a study with their common texts, encoded once (`tldr.queries.tokenized`)."""
 
 
 class Busy(LabError):
-    """Another process is at work on this run."""
+    """Another process is executing this run."""
 
     exit_code = 75
 
 
 class ParentRun(BaseModel):
-    """A run that this one reads: its folder's name, and the digest of its outputs when this one began."""
+    """A run that this one reads: its folder's name, and the digest of its outputs when this one started."""
 
     run: str
     outputs: str
 
 
 class RunFile(BaseModel):
-    """``run.json``: all that is needed to run a run, what its key was made of, and what makes it stale.
+    """``run.json``: everything needed to execute a run, to compute its key, and to decide if it is stale.
 
     Attributes:
-        draw: the seed its random draws derive from.
+        draw: the seed of all its random streams.
         inputs: paths and hub names from outside the study.
         parents: inputs made by runs of the same study, in the folders beside this one.
-        code: the code it is made by, module -> hash (`tldr.study.hashes.code_of`).
-        toy: whether its data are the toy world's.
-        adopted: where it was taken over from (`tldr.study.adopt`).
+        code: the code that it runs, module -> hash (`tldr.study.hashes.code_of`).
+        toy: whether its data come from the toy world.
+        adopted: the run that it was adopted from (`tldr.study.adopt`).
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -88,7 +88,7 @@ class RunFile(BaseModel):
     adopted: dict[str, str] = {}
 
     def code_now(self) -> dict[str, str]:
-        """The code that its stage would be made by now."""
+        """The current code of its stage."""
         return code_of(STAGES[self.stage].module, toy=self.toy)
 
     @classmethod
@@ -96,23 +96,23 @@ class RunFile(BaseModel):
         """Read a run's folder.
 
         Raises:
-            UsageError: no run there, or not what this version writes.
+            UsageError: the folder contains no run, or one in an unknown format.
         """
         path = folder / RUN
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except OSError:
-            raise UsageError("no run in this folder", where=path) from None
+            raise UsageError("this folder contains no run", where=path) from None
         except (ValidationError, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[-1 if isinstance(error, UnicodeDecodeError) else 0]
-            raise UsageError(f"not a run: {reason}", where=path, remedy="remove the folder") from None
+            raise UsageError(f"not a valid run: {reason}", where=path, remedy="delete the folder") from None
 
     def write(self, folder: Path) -> None:
-        """Write ``run.json`` into `folder`, which is made if need be."""
+        """Write ``run.json`` into `folder`, creating the folder if necessary."""
         write_json(folder / RUN, self.model_dump(mode="json"))
 
     def context(self, folder: Path) -> RunContext[Settings, Any]:
-        """What the stage is called with."""
+        """The argument of the stage's function."""
         stage = STAGES[self.stage]
         settings = stage.settings.model_validate_json(json.dumps(self.settings), strict=True)
         inputs = {name: Path(place) for name, place in self.inputs.items()}
@@ -132,16 +132,17 @@ class RunFile(BaseModel):
 
 
 def execute(folder: Path) -> None:
-    """Run the run in `folder`, from where it stopped if it was stopped; nothing if it is done.
+    """Execute the run in `folder`; resume it if it was stopped, do nothing if it is done.
 
     ``config.json`` and ``environment.json`` are written before the stage, ``DONE`` after it, and
-    ``FAILED`` when it fails. SIGTERM ends it as a stage wishes, or at once. Of several processes on one
-    run (`accelerate launch`) the first does all this, the others only take part in the stage.
+    ``FAILED`` if it fails. On SIGTERM the stage may save first, otherwise the run exits at once. With
+    several processes per run (`accelerate launch`) the first does all this; the others only execute the
+    stage.
 
     Raises:
-        Busy: another process holds the folder.
-        UsageError: a parent run is not done, or not the one that this run was made for.
-        LabError: whatever the stage raises.
+        Busy: another process has locked the folder.
+        UsageError: a parent run is not done, or differs from the one that this run was described with.
+        LabError: any error of the stage.
     """
     run = RunFile.read(folder)
     first = os.environ.get("RANK", "0") == "0"
@@ -162,9 +163,9 @@ def execute(folder: Path) -> None:
             with _failure_noted(folder), exiting_on_sigterm():
                 check_extras(ctx.settings, run.stage)
                 stage = STAGES[run.stage].load()
-                held = proc(STATUS, "VmRSS")  # by the libraries
+                held = proc(STATUS, "VmRSS")  # memory used by the libraries
                 write_json(folder / ENVIRONMENT, {**environment(), "seconds": before.get("seconds", 0.0)})
-                from tldr.queries.tokenized import keep_tokens
+                from tldr.queries.tokenized import keep_tokens  # the stage has loaded its imports by now
 
                 with keep_tokens(folder.parent / TOKENS if run.study else None):
                     stage(ctx)
@@ -173,12 +174,12 @@ def execute(folder: Path) -> None:
             if note := read_note(folder / ENVIRONMENT):
                 seconds = round(before.get("seconds", 0.0) + time.monotonic() - started, 1)
                 peak = max(before.get("peak_bytes") or 0, peak_bytes(held) or 0) or None
-                with contextlib.suppress(OSError):  # on a full disk; it would hide what the matter is
+                with contextlib.suppress(OSError):  # a full disk must not hide the cause
                     write_json(folder / ENVIRONMENT, {**note, "seconds": seconds, "peak_bytes": peak})
 
 
 def _take_part(run: RunFile, folder: Path) -> None:
-    """The stage as a process that is not the first: it computes and writes nothing."""
+    """Execute the stage in a process that is not the first: it computes but writes nothing."""
     from tldr.queries.tokenized import keep_tokens
 
     with (
@@ -196,24 +197,24 @@ def _check_parents(run: RunFile, folder: Path) -> None:
             raise UsageError(
                 f"its {name} has changed since" if digest else f"its {name} is missing or not done",
                 where=place,
-                remedy="run the study, which makes what is missing",
+                remedy="run the study: it runs what is missing",
             )
 
 
 def check_code(folder: Path) -> None:
-    """For a fresh process: a study may be at work for days, and its code may be edited meanwhile.
+    """Check, in a new process, that the code has not been edited since the study started.
 
     Raises:
-        UsageError: the stage's code is not what ``run.json`` says.
+        UsageError: the stage's code differs from the one in ``run.json``.
     """
     run = RunFile.read(folder)
     if run.code and (changed := changed_code(run.code, run.code_now())):
-        what = f"the stage's code was edited since this run was made: {changed}"
+        what = f"the stage's code was edited after run.json was written: {changed}"
         raise UsageError(what, where=folder, remedy="start the study again")
 
 
 def _finish(folder: Path) -> None:
-    """Mark a run done, with the hashes of all that the stage wrote."""
+    """Mark a run as done, with the hashes of all files that the stage wrote."""
     from tldr.train.checkpoint import write_done
 
     outputs = sorted(
@@ -226,16 +227,16 @@ def _finish(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _failure_noted(folder: Path) -> Iterator[None]:
-    """Write ``FAILED`` when what is inside fails, and say clearly when that is for want of room.
+    """Write ``FAILED`` if the body fails, and say clearly if that is because the disk is full.
 
-    Of several processes the first to fail writes it: the others fail because that one is gone.
+    With several processes, the first to fail writes it; the others fail only because of the first.
     """
     try:
         yield
     except Exception as error:
         told = error
         if not isinstance(error, LabError) and any(reason in str(error) for reason in DISK_FULL):
-            remedy = "make room and run again: it goes on from the last state saved"
+            remedy = "free disk space and run again: it resumes from the last saved state"
             told = LabError(f"cannot be written: {error}", where=folder, remedy=remedy)
         with contextlib.suppress(OSError):
             if not (folder / FAILED).exists():
@@ -252,12 +253,12 @@ def _note_failure(folder: Path, error: Exception) -> None:
         last = traceback.extract_tb(error.__traceback__)[-1]
         what = "".join(traceback.format_exception_only(error)).strip()
         place = f"{Path(last.filename).name}:{last.lineno}"
-        note = {"what": what, "where": place, "remedy": f"the whole traceback is in {LOG}"}
+        note = {"what": what, "where": place, "remedy": f"see the full traceback in {LOG}"}
     write_json(folder / FAILED, note)
 
 
 def last_error(folder: Path) -> str | None:
-    """What stopped the last attempt, in one line, if it failed."""
+    """The error of the last attempt in one line; None if it did not fail."""
     if not (folder / FAILED).exists():
         return None
     note = read_note(folder / FAILED)
@@ -266,7 +267,7 @@ def last_error(folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's lock; it goes when the process does, however that ends.
+    """Hold a run's lock; the system releases it when the process ends for any reason.
 
     Raises:
         Busy: another process holds it.
@@ -275,11 +276,11 @@ def locked(folder: Path) -> Iterator[None]:
         with FileLock(folder / LOCK, blocking=False):
             yield
     except Timeout:
-        raise Busy("another process is at work on this run", where=folder) from None
+        raise Busy("another process is executing this run", where=folder) from None
 
 
 def is_busy(folder: Path) -> bool:
-    """Whether a process is at work on the run."""
+    """Whether a process is executing the run."""
     if not (folder / LOCK).exists():
         return False
     try:
@@ -290,7 +291,7 @@ def is_busy(folder: Path) -> bool:
 
 
 def outputs_digest(folder: Path) -> str:
-    """Digest of a finished run's outputs, equal where their bytes are; "" when it is not done."""
+    """Digest of a finished run's outputs: equal bytes give equal digests; "" if it is not done."""
     if not (folder / DONE).exists():
         return ""
     return sha256(json.dumps(sorted(read_outputs(folder).items())))
@@ -300,17 +301,17 @@ def read_outputs(folder: Path) -> dict[str, str]:
     """A finished run's files and their sha256 (`tldr.train.checkpoint.write_done`), without torch.
 
     Raises:
-        LabError: the mark cannot be read.
+        LabError: ``DONE`` cannot be read.
     """
     try:
         outputs: dict[str, str] = json.loads((folder / DONE).read_text(encoding="utf-8"))["outputs"]
         return {str(name): str(digest) for name, digest in outputs.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabError(f"not a finished run's mark: {error!r}", where=folder / DONE) from None
+        raise LabError(f"not a valid DONE file: {error!r}", where=folder / DONE) from None
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """A small JSON object that a run keeps about itself; {} where there is none (yet)."""
+    """A small JSON object in a run's folder; {} if it does not exist (yet) or is invalid."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

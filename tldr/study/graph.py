@@ -1,16 +1,16 @@
-"""A study expanded into runs, each named by a hash of its settings, seed and outside inputs.
+"""Expand a study into runs, each named by a hash of its settings, seed and external inputs.
 
 ::
 
     data -> pretrain -> sft -> labels (of all sizes' samples) -> reward -> ppo -> sample -> score
                         sft -> best_of_n -> score;   pretrain, sft -> sample -> score
     all sizes' reward models and SFT policies -> pairs;   samples of all policies -> ratings
-    pretrained, sft, ppo -> sample -> score once more on news articles, where the data has some
-    variants: reward, ppo -> sample -> score, or best_of_n once more with other settings
+    pretrained, sft, ppo -> sample -> score again on news articles, if the data has some
+    variants: reward, ppo -> sample -> score, or best_of_n, again with other settings
     further rounds: ppo of all sizes -> labels -> reward (from SFT, on all labels so far) -> ppo
 
-What a rung of the ladder loads from a path is not pretrained. Parents are made before children,
-so the graph has no circles and the list of runs is in an order they can be run in.
+A model that is loaded from a path is not pretrained. Parents are created before their children, so the
+graph has no cycles, and the runs are listed in an order in which they can be executed.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Study
 Tags = dict[str, str | int | float | bool]
 
 REWARD_DRAW, ROUND_DRAW = 1_000, 100_000
-"""Added to a study's seed for every further reward model, and for every further round of labels."""
+"""Added to a study's seed for every additional reward model and every additional round of labels."""
 
 
 @dataclass(frozen=True)
 class InputSource:
-    """Where an input comes from: a run, the best of several (reward models), or a path or hub name."""
+    """The source of an input: a run, the best of several runs (reward models), or a path or hub name."""
 
     runs: tuple[Run, ...] = ()
     external: str = ""
     identity: str = ""
-    """Of `external`: its content's hash, or the hub name."""
+    """The content hash of `external`, or the hub name."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Run:
     """One run of one stage.
 
     Attributes:
-        size: rung of the ladder, where the stage has one.
-        seed: the study's seed; None where the stage does not depend on it.
+        size: model size in the ladder, if the stage has one.
+        seed: the study's seed; None if the stage does not depend on it.
         method: the policy that is sampled or scored.
-        variant: what sets it apart from the main run ("rm1", "r2"); "" is the main one.
-        dataset: what is summarized, where it is not posts ("cnndm").
-        offset: added to the seed, so that further reward models and rounds draw anew.
-        ingredients: what its name depends on: settings, seed, outside inputs, and its parents' keys. Not the
-            code: a run records that (`tldr.study.folder.RunFile`), and is stale where it has changed.
+        variant: distinguishes it from the main run ("rm1", "r2"); "" for the main run.
+        dataset: what is summarized, if not posts ("cnndm").
+        offset: added to the seed, so that additional reward models and rounds use other random numbers.
+        ingredients: everything that its name depends on: settings, seed, external inputs, and its parents'
+            keys. Not the code: a run records it (`tldr.study.folder.RunFile`) and is stale if it changes.
     """
 
     stage: str
@@ -95,7 +95,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """Its name without the key: what stays the same when a setting is changed."""
+        """Its name without the key; it does not change with the settings."""
         seed = None if self.seed is None else f"s{self.seed}"
         return "-".join(filter(None, (self.stage, self.size, seed, self.method, self.variant, self.dataset)))
 
@@ -106,7 +106,7 @@ class Run:
 
     @property
     def tags(self) -> Tags:
-        """What its samples are grouped by in tables."""
+        """The tags by which tables group its samples."""
         tags = {"size": self.size, "method": self.method, "variant": self.variant, "dataset": self.dataset}
         return {name: value for name, value in tags.items() if value}
 
@@ -133,25 +133,25 @@ def expand(study: Study, files: FileHashes) -> list[Run]:
 
 
 def run_of(inputs: Any, settings: Settings, **more: Any) -> Run:
-    """The run of the stage that reads such inputs.
+    """A run of the stage with this class of inputs.
 
     Args:
         inputs: the stage's inputs, such as `PPOInputs`, filled with sources.
         more: further fields of `Run`.
 
     Raises:
-        TypeError: a source is a run that does not make what the stage reads.
+        TypeError: a source is a run that does not make the product that the stage reads.
     """
     stage, parents = stage_of(inputs), named(inputs)
     for name, source in parents.items():
         product = stage.needs(name).metadata["product"]
         if wrong := [run.name for run in source.runs if STAGES[run.stage].makes != product]:
-            raise TypeError(f"{stage.name} reads a {product.name} as '{name}': {wrong[0]} makes none")
+            raise TypeError(f"{stage.name} reads a {product.name} as '{name}', but {wrong[0]} makes none")
     return Run(stage.name, settings, parents=parents, **more)
 
 
 def needed_for(runs: list[Run], stage: str | None) -> list[Run]:
-    """The runs of one stage and all they need; without a stage, all runs.
+    """The runs of one stage and all runs that they need; without a stage, all runs.
 
     Raises:
         UsageError: the study has no such stage.
@@ -174,10 +174,10 @@ def needed_for(runs: list[Run], stage: str | None) -> list[Run]:
 
 @dataclass(frozen=True)
 class SeedRuns:
-    """What one seed's main runs make.
+    """The products of one seed's main runs.
 
     Attributes:
-        labels: of each round.
+        labels: labels of each round.
         models: size -> method -> policy.
         reward: size -> reward model.
         samples: ``method-size`` -> samples.
@@ -192,9 +192,9 @@ class SeedRuns:
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A variant's name, the reward model that scores its samples, and how they are drawn (None: as the
-    study's own policies)."""
+class VariantSampling:
+    """A variant's name, the reward model that scores its samples, and their temperatures (None: those of the
+    study's main policies)."""
 
     name: str
     reward: InputSource
@@ -202,14 +202,14 @@ class Sweep:
 
 
 class _Graph:
-    """Collects runs by name; a run that is there already is not added twice."""
+    """Collects runs by name; equal runs are added only once."""
 
     def __init__(self, study: Study, files: FileHashes):
         self.study, self.files = study, files
         self.runs: dict[str, Run] = {}
 
     def add(self, run: Run) -> InputSource:
-        """Complete a run with its ingredients and keep it."""
+        """Add the ingredients to a run and keep it."""
         ingredients: dict[str, Any] = {
             "stage": run.stage,
             "settings": self._settings(run.settings),
@@ -226,7 +226,7 @@ class _Graph:
         return InputSource(runs=(run,))
 
     def _settings(self, settings: Settings) -> dict[str, Any]:
-        """Settings as JSON; a file counts by what is in it, not by where it lies."""
+        """Settings as JSON; files are represented by their content, not by their path."""
         values = settings.model_dump(mode="json")
         if isinstance(settings, DataSettings):
             if isinstance(settings.data, FileData):
@@ -239,14 +239,14 @@ class _Graph:
         return values
 
     def add_seed(self, seed: int, data: InputSource) -> None:
-        """Every run that belongs to one seed."""
+        """Add every run of one seed."""
         sizes = list(self.study.ladder)
         start = {size: self._start(size, seed, data) for size in sizes}
         sft = {
             size: self._add(SFTInputs(policy=start[size], data=data), self.study.sft, size, seed)
             for size in sizes
         }
-        # How many rounds follow does not matter to a run, so it is no part of its settings.
+        # A run does not depend on the number of later rounds, so that is not part of its settings.
         ppo = self.study.ppo.model_copy(update={"rounds": PPOSettings.model_fields["rounds"].default})
         policies, reward = sft, dict[str, InputSource]()
         labels: list[InputSource] = []
@@ -282,7 +282,7 @@ class _Graph:
         return self.add(self._run(inputs, settings, size, seed))
 
     def _start(self, size: str, seed: int, data: InputSource) -> InputSource:
-        """What SFT starts from: the pretrained run, or the ladder's path."""
+        """The initial policy of SFT: the pretrained run, or the ladder's path."""
         path = self.study.ladder[size].path
         if path is not None:
             return InputSource(external=path, identity=self.files.place(path))
@@ -292,14 +292,14 @@ class _Graph:
     def _labels(
         self, number: int, seed: int, policies: dict[str, InputSource], data: InputSource
     ) -> InputSource:
-        """Labels of what all sizes write; those of files are what they are, whatever the seed."""
+        """Labels of the samples of all sizes; labels from files do not depend on the seed."""
         if isinstance(self.study.data, FileData):
             return self.add(run_of(LabelsInputs(data=data), self.study.labels))
         inputs = LabelsInputs(data=data, policies=policies)
         return self.add(run_of(inputs, self.study.labels, seed=seed, **_round(number)))
 
     def _reward(self, number: int, size: str, seed: int, inputs: RewardInputs[InputSource]) -> InputSource:
-        """The reward models of a size, all on the same labels; who uses them takes the best."""
+        """The reward models of a size, all on the same labels; runs that read them use the best."""
         settings = self.study.reward.model_copy(
             update={"seeds": RewardSettings.model_fields["seeds"].default}
         )
@@ -311,20 +311,20 @@ class _Graph:
             runs += self.add(replace(run, **changes)).runs
         return InputSource(runs=tuple(runs))
 
-    def _measure(self, made: SeedRuns, size: str) -> None:
-        """Samples of every policy of a size, and their scores."""
-        for method, policy in made.models[size].items():
-            sampled = self._sample_and_score(made, size, method, policy)
-            made.samples[f"{method}-{size}"] = sampled
+    def _measure(self, seed_runs: SeedRuns, size: str) -> None:
+        """Add samples of every policy of a size, and their scores."""
+        for method, policy in seed_runs.models[size].items():
+            sampled = self._sample_and_score(seed_runs, size, method, policy)
+            seed_runs.samples[f"{method}-{size}"] = sampled
             if isinstance(self.study.data, FileData) and self.study.data.cnndm is not None:
-                self._on_news(made, size, method, policy)
+                self._on_news(seed_runs, size, method, policy)
         if self.study.best_of_n is not None:
-            run = self._best_of_n(made, size, self.study.best_of_n)
-            self._score(made, size, "best_of_n", self.add(run), made.models[size]["sft"])
+            run = self._best_of_n(seed_runs, size, self.study.best_of_n)
+            self._score(seed_runs, size, "best_of_n", self.add(run), seed_runs.models[size]["sft"])
 
     def _evaluation(self, method: str, temperatures: list[float] | None = None) -> EvaluationSettings:
-        """What of the evaluation's settings matters to a run: the bootstrap's draws do to the report only,
-        zero-shot examples to the pretrained policies."""
+        """The evaluation settings that a run depends on: bootstrap draws only affect the report, and
+        zero-shot examples only the pretrained policies."""
         changes: dict[str, Any] = {"bootstrap": EvaluationSettings.model_fields["bootstrap"].default}
         if method != "pretrained":
             changes["zero_shot"] = None
@@ -333,118 +333,129 @@ class _Graph:
         return self.study.evaluation.model_copy(update=changes)
 
     def _sample_and_score(
-        self, made: SeedRuns, size: str, method: str, policy: InputSource, sweep: Sweep | None = None
+        self,
+        seed_runs: SeedRuns,
+        size: str,
+        method: str,
+        policy: InputSource,
+        sampling: VariantSampling | None = None,
     ) -> InputSource:
-        temperatures = sweep.temperatures if sweep else None
+        temperatures = sampling.temperatures if sampling else None
         settings = self._evaluation(method, temperatures)
-        run = self._run(SampleInputs(policy=policy, data=made.data), settings, size, made.seed)
-        sampled = self.add(replace(run, method=method, variant=sweep.name if sweep else ""))
-        self._score(made, size, method, sampled, policy, sweep)
+        run = self._run(SampleInputs(policy=policy, data=seed_runs.data), settings, size, seed_runs.seed)
+        sampled = self.add(replace(run, method=method, variant=sampling.name if sampling else ""))
+        self._score(seed_runs, size, method, sampled, policy, sampling)
         return sampled
 
     def _score(
         self,
-        made: SeedRuns,
+        seed_runs: SeedRuns,
         size: str,
         method: str,
         samples: InputSource,
         policy: InputSource,
-        sweep: Sweep | None = None,
+        sampling: VariantSampling | None = None,
     ) -> None:
         inputs = ScoreInputs(
             samples=samples,
             policy=policy,
-            sft=made.models[size]["sft"],
-            reward=sweep.reward if sweep else made.reward[size],
+            sft=seed_runs.models[size]["sft"],
+            reward=sampling.reward if sampling else seed_runs.reward[size],
             ppo=policy if method == "ppo" else None,
-            data=made.data,
+            data=seed_runs.data,
         )
-        settings = self._evaluation(method, sweep.temperatures if sweep else None)
-        run = self._run(inputs, settings, size, made.seed)
-        self.add(replace(run, method=method, variant=sweep.name if sweep else ""))
+        settings = self._evaluation(method, sampling.temperatures if sampling else None)
+        run = self._run(inputs, settings, size, seed_runs.seed)
+        self.add(replace(run, method=method, variant=sampling.name if sampling else ""))
 
-    def _on_news(self, made: SeedRuns, size: str, method: str, policy: InputSource) -> None:
-        """A policy's summaries of the articles at the lowest temperature (P 4.2), and their scores."""
+    def _on_news(self, seed_runs: SeedRuns, size: str, method: str, policy: InputSource) -> None:
+        """Add a policy's summaries of the articles at the lowest temperature (P 4.2), and their scores."""
         chosen = {"temperatures": [min(self.study.evaluation.temperatures)]}
         settings = self._evaluation("").model_copy(update=chosen | {"sft_temperatures": [], "sft_top_ps": []})
-        run = self._run(SampleInputs(policy=policy, data=made.data), settings, size, made.seed)
+        run = self._run(SampleInputs(policy=policy, data=seed_runs.data), settings, size, seed_runs.seed)
         inputs = ScoreInputs(
             samples=self.add(replace(run, method=method, dataset="cnndm")),
             policy=policy,
-            sft=made.models[size]["sft"],
-            reward=made.reward[size],
-            data=made.data,
+            sft=seed_runs.models[size]["sft"],
+            reward=seed_runs.reward[size],
+            data=seed_runs.data,
         )
-        run = self._run(inputs, settings, size, made.seed)
+        run = self._run(inputs, settings, size, seed_runs.seed)
         self.add(replace(run, method=method, dataset="cnndm"))
 
     def _best_of_n(
-        self, made: SeedRuns, size: str, settings: Settings, rewards: Mapping[str, InputSource] | None = None
+        self,
+        seed_runs: SeedRuns,
+        size: str,
+        settings: Settings,
+        rewards: Mapping[str, InputSource] | None = None,
     ) -> Run:
-        policy, reward = made.models[size]["sft"], made.reward[size]
-        inputs = BestOfNInputs(policy=policy, reward=reward, rewards=rewards or {}, data=made.data)
-        return self._run(inputs, settings, size, made.seed)
+        policy, reward = seed_runs.models[size]["sft"], seed_runs.reward[size]
+        inputs = BestOfNInputs(policy=policy, reward=reward, rewards=rewards or {}, data=seed_runs.data)
+        return self._run(inputs, settings, size, seed_runs.seed)
 
-    def _reward_variants(self, made: SeedRuns) -> dict[tuple[str, str], InputSource]:
-        """Reward models trained otherwise, on the first round's labels: (variant, size) -> run."""
+    def _reward_variants(self, seed_runs: SeedRuns) -> dict[tuple[str, str], InputSource]:
+        """Reward models of the variants, on the first round's labels: (variant, size) -> run."""
         rewards: dict[tuple[str, str], InputSource] = {}
         for name, variant in self.study.variants.items():
             if not isinstance(variant, RewardVariant):
                 continue
             settings = variant.set.model_copy(update={"seeds": RewardSettings.model_fields["seeds"].default})
             for size in variant.sizes or self.study.ladder:
-                inputs = RewardInputs(policy=made.models[size]["sft"], labels=made.labels[0], data=made.data)
-                run = self._run(inputs, settings, size, made.seed)
+                inputs = RewardInputs(
+                    policy=seed_runs.models[size]["sft"], labels=seed_runs.labels[0], data=seed_runs.data
+                )
+                run = self._run(inputs, settings, size, seed_runs.seed)
                 rewards[name, size] = self.add(replace(run, variant=name))
         return rewards
 
-    def _policy_variants(self, made: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
-        """Policies trained otherwise from SFT, sampled, and scored by the reward model they trained on."""
+    def _policy_variants(self, seed_runs: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
+        """Add the variants' policies, trained from SFT, their samples, and scores by their reward models."""
         for name, variant in self.study.variants.items():
             if not isinstance(variant, PPOVariant):
                 continue
             for size in variant.sizes or self.study.ladder:
-                sft = made.models[size]["sft"]
-                reward = rewards[variant.reward, size] if variant.reward else made.reward[size]
-                inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=made.data)
-                run = self._run(inputs, variant.set, size, made.seed)
+                sft = seed_runs.models[size]["sft"]
+                reward = rewards[variant.reward, size] if variant.reward else seed_runs.reward[size]
+                inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=seed_runs.data)
+                run = self._run(inputs, variant.set, size, seed_runs.seed)
                 policy = self.add(replace(run, variant=name))
-                sweep = Sweep(name, reward, variant.temperatures)
-                self._sample_and_score(made, size, "ppo", policy, sweep)
-                if variant.reward:  # what that reward model makes of the policy that all of them start from
-                    start = Sweep(variant.reward, reward)
-                    self._score(made, size, "sft", made.samples[f"sft-{size}"], sft, start)
+                sampling = VariantSampling(name, reward, variant.temperatures)
+                self._sample_and_score(seed_runs, size, "ppo", policy, sampling)
+                if variant.reward:  # also score the initial policy with that reward model
+                    initial = VariantSampling(variant.reward, reward)
+                    self._score(seed_runs, size, "sft", seed_runs.samples[f"sft-{size}"], sft, initial)
 
-    def _pools(self, made: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
-        """Larger pools, scored by the reward models of all sizes and by the variants of their own."""
+    def _pools(self, seed_runs: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
+        """Add larger pools, scored by the reward models of all sizes and the variants of their own size."""
         for name, variant in self.study.variants.items():
             if isinstance(variant, BestOfNVariant):
                 for size in variant.sizes or self.study.ladder:
-                    others = {other: made.reward[other] for other in self.study.ladder}
+                    others = {other: seed_runs.reward[other] for other in self.study.ladder}
                     own = {key: source for key, source in rewards.items() if key[1] == size}
                     others |= {f"{size}_{key[0]}": source for key, source in own.items()}
-                    run = self._best_of_n(made, size, variant.set, others)
+                    run = self._best_of_n(seed_runs, size, variant.set, others)
                     self.add(replace(run, variant=name))
 
-    def _pairs(self, made: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
-        """Pairs scored by every reward model and SFT policy of the seed."""
+    def _pairs(self, seed_runs: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
+        """Add pairs, scored by every reward model and SFT policy of the seed."""
         assert self.study.pairs is not None
         inputs = PairsInputs(
-            data=made.data,
-            labels=made.labels[-1],
+            data=seed_runs.data,
+            labels=seed_runs.labels[-1],
             policies={
                 f"{method}-{size}": models[method]
-                for size, models in made.models.items()
+                for size, models in seed_runs.models.items()
                 for method in ("sft", "ppo")
             },
-            rewards=made.reward | {f"{size}_{name}": source for (name, size), source in rewards.items()},
-            sft={size: models["sft"] for size, models in made.models.items()},
+            rewards=seed_runs.reward | {f"{size}_{name}": source for (name, size), source in rewards.items()},
+            sft={size: models["sft"] for size, models in seed_runs.models.items()},
         )
-        self.add(run_of(inputs, self.study.pairs, seed=made.seed))
+        self.add(run_of(inputs, self.study.pairs, seed=seed_runs.seed))
 
 
 def _round(number: int, *variant: str) -> dict[str, Any]:
-    """How a round's runs differ from the first round's."""
+    """The fields in which a round's runs differ from those of the first round."""
     names = [*variant, *([f"r{number}"] if number > 1 else [])]
     return {"variant": "-".join(names), "offset": ROUND_DRAW * (number - 1)}
 

@@ -1,4 +1,4 @@
-"""What runs depend on, as hashes: files, folders, and the code of a stage."""
+"""Hashes of what runs depend on: files, folders, and the code of a stage."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tldr.records import write_json
 
 PACKAGE = Path(tldr.__file__).parent
 TRANSPORT = ("tldr.sources.hub.download", "tldr.sources.hub.listing", "tldr.sources.hub.fetch")
-"""What brings files here: their content is in the names of the runs that read them."""
+"""Modules that fetch files; they do not count, because run names depend on the files' content."""
 DECLARATIONS = ("tldr.errors", "tldr.stages.shared.declaration", "tldr.stages.shared.context")
 TOY = "tldr.toy"
 
 
 def counts(module: str, *, toy: bool) -> bool:
-    """Whether a module's text is part of the code that a run is made by.
+    """Whether a module is part of the code that determines a run's outputs.
 
-    Settings count by their values, and declarations by the inputs that a run names. Neither a stage's cost
-    nor the words of an error change what it writes.
+    Settings count by their values, and declarations by the inputs that a run names. A stage's cost and
+    the error classes do not change its outputs.
 
     Args:
-        toy: whether the run's data are the toy world's.
+        toy: whether the run's data come from the toy world.
     """
     parts = module.split(".")
     if (
@@ -49,10 +49,10 @@ def sha256(text: str) -> str:
 
 
 class FileHashes:
-    """sha256 of files, remembered with their size and time so that nothing is read twice.
+    """sha256 of files, cached with their size and modification time so that no file is read twice.
 
     Args:
-        path: where it is kept between commands; None keeps it in memory.
+        path: file of the cache between commands; None: in memory only.
     """
 
     def __init__(self, path: Path | None = None):
@@ -61,15 +61,15 @@ class FileHashes:
         self._new = False
         if path is None:
             return
-        # No more than a memory: what is lost is computed again.
+        # Only a cache: lost entries are computed again.
         with contextlib.suppress(OSError, ValueError, TypeError):
             self._known = dict(json.loads(path.read_text(encoding="utf-8")))
 
     def file(self, path: Path) -> str:
-        """sha256 of a file's bytes; read again only if its size or time has changed.
+        """sha256 of a file's bytes; the file is read again only if its size or time has changed.
 
         Raises:
-            UsageError: it cannot be read.
+            UsageError: the file cannot be read.
         """
         try:
             stat = path.stat()
@@ -85,20 +85,20 @@ class FileHashes:
             raise UsageError(reason, where=path, remedy="check the path") from None
 
     def data(self, name: str) -> str:
-        """What a data setting stands for: a file's content, or that of ``NAME@SPLIT``.
+        """The content hash of a data setting: of a file, or of ``NAME@SPLIT``.
 
         Raises:
-            UsageError: there is no such file, source or split, or it cannot be had.
+            UsageError: there is no such file, source or split, or it is not available.
         """
-        from tldr.sources.place import identity_at  # here, as it brings transformers
+        from tldr.sources.place import identity_at  # imports transformers, so only when needed
 
         return identity_at(name, self.file)
 
     def place(self, name: str) -> str:
-        """The content hash of a local file or folder; a hub name stands for itself.
+        """The content hash of a local file or folder; a hub name is returned unchanged.
 
         Raises:
-            UsageError: a path (not a hub name) that leads nowhere.
+            UsageError: a path (not a hub name) does not exist.
         """
         path = Path(name)
         if path.is_dir():
@@ -113,21 +113,21 @@ class FileHashes:
         return name
 
     def save(self) -> None:
-        """Keep what was learnt for the next command."""
+        """Save the cache for the next command."""
         if self._new and self._path is not None:
             write_json(self._path, self._known)
             self._new = False
 
 
 def code_of(module: str, *, toy: bool = True, package: Path = PACKAGE) -> dict[str, str]:
-    """The code that a module runs on: itself and all that it imports, directly or not, inside its package.
+    """The code of a module and of everything that it imports from its package, directly or indirectly.
 
-    Comments, docstrings and layout do not count. An import inside a function does. A module that does not
-    count (`counts`) is not followed either.
+    Comments, docstrings and layout do not count. Imports inside functions do. The imports of a module that
+    does not count (`counts`) are not followed.
 
     Args:
         module: dotted name, ``tldr.stages.sft.stage``.
-        toy: whether the run's data are the toy world's; its code counts only then.
+        toy: whether the run's data come from the toy world; only then its code counts.
         package: folder of the top-level package.
 
     Returns:
@@ -149,12 +149,12 @@ def code_of(module: str, *, toy: bool = True, package: Path = PACKAGE) -> dict[s
         waiting += imports
         waiting.append(name.rpartition(".")[0])  # Importing a module runs its package first.
     if module not in found:
-        raise UsageError(f"no module '{module}'", where=package)
+        raise UsageError(f"there is no module '{module}'", where=package)
     return dict(sorted(found.items()))
 
 
 def changed_code(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """The modules in which two versions of a stage's code differ, in words; "" where they are equal."""
+    """The modules in which two versions of a stage's code differ, as text; "" if they are equal."""
     names = sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -170,14 +170,14 @@ def _module_file(name: str, package: Path) -> Path | None:
 
 @lru_cache(maxsize=1024)
 def _read_code(path: Path, module: str, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
-    """A file's code without comments and docstrings, and the names it may import."""
+    """The code of a file without comments and docstrings, and the modules that it may import."""
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     imports = tuple(_imports(tree, package))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [one for one in body if not _is_text(one)] or [ast.Pass()]  # type: ignore[attr-defined]
+            node.body = [child for child in body if not _is_text(child)] or [ast.Pass()]  # type: ignore[attr-defined]
     return ast.unparse(tree), imports
 
 
@@ -187,7 +187,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """Every module a file may import: in ``from a import b``, `b` may be one too."""
+    """Every module that a file may import: in ``from a import b``, `b` may be a module too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

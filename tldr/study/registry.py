@@ -1,6 +1,7 @@
-"""The stages by name: every folder of `tldr/stages` that declares one.
+"""The stages by name: every folder of `tldr/stages` that declares a stage.
 
-The module that runs a stage is imported when the stage runs, so that no command waits for torch without need.
+The module that executes a stage is imported only when the stage runs, so that no command imports torch
+unnecessarily.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ STAGES: dict[str, Stage] = _declared()
 
 
 def stage_of(inputs: object) -> Stage:
-    """The stage that reads such inputs (an instance of its inputs' class).
+    """The stage with this class of inputs.
+
+    Args:
+        inputs: an instance of the stage's inputs class.
 
     Raises:
-        KeyError: no stage does.
+        KeyError: there is no such stage.
     """
     found = next((stage for stage in STAGES.values() if stage.inputs is type(inputs)), None)
     if found is None:

@@ -1,7 +1,7 @@
-"""Runs a study: several runs at once, the longest way to the end first, each in its own process.
+"""Execute a study: several runs at once, the longest critical path first, each run in its own process.
 
-A run that is done is not done again; one that was killed goes on from its last state; one that
-fails stops those that need it and no others. Two runners on one study share the work.
+A finished run is not executed again, and a killed run resumes from its last state. A failed run stops
+only the runs that need it. Two runners on one study share the work.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tldr.toy.settings import ToyData
 
 POLL = 0.2
 RETRY = 2.0
-"""Seconds between looks at a run that another runner is at work on."""
+"""Seconds between checks of a run that another runner executes."""
 LAPTOP_CORES = 16
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -52,18 +52,18 @@ MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
 }
-"""Keep freed memory instead of giving it back each step: 1.15-1.37x on small models (glibc)."""
+"""Keep freed memory instead of returning it each step: 1.15-1.37x faster on small models (glibc)."""
 
 
 def default_jobs() -> int:
-    """One a GPU; without one, one a core, but on a laptop-sized machine no more than two."""
+    """One job per GPU; without GPUs one per core, but at most two on a laptop-sized machine."""
     if devices := gpus():
         return len(devices)
     return min(cores(), 2) if cores() <= LAPTOP_CORES else cores()
 
 
 def gpus() -> list[str]:
-    """The CUDA devices that may be used, found without torch."""
+    """The usable CUDA devices, found without torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
@@ -75,7 +75,7 @@ def gpus() -> list[str]:
 
 
 def costs(runs: Sequence[Run]) -> dict[str, float]:
-    """A rough cost of each run: its stage's weight times the model's size, all sizes' for labels."""
+    """A rough cost of each run: its stage's weight times the model's size (for labels: of all sizes)."""
     scale = {run.size: _scale(run.model) for run in runs if run.size and run.model}
     total = sum(scale.values())
     return {run.name: STAGES[run.stage].weight * scale.get(run.size or "", total) for run in runs}
@@ -86,7 +86,7 @@ def _scale(model: ModelSpec) -> float:
 
 
 def critical_paths(runs: Sequence[Run]) -> dict[str, float]:
-    """For each run, the cost of the longest way from its start to the study's end."""
+    """The cost of the longest path from each run's start to the study's end."""
     own = costs(runs)
     after = dict.fromkeys(own, 0.0)
     for run in reversed(runs):
@@ -96,10 +96,10 @@ def critical_paths(runs: Sequence[Run]) -> dict[str, float]:
 
 
 def describe(run: Run, study: Study, root: Path) -> RunFile:
-    """A run's ``run.json``, its parents being done; of several reward models the best is taken.
+    """The ``run.json`` of a run whose parents are done; of several reward models the best is used.
 
     Raises:
-        LabError: a reward model to choose from has no accuracy.
+        LabError: one of several reward models has no accuracy.
     """
     toy = isinstance(study.data, ToyData)
     taken = {name: _choose(source.runs, root) for name, source in run.parents.items() if source.runs}
@@ -126,7 +126,7 @@ def describe(run: Run, study: Study, root: Path) -> RunFile:
 
 
 def write_run(run: Run, study: Study, root: Path) -> Path:
-    """Write a run's ``run.json`` (`describe`); its folder.
+    """Write a run's ``run.json`` (`describe`) and return its folder.
 
     Raises:
         LabError: as `describe`.
@@ -137,21 +137,21 @@ def write_run(run: Run, study: Study, root: Path) -> Path:
 
 
 def _choose(candidates: Sequence[Run], root: Path) -> Run:
-    """The reward model that agrees best with the labels of valid1 (P App. B.1); the first of equals."""
+    """The reward model that agrees best with the labels of valid1 (P App. B.1); the first one of a tie."""
     if len(candidates) == 1:
         return candidates[0]
     accuracies = []
     for run in candidates:
         accuracy = read_note(root / run.name / "evaluation.json").get("valid1_accuracy")
         if not isinstance(accuracy, int | float):
-            raise LabError("no valid1_accuracy to choose a reward model by", where=root / run.name)
+            raise LabError("has no valid1_accuracy for choosing a reward model", where=root / run.name)
         accuracies.append(accuracy)
     return candidates[accuracies.index(max(accuracies))]
 
 
 @dataclass
-class Job:
-    """A run's process, the slot (of threads, of a GPU) that it takes, and when it began."""
+class ActiveRun:
+    """A run's process, its slot (threads, GPU), and its start time."""
 
     run: Run
     process: subprocess.Popen[bytes] | Forked
@@ -161,16 +161,16 @@ class Job:
 
 @dataclass
 class Runner:
-    """Runs the runs of a study.
+    """Executes the runs of a study.
 
     Attributes:
-        runs: parents before children.
+        runs: the runs, parents before children.
         root: the study's folder.
-        jobs: processes at once.
-        command: a program that runs the run in a folder, which is added to it; by default runs are
-            forked (`tldr.study.nursery`).
-        launch: an accelerate config; the stages that train run in its processes, by `accelerate launch`.
-        failed: names of the runs that failed, and why.
+        jobs: maximum number of concurrent processes.
+        command: a program that executes the run in a folder, given as its last argument; by default runs
+            are forked (`tldr.study.nursery`).
+        launch: an accelerate config; training stages run in its processes, with `accelerate launch`.
+        failed: name of each failed run -> reason.
     """
 
     study: Study
@@ -189,19 +189,19 @@ class Runner:
         self._waiting = sorted(self.runs, key=lambda run: -self._urgency[run.name])
         self._later: dict[str, float] = {}
         self._elsewhere: set[str] = set()
-        self._active: list[Job] = []
+        self._active: list[ActiveRun] = []
         self._gpus = gpus()
         self._nursery = Nursery(self._environment(0))
 
     def run(self) -> int:
-        """Run all that is not done.
+        """Execute all runs that are not done.
 
         Returns:
-            The exit code: 0 when all is done, 1 when a run failed.
+            The exit code: 0 if all runs are done, 1 if a run failed.
 
         Raises:
-            UsageError: a run needs a package that is not installed; none is begun.
-            KeyboardInterrupt: on Ctrl-C or SIGTERM, after the runs at work have saved and ended.
+            UsageError: a run needs a package that is not installed; no run is started.
+            KeyboardInterrupt: on Ctrl-C or SIGTERM, after the active runs have saved and exited.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         interrupted = threading.Event()
@@ -210,7 +210,7 @@ class Runner:
             for run in self._waiting:
                 check_extras(run.settings, run.stage)
             moved = True
-            # When nothing moves any more, what still waits needs a run that failed.
+            # When nothing changes any more, the waiting runs need a run that failed.
             while moved or self._active or self._later:
                 if interrupted.is_set():
                     self._stop(interrupted)
@@ -223,12 +223,12 @@ class Runner:
         return 1 if self.failed else 0
 
     def _settle(self) -> None:
-        """Take out what is done already."""
+        """Remove runs that are already done."""
         for status in study_status(self.runs, self.root, self.files):
             if status.state == "done":
                 self._found_done(status.run)
         if self._done:
-            self.display.say(f"{len(self._done)} of {len(self.runs)} runs are done already")
+            self.display.say(f"{len(self._done)} of {len(self.runs)} runs are already done")
         self.display.counted(len(self._done))
 
     def _found_done(self, name: str) -> None:
@@ -236,7 +236,7 @@ class Runner:
         self._waiting = [run for run in self._waiting if run.name != name]
 
     def _start_ready(self) -> bool:
-        """Start what can be started; whether anything was (or was found done or failed)."""
+        """Start runs that can start; returns whether any was started, or found done or failed."""
         before = len(self._waiting)
         for run in list(self._waiting):
             if len(self._active) >= self.jobs:
@@ -249,7 +249,7 @@ class Runner:
         return len(self._waiting) < before
 
     def _start(self, run: Run) -> None:
-        status = status_of(run, self.root, self.files)  # of a run whose parents are done
+        status = status_of(run, self.root, self.files)  # its parents are done
         if status.state == "done":
             self._found_done(run.name)
             self.display.counted(len(self._done))
@@ -268,14 +268,14 @@ class Runner:
             self._waiting.remove(run)
             self._fail(run, str(error))
             return
-        slot = min(set(range(self.jobs)) - {job.slot for job in self._active})
+        slot = min(set(range(self.jobs)) - {active.slot for active in self._active})
         process = self._spawn(run, folder, slot)
         self._waiting.remove(run)
-        self._active.append(Job(run, process, slot, time.monotonic()))
+        self._active.append(ActiveRun(run, process, slot, time.monotonic()))
         self.display.started(run)
 
     def _spawn(self, run: Run, folder: Path, slot: int) -> subprocess.Popen[bytes] | Forked:
-        """A process for a run: forked where nothing else is asked for, else by the command given."""
+        """Start a process for a run: forked by default, otherwise with the given command."""
         env, command = self._environment(slot), self.command
         if self.launch is not None and STAGES[run.stage].trains:
             command = self.launch.command()
@@ -289,13 +289,13 @@ class Runner:
                 stdout=log,
                 stderr=log,
                 env=os.environ | env,
-                start_new_session=True,  # Ctrl-C is for the runner, which lets its runs save.
+                start_new_session=True,  # Ctrl-C must only reach the runner, which lets its runs save.
             )
 
     def _wait_for_other(self, run: Run) -> None:
         if run.name not in self._elsewhere:
             self._elsewhere.add(run.name)
-            self.display.say(f"waiting  {run.name}: another runner is at work on it")
+            self.display.say(f"waiting  {run.name}: another runner is executing it")
         self._later[run.name] = time.monotonic() + RETRY
 
     def _environment(self, slot: int) -> dict[str, str]:
@@ -308,48 +308,48 @@ class Runner:
         return env
 
     def _poll(self) -> bool:
-        """Look at the runs at work; whether one has ended."""
+        """Check the active runs; returns whether one has ended."""
         before = len(self._active)
-        for job in list(self._active):
-            folder = self.root / job.run.name
-            if job.process.poll() is None:
-                self.display.refresh(job.run.name, folder)
+        for active in list(self._active):
+            folder = self.root / active.run.name
+            if active.process.poll() is None:
+                self.display.refresh(active.run.name, folder)
                 continue
-            self._active.remove(job)
-            self.display.stopped(job.run)
-            self._ended(job, folder)
+            self._active.remove(active)
+            self.display.stopped(active.run)
+            self._ended(active, folder)
         return len(self._active) < before
 
-    def _ended(self, job: Job, folder: Path) -> None:
-        code = job.process.returncode
+    def _ended(self, active: ActiveRun, folder: Path) -> None:
+        code = active.process.returncode
         if code == Busy.exit_code:
-            self._waiting.append(job.run)
-            self._wait_for_other(job.run)
+            self._waiting.append(active.run)
+            self._wait_for_other(active.run)
         elif code != 0:
             reason = last_error(folder) or f"its process ended with code {code}{_last_line(folder / LOG)}"
-            self._fail(job.run, f"{reason}\n         log: {folder / LOG}")
+            self._fail(active.run, f"{reason}\n         log: {folder / LOG}")
         else:
-            self._done.add(job.run.name)
+            self._done.add(active.run.name)
             self.display.counted(len(self._done))
-            took = clock(time.monotonic() - job.started)
-            figures = headline(folder, job.run.stage)
-            self.display.say("  ".join(filter(None, ("done    ", job.run.name, took, figures))))
+            took = clock(time.monotonic() - active.started)
+            figures = headline(folder, active.run.stage)
+            self.display.say("  ".join(filter(None, ("done    ", active.run.name, took, figures))))
 
     def _fail(self, run: Run, reason: str) -> None:
         self.failed[run.name] = reason
         self.display.say(f"failed   {run.name}: {reason}", "red")
 
     def _stop(self, interrupted: threading.Event) -> None:
-        """Ask the runs at work to save and end, and wait; a second Ctrl-C ends them at once."""
+        """Ask the active runs to save and exit, and wait; a second Ctrl-C kills them."""
         if self._active:
-            self.display.say(f"stopping: {len(self._active)} runs are saving; once more ends them at once")
+            self.display.say(f"stopping: {len(self._active)} runs are saving; Ctrl-C again kills them")
         interrupted.clear()
-        for job in self._active:
-            job.process.terminate()
-        while any(job.process.poll() is None for job in self._active):
+        for active in self._active:
+            active.process.terminate()
+        while any(active.process.poll() is None for active in self._active):
             if interrupted.wait(POLL):
-                for job in self._active:
-                    job.process.kill()
+                for active in self._active:
+                    active.process.kill()
 
 
 def _last_line(log: Path) -> str:
@@ -359,7 +359,7 @@ def _last_line(log: Path) -> str:
 
 @contextmanager
 def locked_or_new(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, which is made if need be."""
+    """Hold the lock of a run's folder, creating the folder if necessary."""
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         yield

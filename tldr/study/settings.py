@@ -1,4 +1,4 @@
-"""A study: data, ladder, seeds, stages, their variants, evaluation."""
+"""Settings of a study: data, ladder, seeds, stages, variants, evaluation."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from tldr.toy.settings import ToyData
 
 
 class RewardVariant(Settings):
-    """Reward models trained otherwise: on fewer labels (Fig. 6), say."""
+    """Reward models with other settings, for example on fewer labels (Fig. 6)."""
 
     kind: Literal["reward"] = "reward"
     """Which stage runs again."""
     sizes: list[Name] | None = None
     """None: the whole ladder."""
     set: RewardSettings
-    """What differs from the study's `reward`; the rest is taken from there."""
+    """Settings that differ from the study's `reward`."""
 
 
 class PPOVariant(Settings):
-    """Policies trained otherwise: another KL coefficient (Fig. 5), a shared value network (Fig. 11)."""
+    """Policies with other settings: another KL coefficient (Fig. 5), a shared value network (Fig. 11)."""
 
     kind: Literal["ppo"] = "ppo"
     """Which stage runs again."""
@@ -42,13 +42,13 @@ class PPOVariant(Settings):
     """None: the whole ladder."""
     set: PPOSettings
     reward: Name | None = None
-    """The reward variant to train against; None: the study's own reward model."""
+    """The reward variant to train against; None: the study's main reward model."""
     temperatures: Annotated[list[NonNegative], Field(min_length=1)] = [1.0]
-    """At which the policy is sampled: 1 for a KL axis."""
+    """Sampling temperatures for evaluation; KL needs temperature 1."""
 
 
 class BestOfNVariant(Settings):
-    """A larger pool, scored by every reward model of the study and chosen from by N (Fig. 7)."""
+    """A larger pool of samples, scored by every reward model of the study, for best-of-N (Fig. 7)."""
 
     kind: Literal["best_of_n"] = "best_of_n"
     """Which stage runs again."""
@@ -77,7 +77,7 @@ class Study(Settings):
     lengths: Lengths = Lengths()
     ladder: Annotated[dict[Name, ModelSpec], Field(min_length=1)]
     sizes: Annotated[list[Name], Field(min_length=1)] | None = None
-    """The rungs that are used, None: all. `load_study` takes the others out (`chosen`)."""
+    """The sizes of the ladder to use; None: all. `load_study` removes the others (`chosen`)."""
     pretrain: PretrainSettings | None = None
     sft: SFTSettings = SFTSettings()
     labels: LabelsSettings = LabelsSettings()
@@ -88,19 +88,19 @@ class Study(Settings):
     pairs: PairsSettings | None = None
     ratings: RatingsSettings | None = None
     variants: dict[Name, Variant] = {}
-    """Stages run again with other settings: scaling, ablations. In a study file a variant may hold
-    ``sweep: {beta: [0.1, 0]}``; it stands for one variant a value (``kl-0.1``, ``kl-0``)."""
+    """Stages that run again with other settings, for scaling and ablations. In a study file a variant may
+    have ``sweep: {beta: [0.1, 0]}``; it expands to one variant per value (``kl-0.1``, ``kl-0``)."""
 
     def chosen(self) -> Study:
-        """The study without the rungs that `sizes` does not name, in the ladder, settings and variants.
+        """The study restricted to the sizes in `sizes`: its ladder, settings and variants.
 
         Raises:
-            ValueError: `sizes` names a rung that the ladder has not.
+            ValueError: `sizes` names a size that is not in the ladder.
         """
         if self.sizes is None:
             return self
         if odd := set(self.sizes) - set(self.ladder):
-            raise ValueError(f"the ladder has {_list(self.ladder)}, and no {_list(odd)}")
+            raise ValueError(f"the ladder has {_list(self.ladder)}, but not {_list(odd)}")
         changes: dict[str, object] = {
             name: value.of_sizes(self.sizes) for name, value in self if isinstance(value, Settings)
         }
@@ -117,7 +117,7 @@ class Study(Settings):
         for size, model in self.ladder.items():
             if model.path is None and self.pretrain is None:
                 raise ValueError(
-                    f"ladder.{size} starts from a random init but the study has no pretrain stage"
+                    f"ladder.{size} is randomly initialised, but the study has no pretrain stage"
                 )
             room = self.lengths.query + self.lengths.response
             if model.path is None and model.context < room:
@@ -137,12 +137,12 @@ class Study(Settings):
     @model_validator(mode="after")
     def _names(self) -> Study:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds}: one is named twice")
+            raise ValueError(f"seeds {self.seeds}: one is repeated")
         for stage, settings in self:
             for key, sizes in settings.size_maps() if isinstance(settings, Settings) else ():
                 if odd := sizes ^ set(self.ladder):
                     raise ValueError(
-                        f"{stage}.{key} names {_list(sizes)}, the ladder {_list(self.ladder)}: "
+                        f"{stage}.{key} has {_list(sizes)}, the ladder has {_list(self.ladder)}: "
                         f"they differ in {_list(odd)}"
                     )
         return self
@@ -155,14 +155,14 @@ class Study(Settings):
             if isinstance(variant, PPOVariant) and variant.reward is not None:
                 other = self.variants.get(variant.reward)
                 if not isinstance(other, RewardVariant):
-                    raise ValueError(f"variants.{name}.reward: '{variant.reward}' is no reward variant")
+                    raise ValueError(f"variants.{name}.reward: '{variant.reward}' is not a reward variant")
                 if odd := set(variant.sizes or self.ladder) - set(other.sizes or self.ladder):
                     raise ValueError(f"variants.{name}: {variant.reward} is not trained at size {_list(odd)}")
         return self
 
     @model_validator(mode="after")
     def _folds(self) -> Study:
-        """Reward models are trained without a fold exactly where the labels come in folds."""
+        """Reward models name a fold if and only if the labels come in folds."""
         rewards = {"reward": self.reward} | {
             f"variants.{name}.set": variant.set
             for name, variant in self.variants.items()
@@ -173,23 +173,27 @@ class Study(Settings):
             if folds is None and settings.fold is not None:
                 raise ValueError(f"{key}.fold {settings.fold}: the labels have no folds (labels.folds)")
             if folds is not None and (settings.fold is None or settings.fold >= folds):
-                raise ValueError(f"{key}.fold {settings.fold} is none of the {folds} folds 0 to {folds - 1}")
+                raise ValueError(
+                    f"{key}.fold {settings.fold} is not one of the {folds} folds 0 to {folds - 1}"
+                )
         if folds is not None and isinstance(self.data, ToyData):
-            raise ValueError("labels.folds is for given labels: the toy world holds posts out by itself")
+            raise ValueError(
+                "labels.folds is only for labels from files: the toy world holds out posts itself"
+            )
         return self
 
     @model_validator(mode="after")
     def _labelers(self) -> Study:
-        """Only the toy world can label what a policy writes."""
+        """Only the toy world can label a policy's samples."""
         if isinstance(self.data, FileData):
             if self.data.comparisons is None:
-                raise ValueError("data.comparisons is missing: files bring no labelers, so give their labels")
+                raise ValueError("data.comparisons is missing: data from files need labels from files")
             if self.ppo.rounds > 1:
-                raise ValueError(f"ppo.rounds {self.ppo.rounds} needs fresh labels, which files cannot give")
+                raise ValueError(f"ppo.rounds {self.ppo.rounds} needs new labels, which files cannot provide")
             if self.best_of_n and "gold" in self.best_of_n.scorers:
-                raise ValueError("best_of_n.scorers: gold is known in the toy world only")
+                raise ValueError("best_of_n.scorers: gold scores exist only in the toy world")
             if self.ratings:
-                raise ValueError("ratings: only the toy world has labelers to rate what a policy writes")
+                raise ValueError("ratings: only the toy world has labelers to rate a policy's samples")
         return self
 
 

@@ -1,4 +1,4 @@
-"""What has become of every run of a study, and why."""
+"""The state of every run of a study, with the reason."""
 
 from __future__ import annotations
 
@@ -29,31 +29,30 @@ from tldr.study.load import resolved
 from tldr.study.settings import Study
 
 ASIDE = "set-aside"
-"""Folder of a study for runs that are stale and are made again."""
-State = Literal["done", "running", "failed", "stale", "waiting"]
+"""Folder within a study's folder for stale runs that are run again."""
+RunState = Literal["done", "running", "failed", "stale", "waiting"]
 
 
 @dataclass(frozen=True)
 class Status:
-    """One run's state; `progress` is the share of its work that is done, `seconds` what it took so far."""
+    """One run's state; `progress` is the finished fraction of its work, `seconds` its running time so far."""
 
     run: str
-    state: State
+    state: RunState
     why: str = ""
     seconds: float | None = None
     progress: float | None = None
 
 
 def status_of(run: Run, root: Path, files: FileHashes, parents: Mapping[str, Status] | None = None) -> Status:
-    """The state of one run of the study as it is now.
+    """The current state of one run of the study.
 
-    A run is done only where all that it was made from is: its code is the code now, and its parents are done
-    and have the outputs that it was made from. While a parent is still to be made, it waits: the parent may
-    come out with the same bytes.
+    A run is done only if its code has not changed, its parents are done, and their outputs are the ones that
+    it read. If a parent has to run again, the run waits: the parent may produce the same bytes.
 
     Args:
         root: the study's folder.
-        parents: the states of its parents by name, where they are known; they count as done if not.
+        parents: the known states of its parents by name; others count as done.
     """
     folder = root / run.name
     if not (folder / RUN).exists():
@@ -74,26 +73,26 @@ def status_of(run: Run, root: Path, files: FileHashes, parents: Mapping[str, Sta
         if why:
             return Status(run.name, "stale", why, seconds, 1.0 if done else progress)
     if done and unmade:
-        why = f"was made before; decided when {unmade[0]} is made"
+        why = f"finished before; checked again when {unmade[0]} is done"
         return Status(run.name, "waiting", why, seconds, 1.0)
     if done:
         return Status(run.name, "done", "", seconds, 1.0)
     if error := last_error(folder):
         return Status(run.name, "failed", error, seconds, progress)
-    why = "interrupted, will go on" if begun(folder) else ""
+    why = "interrupted, will resume" if begun(folder) else ""
     return Status(run.name, "waiting", why, seconds, progress)
 
 
 def begun(folder: Path) -> bool:
-    """Whether a run has done work that it would go on with."""
+    """Whether a run has partial work that it would resume."""
     return (folder / "log.txt").exists() or (folder / "state").is_dir()
 
 
 def stale_because(folder: Path, files: FileHashes, *, parents: bool = True) -> str:
-    """What a finished or begun run depends on that has changed, or "": an output, its code, or a parent.
+    """Why a finished or begun run is stale: an output, its code or a parent has changed; "" if none has.
 
     Args:
-        parents: whether to look at them.
+        parents: whether to check the parents.
     """
     try:
         return (
@@ -109,7 +108,7 @@ def _changed_outputs(folder: Path, files: FileHashes) -> str:
     for name, digest in read_outputs(folder).items():
         path = folder / name
         if not path.is_file():
-            return f"{name} is gone since it was done"
+            return f"{name} is missing since it was done"
         if files.file(path) != digest:
             return f"{name} changed since it was done"
     return ""
@@ -124,18 +123,18 @@ def _changed_code(folder: Path) -> str:
 def _changed_parents(folder: Path) -> str:
     for name, parent in RunFile.read(folder).parents.items():
         if outputs_digest(folder.parent / parent.run) not in ("", parent.outputs):
-            return f"its {name} was made again with other outputs ({parent.run})"
+            return f"its {name} was run again with other outputs ({parent.run})"
     return ""
 
 
 def set_aside(folder: Path, files: FileHashes) -> Path | None:
-    """Put a stale run's folder out of the way, under ``set-aside/`` of its study.
+    """Move a stale run's folder to ``set-aside/`` in its study's folder.
 
     Returns:
-        its new place; None where it is not stale any more, since another process has set it aside.
+        its new path; None if it is no longer stale, because another process has set it aside.
 
     Raises:
-        Busy: a process is at work on it.
+        Busy: a process is executing it.
     """
     with locked(folder):
         if not stale_because(folder, files):
@@ -148,7 +147,7 @@ def set_aside(folder: Path, files: FileHashes) -> Path | None:
 
 
 def study_status(runs: Sequence[Run], root: Path, files: FileHashes) -> list[Status]:
-    """Every run of the study in order, then folders that it does not ask for (any more)."""
+    """The status of every run of the study in order, then of folders that are not (or no longer) in it."""
     found: dict[str, Status] = {}
     for run in runs:  # parents come first
         found[run.name] = status_of(run, root, files, found)
@@ -158,7 +157,7 @@ def study_status(runs: Sequence[Run], root: Path, files: FileHashes) -> list[Sta
 
 
 def left_over(runs: Sequence[Run], root: Path) -> Iterator[tuple[Path, str]]:
-    """Run folders that are not in the study (any more), and why."""
+    """Run folders that are not (or no longer) in the study, and why."""
     names, by_title = {run.name for run in runs}, {run.title: run for run in runs}
     for folder in run_folders(root):
         if folder.parent.name == ASIDE:
@@ -173,18 +172,18 @@ def left_over(runs: Sequence[Run], root: Path) -> Iterator[tuple[Path, str]]:
             continue
         new = by_title.get(old.title)
         if new is None:
-            yield folder, "not in the study any more"
+            yield folder, "no longer in the study"
         else:
             yield folder, differences(old.ingredients, new.ingredients)
 
 
 def run_folders(root: Path) -> list[Path]:
-    """Every folder that holds a run, those set aside too."""
+    """Every folder that contains a run, including those set aside."""
     return sorted(path.parent for place in (root, root / ASIDE) for path in place.glob(f"*/{RUN}"))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What sets two runs' ingredients apart, the first three things of it."""
+    """The first three differences between two runs' ingredients, as text."""
     before, after = dict(_leaves(old, ())), dict(_leaves(new, ()))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     texts = [_difference(key, before.get(key), after.get(key)) for key in keys]
@@ -210,7 +209,7 @@ def _difference(key: tuple[str, ...], before: Any, after: Any) -> str:
 
 
 def removable(runs: Sequence[Run], root: Path, files: FileHashes, *, everything: bool) -> list[Path]:
-    """The folders that `clean` would remove: stale runs, or all; never one that is being run."""
+    """The folders that `clean` would delete: stale runs or all runs, but never a running one."""
     if everything:
         folders = run_folders(root)
     else:
@@ -219,10 +218,10 @@ def removable(runs: Sequence[Run], root: Path, files: FileHashes, *, everything:
 
 
 def remove(folders: Sequence[Path]) -> None:
-    """Remove run folders for good, each while it is locked.
+    """Delete run folders, each while it is locked.
 
     Raises:
-        Busy: a process has begun work on one.
+        Busy: a process has started to execute one.
     """
     for folder in folders:
         with locked(folder):
@@ -230,9 +229,9 @@ def remove(folders: Sequence[Path]) -> None:
 
 
 def write_listing(study: Study, runs: Sequence[Run], root: Path) -> Path:
-    """Write ``study.json``: the study's settings, and its runs as the report reads them.
+    """Write ``study.json``: the study's settings, and its runs in the form that the report reads.
 
-    `params` of a run is what the samples of its size say.
+    `params` of a run is taken from the samples of its size.
     """
     params: dict[str, Any] = {}
     for run in runs:
@@ -258,7 +257,7 @@ def write_listing(study: Study, runs: Sequence[Run], root: Path) -> Path:
 
 
 def _parents(run: Run, root: Path) -> dict[str, str]:
-    """The run behind each input: the one taken, once that is known."""
+    """The run behind each input; of several candidates the chosen one, once that is known."""
     taken: dict[str, str] = {}
     if (root / run.name / RUN).exists():
         taken = {name: parent.run for name, parent in RunFile.read(root / run.name).parents.items()}

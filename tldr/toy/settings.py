@@ -1,4 +1,4 @@
-"""Settings of the generated world."""
+"""Settings of the toy world."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tldr.settings.base import Settings
 
 
 class ToyData(Settings):
-    """Sizes of the generated world; its rules are in `tldr.toy`."""
+    """Sizes of the toy world; its rules are in `tldr.toy`."""
 
     kind: Literal["toy"] = "toy"
     """Names this kind of data."""
     seed: int = 1
     """Of the world: another seed makes other posts, labelers and corpus."""
     corpus: PositiveInt = 24000
-    """Documents of the pretraining corpus."""
+    """Documents in the pretraining corpus."""
     sft_posts: PositiveInt = 6000
-    """Posts with a reference for SFT; they are among the PPO posts, as in the paper."""
+    """Posts with a reference for SFT; a subset of the PPO posts, as in the paper."""
     ppo_posts: PositiveInt = 8000
     """Posts that PPO samples summaries for."""
     valid1_posts: PositiveInt = 600
-    """Posts for selecting models."""
+    """Posts for model selection."""
     valid2_posts: PositiveInt = 1000
-    """Posts for reporting; nothing is ever chosen on them."""
+    """Posts for reporting; never used for selection."""

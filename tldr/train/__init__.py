@@ -1,1 +1,1 @@
-"""The one training loop: seeds, batches, updates, logs, resumable state."""
+"""The training loop of all stages: seeds, batches, updates, logs, resumable state."""

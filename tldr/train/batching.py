@@ -1,7 +1,7 @@
-"""Which examples make which update: known for any update without going through those before.
+"""The examples of every update, computed without iterating over earlier updates.
 
-Batches hold examples of like length, so little of the compute goes into padding: at batch 8 on
-TL;DR lengths about 1 % instead of 36 %.
+A batch contains examples of similar length, so that little compute is spent on padding: about 1 %
+instead of 36 % at batch 8 on TL;DR lengths.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ T = TypeVar("T")
 def epoch_order(
     lengths: Sequence[int], batch: int, seed: int, epoch: int, *, window: int = 512, keep_last: bool = True
 ) -> list[list[int]]:
-    """One epoch's batches of example indices; every example comes exactly once.
+    """One epoch's batches of example indices; every example is used exactly once.
 
-    The examples are shuffled, sorted by length inside windows of about `window`, cut into batches,
-    and the batches shuffled. What does not fill a batch is drawn before the sort, so that it is no
-    sample of the longest, and comes last or, without `keep_last`, sits this epoch out.
+    The examples are shuffled, sorted by length within windows of about `window`, and cut into batches;
+    then the batches are shuffled. Examples that do not fill a batch are drawn before the sort, so that
+    they are not the longest ones. They form the last batch or, without `keep_last`, are left out of
+    this epoch.
     """
     order: list[int] = permutation(len(lengths), seed, "examples", epoch).tolist()
     whole = len(order) - len(order) % batch
@@ -43,18 +44,18 @@ def epoch_order(
 
 
 class BatchPlan:
-    """The batches of a whole run, over as many epochs, or parts of one, as it takes.
+    """The batches of a whole run, over any number of epochs or a fraction of one.
 
     Args:
-        lengths: tokens of each example, to batch by.
-        batch: examples an update, over all processes.
+        lengths: tokens of each example; batches are formed by length.
+        batch: examples per update, over all processes.
         epochs: length of the run; a fraction is rounded up to whole updates.
-        updates: its length in updates instead.
+        updates: length of the run in updates instead.
         keep_last: end each epoch with the examples that do not fill a batch.
-        processes: how many processes share each batch.
+        processes: number of processes that share each batch.
 
     Raises:
-        UsageError: no batch can be made, or one too small for all processes.
+        UsageError: there are too few examples for a batch, or a batch has fewer examples than processes.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class BatchPlan:
         processes: int = 1,
     ):
         if (epochs is None) == (updates is None):
-            raise UsageError("give a run's length in epochs or in updates, one of the two")
+            raise UsageError("give a run's length either in epochs or in updates")
         whole, rest = divmod(len(lengths), batch)
         self.per_epoch = whole + bool(rest and keep_last)
         if self.per_epoch == 0:
@@ -80,7 +81,7 @@ class BatchPlan:
         if smallest < processes:
             raise UsageError(
                 f"a batch of {smallest} examples cannot be shared by {processes} processes",
-                remedy="change batch, or drop the last batch of the epoch",
+                remedy="change batch, or drop the last batch of each epoch",
             )
         if epochs is not None:
             updates = math.ceil(epochs * self.per_epoch - 1e-9)
@@ -100,11 +101,11 @@ class BatchPlan:
 def micro_batches(
     batch: Sequence[T], size: int | None = None, rank: int = 0, processes: int = 1
 ) -> list[Sequence[T]]:
-    """This process's share of a batch, in forward passes of at most `size` examples.
+    """This process's share of a batch, in micro-batches of at most `size` examples.
 
-    Neighbours stay together, so a batch sorted by length gives micro-batches of like length. Every
-    process gets the same number of them, none empty (so at `size` 1 and a number of examples that
-    `processes` does not divide, some hold two).
+    Neighbours stay together, so a batch sorted by length gives micro-batches of similar length. Every
+    process gets the same number of micro-batches, none empty (so with `size` 1 some contain two
+    examples if `processes` does not divide the batch).
 
     Raises:
         UsageError: fewer examples than processes.

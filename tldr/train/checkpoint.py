@@ -1,9 +1,9 @@
-"""Resumable state and proof of identity: safetensors and JSON, nothing else is ever opened.
+"""Resumable states and hashes of weights; only safetensors and JSON are ever loaded.
 
-A state is a folder ``state/step-N`` that appears whole or not at all; some are kept, and one that
-has gone bad is passed over for the one before it. Sharded (FSDP2) tensors are gathered when saved,
-one at a time, and dealt out when loaded, so a state does not depend on the number of processes;
-every process must make the call, the first one writes and chooses what is loaded.
+A state is a folder ``state/step-N``, written atomically. The newest ones are kept, and a damaged state
+is skipped in favour of the one before it. Sharded (FSDP2) tensors are gathered one at a time when
+saved and distributed when loaded, so a state does not depend on the number of processes. Every
+process must make the call; the first one writes, and chooses the state to load.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from tldr.records import write_json
 
 
 @dataclass(frozen=True)
-class State:
-    """What a state holds besides modules and optimizers.
+class TrainingState:
+    """The contents of a state besides modules and optimizers.
 
     Attributes:
-        step: finished updates.
-        part: 0 between updates; from 1 on, how far the update after them has come.
-        extra: anything JSON can hold.
-        tensors: saved beside the modules' (rollout, best weights); sharded ones come back whole.
+        step: number of finished updates.
+        part: 0 between updates; otherwise the progress within the next update.
+        extra: any JSON data.
+        tensors: further tensors (rollout, best weights); sharded ones are loaded unsharded.
     """
 
     step: int
@@ -47,30 +47,30 @@ class State:
 
     @property
     def name(self) -> str:
-        """The folder's name; in the order of names later states come later."""
+        """The folder's name; names sort in the order of the states."""
         return f"step-{self.step:08d}" + (f"-{self.part:06d}" if self.part else "")
 
 
 def save_state(
     folder: Path,
-    state: State,
+    state: TrainingState,
     modules: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
     keep: int = 2,
 ) -> Path:
-    """Save ``state/step-N`` in a run's folder atomically, then drop all but the newest `keep` states.
+    """Save ``state/step-N`` in a run's folder atomically, then delete all but the newest `keep` states.
 
-    States further on, left by a run that went on from an earlier one, are dropped too.
+    Later states, left over if the run resumed from an earlier one, are deleted too.
 
     Raises:
-        CheckpointError: the disk is full, or fails otherwise; the states before are as they were.
+        CheckpointError: the disk is full or fails; earlier states are unchanged.
     """
     root = folder / "state"
     final = root / state.name
     writer = not dist.is_initialized() or dist.get_rank() == 0
     pieces = _pieces(modules, optimizers, state.tensors, writer)
     if not writer:
-        for _ in pieces:  # takes part in gathering
+        for _ in pieces:  # takes part in the gathering
             pass
     else:
         try:
@@ -81,7 +81,7 @@ def save_state(
             raise CheckpointError(
                 f"the state cannot be saved: {error}",
                 where=final,
-                remedy="make room on the disk and run again: it goes on from the state before",
+                remedy="free disk space and run again: it resumes from the previous state",
             ) from error
     if dist.is_initialized():
         dist.barrier()
@@ -89,9 +89,12 @@ def save_state(
 
 
 def _write(
-    final: Path, state: State, pieces: Iterable[tuple[str, dict[str, Tensor]]], optimizers: Mapping[str, Any]
+    final: Path,
+    state: TrainingState,
+    pieces: Iterable[tuple[str, dict[str, Tensor]]],
+    optimizers: Mapping[str, Any],
 ) -> None:
-    """Write all files beside the final place; once the disk holds them, give the folder its name."""
+    """Write all files to a temporary folder, sync them to disk, then rename the folder."""
     for stale in final.parent.glob("*.partial"):
         shutil.rmtree(stale)
     partial = _partial(final)
@@ -115,13 +118,13 @@ def _drop_old(newest: Path, keep: int) -> None:
 
 def load_state(
     folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]
-) -> State | None:
-    """Load the newest sound state of a run folder into modules and optimizers, bit for bit.
+) -> TrainingState | None:
+    """Load the newest intact state of a run's folder into modules and optimizers, bit for bit.
 
-    Returns None where there is none to go on from. A damaged one is skipped with a warning.
+    Returns None if there is none. A damaged state is skipped with a warning.
 
     Raises:
-        CheckpointError: the state is sound but of another model or optimizer.
+        CheckpointError: the state is intact but belongs to another model or optimizer.
     """
     path = _newest_sound(folder / "state", next(iter(modules.values())))
     if path is None:
@@ -132,20 +135,20 @@ def load_state(
         _restore_module(module, pieces[_module_file(name)])
     for name, optimizer in optimizers.items():
         _restore_optimizer(optimizer, pieces[_optimizer_file(name)], meta["param_groups"][name])
-    # A clone, for what is read stays mapped into memory and old states are deleted.
+    # Cloned, because loaded tensors are memory-mapped and old states are deleted.
     tensors = {name: tensor.clone() for name, tensor in pieces[_TENSORS].items()}
-    return State(meta["step"], meta["part"], meta["extra"], tensors)
+    return TrainingState(meta["step"], meta["part"], meta["extra"], tensors)
 
 
 def _newest_sound(root: Path, module: nn.Module) -> Path | None:
-    """The state to load, chosen by the first process for all; `module` tells where they talk."""
+    """The state to load; the first process chooses it and broadcasts it on the device of `module`."""
     chosen = [-1, 0]
     if not dist.is_initialized() or dist.get_rank() == 0:
         for path in reversed(_states(root)):
             try:
                 meta, _ = _read(path, check=True)
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-                message = f"{path} is damaged ({error}): passed over"
+                message = f"{path} is damaged ({error}): skipped"
                 warnings.warn(message, RuntimeWarning, stacklevel=3)
                 continue
             chosen = [meta["step"], meta["part"]]
@@ -155,11 +158,11 @@ def _newest_sound(root: Path, module: nn.Module) -> Path | None:
         dist.broadcast(told, src=0)
         chosen = told.tolist()
     step, part = chosen
-    return None if step < 0 else root / State(step, part).name
+    return None if step < 0 else root / TrainingState(step, part).name
 
 
 def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """A module's tensors, each storage once under its first name, shards gathered (by all processes)."""
+    """A module's tensors, shared ones only under their first name; shards are gathered (all must call)."""
     return {name: gather(tensor) for name, tensor in _unique(module).items()}
 
 
@@ -184,7 +187,7 @@ def _states(root: Path) -> list[Path]:
 
 
 def _unique(module: nn.Module) -> dict[str, Tensor]:
-    """State tensors without the second names of tied ones."""
+    """State tensors, with tied ones only under their first name."""
     found: dict[object, str] = {}
     tensors = {}
     for name, tensor in module.state_dict().items():
@@ -197,20 +200,20 @@ def _unique(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _learnt(module: nn.Module) -> dict[str, Tensor]:
-    """What training may change: the state tensors without frozen weights, which are there anew each time."""
+    """The state tensors that training may change: all except frozen weights, which are reloaded anyway."""
     frozen = {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
     return {name: tensor for name, tensor in _unique(module).items() if name not in frozen}
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """The whole of a tensor that may be sharded over processes (all must call)."""
+    """The full tensor of one that may be sharded over processes (all must call)."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def deal(saved: Tensor, like: Any) -> Tensor:
-    """`saved`, which all processes hold (or their parts already), laid out over them as `like` is."""
+    """`saved`, which every process has in full (or already sharded), with the sharding of `like`."""
     if hasattr(like, "full_tensor") and not hasattr(saved, "full_tensor") and saved.shape == like.shape:
-        from torch.distributed.tensor import distribute_tensor  # two seconds to import, so only here
+        from torch.distributed.tensor import distribute_tensor  # takes two seconds to import
 
         return distribute_tensor(saved.to(like.device), like.device_mesh, like.placements)
     return saved
@@ -222,9 +225,9 @@ def _pieces(
     tensors: Mapping[str, Tensor],
     keep: bool,
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """File name and contents on the CPU, one file after the other so that one is in memory at a time.
+    """File names and contents on the CPU, generated so that only one file is in memory at a time.
 
-    Without `keep` the contents are empty: such a process only takes part in gathering them.
+    Without `keep` the contents are empty: the process only takes part in the gathering.
     """
     for name, module in modules.items():
         yield _module_file(name), _collected(_learnt(module), keep)
@@ -236,7 +239,7 @@ def _pieces(
 
 
 def _flat(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """An optimizer's state of one weight; bitsandbytes puts its own tensors one level down."""
+    """The optimizer state of one weight; bitsandbytes nests its own tensors one level deeper."""
     for key, value in state.items():
         yield from _flat(value) if isinstance(value, Mapping) else [(key, value)]
 
@@ -251,7 +254,7 @@ def _collected(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write one file, each tensor in storage of its own (safetensors refuses shared ones); its sha256."""
+    """Write one file and return its sha256; shared storage is copied, because safetensors refuses it."""
     alone, seen = {}, set()
     for name, tensor in tensors.items():
         alone[name], storage = tensor.contiguous(), tensor.untyped_storage()
@@ -263,7 +266,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk hold what was written to a file or a folder."""
+    """Flush a file or a folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -272,7 +275,7 @@ def _sync(path: Path) -> None:
 
 
 def _settled(path: Path) -> str:
-    """A file's sha256, once the disk holds it."""
+    """Flush a file to disk and return its sha256."""
     _sync(path)
     return _sha256(path)
 
@@ -283,13 +286,13 @@ def _sha256(path: Path) -> str:
 
 
 def _read(path: Path, check: bool = False) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """A state's JSON and tensors, mapped into memory; with `check` every file against its sha256."""
+    """A state's JSON and memory-mapped tensors; with `check` every file is compared with its sha256."""
     meta = json.loads((path / "state.json").read_text(encoding="utf-8"))
     for name, digest in meta["sha256"].items() if check else ():
         if _sha256(path / name) != digest:
-            raise ValueError(f"{name} is not what was written")
-    if State(meta["step"], meta["part"]).name != path.name:
-        raise ValueError(f"holds step {meta['step']}, part {meta['part']}")
+            raise ValueError(f"{name} differs from what was written")
+    if TrainingState(meta["step"], meta["part"]).name != path.name:
+        raise ValueError(f"contains step {meta['step']}, part {meta['part']}")
     return meta, {name: load_file(path / name) for name in meta["sha256"]}
 
 
@@ -300,7 +303,7 @@ def _check_same(
     modules: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
 ) -> None:
-    """Compare all before anything is changed."""
+    """Compare everything before anything is changed."""
     wanted = {_module_file(name) for name in modules} | {_optimizer_file(name) for name in optimizers}
     same = {*pieces} == wanted | {_TENSORS}
     for name, module in modules.items():
@@ -313,9 +316,9 @@ def _check_same(
         ]
     if not same:
         raise CheckpointError(
-            "the state is of another model or optimizer",
+            "the state belongs to another model or optimizer",
             where=path,
-            remedy="resume with the settings it was made with, or remove the run's state folder",
+            remedy="resume with the original settings, or delete the run's state folder",
         )
 
 
@@ -337,7 +340,9 @@ def _restore_optimizer(
     for name, tensor in saved.items():
         index, key = name.split(".", 1)
         value = deal(tensor.clone(), parameters[int(index)])
-        counts = value.dtype == torch.int64 and value.ndim == 0  # bitsandbytes counts steps in a number
+        counts = (
+            value.dtype == torch.int64 and value.ndim == 0
+        )  # bitsandbytes stores its step count as an int
         state.setdefault(int(index), {})[key] = int(value) if counts else value
     for group in groups:
         group["betas"] = tuple(group["betas"])  # JSON knows only lists
@@ -345,7 +350,7 @@ def _restore_optimizer(
 
 
 def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """sha256 over names, dtypes, shapes and bytes, in the order of the names."""
+    """sha256 over names, dtypes, shapes and bytes, sorted by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
         flat = tensor.detach().cpu().contiguous().reshape(-1)
@@ -355,7 +360,7 @@ def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def hash_module(module: nn.Module) -> str:
-    """sha256 over a module's tensors: equal hashes, equal weights bit for bit."""
+    """sha256 over a module's tensors: equal hashes mean bitwise equal weights."""
     return hash_tensors(full_state_dict(module).items())
 
 
@@ -363,11 +368,11 @@ def hash_folder(folder: Path) -> str:
     """sha256 over all tensors in a folder's safetensors files (a checkpoint's weights).
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: the folder has none.
     """
     paths = sorted(folder.rglob("*.safetensors"))
     if not paths:
-        raise CheckpointError("no safetensors file here", where=folder)
+        raise CheckpointError("contains no safetensors file", where=folder)
     named = []
     for path in paths:
         with safe_open(path, framework="pt") as file:
@@ -376,10 +381,10 @@ def hash_folder(folder: Path) -> str:
 
 
 def write_done(folder: Path, outputs: Sequence[str]) -> dict[str, str]:
-    """Mark a run finished: ``DONE`` holds each output file's sha256; the resume state is removed.
+    """Mark a run as finished: write each output file's sha256 to ``DONE`` and delete the resumable states.
 
     Args:
-        outputs: files, or folders with all their files, by their names inside `folder`.
+        outputs: files, or folders with all their files, by name within `folder`.
 
     Raises:
         CheckpointError: an output is missing.
@@ -397,10 +402,10 @@ def write_done(folder: Path, outputs: Sequence[str]) -> dict[str, str]:
 
 
 def read_done(folder: Path) -> dict[str, str] | None:
-    """A finished run's outputs and their sha256, or None when the run is not finished.
+    """A finished run's outputs and their sha256, or None if the run is not finished.
 
     Raises:
-        CheckpointError: the mark cannot be read.
+        CheckpointError: ``DONE`` cannot be read.
     """
     path = folder / "DONE"
     if not path.exists():
@@ -409,6 +414,6 @@ def read_done(folder: Path) -> dict[str, str] | None:
         outputs: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["outputs"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"not a finished run's mark: {error!r}", where=path, remedy="remove it to run the stage again"
+            f"not a valid DONE file: {error!r}", where=path, remedy="delete it to run the stage again"
         ) from None
     return outputs

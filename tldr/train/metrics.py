@@ -1,4 +1,4 @@
-"""What a run says of itself: ``metrics.jsonl``, one row an update, and ``progress.json``."""
+"""Logs of a run: ``metrics.jsonl``, with one row per update, and ``progress.json``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 from tldr.errors import RecordError
 from tldr.records import write_json
 
-Row = dict[str, float]
+MetricsRow = dict[str, float]
 """One update's figures; ``update`` counts from 1."""
 
 TIMES = frozenset({"seconds", "tokens_per_s", "mfu"})
 """The columns that differ between two runs of the same seed."""
 
 
-def read_metrics(path: Path) -> list[Row]:
-    """The rows of a log, without a last line that a kill cut short.
+def read_metrics(path: Path) -> list[MetricsRow]:
+    """The rows of a log, without a last line that is incomplete because the process was killed.
 
     Raises:
-        RecordError: any other line is broken.
+        RecordError: any other line is invalid.
     """
     if not path.exists():
         return []
@@ -37,15 +37,15 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 class MetricsLog:
-    """Appends rows to a log, after cutting off those past the update the run resumes from.
+    """Appends rows to a log, after removing rows beyond the update that the run resumes from.
 
     Args:
-        path: None in a process that keeps no log.
-        resumed: the last update whose row stays.
+        path: None in a process that writes no log.
+        resumed: the last update whose row is kept.
     """
 
     def __init__(self, path: Path | None, resumed: int = 0):
-        self.kept: list[Row] = []
+        self.kept: list[MetricsRow] = []
         if path is not None:
             self.kept = [row for row in read_metrics(path) if row["update"] <= resumed]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,12 +56,12 @@ class MetricsLog:
         self._real = path is not None
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Write one row; other processes see it at once."""
+        """Write one row; it is visible to other processes at once."""
         self._file.write(_line(row))
         self._file.flush()
 
     def sync(self) -> None:
-        """Put all rows on the disk: called before a state that counts on them is saved."""
+        """Flush all rows to disk, before a state is saved that relies on them."""
         if self._real:
             os.fsync(self._file.fileno())
 
@@ -75,10 +75,10 @@ def _line(row: Mapping[str, float]) -> str:
 
 
 class Progress:
-    """Keeps ``progress.json`` in a run folder, written about once a second.
+    """Updates ``progress.json`` in a run's folder about once a second.
 
-    It holds `done` and `total` (updates, or whatever the stage counts), `seconds` at work over all
-    resumptions, `eta` in seconds at this process's pace, and the newest `loss`.
+    It contains `done` and `total` (updates, or whatever the stage counts), the running time `seconds`
+    including earlier attempts, `eta` in seconds at this process's pace, and the latest `loss`.
     """
 
     def __init__(self, folder: Path, total: int, done: int = 0, seconds: float = 0.0):
@@ -89,11 +89,11 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Seconds at work so far, those before a resumption included."""
+        """Running time so far in seconds, including time before a resumption."""
         return self._before + time.monotonic() - self._start
 
     def update(self, done: int, loss: float | None = None) -> None:
-        """Note that `done` of the total are done; the last one is always written."""
+        """Record that `done` of the total are done; completion is always written."""
         now = time.monotonic()
         if now - self._written < 1 and done < self._total:
             return

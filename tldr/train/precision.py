@@ -1,4 +1,4 @@
-"""Number formats and device settings: fast where the result stays what it says, checked not assumed."""
+"""Number formats and device settings: as fast as possible without losing precision, which is measured."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ import torch
 from tldr.errors import UsageError
 from tldr.settings.base import Precision
 
-Resolved = Literal["fp32", "bf16"]
-"""Weights and optimizer are float32 in both; bf16 is autocast."""
+ResolvedPrecision = Literal["fp32", "bf16"]
+"""Weights and optimizer state are float32 in both; "bf16" means autocast."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 _PRODUCT_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-"""oneDNN's cache of products by shape, and that of torch's layer above it; read at the first product."""
+"""Capacities of oneDNN's cache of matrix products by shape and of torch's cache above it; both are read
+at the first product."""
 KEPT_PRODUCTS = 256
-"""Instead of 1024: each shape takes 0.6 MiB in the two caches (0.6 GiB where lengths vary), and a
-millisecond to make again."""
+"""Capacity, instead of 1024: each shape takes 0.6 MiB in the two caches (0.6 GiB in all when lengths vary),
+and one millisecond to recreate."""
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> Resolved:
-    """What "auto" means on this device: bf16 where the hardware multiplies in it, else fp32."""
+def resolve_precision(precision: Precision, device: torch.device) -> ResolvedPrecision:
+    """Resolve "auto" on this device: bf16 if the hardware multiplies in bf16, otherwise fp32."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -46,19 +47,19 @@ def cpu_has_bf16() -> bool:
 
 
 def prepare_cpu() -> None:
-    """Threads from the environment, memory kept, oneDNN products (about 1.5x) where they are exact.
+    """Set the number of threads, keep freed memory, and use oneDNN (about 1.5x faster) if it is exact.
 
-    The switch to oneDNN ("medium") allows bf16 products too, which it makes use of on CPUs with
-    AMX; so a product is tried, and the switch put back if it lost precision. Where there is a GPU, whose
-    fp32 products it would make bf16 or tf32 ones, it is left alone.
+    The setting for oneDNN ("medium") also allows bf16 products, which CPUs with AMX then use. So one
+    product is tried, and the setting is reverted if it lost precision. With a GPU the setting does not
+    change, because it would turn the GPU's fp32 products into bf16 or tf32.
 
     Raises:
-        UsageError: the thread count in the environment is no positive number.
+        UsageError: the thread count in the environment is not a positive integer.
     """
     for variable in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
         if value := os.environ.get(variable):
             if not value.isdigit() or int(value) == 0:
-                raise UsageError(f"{value!r} is no number of threads", where=variable)
+                raise UsageError(f"{value!r} is not a valid number of threads", where=variable)
             torch.set_num_threads(int(value))
             break
     _keep_memory()
@@ -72,7 +73,7 @@ def prepare_cpu() -> None:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep what a step frees for the next one: 6 to 11 % of a step's CPU time here."""
+    """Make glibc keep memory that a step frees for the next one: saves 6 to 11 % of a step's CPU time."""
     libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
@@ -80,7 +81,7 @@ def _keep_memory() -> None:
 
 
 def matmul_error() -> float:
-    """Relative error of a float32 product, K = 1024: about 4e-7 in float32, 2e-3 from bf16."""
+    """Relative error of a float32 product, K = 1024: about 4e-7 in float32, 2e-3 with bf16."""
     draw = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 1024, generator=draw) for _ in range(2))
     exact = a.double() @ b.double().T
@@ -88,10 +89,10 @@ def matmul_error() -> float:
 
 
 def prepare_cuda() -> None:
-    """Deterministic kernels, so that a resumed run equals an uninterrupted one bit for bit.
+    """Use deterministic kernels, so that a resumed run equals an uninterrupted one bit for bit.
 
-    What has none warns: sums along rows while sampling, which are float64. Training steps are strict
-    (`deterministic`).
+    Operations without a deterministic kernel warn: only the float64 row sums in sampling. In training
+    steps they are errors (`deterministic`).
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -100,10 +101,10 @@ def prepare_cuda() -> None:
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """For a training step: on a GPU nothing inside adds up in an order that may change.
+    """For a training step: inside, every sum on a GPU has a fixed order.
 
-    Where `prepare_cuda` merely warns, torch's fused attention takes its fast backward pass, which does so
-    (pytorch/pytorch#101847, #182551); samples and scores have no backward pass.
+    With `prepare_cuda` alone, which only warns, torch's fused attention uses its fast nondeterministic
+    backward pass (pytorch/pytorch#101847, #182551). Sampling and scoring have no backward pass.
     """
     if device.type != "cuda":
         yield
@@ -116,14 +117,14 @@ def deterministic(device: torch.device) -> Iterator[None]:
 
 
 @cache
-def peak_flops(device: torch.device, precision: Resolved) -> float:
-    """FLOP/s of a large matrix product here and now, the best of a few: what utilisation is a share of."""
+def peak_flops(device: torch.device, precision: ResolvedPrecision) -> float:
+    """Measured FLOP/s of a large matrix product, the best of several: the reference for utilisation."""
     n = 8192 if device.type == "cuda" else 1024
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a = torch.randn(n, n, device=device, dtype=dtype)
     best = float("inf")
     begun, tries = time.perf_counter(), 0
-    while tries < 8 or time.perf_counter() - begun < 0.2:  # long enough for the clock to rise
+    while tries < 8 or time.perf_counter() - begun < 0.2:  # long enough to reach full clock speed
         start = time.perf_counter()
         (a @ a)[0, 0].item()
         best, tries = min(best, time.perf_counter() - start), tries + 1

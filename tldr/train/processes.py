@@ -1,7 +1,7 @@
-"""Several processes as one: how they start, how a module is shared out over them and put together.
+"""Training in several processes: start them, shard a module over them, and gather it.
 
-Whatever the number of processes, and whether a module lies whole in each (DDP) or in parts (FSDP2),
-the figures are those of one process; only how floats are added up differs.
+Results do not depend on the number of processes or on whether modules are replicated (DDP) or sharded
+(FSDP2), except for the order in which floats are added.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from torch import Tensor, nn
 from tldr.errors import UsageError
 from tldr.settings.base import Precision
 from tldr.train.checkpoint import gather
-from tldr.train.precision import Resolved, prepare_cpu, prepare_cuda, resolve_precision
+from tldr.train.precision import ResolvedPrecision, prepare_cpu, prepare_cuda, resolve_precision
 
 M = TypeVar("M", bound=nn.Module)
 
 
-class Together(nn.Module):
-    """All trained modules as one, whose forward runs any function of them.
+class JointModules(nn.Module):
+    """All trained modules as one module, whose forward runs any function of them.
 
-    DDP, FSDP and autocast act on a module's own forward; a loss that calls a body or a head
-    directly would bypass them, and gradients would not be shared between processes.
+    DDP, FSDP and autocast act only on the forward of the wrapped module. A loss that called a body or a
+    head directly would bypass them, and gradients would not be shared between processes.
     """
 
     def __init__(self, parts: Mapping[str, nn.Module]):
         super().__init__()
         self.parts = nn.ModuleDict(dict(parts))
-        # The layers FSDP shards by, in the name under which it looks for them.
+        # FSDP reads this attribute to find the classes of layers to shard.
         self._no_split_modules = sorted(
             {n for p in parts.values() for n in getattr(p, "_no_split_modules", [])}
         )
@@ -52,20 +52,20 @@ class Together(nn.Module):
 
 
 def _part() -> None:
-    """Leave the processes' group before the interpreter ends.
+    """Leave the process group before the interpreter exits.
 
-    Gloo's threads, left to the end of a process whose peer is gone already, now and then end it by an abort:
-    a finished run would be told as a failed one.
+    Otherwise Gloo's threads sometimes abort a process whose peer has already exited, and a finished run
+    would be reported as failed.
     """
     if dist.is_initialized() and dist.get_backend() == "gloo":
         dist.destroy_process_group()
 
 
 def make_accelerator(precision: Precision) -> Accelerator:
-    """The accelerator of a stage: one GPU, several processes by DDP or FSDP2, else the CPU.
+    """The accelerator of a stage: one GPU, several processes with DDP or FSDP2, or the CPU.
 
     Raises:
-        UsageError: started under DeepSpeed or FSDP 1, whose optimizer state cannot be saved here.
+        UsageError: launched with DeepSpeed or FSDP 1, whose optimizer state cannot be saved here.
     """
     cpu = not torch.cuda.is_available()
     device = PartialState(cpu=cpu).device
@@ -78,7 +78,9 @@ def make_accelerator(precision: Precision) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision="bf16" if resolved == "bf16" else "no",
         cpu=cpu,
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],  # or twice the memory
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+        ],  # saves half the gradient memory
     )
     atexit.unregister(_part)
     atexit.register(_part)
@@ -87,18 +89,18 @@ def make_accelerator(precision: Precision) -> Accelerator:
     kind = accelerator.distributed_type
     if kind == DistributedType.DEEPSPEED or (kind == DistributedType.FSDP and not accelerator.is_fsdp2):
         raise UsageError(
-            f"{kind.value} keeps its optimizer state in a form that cannot be resumed without pickle",
+            f"{kind.value} stores its optimizer state in a form that cannot be resumed without pickle",
             remedy="launch with DDP, or with FSDP and fsdp_version: 2",
         )
     return accelerator
 
 
-def _fsdp2(accelerator: Accelerator, precision: Resolved) -> None:
-    """FSDP2 with its sums in fp32, and on CPUs too, for which accelerate leaves it out.
+def _fsdp2(accelerator: Accelerator, precision: ResolvedPrecision) -> None:
+    """Set up FSDP2 with sums in fp32, also on CPUs, where accelerate does not support it.
 
-    By default accelerate would sum gradients, and hand out losses, in bf16.
+    By default accelerate would sum gradients and return losses in bf16.
     """
-    from torch.distributed.fsdp import MixedPrecisionPolicy  # two seconds to import, so only here
+    from torch.distributed.fsdp import MixedPrecisionPolicy  # takes two seconds to import
 
     shared = AcceleratorState._shared_state
     if accelerator.distributed_type == DistributedType.MULTI_CPU:
@@ -109,16 +111,16 @@ def _fsdp2(accelerator: Accelerator, precision: Resolved) -> None:
 
 
 def blueprint(module: M) -> M:
-    """A copy of a module whose weights take no memory: they are on the meta device."""
+    """A copy of a module with its weights on the meta device, where they use no memory."""
     empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in module.parameters()}
     return copy.deepcopy(module, memo=dict(empty))
 
 
 def rebuilt(plan: M, module: nn.Module, keep: bool) -> M | None:
-    """Fill a sharded module's `blueprint` with its whole weights, on the CPU; every process must call.
+    """Fill a sharded module's `blueprint` with its full weights, on the CPU; every process must call.
 
     Args:
-        keep: whether this process wants it.
+        keep: whether this process needs the result.
     """
     whole: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
@@ -137,7 +139,7 @@ def rebuilt(plan: M, module: nn.Module, keep: bool) -> M | None:
 
 @torch.no_grad()
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Bring a plain copy up to date with a module that may be sharded; every process must call."""
+    """Copy the weights of a possibly sharded module into a plain copy; every process must call."""
     live = dict(source.named_parameters())
     for name, parameter in target.named_parameters():
         parameter.copy_(gather(live[name].detach()))

@@ -1,8 +1,8 @@
-"""Seeds by name: every random draw has a stream of its own, and none needs to be saved.
+"""Named random streams: every random draw has its own stream, and no generator state is saved.
 
-A stream is the run's seed plus the names of what is drawn: purpose, update, process rank
+A stream is the run's seed plus names: purpose, update, process rank
 (``derive(seed, "dropout", update, rank)``). A resumed run derives the same streams again, so its
-state holds no generator, and no two purposes or processes share one.
+state needs no generator. No two purposes or processes share a stream.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def permutation(n: int, seed: int, *names: str | int) -> torch.Tensor:
 
 @contextmanager
 def seeded(seed: int, *names: str | int) -> Iterator[None]:
-    """Seed torch's global generators (which dropout draws from) inside, and put them back after."""
+    """Inside, torch's global generators (used by dropout) are seeded; they are restored afterwards."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive(seed, *names))

@@ -1,8 +1,8 @@
-"""How one optimizer step is made: forward and backward by micro-batch, clip, AdamW.
+"""One optimizer step: forward and backward by micro-batch, gradient clipping, AdamW.
 
-Whatever the stage, the gradient is that of *sum of losses / number of things counted* over the
-whole batch: micro-batches and processes add up sums and counts, and divide once. So one batch in
-eight micro-batches equals the same batch in one, also when they hold different numbers of tokens.
+In every stage the gradient is that of *sum of losses / count* over the whole batch. Sums and counts
+are added over micro-batches and processes and divided once. So a batch in eight micro-batches equals
+the same batch in one, even if the micro-batches have different numbers of tokens.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tldr.models.lora import merge_lora
 from tldr.settings.extras import need
 from tldr.settings.training import Optimizer, Training
 from tldr.train.checkpoint import gather
-from tldr.train.metrics import Row
-from tldr.train.precision import Resolved, deterministic
-from tldr.train.processes import Together, blueprint, rebuilt
+from tldr.train.metrics import MetricsRow
+from tldr.train.precision import ResolvedPrecision, deterministic
+from tldr.train.processes import JointModules, blueprint, rebuilt
 from tldr.train.rng import seeded
 
 B = TypeVar("B")
@@ -35,15 +35,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Loss:
-    """One micro-batch's loss, as sums: the stage divides by nothing.
+    """One micro-batch's loss as sums; the stage does not divide.
 
-    A further term with a denominator of its own (PPO-ptx) is weighted by the caller and added to
-    `total`.
+    The caller weights a further term that has its own denominator (PPO-ptx) and adds it to `total`.
 
     Attributes:
         total: () float32, the summed loss, with gradient.
-        count: what it is a sum over: tokens, comparisons.
-        tokens: real tokens that went through the model, for the log.
+        count: number of summands: tokens or comparisons.
+        tokens: real tokens that the model processed, for the log.
         stats: further sums over the same count, logged as means.
     """
 
@@ -53,21 +52,21 @@ class Loss:
     stats: Mapping[str, Tensor | float] = field(default_factory=dict)
 
     def sums(self) -> Tensor:
-        """[total, count, tokens, *stats] float64, detached, where the loss is."""
+        """[total, count, tokens, *stats] float64, detached, on the loss's device."""
         figures = [self.total, self.count, self.tokens, *self.stats.values()]
         device = self.total.device
         return torch.stack([torch.as_tensor(x, device=device).detach().double() for x in figures])
 
 
 class Stepper:
-    """Modules, an AdamW each, and the step that trains them.
+    """Modules, one AdamW for each, and the optimizer step that trains them.
 
     Args:
-        modules: what is trained, by name; their train or eval mode is the caller's (dropout is off
-            in RL). After this `self.modules` are the ones to use.
-        settings: the optimizer, gradient limit (for each module its own), schedule and gradient
-            checkpointing.
-        seed: of the dropout masks; give each stage its own (`derive(seed, "sft")`).
+        modules: the modules to train, by name. The caller sets train or eval mode (dropout is off in
+            RL). Use `self.modules` afterwards.
+        settings: optimizer, gradient norm limit (applied to each module separately), schedule and
+            gradient checkpointing.
+        seed: seeds the dropout masks; give each stage its own (`derive(seed, "sft")`).
         lrs: peak learning rates that differ from `settings.lr`, by module.
     """
 
@@ -82,7 +81,7 @@ class Stepper:
         plan = settings.optimizer
         assert isinstance(plan.lr, float), "settings of one size: call for_size first"
         self.accelerator, self.settings, self.seed = accelerator, plan, seed
-        self.precision: Resolved = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+        self.precision: ResolvedPrecision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
         self.flops_per_token = sum(_flops_per_token(module) for module in modules.values())
         self.lrs = dict.fromkeys(modules, plan.lr) | dict(lrs or {})
         if settings.gradient_checkpointing:
@@ -90,15 +89,15 @@ class Stepper:
                 recompute_layers(module)
         sharded = accelerator.is_fsdp2
         if sharded and plan.kind != "adamw":
-            remedy = "launch with DDP, or take adamw, whose state is sharded"
+            remedy = "launch with DDP, or use adamw, whose state can be sharded"
             raise UsageError(f"{plan.kind} cannot be sharded", where="optimizer.kind", remedy=remedy)
         adamw = [_adamw(module, plan, self.lrs[name]) for name, module in modules.items()]
         self._blueprints = {name: blueprint(module) for name, module in modules.items() if sharded}
-        self._together, *adamw = accelerator.prepare(Together(modules), *adamw)
-        self.modules: dict[str, nn.Module] = dict(accelerator.unwrap_model(self._together).parts.items())
+        self._joint, *adamw = accelerator.prepare(JointModules(modules), *adamw)
+        self.modules: dict[str, nn.Module] = dict(accelerator.unwrap_model(self._joint).parts.items())
         self.optimizers: dict[str, torch.optim.Optimizer] = dict(zip(modules, adamw, strict=True))
         self.steps = 0
-        """Optimizer steps made so far: part of the resumable state."""
+        """Number of optimizer steps so far; part of the resumable state."""
 
     def set_lr(self, update: int, total: int) -> None:
         """Set the learning rates of an update (from 0) of `total`."""
@@ -111,28 +110,28 @@ class Stepper:
     def call(self, function: Callable[..., T], *args: object) -> T:
         """``function(modules, *args)`` inside the wrapped forward: autocast on, shards gathered.
 
-        Every process must call, and as often as the others.
+        Every process must call this the same number of times.
         """
-        with self.accelerator.autocast():  # which accelerate adds to a forward by itself, but not to FSDP2's
-            result = self._together(function, *args)
+        with self.accelerator.autocast():  # accelerate adds it to every forward except FSDP2's
+            result = self._joint(function, *args)
         if (
             self.sharded and not torch.is_grad_enabled()
-        ):  # or weights stay gathered, and in bf16, until a backward
-            for module in self._together.modules():
+        ):  # otherwise weights stay gathered, and in bf16, until the next backward pass
+            for module in self._joint.modules():
                 if hasattr(module, "reshard"):
                     module.reshard()
         return cast(T, result)
 
     @property
     def sharded(self) -> bool:
-        """Whether each process holds a part of every weight only."""
+        """Whether each process has only a part of every weight."""
         return bool(self._blueprints)
 
     def whole(self, name: str) -> nn.Module | None:
-        """A trained module in one piece, to be saved: in the first process, None in the others.
+        """The full trained module, to be saved, in the first process; None in the others.
 
-        Every process must call, when training is over: adapters are merged. Where the module is sharded,
-        the piece is a copy on the CPU.
+        Every process must call this, once training is over, because adapters are merged. If the module is
+        sharded, the result is a copy on the CPU.
         """
         main, module = self.accelerator.is_main_process, self.modules[name]
         piece = rebuilt(self._blueprints[name], module, main) if self.sharded else module
@@ -141,18 +140,18 @@ class Stepper:
         merge_lora(piece)
         return piece
 
-    def step(self, loss: Callable[[nn.ModuleDict, B], Loss], micro_batches: Sequence[B]) -> Row:
-        """Make one optimizer step from this process's micro-batches (as many in every process).
+    def step(self, loss: Callable[[nn.ModuleDict, B], Loss], micro_batches: Sequence[B]) -> MetricsRow:
+        """Make one optimizer step from this process's micro-batches (the same number in every process).
 
         Args:
-            loss: the stage's loss of one micro-batch.
+            loss: computes the stage's loss of one micro-batch.
 
         Returns:
-            `loss` and each of its stats as means over the count, `grad_norm` before clipping and
-            `lr` (``_<module>`` appended where there are several), `tokens`.
+            `loss` and its stats as means over the count; `grad_norm` before clipping and `lr`
+            (with the suffix ``_<module>`` if there are several modules); `tokens`.
 
         Raises:
-            NonFiniteError: loss or gradient is NaN or infinite; no weight has been changed.
+            NonFiniteError: the loss or gradient is NaN or infinite; no weight has changed.
         """
         sums = []
         streams = seeded(self.seed, "dropout", self.steps, self.accelerator.process_index)
@@ -165,7 +164,7 @@ class Stepper:
         total, count, tokens, *stats = self.accelerator.reduce(torch.stack(sums).sum(0), "sum").tolist()
         if not math.isfinite(total) or count <= 0:
             self._fail(f"the loss is {total} over a count of {count:g}")
-        # Processes average their gradients; the sum over all of them divided by the count is meant.
+        # Gradients are averaged over processes; this turns the average into the sum divided by the count.
         scale = self.accelerator.num_processes / count
         norms = {name: self._clip(module, scale) for name, module in self.modules.items()}
         if not all(map(math.isfinite, norms.values())):
@@ -181,14 +180,14 @@ class Stepper:
         return row | {"tokens": tokens}
 
     def _sharing(self, last: bool) -> AbstractContextManager[object]:
-        """Gradients are shared between processes once a step, with the last micro-batch.
+        """Reduce gradients over processes only with the step's last micro-batch.
 
-        Where each process is to hold a part of them only, with every one: until then it holds all.
+        If modules are sharded, reduce with every micro-batch: unreduced gradients are not sharded.
         """
-        return nullcontext() if last or self.sharded else self.accelerator.no_sync(self._together)
+        return nullcontext() if last or self.sharded else self.accelerator.no_sync(self._joint)
 
     def _clip(self, module: nn.Module, scale: float) -> float:
-        """Multiply the gradients by `scale` and limit their norm, in one pass; the norm before the limit."""
+        """Scale the gradients and clip their norm in one pass; returns the scaled norm before clipping."""
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         norm = scale * float(gather(torch.nn.utils.get_total_norm(gradients)))
         torch._foreach_mul_(gradients, scale * min(1.0, self.settings.clip / (norm + 1e-6)))
@@ -201,32 +200,32 @@ class Stepper:
 
 
 def recompute_layers(module: nn.Module) -> None:
-    """Gradient checkpointing: a layer's activations are computed again in the backward pass.
+    """Turn on gradient checkpointing: the backward pass recomputes each layer's activations.
 
-    transformers does so in training mode alone, which the module is put into; where dropout must stay
-    off (in RL), it must be 0.
+    transformers does this only in training mode, so the module is set to training mode. Where dropout
+    must be off (in RL), its probability must be 0.
 
     Raises:
-        UsageError: the module's class does not know how.
+        UsageError: the module's class does not support it.
     """
     if not getattr(module, "supports_gradient_checkpointing", False):
         raise UsageError(
-            f"{type(module).__name__} has no layers to recompute", where="gradient_checkpointing"
+            f"{type(module).__name__} does not support gradient checkpointing", where="gradient_checkpointing"
         )
     module.train()
-    # The second name is the first one's before transformers 5.23.
+    # Before transformers 5.23 only the second name exists.
     enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
     cast(Any, enable)({"use_reentrant": False})
-    # It also has the embeddings' output learn, which reentrant recomputing needs. Here that would only make a
-    # backward pass through frozen layers.
+    # It also makes the embeddings' output require a gradient, which only reentrant checkpointing needs. Here
+    # that would only cause a backward pass through frozen layers.
     cast(Any, module).disable_input_require_grads()
 
 
 def _adamw(module: nn.Module, settings: Optimizer, lr: float) -> torch.optim.Optimizer:
-    """Fused AdamW, or that of bitsandbytes; weight decay on matrices only, not on biases and norms.
+    """Fused AdamW, or the 8-bit one of bitsandbytes; weight decay only on matrices, not on biases and norms.
 
     Raises:
-        UsageError: bitsandbytes is missing.
+        UsageError: bitsandbytes is not installed.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
@@ -236,19 +235,19 @@ def _adamw(module: nn.Module, settings: Optimizer, lr: float) -> torch.optim.Opt
     if settings.kind == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=settings.betas, eps=settings.eps, fused=True)
     need("bitsandbytes", "optimizer.kind")
-    optim: Any = import_module("bitsandbytes.optim")  # optional, and seconds to import
+    optim: Any = import_module("bitsandbytes.optim")  # optional, and slow to import
     made: torch.optim.Optimizer = optim.AdamW8bit(groups, lr=lr, betas=settings.betas, eps=settings.eps)
     return made
 
 
 def _flops_per_token(module: nn.Module) -> float:
-    """Training FLOPs a token of the body's matrices, 2 for each of the passes that a matrix takes part in.
+    """Training FLOPs per token of the body's matrices: 2 per entry for each pass that uses the matrix.
 
-    A trained one takes three (forward, its input's gradient and its own): 6 (Kaplan et al. 2020). A frozen
-    one takes two where the gradient goes through it to something trained below, one where it does not.
+    A trained matrix has three passes (forward, gradient of the input, gradient of the weights): 6 (Kaplan
+    et al. 2020). A frozen one has two if the gradient flows through it to a trained matrix below, else one.
 
-    Embeddings, the output head (used at few positions) and the attention products are left out, so
-    utilisation computed from it is a lower bound.
+    Embeddings, the output head (used at few positions) and the attention products are excluded, so the
+    utilisation computed from this is a lower bound.
     """
     head = getattr(module, "get_output_embeddings", lambda: None)()
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
