@@ -34,9 +34,10 @@ from tldr.stages.shared.batches import INFERENCE_TOKENS, inference_batches
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.sampling import Sampling, sample_responses
 from tldr.stages.shared.summary_scorer import SummaryScorer
-from tldr.study.graph import Run, expand
+from tldr.study.graph import expand
 from tldr.study.load import load_study
 from tldr.study.registry import STAGES
+from tldr.study.runs import Run
 from tldr.toy.settings import ToyData
 
 VOCAB, QUERY, RESPONSE, POSTS = 64, 40, 12, 70

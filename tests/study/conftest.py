@@ -19,10 +19,11 @@ from tldr.stages.shared.declaration import Stage
 from tldr.study import folder, runner
 from tldr.study.display import Display
 from tldr.study.folder import execute
-from tldr.study.graph import Run, expand, needed_for
+from tldr.study.graph import expand, needed_for
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
 from tldr.study.runner import Runner, write_run
+from tldr.study.runs import Run
 from tldr.study.settings import Study
 from tldr.study.status import Status, study_status
 

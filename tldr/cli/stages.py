@@ -21,10 +21,10 @@ from tldr.settings.base import Precision, Settings
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.shared.declaration import Product, Stage, is_needed
 from tldr.study.folder import DONE, RUN, RunFile, execute, outputs_digest
-from tldr.study.graph import Tags
 from tldr.study.hashes import FileHashes, changed_code
 from tldr.study.load import read_settings
 from tldr.study.registry import STAGES
+from tldr.study.runs import Tags
 from tldr.study.status import differences
 
 data_app = typer.Typer(help="Make data: a toy world, or posts from the raw dump.", no_args_is_help=True)

@@ -14,11 +14,12 @@ from rich.text import Text
 from tldr.cli.telling import told
 from tldr.errors import UsageError
 from tldr.study.display import Display, clock
-from tldr.study.graph import Run, expand, needed_for
+from tldr.study.graph import expand, needed_for
 from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
 from tldr.study.load import load_study
 from tldr.study.runner import Runner, default_jobs
+from tldr.study.runs import Run
 from tldr.study.settings import Study
 from tldr.study.status import Status, removable, remove, study_status, write_listing
 

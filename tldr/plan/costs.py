@@ -21,7 +21,7 @@ from tldr.settings.models import Lengths
 from tldr.settings.training import Finetuning, Training
 from tldr.stages.shared.reporting import NEWS
 from tldr.stages.shared.settings import EvaluationSettings
-from tldr.study.graph import Run
+from tldr.study.runs import Run
 
 
 @dataclass(frozen=True)

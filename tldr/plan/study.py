@@ -19,9 +19,10 @@ from tldr.plan.hardware import GIB, Assumed, DeviceSpec
 from tldr.plan.jobs import RunJob, TrainingJob
 from tldr.plan.memory import Memory, Options, Placement, TrainingStep
 from tldr.settings.training import Training
-from tldr.study.graph import Run, expand
+from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import nearest
+from tldr.study.runs import Run
 from tldr.study.settings import Study
 
 

@@ -24,9 +24,9 @@ from tldr.errors import LabError, UsageError
 from tldr.records import write_json
 from tldr.settings.base import Settings
 from tldr.study.folder import CONFIG, DONE, ENVIRONMENT, LOG, RUN, RunFile, locked, read_note, read_outputs
-from tldr.study.graph import Run
 from tldr.study.hashes import FileHashes, changed_code
 from tldr.study.runner import describe
+from tldr.study.runs import Run
 from tldr.study.settings import Study
 
 PROVEN = {

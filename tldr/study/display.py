@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from tldr.study.folder import read_note
-from tldr.study.graph import Run
+from tldr.study.runs import Run
 from tldr.train.metrics import MetricsRow, read_metrics
 
 HEADLINES = {

@@ -15,15 +15,12 @@ graph has no cycles, and the runs are listed in an order in which they can be ex
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 from tldr.errors import UsageError
 from tldr.settings.base import Settings
-from tldr.settings.models import ModelSpec
 from tldr.stages.best_of_n import BestOfNInputs
 from tldr.stages.data import DataInputs
 from tldr.stages.data.settings import DataSettings, FileData
@@ -38,81 +35,14 @@ from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sample import SampleInputs
 from tldr.stages.score import ScoreInputs
 from tldr.stages.sft import SFTInputs
-from tldr.stages.shared.declaration import named
 from tldr.stages.shared.settings import EvaluationSettings
-from tldr.study.hashes import FileHashes, sha256
+from tldr.study.hashes import FileHashes
 from tldr.study.load import nearest
-from tldr.study.registry import STAGES, stage_of
+from tldr.study.runs import InputSource, Run, run_of
 from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Study
-
-Tags = dict[str, str | int | float | bool]
 
 REWARD_DRAW, ROUND_DRAW = 1_000, 100_000
 """Added to a study's seed for every additional reward model and every additional round of labels."""
-
-
-@dataclass(frozen=True)
-class InputSource:
-    """The source of an input: a run, the best of several runs (reward models), or a path or hub name."""
-
-    runs: tuple[Run, ...] = ()
-    external: str = ""
-    identity: str = ""
-    """The content hash of `external`, or the hub name."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of one stage.
-
-    Attributes:
-        size: model size in the ladder, if the stage has one.
-        seed: the study's seed; None if the stage does not depend on it.
-        method: the policy that is sampled or scored.
-        variant: distinguishes it from the main run ("rm1", "r2"); "" for the main run.
-        dataset: what is summarized, if not posts ("cnndm").
-        offset: added to the seed, so that additional reward models and rounds use other random numbers.
-        ingredients: everything that its name depends on: settings, seed, external inputs, and its parents'
-            keys. Not the code: a run records it (`tldr.study.folder.RunFile`) and is stale if it changes.
-    """
-
-    stage: str
-    settings: Settings
-    size: str | None = None
-    seed: int | None = None
-    method: str = ""
-    variant: str = ""
-    dataset: str = ""
-    offset: int = 0
-    model: ModelSpec | None = None
-    parents: dict[str, InputSource] = field(default_factory=dict)
-    ingredients: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def key(self) -> str:
-        """sha256 of the ingredients."""
-        return sha256(json.dumps(self.ingredients, sort_keys=True))
-
-    @property
-    def title(self) -> str:
-        """Its name without the key; it does not change with the settings."""
-        seed = None if self.seed is None else f"s{self.seed}"
-        return "-".join(filter(None, (self.stage, self.size, seed, self.method, self.variant, self.dataset)))
-
-    @property
-    def name(self) -> str:
-        """Its folder's name."""
-        return f"{self.title}-{self.key[:10]}"
-
-    @property
-    def tags(self) -> Tags:
-        """The tags by which tables group its samples."""
-        tags = {"size": self.size, "method": self.method, "variant": self.variant, "dataset": self.dataset}
-        return {name: value for name, value in tags.items() if value}
-
-    def parent_runs(self) -> list[Run]:
-        """All runs that must be done before this one."""
-        return [run for source in self.parents.values() for run in source.runs]
 
 
 def expand(study: Study, files: FileHashes) -> list[Run]:
@@ -130,24 +60,6 @@ def expand(study: Study, files: FileHashes) -> list[Run]:
     for seed in study.seeds:
         graph.add_seed(seed, data)
     return list(graph.runs.values())
-
-
-def run_of(inputs: Any, settings: Settings, **more: Any) -> Run:
-    """A run of the stage with this class of inputs.
-
-    Args:
-        inputs: the stage's inputs, such as `PPOInputs`, filled with sources.
-        more: further fields of `Run`.
-
-    Raises:
-        TypeError: a source is a run that does not make the product that the stage reads.
-    """
-    stage, parents = stage_of(inputs), named(inputs)
-    for name, source in parents.items():
-        product = stage.needs(name).metadata["product"]
-        if wrong := [run.name for run in source.runs if STAGES[run.stage].makes != product]:
-            raise TypeError(f"{stage.name} reads a {product.name} as '{name}', but {wrong[0]} makes none")
-    return Run(stage.name, settings, parents=parents, **more)
 
 
 def needed_for(runs: list[Run], stage: str | None) -> list[Run]:

@@ -14,11 +14,12 @@ from tldr.errors import LabError, UsageError
 from tldr.interrupts import TERMINATED, handling
 from tldr.study.environment import cores
 from tldr.study.folder import DONE, LOG, RUN, RunFile, last_error
-from tldr.study.graph import Run, expand
+from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
 from tldr.study.registry import STAGES
 from tldr.study.runner import MALLOC, THREADS, describe, locked_or_new, write_run
+from tldr.study.runs import Run
 from tldr.study.slurm import TIME_LIMIT, Allocation
 from tldr.study.status import set_aside, status_of
 from tldr.study.submit import JobFile

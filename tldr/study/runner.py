@@ -32,11 +32,11 @@ from tldr.study.folder import (
     outputs_digest,
     read_note,
 )
-from tldr.study.graph import Run
 from tldr.study.hashes import FileHashes, code_of
 from tldr.study.launch import Launch
 from tldr.study.nursery import Forked, Nursery
 from tldr.study.registry import STAGES
+from tldr.study.runs import Run
 from tldr.study.settings import Study
 from tldr.study.status import set_aside, status_of, study_status
 from tldr.toy.settings import ToyData

@@ -23,9 +23,9 @@ from tldr.study.folder import (
     read_note,
     read_outputs,
 )
-from tldr.study.graph import Run
 from tldr.study.hashes import FileHashes, changed_code
 from tldr.study.load import resolved
+from tldr.study.runs import Run
 from tldr.study.settings import Study
 
 ASIDE = "set-aside"

@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tldr.errors import UsageError
 from tldr.records import write_json
 from tldr.study.folder import Busy, last_error, read_note
-from tldr.study.graph import Run
 from tldr.study.hashes import FileHashes, sha256
 from tldr.study.launch import Launch
 from tldr.study.registry import STAGES
+from tldr.study.runs import Run
 from tldr.study.settings import Study
 from tldr.study.slurm import Batch, Needs, Resources, check_slurm, queued
 from tldr.study.status import Status, status_of

@@ -6,7 +6,7 @@ from tldr.plan.costs import PlannedRun, Sampled, StageCost
 from tldr.plan.jobs import RunJob
 from tldr.plan.uses import InferenceJob
 from tldr.stages.best_of_n.settings import BestOfNSettings
-from tldr.study.graph import Run
+from tldr.study.runs import Run
 
 
 def job(planned: PlannedRun) -> RunJob:

@@ -9,7 +9,7 @@ from tldr.plan.jobs import RunJob
 from tldr.plan.memory import Options, TrainingStep
 from tldr.settings.base import scalar
 from tldr.stages.ppo.settings import PPOSettings
-from tldr.study.graph import Run
+from tldr.study.runs import Run
 
 
 def job(planned: PlannedRun) -> RunJob:

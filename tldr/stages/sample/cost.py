@@ -7,7 +7,7 @@ from tldr.plan.jobs import RunJob
 from tldr.plan.uses import InferenceJob
 from tldr.stages.shared.reporting import ways_of_sampling
 from tldr.stages.shared.settings import EvaluationSettings
-from tldr.study.graph import Run
+from tldr.study.runs import Run
 
 
 def job(planned: PlannedRun) -> RunJob:
