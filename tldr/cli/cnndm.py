@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tldr.cli.telling import told
+from tldr.cli.reporting import reports_errors
 
 if TYPE_CHECKING:
     from tldr.records import Article
@@ -18,8 +18,8 @@ OutputFile = Annotated[Path, typer.Option("--out", help="The JSON-lines file to 
 
 def add_cnndm_commands(app: typer.Typer) -> None:
     """Add the commands to ``data``."""
-    app.command("cnndm")(told(cnndm_command))
-    app.command("summeval")(told(summeval_command))
+    app.command("cnndm")(reports_errors(cnndm_command))
+    app.command("summeval")(reports_errors(summeval_command))
 
 
 def cnndm_command(

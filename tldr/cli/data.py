@@ -14,19 +14,19 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from tldr.cli.cnndm import add_cnndm_commands
 from tldr.cli.evaluate import OnErrorOption, tell_bad_lines
 from tldr.cli.overlap import overlap_command
+from tldr.cli.reporting import reports_errors
 from tldr.cli.sources import add_source_commands
 from tldr.cli.study import Overrides
-from tldr.cli.telling import told
 from tldr.study.load import read_settings
 
 
 def add_data_commands(app: typer.Typer) -> None:
     """Add the commands to ``data``."""
-    app.command("filter")(told(filter_command))
-    app.command("fake-dump")(told(fake_dump_command))
+    app.command("filter")(reports_errors(filter_command))
+    app.command("fake-dump")(reports_errors(fake_dump_command))
     add_source_commands(app)
-    app.command("split")(told(split_command))
-    app.command("overlap")(told(overlap_command))
+    app.command("split")(reports_errors(split_command))
+    app.command("overlap")(reports_errors(overlap_command))
     add_cnndm_commands(app)
 
 

@@ -55,6 +55,6 @@ def doctor(
             )
             typer.echo(f"  seen      {finding.seen}\n  expected  {finding.expected}")
             typer.echo(f"  why       {finding.why}\n  -> {finding.remedy}")
-        told = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
-        typer.echo(f"{len(runs)} runs examined: {told}")
+        totals = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
+        typer.echo(f"{len(runs)} runs examined: {totals}")
     raise typer.Exit(1 if counts["fault"] else 0)

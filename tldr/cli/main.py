@@ -14,10 +14,10 @@ from tldr.cli.evaluate import agreement, evaluate
 from tldr.cli.judge import judge
 from tldr.cli.model import import_gguf
 from tldr.cli.plan import plan
+from tldr.cli.reporting import reports_errors
 from tldr.cli.stages import add_stages, data_app
 from tldr.cli.study import compare, report, study_app
 from tldr.cli.submit import job
-from tldr.cli.telling import told
 
 app = typer.Typer(
     help="Learning to summarize from human feedback: run a study, a single stage, or the report.",
@@ -29,20 +29,20 @@ app.add_typer(study_app, name="study")
 app.add_typer(data_app, name="data")
 add_data_commands(data_app)
 add_stages(app)
-app.command("import-gguf")(told(import_gguf))
-app.command("plan")(told(plan))
-app.command("bench")(told(bench))
-app.command("doctor")(told(doctor))
-app.command("report")(told(report))
-app.command("compare")(told(compare))
-app.command("evaluate")(told(evaluate))
-app.command("agreement")(told(agreement))
-app.command("judge")(told(judge))
+app.command("import-gguf")(reports_errors(import_gguf))
+app.command("plan")(reports_errors(plan))
+app.command("bench")(reports_errors(bench))
+app.command("doctor")(reports_errors(doctor))
+app.command("report")(reports_errors(report))
+app.command("compare")(reports_errors(compare))
+app.command("evaluate")(reports_errors(evaluate))
+app.command("agreement")(reports_errors(agreement))
+app.command("judge")(reports_errors(judge))
 app.command("_job", hidden=True)(job)
 
 
 @app.command("_run", hidden=True)
-@told
+@reports_errors
 def run_folder(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Execute the run described by a folder's run.json."""
     from tldr.study.folder import check_code, execute

@@ -12,13 +12,13 @@ from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tldr.cli.telling import told
+from tldr.cli.reporting import reports_errors
 
 
 def add_source_commands(app: typer.Typer) -> None:
     """Add the commands to ``data``."""
-    app.command("sources")(told(sources_command))
-    app.command("fetch")(told(fetch_command))
+    app.command("sources")(reports_errors(sources_command))
+    app.command("fetch")(reports_errors(fetch_command))
 
 
 def sources_command() -> None:

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 from pydantic import create_model
 
+from tldr.cli.reporting import reports_errors
 from tldr.cli.study import Overrides
-from tldr.cli.telling import told
 from tldr.errors import UsageError
 from tldr.settings.base import Precision, Settings
 from tldr.settings.models import Lengths, ModelSpec
@@ -33,7 +33,7 @@ RunFolderOption = Annotated[Path, typer.Option("--out", help="The run's folder."
 
 
 @data_app.command("toy")
-@told
+@reports_errors
 def toy_command(out: RunFolderOption, overrides: Overrides = []) -> None:  # noqa: B006
     """Generate the toy world's posts and corpus and train a tokenizer (--set data.sft_posts=1000)."""
     run_alone("data", out, 0, {}, overrides, tree={"data": {"kind": "toy"}})
@@ -42,7 +42,7 @@ def toy_command(out: RunFolderOption, overrides: Overrides = []) -> None:  # noq
 def add_stages(app: typer.Typer) -> None:
     """Add a command for every stage that can run alone."""
     for stage in sorted((stage for stage in STAGES.values() if stage.alone), key=lambda stage: stage.name):
-        app.command(stage.name.replace("_", "-"), help=stage.help)(told(_command(stage)))
+        app.command(stage.name.replace("_", "-"), help=stage.help)(reports_errors(_command(stage)))
 
 
 def _command(stage: Stage) -> Callable[..., None]:

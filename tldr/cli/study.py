@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tldr.cli.telling import told
+from tldr.cli.reporting import reports_errors
 from tldr.errors import UsageError
 from tldr.study.display import Display, clock
 from tldr.study.graph import expand, needed_for
@@ -58,7 +58,7 @@ def open_study(config: Path, overrides: list[str], runs_dir: Path) -> OpenedStud
 
 
 @study_app.command("run")
-@told
+@reports_errors
 def run_command(
     config: Config,
     overrides: Overrides = [],  # noqa: B006
@@ -103,7 +103,7 @@ def run_command(
 
 
 @study_app.command("status")
-@told
+@reports_errors
 def status_command(config: Config, overrides: Overrides = [], runs_dir: RunsDir = RUNS) -> None:  # noqa: B006
     """Show the state of every run: done, running, failed, stale or waiting, and why."""
     opened = open_study(config, overrides, runs_dir)
@@ -132,7 +132,7 @@ def _table(rows: list[Status]) -> Table:
 
 
 @study_app.command("clean")
-@told
+@reports_errors
 def clean_command(
     config: Config,
     overrides: Overrides = [],  # noqa: B006
@@ -153,7 +153,7 @@ def clean_command(
 
 
 @study_app.command("adopt")
-@told
+@reports_errors
 def adopt_command(
     config: Config,
     overrides: Overrides = [],  # noqa: B006

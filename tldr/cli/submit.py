@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
+from tldr.cli.reporting import reports_errors
 from tldr.cli.study import RUNS, Config, Overrides, RunsDir, open_study, study_app
-from tldr.cli.telling import told
 from tldr.study.graph import needed_for
 from tldr.study.launch import Launch
 from tldr.study.status import write_listing
 
 
 @study_app.command("submit")
-@told
+@reports_errors
 def submit(
     config: Config,
     overrides: Overrides = [],  # noqa: B006
@@ -58,7 +58,7 @@ def submit(
     typer.echo(f"{count} runs submitted; see: tldr-lab study status {config}")
 
 
-@told
+@reports_errors
 def job(file: Annotated[Path, typer.Argument(help="The job file.")]) -> None:
     """Execute the run of a job that `study submit` submitted."""
     from tldr.study.job import run_job

@@ -234,16 +234,16 @@ def _failure_noted(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = error
+        shown = error
         if not isinstance(error, LabError) and any(reason in str(error) for reason in DISK_FULL):
             remedy = "free disk space and run again: it resumes from the last saved state"
-            told = LabError(f"cannot be written: {error}", where=folder, remedy=remedy)
+            shown = LabError(f"cannot be written: {error}", where=folder, remedy=remedy)
         with contextlib.suppress(OSError):
             if not (folder / FAILED).exists():
-                _note_failure(folder, told)
-        if told is error:
+                _note_failure(folder, shown)
+        if shown is error:
             raise
-        raise told from error
+        raise shown from error
 
 
 def _note_failure(folder: Path, error: Exception) -> None:

@@ -154,9 +154,9 @@ def _newest_sound(root: Path, module: nn.Module) -> Path | None:
             chosen = [meta["step"], meta["part"]]
             break
     if dist.is_initialized():
-        told = torch.tensor(chosen, device=next(module.parameters()).device)
-        dist.broadcast(told, src=0)
-        chosen = told.tolist()
+        broadcast = torch.tensor(chosen, device=next(module.parameters()).device)
+        dist.broadcast(broadcast, src=0)
+        chosen = broadcast.tolist()
     step, part = chosen
     return None if step < 0 else root / TrainingState(step, part).name
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 INTERRUPTED = 130
 
 
-def told(command: Callable[P, T]) -> Callable[P, T]:
+def reports_errors(command: Callable[P, T]) -> Callable[P, T]:
     """Decorator: print a command's errors on stderr and exit with 1 or 2, or with 130 on Ctrl-C.
 
     With TLDR_DEBUG=1 in the environment the traceback is printed first.
@@ -34,16 +34,16 @@ def told(command: Callable[P, T]) -> Callable[P, T]:
             typer.echo("interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except LabError as error:
-            _tell(str(error))
+            _print_error(str(error))
             raise typer.Exit(error.exit_code) from None
         except Exception as error:
-            _tell(f"{type(error).__name__}: {error}\n  -> set TLDR_DEBUG=1 to see the traceback")
+            _print_error(f"{type(error).__name__}: {error}\n  -> set TLDR_DEBUG=1 to see the traceback")
             raise typer.Exit(1) from None
 
     return wrapped
 
 
-def _tell(text: str) -> None:
+def _print_error(text: str) -> None:
     if os.environ.get("TLDR_DEBUG") == "1":
         typer.echo(traceback.format_exc(), err=True)
     typer.secho(f"error: {text}", fg=typer.colors.RED, err=True)
