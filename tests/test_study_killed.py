@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.test_readme import TINY_STUDY
+from tests.docs.test_commands import TINY_STUDY
 
 REPOSITORY = Path(__file__).parents[1]
 

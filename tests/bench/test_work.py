@@ -69,9 +69,9 @@ def test_made_up_texts_have_the_papers_lengths() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_update_is_a_step_of_the_stage(found: dict[str, Case], stage: str) -> None:
     work = work_of(found[stage].settings, found[stage].setting)
-    before = {name: p.detach().clone() for name, p in work.stepper._together.named_parameters()}
+    before = {name: p.detach().clone() for name, p in work.stepper._joint.named_parameters()}
     done = work.update(0)
-    moved = {name for name, p in work.stepper._together.named_parameters() if not p.equal(before[name])}
+    moved = {name for name, p in work.stepper._joint.named_parameters() if not p.equal(before[name])}
     # adding to both scores of a pair changes no loss, so the last norm's bias has no gradient
     still = {"parts.reward.gpt_neox.final_layer_norm.bias"} if stage == "reward" else set()
     assert moved == set(before) - still

@@ -65,7 +65,7 @@ def a_run_that_was_stopped(root: Path) -> None:
 
 @plant("warning", "score-ppo", "failed")
 def a_parent_made_anew(root: Path) -> None:
-    edit_json(root / "score-ppo" / "run.json", parents={"ppo": {"run": "ppo-s", "done": "another"}})
+    edit_json(root / "score-ppo" / "run.json", parents={"ppo": {"run": "ppo-s", "outputs": "another"}})
 
 
 @plant("fault", "reward-s", "tokenizer")

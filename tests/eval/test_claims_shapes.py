@@ -224,7 +224,7 @@ def test_only_units_that_both_saw_are_compared() -> None:
     kept = sft.dropna(subset="preference")
     expected = ppo[ppo["id"].isin(kept["id"])]["preference"].mean() - kept["preference"].mean()
     assert step.effect.value == pytest.approx(expected) and step.effect.n == POSTS // 2
-    with pytest.raises(Missing, match="shares no post"):
+    with pytest.raises(Missing, match="the compared rows share no post"):
         contrast([(1.0, ppo.head(9)), (-1.0, sft.tail(9))], "preference", label="", unit="share")
 
 

@@ -115,7 +115,7 @@ def test_resamples_are_drawn_in_few_chunks_of_bounded_size(
         shapes.append((rows, groups))
         return _resamples(groups, rows, seed, chunk)
 
-    monkeypatch.setattr("eval.stats._resamples", resamples)
+    monkeypatch.setattr("eval.common.stats._resamples", resamples)
     draw = np.random.default_rng(0)
     bootstrap_mean(draw.random(20_000), draw.permutation(20_000) % posts, draws=10_000)
     assert sum(rows for rows, _ in shapes) == 10_000

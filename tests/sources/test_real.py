@@ -23,6 +23,7 @@ from tldr.records import Post, write_records
 from tldr.sources.filter import judge
 from tldr.sources.filter_rules import FilterOptions
 from tldr.sources.raw import Chunk
+from tldr.stages.data import DataInputs
 from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import DataSettings, FileData, TokenizerSpec
 from tldr.stages.labels import LabelsInputs
@@ -106,7 +107,8 @@ def test_real_posts_and_labels_that_overlap_pass_the_stages(
     tokenizer = TokenizerSpec(path=str(shared / "gpt2-tokenizer"))
     for folder in (tmp_path / "data", tmp_path / "labels"):
         folder.mkdir()
-    data_stage.run(RunContext(DataSettings(data=data, tokenizer=tokenizer), tmp_path / "data"))
+    settings = DataSettings(data=data, tokenizer=tokenizer)
+    data_stage.run(RunContext(settings, tmp_path / "data", DataInputs()))
     labels_stage.run(
         RunContext(LabelsSettings(), tmp_path / "labels", inputs=LabelsInputs(data=tmp_path / "data"))
     )

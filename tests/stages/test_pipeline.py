@@ -23,7 +23,6 @@ from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import FileData
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.ppo.settings import AdaptiveKL, EOSRule
-from tldr.stages.ppo.stage import PPOStage
 from tldr.stages.reward.algorithm import RankedPrompt, collate_prompts, ranking_loss
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.batches import inference_batches, left_pad
@@ -39,7 +38,7 @@ from tldr.train.metrics import read_metrics
 
 
 def ppo_settings(**changes: Any) -> Any:
-    return laboratory.PPO.model_copy(update=changes)
+    return laboratory.PPO_SETTINGS.model_copy(update=changes)
 
 
 def run_ppo(lab: Path, folder: Path, **changes: Any) -> list[dict[str, float]]:
@@ -116,10 +115,13 @@ def test_logged_kl_equals_the_one_of_the_saved_samples(lab: Path) -> None:
 
 
 def test_trap_ppo_prompts_are_the_body_filtered_posts(lab: Path) -> None:
-    stage = PPOStage(laboratory.context("ppo", lab, lab / "ppo"))
-    assert len(stage.posts) == 128 and all(post.summary is None for post in stage.posts)
+    ppo = laboratory.ppo_of(laboratory.context("ppo", lab, lab / "ppo"))
+    posts = load_posts(lab / "data" / "ppo.jsonl")
+    tokenizer = open_tokenizer(lab / "sft")
+    assert list(ppo.queries) == encode_queries(tokenizer, posts, laboratory.LENGTHS.query)
+    assert len(posts) == 128 and all(post.summary is None for post in posts)
     with_reference = {post.id for post in load_posts(lab / "data" / "sft.jsonl")}
-    assert any(post.id not in with_reference for post in stage.posts)
+    assert any(post.id not in with_reference for post in posts)
 
 
 def test_trap_sft_posts_standing_in_for_ppo_prompts_is_noted(lab: Path, tmp_path: Path) -> None:
