@@ -107,3 +107,20 @@ def test_missing_tokenizers_are_named_without_asking_the_network(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match="HF_HUB_OFFLINE"):
         load_tokenizer("nobody/no-such-model")
+
+
+def test_a_checkpoint_made_offline_has_the_bytes_of_one_made_online(
+    bpe: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    bpe.save_pretrained(tmp_path / "bpe")
+    script = (
+        "import sys\nfrom tldr.queries.tokenizer import load_tokenizer\n"
+        "load_tokenizer(sys.argv[1]).save_pretrained(sys.argv[2])\n"
+    )
+    for offline in ("0", "1"):
+        command = [sys.executable, "-c", script, str(tmp_path / "bpe"), str(tmp_path / offline)]
+        environment = os.environ | {"HF_HUB_OFFLINE": offline, "PYTHONPATH": str(Path(__file__).parents[2])}
+        subprocess.run(command, env=environment, check=True)
+    online, offline = (sorted((tmp_path / name).iterdir()) for name in ("0", "1"))
+    assert [path.name for path in online] == [path.name for path in offline]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(online, offline, strict=True))

@@ -90,6 +90,9 @@ def load_tokenizer(path_or_name: str | Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": PAD})
     tokenizer.padding_side = "left"
+    if "local_files_only" in tokenizer.init_kwargs:
+        # transformers would save it: a checkpoint made offline would differ from one made online.
+        tokenizer.init_kwargs["local_files_only"] = False
     return tokenizer
 
 
