@@ -7,10 +7,10 @@ collation, loss and `Stepper`. For PPO it is the algorithm itself on random netw
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -35,14 +35,14 @@ from tldr.stages.reward.algorithm import RankedPrompt, collate_prompts, freeze_l
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.algorithm import full_text_loss, pack, response_loss
 from tldr.stages.sft.settings import SFTSettings
-from tldr.stages.shared.batches import share
 from tldr.stages.shared.device import Device
+from tldr.stages.shared.supervised import SupervisedTraining
 from tldr.stages.shared.tokenizers import eos_id
 from tldr.train.batching import BatchPlan
 from tldr.train.metrics import MetricsRow
 from tldr.train.processes import make_accelerator
 from tldr.train.rng import derive
-from tldr.train.stepper import Stepper
+from tldr.train.stepper import Loss, Stepper
 
 EXAMPLES = 512
 """Fewest synthetic examples: one window of the batches' sorting by length."""
@@ -90,35 +90,41 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-class SupervisedWork(ABC):
-    """SFT or a reward model: examples, their batch plan, and one optimizer step per update."""
+class SupervisedWork:
+    """SFT or a reward model: an update is the stages' own (`SupervisedTraining`), timed.
+
+    Args:
+        module: the network, by name.
+        examples: what `collate` makes batches of.
+        rows: their lengths.
+    """
 
     def __init__(
         self,
         settings: SFTSettings | RewardSettings,
         module: dict[str, nn.Module],
+        examples: Sequence[Any],
+        collate: Callable[[list[Any]], Any],
+        loss: Callable[[nn.ModuleDict, Any], Loss],
         rows: list[RowLengths],
         setting: Setting,
     ):
         accelerator = make_accelerator(setting.precision)
         seed = derive(setting.seed, next(iter(module)))
         lengths = [query + len(responses) * max(responses) for query, responses in rows]
-        self._plan = BatchPlan(lengths, scalar(settings.batch), seed, updates=ENDLESS, keep_last=False)
+        plan = BatchPlan(lengths, scalar(settings.batch), seed, updates=ENDLESS, keep_last=False)
         self.stepper = Stepper(accelerator, module, settings, seed)
-        self._settings, self._rows, self._device = settings, rows, accelerator.device
-
-    @abstractmethod
-    def step(self, parts: Sequence[Sequence[int]]) -> MetricsRow:
-        """One optimizer step from the examples of each micro-batch."""
+        self._training = SupervisedTraining(self.stepper, plan, settings, examples, collate, loss)
+        self._rows, self._device = rows, accelerator.device
 
     def update(self, index: int) -> UpdateMeasurement:
         """See `Work`."""
         start = clock(self._device)
         self.stepper.set_lr(index, ENDLESS)
-        chosen = self._plan.batch(index)
-        figures = self.step(share(chosen, self._settings, self.stepper.accelerator))
+        figures = self._training.update(index)
         seconds = clock(self._device) - start
-        return UpdateMeasurement(seconds, figures["tokens"], [self._rows[i] for i in chosen], figures=figures)
+        rows = [self._rows[i] for i in self._training.plan.batch(index)]
+        return UpdateMeasurement(seconds, figures["tokens"], rows, figures=figures)
 
 
 class SFTWork(SupervisedWork):
@@ -128,19 +134,15 @@ class SFTWork(SupervisedWork):
         count, vocab = max(EXAMPLES, scalar(settings.batch)), int(setting.config.vocab_size)
         queries = made_up_queries(count, setting.lengths.query, vocab, setting.seed)
         responses = made_up_responses(count, setting.lengths.response, vocab, setting.seed)
-        self._examples = list(zip(queries, responses, strict=True))
-        self._loss = full_text_loss if settings.query_loss else response_loss
+        examples = list(zip(queries, responses, strict=True))
+        loss = full_text_loss if settings.query_loss else response_loss
         device = Device.open(setting.precision).device
         policy = random_policy(setting.config, device, setting.seed)
         policy.train()
         set_dropout(policy, settings.dropout)
-        rows = [(len(query), [len(response)]) for query, response in self._examples]
-        super().__init__(settings, {"policy": policy}, rows, setting)
-
-    def step(self, parts: Sequence[Sequence[int]]) -> MetricsRow:
-        """As `tldr.stages.sft.stage.run`."""
-        batches = [pack([self._examples[i] for i in part], PAD).to(self._device) for part in parts]
-        return self.stepper.step(self._loss, batches)
+        rows = [(len(query), [len(response)]) for query, response in examples]
+        collate = partial(pack, pad=PAD)
+        super().__init__(settings, {"policy": policy}, examples, collate, loss, rows, setting)
 
 
 class RewardWork(SupervisedWork):
@@ -151,18 +153,14 @@ class RewardWork(SupervisedWork):
         queries = made_up_queries(count, setting.lengths.query, vocab, setting.seed)
         # As long as the policy's responses: labelers compared samples with references of similar length.
         responses = made_up_responses(2 * count, setting.lengths.response, vocab, setting.seed)
-        self._examples = [
+        examples = [
             RankedPrompt(query, responses[2 * i : 2 * i + 2], [1, 2]) for i, query in enumerate(queries)
         ]
         model = random_reward(setting.config, Device.open(setting.precision).device, setting.seed)
         freeze_lowest(model, settings.frozen_layers)
-        rows = [(len(e.query), [len(response) for response in e.responses]) for e in self._examples]
-        super().__init__(settings, {"reward": model}, rows, setting)
-
-    def step(self, parts: Sequence[Sequence[int]]) -> MetricsRow:
-        """As `tldr.stages.reward.stage.train_reward`."""
-        batches = [collate_prompts([self._examples[i] for i in part], PAD) for part in parts]
-        return self.stepper.step(ranking_loss, [batch.to(self._device) for batch in batches])
+        rows = [(len(e.query), [len(response) for response in e.responses]) for e in examples]
+        collate = partial(collate_prompts, pad=PAD)
+        super().__init__(settings, {"reward": model}, examples, collate, ranking_loss, rows, setting)
 
 
 class PPOWork(PPO):
