@@ -1,4 +1,4 @@
-"""What runs of a plan took, from what they wrote while they ran."""
+"""Time and memory that the runs of a plan really took, from their logs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Actual:
 
 
 def actual(plan: RunPlan, root: Path) -> list[Actual]:
-    """The runs of a plan that are done in a study's folder, as it is set now.
+    """The finished runs of a plan in a study's folder, for the current settings.
 
-    `tokens_per_s` is of whole updates, tokens through the training step over wall time, as planned.
+    `tokens_per_s` counts whole updates: tokens of the training step over wall time, as in the plan.
     """
     found = []
     for run in plan.runs:

@@ -1,6 +1,6 @@
 """What a stage tells the plan about a run: `COST` in the stage's ``cost.py``.
 
-A stage without one costs nothing worth planning.
+A stage without that file has no cost worth planning.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tldr.study.runs import Run
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run, the study that it is of, and the processes that train together."""
+    """A run, its study, and the number of processes that train together."""
 
     run: Run
     counts: Counts
@@ -39,12 +39,12 @@ class PlannedRun:
 
     @property
     def shape(self) -> Shape:
-        """Of the run's own rung."""
+        """Shape of the run's own model."""
         assert self.run.model is not None
         return self.counts.shape(self.run.model)
 
     def shape_of(self, name: str) -> Shape:
-        """Of an input's model; one from elsewhere is the rung's own."""
+        """Shape of an input's model; an external model is taken to be the run's own."""
         runs = self.run.parents[name].runs
         spec = runs[0].model if runs else self.run.model
         assert spec is not None
@@ -55,7 +55,7 @@ class PlannedRun:
         return sorted(name for name in self.run.parents if name.startswith(prefixes))
 
     def model(self, kind: Use, name: str, *portions: Portion, beside: int = 0) -> LoadedModel:
-        """An input's model and what it is asked."""
+        """An input's model and the queries that it processes."""
         return LoadedModel(kind, self.shape_of(name), portions, beside)
 
     def portion(self, queries: float, options: int, response: int | None = None) -> Portion:
@@ -69,10 +69,10 @@ class PlannedRun:
         return every if posts is None else min(posts, every)
 
     def reported_portion(self, settings: EvaluationSettings, options: int) -> Portion:
-        """The posts as the run's own policy reads them: zero-shot, after in-context examples."""
+        """The posts as the run's own policy reads them; zero-shot, in-context examples come first."""
         portion = self.portion(self.reported(settings.posts), options)
         if self.run.dataset == NEWS:
-            return _filled(portion, self.lengths.query)  # articles fill the window
+            return _filled(portion, self.lengths.query)  # articles fill the query window
         zero_shot = settings.zero_shot if self.run.method == "pretrained" else None
         if zero_shot is None:
             return portion
@@ -92,7 +92,7 @@ class PlannedRun:
         """A stage on the training loop.
 
         Args:
-            step: without micro-batch, optimizer state and adapters, which are filled in from `settings`.
+            step: without micro-batch, optimizer state and adapters, which come from `settings`.
             full: whether the examples fill their windows.
             examples, epochs, judged: see `TrainingJob`.
         """
@@ -136,7 +136,7 @@ def _no_value(run: Run) -> bool:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What a run leaves to be scored: its posts (None: all that are reported on) and summaries of each."""
+    """Summaries that a run leaves to be scored: posts (None: all reporting posts), and summaries per post."""
 
     posts: int | None
     summaries: int
@@ -147,10 +147,10 @@ class StageCost:
     """What a stage tells the plan.
 
     Attributes:
-        job: what a run computes with models; None where it loads none.
-        options: the options of a plan as the run's settings change them.
-        sampled: what a run leaves to be scored.
-        keeps_value: whether a run leaves a value network beside its policy.
+        job: what a run computes with models; None if it loads none.
+        options: changes the options of a plan as the run's settings require.
+        sampled: the summaries that a run leaves to be scored.
+        keeps_value: whether a run saves a value network beside its policy.
     """
 
     job: Callable[[PlannedRun], RunJob | None]
@@ -176,5 +176,5 @@ def cost_of(stage: str) -> StageCost:
 
 
 def job_of(run: Run, counts: Counts, processes: int = 1) -> RunJob | None:
-    """What a run computes with models; None where it loads none."""
+    """What a run computes with models; None if it loads none."""
     return cost_of(run.stage).job(PlannedRun(run, counts, processes))

@@ -1,4 +1,4 @@
-"""Shapes of a study's models and sizes of its data, as far as they are known before it runs."""
+"""Shapes of a study's models and sizes of its data, as known before it runs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from tldr.toy.settings import ToyData
 
 @dataclass(frozen=True)
 class Counts:
-    """Shapes of a study's models, examples in its files, tokens in its texts."""
+    """Shapes of a study's models, numbers of examples in its files, and tokens in its texts."""
 
     study: Study
     assumed: Assumed
     _shapes: dict[str, Shape] = field(default_factory=dict)
 
     def shape(self, spec: ModelSpec) -> Shape:
-        """Shape of a rung; a rung that is built has the vocabulary that the tokenizer is asked to have."""
+        """Shape of a model of the ladder; a randomly initialised one has the tokenizer's configured
+        vocabulary."""
         key = spec.model_dump_json()
         if key not in self._shapes:
             self._shapes[key] = Shape(model_config(spec, self.study.tokenizer.vocab_size))
@@ -35,7 +36,7 @@ class Counts:
 
     @property
     def toy(self) -> bool:
-        """Whether the data are the toy world's."""
+        """Whether the data come from the toy world."""
         return isinstance(self.study.data, ToyData)
 
     def posts(self, name: str) -> int:
@@ -47,7 +48,8 @@ class Counts:
         return _lines(Path(path)) or int(getattr(self.assumed.posts, name))
 
     def comparisons(self) -> tuple[int, int]:
-        """Labelled prompts to train on, and to judge by (valid1 and valid2); of a file, by its splits."""
+        """Labelled prompts for training and for evaluation (valid1 and valid2); a file's rows count by
+        split."""
         study = self.study
         if isinstance(study.data, ToyData):
             return study.labels.pairs, study.labels.valid_pairs
@@ -55,13 +57,13 @@ class Counts:
         splits = _splits(Path(study.data.comparisons)) if study.data.comparisons else Counter()
         if not splits:
             return known.comparisons, known.valid_comparisons
-        if folds := study.labels.folds:  # all are pooled: a fold is reported on, some of the rest selects
+        if folds := study.labels.folds:  # one fold is for reporting, and a part of the others for selection
             train = splits.total() * (1 - 1 / folds) * (1 - 1 / SELECTION)
             return round(train), round(splits.total() - train)
         return splits["train"], splits["valid1"] + splits["valid2"]
 
     def typical(self, window: PackedRow) -> PackedRow:
-        """Mean lengths of texts that are cut to a window."""
+        """Mean lengths of texts after truncation to a window."""
         query, response = self.assumed.query, self.assumed.response
         return replace(window, query=min(query, window.query), response=min(response, window.response))
 

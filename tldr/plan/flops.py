@@ -1,10 +1,10 @@
 """FLOPs of the stages and the hours they take, from what the packed forward pass computes.
 
-A token goes through every matrix of the body once (2 FLOPs an entry), the attention multiplies it with
-all positions of its row (4 x width x positions a layer), and only response tokens go on through the last
-layer (`tldr.models.tail`; where layers are recomputed, all do) and the output head. A backward
-pass is two forward passes; with gradient checkpointing the body's is made once more. A query is encoded
-once for all its responses (`tldr.models.packed`).
+A token passes through every matrix of the body once (2 FLOPs per entry). Attention multiplies it with all
+positions of its row (4 x width x positions per layer). Only response tokens pass through the last layer
+(`tldr.models.tail`; all tokens do where layers are recomputed) and the output head. A backward pass counts as
+two forward passes; gradient checkpointing adds one forward pass of the body. A query is encoded once for all
+its responses (`tldr.models.packed`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tldr.plan.steps import Shape
 
 @dataclass(frozen=True)
 class PackedRow:
-    """Mean tokens of a query and of its responses."""
+    """Mean numbers of tokens of a query and of its responses."""
 
     query: float
     options: int
@@ -34,8 +34,8 @@ def body(shape: Shape, row: PackedRow, whole: bool = False, lowest: int = 0) -> 
     """FLOPs of one row through a model without its output head.
 
     Args:
-        whole: also through all of the last layer before the query's last token.
-        lowest: the first layer that counts.
+        whole: whether the last layer also processes the positions before the query's last token.
+        lowest: the first layer that is counted.
     """
     layers = shape.layers - lowest
     matrices = shape.matrices - lowest * shape.layer
@@ -59,7 +59,7 @@ class Cost:
 
     Attributes:
         training, scoring: FLOPs with and without a backward pass.
-        decoded: steps of the decode loop times the bytes that each reads.
+        decoded: steps of the decode loop times the bytes that each step reads.
         tokens: real tokens trained on.
     """
 
@@ -70,11 +70,11 @@ class Cost:
 
     @property
     def flops(self) -> float:
-        """All FLOPs."""
+        """Training and scoring FLOPs."""
         return self.training + self.scoring
 
     def seconds(self, device: DeviceSpec, options: Options, assumed: Assumed) -> float:
-        """Wall time on all devices of the plan."""
+        """Wall time in seconds on all devices of the plan."""
         speed = device.flops(options.bf16)
         alone = self.training / (speed * assumed.training) + self.scoring / (speed * assumed.scoring)
         alone += self.decoded / (1e9 * device.bandwidth * assumed.decoding)
@@ -85,11 +85,11 @@ class Cost:
 def step_cost(work: TrainingStep, options: Options, row: PackedRow) -> Cost:
     """One query's share of a training step."""
     shape, below = work.shape, work.frozen_layers
-    backward = 2 if work.adapters is None else 1  # frozen weights need no gradient of their own
+    backward = 2 if work.adapters is None else 1  # frozen weights need no gradient
     whole = work.kind == "text" or options.checkpointing
     every, above = (body(shape, row, whole, lowest) for lowest in (0, below))
     flops = every + (options.checkpointing + backward) * above
-    if backward == 1:  # both sides of the attention's products do
+    if backward == 1:  # both operands of the attention's products need one
         flops += attention(shape, row, shape.layers - below)
     flops *= work.networks
     if work.kind == "text":
@@ -102,11 +102,11 @@ def step_cost(work: TrainingStep, options: Options, row: PackedRow) -> Cost:
 def decode_cost(shape: Shape, row: PackedRow, rows: int, options: Options, cast: bool = False) -> Cost:
     """Sampling one query's responses in batches of `rows` queries.
 
-    Every step reads the weights once for the whole batch, and each query's cache. The first tokens come from
-    the query's own pass, so the last ones go through the model no more.
+    Every step reads the weights once for the whole batch, and the cache of each query. The pass over the
+    query yields the first token, so the last token never passes through the model.
 
     Args:
-        cast: in bf16 the weights are fp32, cast at every step: read, written and read again.
+        cast: whether fp32 weights are cast to bf16 at every step, which reads, writes and reads them again.
     """
     width = options.width
     columns = row.query + row.options * row.response / 2
@@ -120,9 +120,9 @@ def decode_cost(shape: Shape, row: PackedRow, rows: int, options: Options, cast:
 
 
 def rollout_cost(work: TrainingStep, row: PackedRow, rows: int, options: Options) -> Cost:
-    """Sampling one query's responses, `rows` queries at once, and scoring them by all networks.
+    """Sampling one query's responses, `rows` queries together, and scoring them with all networks.
 
-    By the policy only where its own log-probabilities are not those that it drew with: in bf16, or sharded.
+    The policy scores them only where the log-probabilities of sampling cannot be reused: in bf16, or sharded.
     """
     shape = work.shape
     drawn = decode_cost(shape, row, rows, options, cast=not (options.cuda or options.sharded))

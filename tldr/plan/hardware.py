@@ -1,4 +1,4 @@
-"""Devices, and what is assumed of work on them: data in ``hardware.yaml``."""
+"""Devices and the assumptions about computing on them, read from ``hardware.yaml``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BUILT_IN = Path(__file__).with_name("hardware.yaml")
 
 
 class DeviceSpec(Settings):
-    """One device: memory in GiB, dense products in TFLOP/s, bandwidth in GB/s, where it is from."""
+    """One device: memory in GiB, dense throughput in TFLOP/s, bandwidth in GB/s, source of these figures."""
 
     memory: Positive
     bf16: Positive | None
@@ -24,12 +24,12 @@ class DeviceSpec(Settings):
     note: str
 
     def flops(self, bf16: bool) -> float:
-        """FLOP/s of large products."""
+        """Throughput of large matrix products in FLOP/s."""
         return 1e12 * (self.bf16 if bf16 and self.bf16 is not None else self.fp32)
 
 
 class PostCounts(Settings):
-    """Rows of the post, comparison and article files, where these are not there to be counted."""
+    """Assumed rows of the post, comparison and article files where the files are absent."""
 
     sft: int
     ppo: int
@@ -41,7 +41,7 @@ class PostCounts(Settings):
 
 
 class Assumed(Settings):
-    """What the hours and the reserve are computed with; each is explained in ``hardware.yaml``."""
+    """Assumptions behind the hours and the memory reserve; ``hardware.yaml`` explains each."""
 
     training: Unit
     scoring: Unit
@@ -77,7 +77,7 @@ def device_named(name: str, table: Hardware) -> DeviceSpec:
     """A device of the table.
 
     Raises:
-        UsageError: it is not in it, with those that are.
+        UsageError: the table has no such device; the message lists those it has.
     """
     if name not in table.devices:
         raise UsageError(

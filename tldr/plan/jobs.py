@@ -20,7 +20,7 @@ _Change = Callable[[Options], Options]
 
 
 class RunJob(Protocol):
-    """One run's work on its models."""
+    """What one run computes with its models."""
 
     @property
     def policy(self) -> int:
@@ -32,19 +32,19 @@ class RunJob(Protocol):
 
     @property
     def loaded(self) -> int:
-        """Parameters of all models that it loads, at once or one after the other."""
+        """Parameters of all models that it loads, together or in turn."""
 
     def peak(self, options: Options, assumed: Assumed) -> tuple[Memory, int]:
-        """One process's bytes at its peak, and the queries of a forward pass there."""
+        """Peak memory of one process in bytes, and the queries of the forward pass at that peak."""
 
     def largest(self, options: Options, room: float, assumed: Assumed) -> int | None:
-        """The most queries a forward pass within `room` bytes (0: none fits); None if no setting tells."""
+        """The most queries per forward pass that fit into `room` bytes; None if no setting determines it."""
 
     def cost(self, options: Options) -> Cost:
         """Cost of the whole run."""
 
     def remedies(self, options: Options, room: float, assumed: Assumed) -> Iterator[str]:
-        """Changes that make a job fit, each on top of those before it."""
+        """Changes that make the job fit; each is applied on top of the previous ones."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class TrainingJob:
         return self.step.loaded
 
     def peak(self, options: Options, assumed: Assumed) -> tuple[Memory, int]:
-        """See `RunJob`; at the micro-batch that is set."""
+        """See `RunJob`; at the configured micro-batch."""
         micro = self.step.counted
         return self._peak(options, micro, assumed), micro
 
@@ -131,7 +131,7 @@ class TrainingJob:
 
 
 def _largest(limit: int, fits: Callable[[int], bool]) -> int:
-    """The most queries a forward pass, `limit` at most, that fit; 0 if none do."""
+    """The most queries per forward pass that fit, at most `limit`; 0 if none do."""
     sizes = [2**power for power in range(limit.bit_length()) if 2**power < limit] + [limit]
     most = 0
     for rows in sizes:
@@ -142,10 +142,10 @@ def _largest(limit: int, fits: Callable[[int], bool]) -> int:
 
 
 def _changes(stage: str, frozen: bool, options: Options) -> list[tuple[str, _Change]]:
-    """Remedies that are not in use yet, the cheapest first.
+    """Remedies that are not applied yet, the cheapest first.
 
     Args:
-        frozen: whether there are models that do not learn.
+        frozen: whether the stage loads models that are not trained.
     """
     several = options.processes > 1
     place: Literal["shard", "cpu"] = "shard" if several else "cpu"

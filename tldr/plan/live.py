@@ -1,8 +1,8 @@
-"""Memory of a training step, counted: the real forward and backward pass on tensors without storage.
+"""Memory of a training step, measured on the real forward and backward pass without tensor storage.
 
-`FakeTensorMode` runs a model of any size with shapes alone; a dispatch mode beside it adds up the
-bytes of every tensor that is born and takes them off when it dies, as an allocator would see them.
-Nothing here is a formula for some architecture: what the code keeps is what is counted.
+`FakeTensorMode` runs a model of any size with shapes alone. A dispatch mode adds the bytes of every tensor
+that is created and subtracts them when it is freed, as an allocator would. No formula is specific to an
+architecture: the tensors that the code keeps are the ones that are counted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LAYER = re.compile(r"^(\w+)\..*?\.(\d+)\.")
 """Module and number of the layer in a parameter's name."""
 
 StepPart = tuple[str, str]
-"""A part of the step: the module and the layer whose gradients come out."""
+"""A part of the step: the module and the layer whose gradients are being computed."""
 FORWARD, BACKWARD = ("", "forward"), ("", "backward")
 """The parts before the first layer's gradients."""
 
@@ -39,9 +39,9 @@ class Peak(NamedTuple):
     """The highest number of bytes alive at once, beyond the model's own parameters.
 
     Attributes:
-        total: of all tensors, the gradients that are there at that moment among them.
-        working: of all but gradients.
-        logits: in `working`, of tensors whose last dimension is the vocabulary.
+        total: of all tensors, including the gradients that exist at that moment.
+        working: of all tensors except gradients.
+        logits: the part of `working` in tensors whose last dimension is the vocabulary.
     """
 
     total: float = 0
@@ -50,13 +50,13 @@ class Peak(NamedTuple):
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes alive among tensors that are born inside it.
+    """Counts the live bytes of the tensors that are created inside it.
 
     Args:
-        modules: their parameters are not counted, and their gradients counted apart.
+        modules: their parameters are not counted, and their gradients are counted separately.
         vocab: width of the logits.
 
-    Masks are taken to be True everywhere: the count is that of a batch without padding.
+    Masks are assumed to be True everywhere, so the count is that of a batch without padding.
     """
 
     def __init__(self, modules: nn.ModuleDict, vocab: int):
@@ -78,7 +78,7 @@ class LiveBytes(TorchDispatchMode):
             self._known(buffer)
 
     def backward(self, loss: Tensor) -> None:
-        """The backward pass, as a part of its own: what only autocast kept is gone by then."""
+        """Run the backward pass as a separate part: autocast has freed its cached casts by then."""
         self._part = BACKWARD
         loss.backward()  # type: ignore[no-untyped-call]
 
@@ -126,7 +126,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def _all_true(indices: list[Tensor | None]) -> list[Tensor | None]:
-    """Boolean masks as the positions of all their elements: how many are True no shape can tell."""
+    """Boolean masks as the positions of all their elements, since a shape does not say how many are True."""
     out: list[Tensor | None] = []
     for index in indices:
         if index is None or index.dtype != torch.bool:
@@ -137,7 +137,7 @@ def _all_true(indices: list[Tensor | None]) -> list[Tensor | None]:
 
 
 SHALLOW = (2, 3)
-"""Layers of the models that are run."""
+"""Numbers of layers of the two shallow models that are measured."""
 
 CountedStep = tuple[nn.ModuleDict, Callable[[], Tensor]]
 """Modules, and a function that computes the loss of one micro-batch."""
@@ -149,8 +149,8 @@ def peaks_of_step(
     """The peak in each part of a micro-batch's forward and backward pass (without gradients: forward).
 
     Args:
-        build: makes the modules, with so many layers each, and their loss.
-        bf16: under autocast (the CPU's: its rules and the GPU's differ in no large tensor here).
+        build: makes the modules with a given number of layers each, and their loss.
+        bf16: whether autocast is on (the CPU's, whose rules agree with the GPU's for all large tensors here).
     """
     with FakeTensorMode():
         modules, loss = build(layers)
@@ -169,8 +169,8 @@ def peaks_of_depth(
 ) -> dict[StepPart, Peak]:
     """`peaks_of_step` of a model of many layers that learn, from those of two shallow ones.
 
-    Between the top layer's gradients and the bottom layer's, memory rises or falls steadily, so the
-    peak lies at an end; and there it grows by the same amount with every layer.
+    Between the gradients of the top layer and those of the bottom layer, memory changes monotonically. The
+    peak therefore lies at one of the two ends, where it grows by the same amount with every layer.
     """
     low, high = SHALLOW
     if layers <= high:

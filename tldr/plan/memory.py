@@ -1,9 +1,10 @@
-"""Memory a process needs to train, by part: weights, gradients, optimizer, activations, cache, logits.
+"""Memory that one process needs to train: weights, gradients, optimizer, activations, cache, logits.
 
-Rules (the training code's): the weights of models that learn, gradients and AdamW's two moments (if not in
-8 bits) are fp32, under LoRA gradients and moments are the adapters'; bf16 is autocast, under FSDP2 weights
-are gathered in bf16 layer by layer. Activations and logits are counted by `tldr.plan.live` on the stage's
-own step, under LoRA too with all weights learning: too many, for frozen matrices keep no inputs.
+The rules are those of the training code. The weights of models that learn, their gradients and AdamW's two
+moments are fp32 (the moments may be 8-bit). Under LoRA only the adapters have gradients and moments. bf16
+means autocast; FSDP2 gathers the weights in bf16, layer by layer. `tldr.plan.live` counts activations and
+logits on the stage's own step. Under LoRA it counts as if all weights learned, which is too much: frozen
+matrices keep no inputs.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from tldr.stages.ppo.rollout import SAMPLED
 
 Placement = Literal["single", "ddp", "fsdp2", "zero2"]
 SHARDED = ("fsdp2", "zero2")
-"""Weights, gradients and optimizer spread over the processes; under zero2 the weights stay gathered
-from the forward to the end of the backward pass (FSDP2 with `reshard_after_forward: false`)."""
+"""Placements that shard weights, gradients and optimizer state over the processes. Under zero2 the weights
+stay gathered from the forward pass to the end of the backward pass (FSDP2 with `reshard_after_forward:
+false`)."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class Options:
     """Options that determine the memory of a stage, besides its model and windows.
 
     Attributes:
-        processes: one a device.
-        cuda: on a GPU; a CPU keeps no bf16 copy to sample from.
-        frozen_bf16, frozen_place: PPO's reference and reward model: in bf16; on the device, in host
-            memory ("cpu"), or sharded ("shard").
+        processes: one per device.
+        cuda: whether the device is a GPU; a CPU keeps no bf16 copy to sample from.
+        frozen_bf16, frozen_place: whether PPO's reference and reward model are in bf16, and where they are:
+            on the device, in host memory ("cpu"), or sharded ("shard").
     """
 
     processes: int = 1
@@ -45,31 +47,31 @@ class Options:
 
     @property
     def sharded(self) -> bool:
-        """Whether the weights are spread over the processes."""
+        """Whether the weights are sharded over the processes."""
         return self.processes > 1 and self.placement in SHARDED
 
     @property
     def width(self) -> int:
-        """Bytes of a number that goes into a product."""
+        """Bytes of one operand of a matrix product."""
         return 2 if self.bf16 else 4
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """A stage that trains: its step, models and batch.
+    """The step, models and batch of a stage that trains.
 
     Attributes:
         kind: the step.
-        frozen: parameters of the models beside the trained ones.
-        query, options, response: windows in tokens, and responses a query.
-        batch: queries an optimizer step, over all processes.
-        drawn: queries sampled an iteration (PPO), over all processes; 0: it samples nothing.
-        keeps_best: one more copy of the weights (SFT's `select: valid_loss`).
-        counted: the micro-batch whose step is counted exactly; others are on a line through it.
-        adapters: parameters that LoRA adds; they alone are trained. None: all are.
-        moments: bytes of optimizer state for each that is trained.
-        frozen_layers: the lowest ones, which are not trained (reward model); `held` parameters with the
-            embeddings, of those that would be trained without it.
+        frozen: parameters of each model that is loaded but not trained.
+        query, options, response: tokens per query, responses per query, tokens per response.
+        batch: queries per optimizer step, over all processes.
+        drawn: queries sampled per iteration (PPO), over all processes; 0 if the stage samples nothing.
+        keeps_best: whether one more copy of the weights is kept (SFT's `select: valid_loss`).
+        counted: the micro-batch whose step is counted exactly; others are interpolated from it.
+        adapters: parameters that LoRA adds, which are then the only trained ones; None without LoRA.
+        moments: bytes of optimizer state per trained parameter.
+        frozen_layers: number of the lowest layers that are not trained (reward model). `held` is the number
+            of parameters, embeddings included, that this excludes from training.
     """
 
     kind: StepKind
@@ -89,7 +91,7 @@ class TrainingStep:
 
     @property
     def networks(self) -> int:
-        """Models that learn."""
+        """Number of models that are trained."""
         return 2 if self.kind == "ppo" else 1
 
     @property
@@ -105,7 +107,7 @@ class TrainingStep:
 
     @property
     def loaded(self) -> int:
-        """Parameters of all models, frozen ones and adapters among them."""
+        """Parameters of all models, including frozen ones and adapters."""
         return self.learning + (self.adapters or 0) + sum(self.frozen)
 
 
@@ -142,14 +144,14 @@ def step_growth(work: TrainingStep, options: Options) -> Growth:
 
 
 def standing(work: TrainingStep, options: Options) -> dict[str, float]:
-    """Bytes that stay in memory throughout a stage, for one process."""
+    """Bytes that one process holds throughout a stage, by part."""
     n = options.processes
     spread = n if options.sharded else 1
     width = options.width
     gathered = 0.0
     if options.placement == "zero2" and spread > 1:
         gathered = float(width * work.learning)
-    elif spread > 1:  # the layer at work and the next; embeddings, last norm and head all the time
+    elif spread > 1:  # this layer and the next at a time; embeddings, last norm and head throughout
         shape = work.shape
         gathered = width * work.networks * (2 * shape.layer + shape.policy - shape.matrices)
     weights = 4 * (work.learning + (work.adapters or 0)) / spread
@@ -171,12 +173,12 @@ def standing(work: TrainingStep, options: Options) -> dict[str, float]:
 
 
 def update_memory(work: TrainingStep, options: Options, rows: int, assumed: Assumed) -> Memory:
-    """The peak of an optimizer step with micro-batches of `rows` queries."""
+    """Peak memory of an optimizer step with micro-batches of `rows` queries."""
     peak = step_growth(work, options).at(rows)
     per_process = -(-work.batch // options.processes)
     gradients = float(4 * work.trained)
-    # In one micro-batch gradients come as activations go; shards of them are there all the time. Adapters'
-    # are too small to count.
+    # With a single micro-batch, gradients appear while activations are freed; sharded ones are always there.
+    # Gradients of adapters are too small to count.
     at_once = not options.sharded and rows >= per_process and work.adapters is None
     working = max(peak.total - gradients, 0.0) if at_once else peak.working
     if options.sharded:
@@ -191,32 +193,32 @@ def update_memory(work: TrainingStep, options: Options, rows: int, assumed: Assu
 
 
 def sampled_together(work: TrainingStep, options: Options, rows: int) -> int:
-    """Queries whose responses a process samples at once, with micro-batches of `rows` queries."""
+    """Number of queries that one process samples together, with micro-batches of `rows` queries."""
     return min(SAMPLED * rows, -(-work.drawn // options.processes))
 
 
 def encoded_together(query: int, rows: int, options: Options) -> int:
-    """Queries that go through the policy in one pass before `rows` of them are sampled."""
+    """Number of queries that are encoded in one pass when `rows` of them are sampled together."""
     return min(rows, max(1, ENCODED["cuda" if options.cuda else "cpu"] // query))
 
 
 def sampling_memory(work: TrainingStep, options: Options, rows: int, assumed: Assumed) -> Memory:
-    """The peak while responses are sampled: no gradients, but a cache, and the queries' forward pass."""
+    """Peak memory while responses are sampled: a cache and the queries' forward pass, without gradients."""
     shape, width = work.shape, options.width
     together = sampled_together(work, options, rows)
     tokens = work.query + work.options * work.response
     cache = float(together * tokens * shape.layers * shape.cache * width)
     how = replace(forward(work, options), options=1, response=1, sharded=False, checkpointing=False)
     peak = growth("score", shape, how, work.counted).at(encoded_together(work.query, together, options))
-    # In inference mode autocast keeps no cast of a weight.
+    # In inference mode autocast does not cache the casts of weights.
     return _no_gradients(work, options, peak, assumed, cache=cache)
 
 
 def scoring_memory(work: TrainingStep, options: Options, rows: int, assumed: Assumed) -> Memory:
-    """The peak while the networks score `rows` queries' responses."""
+    """Peak memory while the networks score the responses of `rows` queries."""
     how = replace(forward(work, options), sharded=False, checkpointing=False)
     peak = growth("score", work.shape, how, work.counted).at(rows)
-    # Autocast keeps bf16 casts of trained weights while the networks score one rollout.
+    # Autocast caches bf16 casts of the trained weights while the networks score one rollout.
     casts = 2.0 * work.learning if options.bf16 and not options.sharded else 0.0
     loaded = (2 if options.frozen_bf16 else 4) * max(work.frozen, default=0)
     away = options.frozen_place == "cpu"
@@ -233,8 +235,8 @@ def _no_gradients(
     cache: float = 0.0,
     loaded: int = 0,
 ) -> Memory:
-    logits = max(peak.logits, 0.0)  # of the line through two sizes, which a query's few cross below 0
-    buckets = options.processes > 1 and not options.sharded  # DDP keeps those that gradients are views of
+    logits = max(peak.logits, 0.0)  # the interpolation can fall below 0 for a single query
+    buckets = options.processes > 1 and not options.sharded  # DDP's buckets hold the gradients
     parts = standing(work, options) | {
         "gradients": 4.0 * work.trained if buckets else 0.0,
         "cache": cache,
@@ -246,14 +248,15 @@ def _no_gradients(
 
 
 def reserve(parts: dict[str, float], moving: float, options: Options, assumed: Assumed) -> dict[str, float]:
-    """Bytes that the device and its allocator take besides the tensors, of which `moving` come and go."""
+    """Bytes that the device and its allocator need besides the tensors, of which `moving` bytes are
+    temporary."""
     if options.cuda:
         return {"reserve": assumed.reserve * GIB + assumed.fragmentation * moving}
     return {"reserve": assumed.cpu_fragmentation * sum(parts.values())}
 
 
 def training_memory(work: TrainingStep, options: Options, rows: int, assumed: Assumed) -> Memory:
-    """The larger of a stage's peaks for one process, in bytes."""
+    """The largest peak of a stage for one process, in bytes."""
     peaks = [update_memory(work, options, rows, assumed)]
     if work.drawn:
         peaks += [sampling_memory(work, options, rows, assumed), scoring_memory(work, options, rows, assumed)]
@@ -261,7 +264,7 @@ def training_memory(work: TrainingStep, options: Options, rows: int, assumed: As
 
 
 def idle_memory(work: TrainingStep, options: Options, scores: Memory, assumed: Assumed) -> Memory:
-    """The peak while the trained model scores; `scores` is the memory of a loaded model doing the same."""
+    """Peak memory while the trained model scores; `scores` is that of a loaded model doing the same."""
     logits = scores.parts["logits"]
     peak = Peak(working=scores.parts["activations"] + logits, logits=logits)
     return replace(_no_gradients(work, options, peak, assumed), phase="scoring")

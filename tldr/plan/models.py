@@ -1,4 +1,4 @@
-"""Shapes of the models that a study names, without their weights and, for known ones, without the hub."""
+"""Shapes of the models that a study names. No weights are loaded, and known models need no hub."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _DROPOUTS = "dropout attention_dropout hidden_dropout resid_pdrop embd_pdrop att
 
 
 def model_config(spec: ModelSpec, vocab_size: int) -> PreTrainedConfig:
-    """The transformers config of a rung: known, read from its folder or the hub, or the ladder's own.
+    """The transformers config of a model of the ladder: known, read from its folder or the hub, or built.
 
     Args:
-        vocab_size: of a rung that is built, not loaded.
+        vocab_size: of a model that is built, not loaded.
 
     Raises:
         CheckpointError: an unknown name that neither a folder nor the hub answers to, or an

@@ -1,4 +1,4 @@
-"""The stages' training steps and forward passes on made-up batches, for `tldr.plan.live` to count."""
+"""Training steps and forward passes of the stages on made-up batches, which `tldr.plan.live` measures."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ from tldr.train.stepper import recompute_layers
 
 Use = Literal["sample", "score", "judge"]
 StepKind = Literal["response", "text", "reward", "ppo", "policy_only"] | Use
-"""What a step trains: a policy on responses or on whole texts, a reward model, PPO's two networks, its
-policy alone. Without gradients: "sample" from a policy, "score" responses by their log-probabilities, "judge"
-them by a reward model."""
+"""What a step trains: a policy on responses or on whole texts, a reward model, PPO's two networks, or PPO's
+policy alone. Three kinds have no gradients: "sample" from a policy, "score" responses by their
+log-probabilities, and "judge" them with a reward model."""
 _USES = get_args(Use)
 
 
 class Shape:
-    """A model's shape: its config and parameter counts, shared ones once.
+    """A model's shape: its config and parameter counts. Shared parameters count once.
 
     Attributes:
-        policy, reward: parameters of the causal LM, and of the classifier with one label.
-        matrices: entries that every token is multiplied with (no embeddings, no output head).
-        head: entries of the output head, which a response token is multiplied with.
-        spared: entries of the last layer's matrices that read positions alone go through.
-        width: of the attention, in numbers a layer and token (queries); `cache` of keys and values.
+        policy, reward: parameters of the causal LM and of the classifier with one label.
+        matrices: entries of the matrices that every token passes through (no embeddings, no output head).
+        head: entries of the output head, which only response tokens pass through.
+        spared: entries of the last layer's matrices that only read positions pass through.
+        width: size of the hidden state. `cache` counts keys and values, in numbers per layer and token.
     """
 
     def __init__(self, config: PreTrainedConfig):
@@ -78,11 +78,11 @@ class Shape:
         layers = next(part for part in model.modules() if isinstance(part, nn.ModuleList))
         del layers[:frozen_layers]
         if not len(layers) and settings.targets is not None:
-            return 0  # those that are named were in the layers
+            return 0  # the named targets were all in the removed layers
         return adapter_parameters(model, settings)
 
     def reward_above(self, frozen_layers: int) -> int:
-        """Parameters of a reward model that are trained where its lowest layers are not."""
+        """Trained parameters of a reward model whose lowest layers are frozen."""
         with torch.device("meta"):
             model = _model(_CLASSIFIER, self.config)
         freeze_lowest(model, frozen_layers / self.layers)
@@ -109,12 +109,12 @@ class Forward:
     """How a micro-batch goes through the models.
 
     Attributes:
-        query, options, response: each of its rows is a query with `options` responses.
-        bf16: autocast; `sharded` weights are gathered in bf16 already.
-        attention: transformers' name of it; ours on a CPU keeps the causal half of its matrix.
-        checkpointing: the layers' activations are computed again in the backward pass.
-        frozen_layers: the lowest ones, that a reward model does not train.
-        encoded: queries that go through the policy at once before it is sampled.
+        query, options, response: each row is a query with `options` responses; lengths in tokens.
+        bf16: whether autocast is on; `sharded` weights are gathered in bf16.
+        attention: its name in transformers; ours on a CPU keeps the causal half of the matrix.
+        checkpointing: whether the backward pass recomputes the layers' activations.
+        frozen_layers: number of the lowest layers that a reward model does not train.
+        encoded: queries that the policy encodes in one pass before it is sampled.
     """
 
     query: int
@@ -130,16 +130,16 @@ class Forward:
 
 @dataclass(frozen=True)
 class Growth:
-    """A step's peaks at two micro-batch sizes; between and beyond them they are straight lines.
+    """A step's peaks at two micro-batch sizes, for linear interpolation and extrapolation.
 
-    Beyond, that is a little too much: large logits are computed in chunks.
+    Extrapolation is slightly too high, since large logits are computed in chunks.
     """
 
     sizes: tuple[int, int]
     parts: tuple[dict[StepPart, Peak], dict[StepPart, Peak]]
 
     def at(self, rows: int) -> Peak:
-        """The peak at a micro-batch of so many queries."""
+        """The peak at a micro-batch of `rows` queries."""
         low, high = self.sizes
         return highest(along(*self.parts, (rows - low) / (high - low)))
 
@@ -152,7 +152,7 @@ def growth(kind: StepKind, shape: Shape, how: Forward, rows: int) -> Growth:
 
     Args:
         kind: the step.
-        rows: the micro-batch that is of most interest.
+        rows: the micro-batch whose peak should be exact.
     """
     sizes = (1, max(rows, 2))
     low, high = (_peaks(kind, shape, how, size) for size in sizes)
@@ -160,7 +160,7 @@ def growth(kind: StepKind, shape: Shape, how: Forward, rows: int) -> Growth:
 
 
 def peak_of(kind: StepKind, shape: Shape, how: Forward, rows: int) -> Peak:
-    """A step's peak at `rows` queries, counted there and nowhere else."""
+    """A step's exact peak at `rows` queries."""
     return highest(_peaks(kind, shape, how, rows))
 
 
@@ -168,8 +168,8 @@ def _peaks(kind: StepKind, shape: Shape, how: Forward, rows: int) -> dict[StepPa
     key = (kind, shape.config.to_json_string(), how, rows)
     if key not in _MEMORY:
         config, learning = shape.config, shape.layers - how.frozen_layers
-        # Frozen layers keep nothing for the backward pass: what goes through many goes through one, and the
-        # last layer, which is unlike the others (`tldr.models.tail`), where it is frozen too.
+        # Frozen layers keep nothing for the backward pass, so one stands for all of them. A frozen last
+        # layer is counted as well, since it differs from the others (`tldr.models.tail`).
         frozen = min(how.frozen_layers, 1 if learning else 2)
         few = replace(how, frozen_layers=frozen)
 
@@ -183,7 +183,7 @@ def _peaks(kind: StepKind, shape: Shape, how: Forward, rows: int) -> dict[StepPa
 
 
 def _step(kind: StepKind, config: PreTrainedConfig, how: Forward, rows: int) -> CountedStep:
-    half = how.bf16 and (how.sharded or kind == "sample")  # what is sampled from is loaded in bf16
+    half = how.bf16 and (how.sharded or kind == "sample")  # a model that is sampled from is loaded in bf16
     dtype = torch.bfloat16 if half else torch.float32
     parts: dict[str, nn.Module] = {}
     if kind not in ("reward", "judge"):
@@ -202,8 +202,8 @@ def _step(kind: StepKind, config: PreTrainedConfig, how: Forward, rows: int) -> 
 
 
 def _sample(policy: PreTrainedModel, how: Forward, rows: int) -> Tensor:
-    """The moments of `tldr.models.generate` that need most: some queries are encoded into the cache of all,
-    and the last token of every response is drawn."""
+    """The moments of `tldr.models.generate` that need the most memory: some queries are encoded into the
+    cache of all queries, and the last token of every response is drawn."""
     total, width = rows * how.options, how.query + how.options * how.response
     cache = preallocated_cache(policy.config, width)
     real = torch.ones(how.encoded, how.query, dtype=torch.bool)
@@ -216,7 +216,7 @@ def _sample(policy: PreTrainedModel, how: Forward, rows: int) -> Tensor:
             use_cache=True,
             logits_to_keep=1,
         )
-    for layer in cast(list[DynamicLayer], cache.layers):  # all columns but the last tokens' are there
+    for layer in cast(list[DynamicLayer], cache.layers):  # fill all but the last tokens' columns
         assert layer.keys is not None
         _, heads, _, depth = layer.keys.shape
         nothing = torch.zeros((), dtype=layer.keys.dtype).expand(

@@ -1,6 +1,6 @@
-"""A study's plan: for every kind of run its parameters, memory, hours and price, and what to change.
+"""A study's plan: parameters, memory, hours and price of every kind of run, and what makes it fit.
 
-Runs that differ in their seed alone share a plan.
+Runs that differ only in their seed share a plan.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tldr.study.settings import Study
 
 
 class UnreadFiles(FileHashes):
-    """Hashes of files by their names alone: a plan needs no file to exist."""
+    """File names in place of file hashes: a plan does not need the files."""
 
     def data(self, name: str) -> str:
         """The name; nothing is fetched."""
@@ -40,7 +40,7 @@ class UnreadFiles(FileHashes):
 
 @dataclass(frozen=True)
 class Machine:
-    """What the study is to run on; `rate` is the price of one device's hour."""
+    """The machine that the study will run on; `rate` is the price of one device hour."""
 
     device: DeviceSpec
     name: str
@@ -50,17 +50,17 @@ class Machine:
 
     @property
     def cuda(self) -> bool:
-        """Whether it is a GPU."""
+        """Whether the devices are GPUs."""
         return self.name != "cpu"
 
     @property
     def room(self) -> float:
-        """Bytes of one device."""
+        """Memory of one device in bytes."""
         return self.device.memory * GIB
 
 
 def placement_named(name: str) -> Placement | None:
-    """A placement by its name; "" is none in particular.
+    """A placement by its name; None for "".
 
     Raises:
         UsageError: there is no such placement.
@@ -80,15 +80,15 @@ def placement_named(name: str) -> Placement | None:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The plan of runs that differ in their seeds alone.
+    """The plan of runs that differ only in their seeds.
 
     Attributes:
         job: what each of them computes.
-        micro_batch: queries a forward pass of one process: as set, or as they come together at the peak;
-            `largest` that fits with these options (0: none; None: no setting says).
-        suggestion: what to change, in this order, for it to fit; () if it does.
+        micro_batch: queries per forward pass of one process, as configured or as batched at the peak.
+            `largest` is the largest that fits with these options (0: none; None: no setting determines it).
+        suggestion: what to change, in this order, to make it fit; () if it fits.
         hours: of one run, on all devices; a stage that trains nothing uses one of them.
-        price: of that time on all devices, for they are there.
+        price: of that time on all devices, since all are reserved.
     """
 
     runs: tuple[Run, ...]
@@ -109,7 +109,7 @@ class RunPlan:
 
     @property
     def size(self) -> str:
-        """Size of the runs; "" where they are of all sizes."""
+        """Size of the runs; "" for runs over all sizes."""
         return self.runs[0].size or ""
 
     @property
@@ -124,22 +124,22 @@ class RunPlan:
 
     @property
     def work(self) -> TrainingStep:
-        """The training step, of a stage that trains."""
+        """The training step; only for stages that train."""
         assert isinstance(self.job, TrainingJob), f"{self.title} trains nothing"
         return self.job.step
 
     @property
     def fits(self) -> bool:
-        """Whether the peak lies within the device's memory."""
+        """Whether the peak fits into the device's memory."""
         return not self.suggestion
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens through the training step over all of the run's time, rollouts included."""
+        """Tokens per second of the training step, over the whole time of the run, rollouts included."""
         return self.cost.tokens / (3600 * self.hours) if self.hours else 0.0
 
     def row(self) -> dict[str, Any]:
-        """The plan as JSON holds it; memory in bytes."""
+        """The plan as JSON values; memory in bytes."""
         job = self.job
         return {
             "run": self.title,
@@ -177,7 +177,7 @@ class Planner:
 
     @cached_property
     def groups(self) -> list[tuple[tuple[Run, ...], RunJob]]:
-        """Runs that train or use a model, those that differ in seeds together, and what each of them does."""
+        """Runs that train or use a model, grouped where only the seed differs, and what each run computes."""
         found: dict[str, list[Run]] = {}
         for run in expand(self.study, UnreadFiles()):
             variant = "" if run.variant.startswith("rm") and run.variant[2:].isdigit() else run.variant
@@ -188,7 +188,7 @@ class Planner:
         return [(runs, job) for runs, job in jobs if job is not None]
 
     def plan(self, only: str | None = None) -> list[RunPlan]:
-        """Every group's plan, under one placement for all that is trained."""
+        """The plan of every group, with one placement for all runs that train."""
         groups = [(runs, job) for runs, job in self.groups if only is None or runs[0].stage == only]
         placements: Sequence[Placement] = ("ddp", "fsdp2") if self.machine.gpus > 1 else ("single",)
         if self.machine.placement is not None:
@@ -202,7 +202,7 @@ class Planner:
         return plans
 
     def options(self, run: Run, placement: Placement) -> Options:
-        """The options that a run's settings and the machine come to."""
+        """The options that follow from a run's settings and the machine."""
         has_bf16 = self.machine.device.bf16 is not None
         bf16 = self.study.precision == "bf16" or (self.study.precision == "auto" and has_bf16)
         options, settings = Options(bf16=bf16, cuda=self.machine.cuda), run.settings

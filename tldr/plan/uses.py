@@ -1,8 +1,8 @@
-"""Models that a run loads to sample from them or to score with them: their memory and time.
+"""Memory and time of the models that a run samples from or scores with.
 
-All such stages share `sample_responses` and `SummaryScorer`, which make batches by tokens, not by a setting,
-in one process. Under bf16 a model that is sampled from is loaded in bf16; a model that scores stays in fp32
-and runs under autocast.
+All such stages use `sample_responses` and `SummaryScorer`. Both run in one process and size their batches by
+tokens, not by a setting. Under bf16 a model that is sampled from is loaded in bf16; a model that scores stays
+in fp32 and runs under autocast.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tldr.stages.shared.summary_scorer import TOGETHER
 
 
 def in_one_batch(length: float, budget: int) -> int:
-    """Rows of `length` tokens that `inference_batches` puts into one batch."""
+    """Number of rows of `length` tokens that `inference_batches` puts into one batch."""
     return max(1, int(min(budget // length, ATTENTION_PAIRS // length**2)))
 
 
@@ -31,8 +31,8 @@ class Portion:
     """Queries of one shape that a model samples from or scores.
 
     Attributes:
-        window: the most tokens of a query and of each of its responses.
-        mean: their mean tokens.
+        window: the largest numbers of tokens of a query and of each of its responses.
+        mean: their mean numbers of tokens.
     """
 
     queries: float
@@ -42,12 +42,12 @@ class Portion:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is loaded, and the queries that it works on.
+    """A loaded model and the queries that it processes.
 
     Attributes:
         kind: "sample" from a policy, "score" responses by their log-probabilities under it, or "judge" them
             by a reward model or value network.
-        beside: parameters of policies that stay on the device from sampling before.
+        beside: parameters of policies that stay on the device after sampling.
     """
 
     kind: Use
@@ -72,7 +72,7 @@ class LoadedModel:
             yield Portion(portion.queries * often, window, mean)
 
     def together(self, part: Portion, query: float, response: float, width: int) -> int:
-        """Queries of one batch at these lengths, with numbers of `width` bytes."""
+        """Number of queries in one batch at these lengths, with `width` bytes per number."""
         samples = self.kind == "sample"
         budget = sampling_tokens(self.shape.config, width) if samples else INFERENCE_TOKENS
         rows = in_one_batch(query + part.window.options * response, budget)
@@ -112,7 +112,7 @@ class LoadedModel:
         )
 
     def peak(self, options: Options, assumed: Assumed) -> tuple[Memory, int]:
-        """Peak memory of the portion that needs most."""
+        """Peak memory of the portion that needs the most."""
         return _highest(self.memory(part, options, assumed) for part in self._parts())
 
     def _parts(self) -> Iterator[Portion]:
@@ -121,7 +121,7 @@ class LoadedModel:
 
     def _query_cost(self, part: Portion, options: Options) -> Cost:
         if self.kind == "sample":
-            # Batches are made for responses of full length.
+            # Batch sizes assume responses of full length.
             rows = self.together(part, part.mean.query, part.window.response, options.width)
             return decode_cost(self.shape, part.mean, rows, options)
         scores = 0.0 if self.kind == "judge" else head(self.shape, part.mean)
