@@ -35,7 +35,7 @@ from tldr.measures.best_of_n import best_of_n_kl
 from tldr.records import Sample, read_records
 
 Selector = dict[str, str | float | bool]
-"""Column -> the value its rows have; "lowest" and "highest" stand for the extreme one there is."""
+"""Column -> the value that the rows must have; "lowest" and "highest" select the extreme value."""
 
 
 class Evidence:

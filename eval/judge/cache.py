@@ -1,4 +1,4 @@
-"""All answers that were paid for: an SQLite file, written as each answer arrives.
+"""All paid answers, in an SQLite file that is written as each answer arrives.
 
 A process killed at any moment leaves a valid file; only its open questions are asked again. Several
 processes may use one file: one process claims a question and asks it, and the others wait for the

@@ -86,7 +86,7 @@ class LLMJudge:
         )
 
     def judge(self, pairs: Sequence[SummaryPair], axes: Sequence[Axis]) -> Iterator[Judgement]:
-        """As `eval.judge.pairs.Judge`: what the cache knows first, the rest as it is answered.
+        """As `eval.judge.pairs.Judge`: cached answers first, then new ones as they arrive.
 
         Raises:
             RefusedError: the endpoint refuses every question.
@@ -149,7 +149,7 @@ class LLMJudge:
             yield one.pair.judgement(self.name, one.order, verdict, one.axis, raw=answer.text, prompt_sha=sha)
 
     def _answer(self, question: JudgeQuestion, budget: Budget) -> Answer | None:
-        """The answer, asked for until it comes; None if the run stops before.
+        """The answer, after as many attempts as allowed; None if the run stops first.
 
         Raises:
             UnansweredError: every attempt failed. RefusedError: as `Endpoint.ask`.

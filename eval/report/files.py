@@ -47,7 +47,7 @@ def file_sections(
     stemmer: bool = False,
     draws: int = 2000,
 ) -> list[Section]:
-    """Measure what is there.
+    """Compute every measure whose inputs are present.
 
     Args:
         samples, posts, comparisons: as the loaders of `eval` give them. judgements: as

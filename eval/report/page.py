@@ -1,7 +1,7 @@
-"""Self-contained HTML pages: style and script stand inside and are allowed by their hashes alone.
+"""Self-contained HTML pages: style and script are inline and allowed by their hashes alone.
 
 A page loads nothing. Its content security policy names the sha256 of its one style
-and its one script, so text that got out of its element could still not run.
+and its one script, so text that escaped from its element could not run.
 """
 
 from __future__ import annotations

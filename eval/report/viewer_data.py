@@ -34,7 +34,7 @@ reward, must not make all other colours pale.
 """
 MEASURES = ("kl", "reward", "value", "logprob")
 REFERENCE = -1
-"""Stands for the reference where a column's number is asked for."""
+"""The column number of the reference."""
 
 Column = tuple[PolicyNames, pd.DataFrame]
 """A policy's name and its samples by post id."""

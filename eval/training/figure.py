@@ -38,7 +38,7 @@ CURVES = (
 def training_curves(
     metrics: pd.DataFrame, curves: Sequence[Curve] = CURVES, *, by: str = "size", order: str = "params"
 ) -> Figure:
-    """PPO's course against episodes, one panel per quantity, one colour a `by`, one line per run.
+    """PPO's training against episodes: one panel per quantity, one colour per `by`, one line per run.
 
     Args:
         metrics: rows of all runs' ``metrics.jsonl`` with columns ``run``, ``episodes``, `by`, `order`

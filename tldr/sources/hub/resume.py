@@ -79,7 +79,7 @@ def _receive_all(file: RemoteFile, partial: Path, shown: ByteProgress | None) ->
         try:
             _receive(file, partial, shown)
             return
-        except HfHubHTTPError as error:  # a status that the client has already asked again about
+        except HfHubHTTPError as error:  # a status that the client has already retried
             raise failure(error, file.url) from None
         except HTTP_ERRORS as error:
             reason = f"{type(error).__name__}: {error}"

@@ -24,7 +24,7 @@ from tldr.train.rng import derive
 POSTS = {"train": "sft", "valid1": "valid1", "valid2": "valid2"}
 """Split of the labels -> the posts they are about."""
 SELECTION = 10
-"""One in so many of a fold's training posts is for selection (valid1)."""
+"""Every n-th training post of a fold is for selection (valid1)."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def fill_slots(
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rankings by split; of the validation pairs that two labelers were asked, those they order alike."""
+    """Rankings by split; validation pairs that two labelers ordered, and how many they ordered alike."""
 
     rankings: dict[str, list[Ranking]]
     alike: int

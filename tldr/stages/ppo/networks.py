@@ -37,7 +37,7 @@ class Networks:
 
 @dataclass(frozen=True)
 class Queries:
-    """What the policy is asked, in tokens.
+    """The posts that the policy summarises, in tokens.
 
     Attributes:
         tokens: of each query.

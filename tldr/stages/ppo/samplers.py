@@ -30,7 +30,7 @@ VALUE_HEAD = "score.weight"
 
 
 class Sampler(Protocol):
-    """Draws responses from the policy as it was when `update` was called last.
+    """Draws responses from the policy as of the last call of `update`.
 
     Attributes:
         exact: whether its log-probabilities are those of the update's forward pass (to 1e-5).
@@ -126,7 +126,7 @@ class VLLMSampler:
                 where="ppo.sampler",
                 remedy="take `own`, which several processes share, or one process",
             )
-        # In this process: weights are handed over as they lie in memory. Read when vLLM is imported.
+        # In this process: weights are passed in memory. Read when vLLM is imported.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         self._vllm: Any = import_module("vllm")
         self._device, self._eos, self._pad = device, eos, pad

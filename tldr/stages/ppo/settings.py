@@ -87,13 +87,13 @@ class PPOSettings(Finetuning):
     ptx_ratio: Positive = 1.0
     """Pretraining examples per episode (InstructGPT: 8)."""
     rounds: PositiveInt = 1
-    """Fresh-label rounds: after each, sample the policy, label, retrain the RM, go on."""
+    """Rounds of fresh labels: after each, sample the policy, label, retrain the reward model, continue."""
     save_every: PositiveInt = 10
     save_steps: PositiveInt | None = None
-    """Also save inside an iteration: its episodes once they are scored, then after so many optimizer
-    steps. For iterations of many minutes; a run told to end (SIGTERM) saves there in any case."""
+    """Also save inside an iteration: its scored episodes, then after every `save_steps` optimizer steps.
+    For iterations of many minutes; a run that gets SIGTERM saves there in any case."""
     frozen_dtype: Literal["fp32", "bf16"] = "fp32"
-    """Weights of the two models that do not learn: reference and reward model."""
+    """Weights of the two frozen models: reference and reward model."""
     frozen_place: Literal["device", "cpu", "shard"] = "device"
     """device: whole in every process. cpu: in host memory, each on the device while it scores episodes.
     shard: spread over the processes, gathered layer by layer in every forward pass."""

@@ -18,7 +18,7 @@ class RewardSettings(Finetuning):
     seeds: PositiveInt = 1
     """RMs trained a size, best on valid1 kept (the paper: 3-10)."""
     limit: PositiveInt | None = None
-    """Use only the first so many training rankings (data scaling)."""
+    """Use only the first `limit` training rankings (data scaling)."""
     frozen_layers: Unit = 0.0
     """Share of the layers, the lowest ones with the embeddings, that stay as SFT left them. Not the
     paper's: trlx freezes 0.7 (examples/summarize_rlhf), which halves a step and its memory."""

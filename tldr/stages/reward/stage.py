@@ -124,13 +124,13 @@ def finish(
     references: list[RankedPrompt],
     before: list[float],
 ) -> dict[str, Any]:
-    """Shift to reference mean 0, save, reload, and score references again by what was saved.
+    """Shift to reference mean 0, save, reload, and score references again with the saved model.
 
     Args:
         before: the references' scores without a shift.
 
     Returns:
-        the shift and what came of it.
+        The shift, where it is stored, and the reference mean of the saved model.
     """
     shift = mean(before)
     way = apply_shift(model, shift)

@@ -33,7 +33,7 @@ class Product:
 
     Attributes:
         name: in messages.
-        files: what must stand in the run's folder once the stage is done.
+        files: paths that must exist in the run's folder when the stage is done.
         outside: whether one may come from elsewhere as a hub name, not a local path.
     """
 

@@ -1,4 +1,4 @@
-"""Local scorers for judging summaries: reward models, and the likeness of embeddings."""
+"""Local scorers for judging summaries: reward models and embedding similarity."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ CACHE = 20 * 2**30
 
 @dataclass(frozen=True)
 class Draw:
-    """One sampled response: its tokens with EOS, its text without it, and whether it ended by itself."""
+    """One sampled response: tokens with EOS, text without it, and whether it ended with EOS."""
 
     ids: list[int]
     text: str
