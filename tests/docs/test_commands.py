@@ -36,12 +36,17 @@ from tldr.study.load import load_study
 
 REPOSITORY = Path(__file__).parents[2]
 TINY_STUDY = (
-    "data.corpus=400 data.sft_posts=96 data.ppo_posts=128 data.valid1_posts=24 data.valid2_posts=24 "
-    "pretrain.steps=8 pretrain.optimizer.lr=0.005 sft.optimizer.lr=0.004 reward.optimizer.lr=0.002 "
-    "labels.pairs=64 labels.valid_pairs=32 ppo.episodes=32 ppo.batch=16 ppo.optimizer.lr=0.0005 "
-    "ppo.optimizer.warmup=0 best_of_n.n=4 evaluation.bootstrap=50 pairs.posts=8 ratings.posts=8 "
-    "evaluation.sft_temperatures=[] evaluation.sft_top_ps=[]"
+    "sizes=[s,m] data.corpus=400 data.sft_posts=96 data.ppo_posts=128 data.valid1_posts=24 "
+    "data.valid2_posts=24 pretrain.steps=8 pretrain.optimizer.lr=0.005 sft.optimizer.lr=0.004 "
+    "reward.optimizer.lr=0.002 labels.pairs=64 labels.valid_pairs=32 ppo.episodes=32 ppo.batch=16 "
+    "ppo.optimizer.lr=0.0005 ppo.optimizer.warmup=0 best_of_n.n=4 evaluation.bootstrap=50 pairs.posts=8 "
+    "ratings.posts=8 evaluation.sft_temperatures=[] evaluation.sft_top_ps=[]"
 ).split()
+TINY_SWEEPS = (
+    "variants.n.sweep.limit=[16] variants.kl.sizes=[m] variants.kl.reward=n-16 "
+    "variants.kl.sweep.beta=[0.3,0.0]"
+).split()
+"""Of `configs/toy.yaml`; its other variants are at size l, which is left out."""
 TINY_WORLD = (
     "data.corpus=200 data.sft_posts=64 data.ppo_posts=64 data.valid1_posts=16 data.valid2_posts=24"
 ).split()
@@ -96,7 +101,7 @@ def smaller(words: list[str]) -> list[str]:
     if "configs/smollm2-135m.yaml" in words:
         sizes = TINY_REAL
     elif words[0] in ("study", "report", "bench"):
-        sizes = TINY_STUDY
+        sizes = TINY_STUDY + (TINY_SWEEPS if "configs/toy.yaml" in words else [])
     elif words[:2] == ["data", "toy"]:
         sizes = TINY_WORLD
     elif words[0] == "ppo":
