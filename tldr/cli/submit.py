@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tldr.cli.reporting import reports_errors
-from tldr.cli.study import RUNS, Config, Overrides, RunsDir, open_study, study_app
+from tldr.cli.study import RUNS, Config, Overrides, RunsDir, command, open_study, study_app
 from tldr.study.graph import needed_for
 from tldr.study.launch import Launch
 from tldr.study.status import write_listing
@@ -55,7 +55,7 @@ def submit(
     write_listing(opened.study, opened.runs, opened.root)
     opened.files.save()
     count = submit_slurm(submission, typer.echo)
-    typer.echo(f"{count} runs submitted; see: tldr-lab study status {config}")
+    typer.echo(f"{count} runs submitted; see: {command('study status', config, overrides, runs_dir)}")
 
 
 @reports_errors
