@@ -151,11 +151,11 @@ def execute(folder: Path) -> None:
         (folder / FAILED).unlink(missing_ok=True)
         ctx = run.context(folder)
         shown = {"stage", "settings", "lengths", "precision", "model", "tags"}
-        write_json(folder / CONFIG, run.model_dump(mode="json", include=shown) | {"seed": ctx.seed})
         started, before = time.monotonic(), read_note(folder / ENVIRONMENT)
         held = 0
         try:
             with _failure_noted(folder), exiting_on_sigterm():
+                write_json(folder / CONFIG, run.model_dump(mode="json", include=shown) | {"seed": ctx.seed})
                 check_extras(ctx.settings, run.stage)
                 stage = STAGES[run.stage].load()
                 held = proc(STATUS, "VmRSS")  # memory used by the libraries
