@@ -12,7 +12,7 @@ import pytest
 from tldr import locks
 from tldr.errors import UsageError
 from tldr.files import host
-from tldr.locks import Busy, holder, locked
+from tldr.locks import Busy, holder, lock_beside, locked
 
 
 def test_the_second_is_told_who_the_first_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,3 +97,10 @@ def test_what_cannot_be_locked_is_told_in_words(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("filelock.FileLock.acquire", read_only)
     with pytest.raises(UsageError, match="cannot be locked: Read-only"), locked(tmp_path / ".lock", "w"):
         pass
+
+
+def test_a_link_to_a_folder_has_the_folders_lock(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "link").symlink_to("deep/out")
+    assert lock_beside(tmp_path / "link") == lock_beside(tmp_path / "deep" / ".." / "deep" / "out")
+    assert not (tmp_path / "deep" / "out").exists()

@@ -31,6 +31,16 @@ class Busy(LabError):
     exit_code = 75
 
 
+def lock_beside(path: Path) -> Path:
+    """The lock of a file or folder that itself holds nothing but results: ``.NAME.lock`` beside it.
+
+    Its folder is made. Links and other spellings of one path lead to one lock.
+    """
+    real = path.resolve()
+    real.parent.mkdir(parents=True, exist_ok=True)
+    return real.with_name(f".{real.name}.lock")
+
+
 @contextmanager
 def locked(
     path: Path, doing: str, *, where: Path | None = None, waiting: Callable[[str], None] | None = None

@@ -101,7 +101,7 @@ def split_command(
 ) -> None:
     """Split posts into sft, valid1 and valid2 by a hash of their ids; more posts move none to another set."""
     from tldr.inputs.posts import load_comparisons, load_posts, post_keys
-    from tldr.locks import locked
+    from tldr.locks import lock_beside, locked
     from tldr.records import ReadReport, write_records
     from tldr.sources.split import split_posts
 
@@ -112,7 +112,6 @@ def split_command(
     read = load_posts(posts, on_error=on_error, report=report)
     tell_bad_lines([report, *labels])
     sets = split_posts(read, valid1=valid1, valid2=valid2, apart=keys)
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock", "writing these sets", where=out, waiting=partial(typer.echo, err=True)):
+    with locked(lock_beside(out), "writing these sets", where=out, waiting=partial(typer.echo, err=True)):
         for name, rows in sets.items():
             typer.echo(f"{write_records(out / f'{name}.jsonl', rows)}: {len(rows):,} posts")

@@ -16,7 +16,7 @@ from tldr.cli.evaluate import OnErrorOption, tell_bad_lines
 from tldr.errors import UsageError
 from tldr.files import drop_abandoned
 from tldr.interrupts import exiting_on_sigterm
-from tldr.locks import locked
+from tldr.locks import lock_beside, locked
 from tldr.records import Judgement, ReadReport, read_records, write_records
 
 if TYPE_CHECKING:
@@ -204,8 +204,7 @@ def _collect(found: Iterable[Judgement], total: int, out: Path) -> None:
 def _merge_into(out: Path, paired: list[Judgement]) -> None:
     """Add judgements to a file, in the place of those of the same questions; others may do so too."""
     new = {_identity(row) for row in paired}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    lock = out.with_name(f".{out.name}.lock")
+    lock = lock_beside(out)
     with locked(lock, "adding its judgements", where=out, waiting=partial(typer.echo, err=True)):
         drop_abandoned(out.parent)
         before = read_records(out, Judgement) if out.exists() else []

@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from tldr.errors import RecordError, UsageError
 from tldr.files import drop_abandoned
 from tldr.interrupts import EndRequest
-from tldr.locks import locked
+from tldr.locks import lock_beside, locked
 from tldr.queries.encode import encode_responses, encode_texts, surely_longer
 from tldr.queries.formats import format_query
 from tldr.queries.tokenizer import load_tokenizer
@@ -40,7 +40,17 @@ from tldr.sources.filter_rules import (
     read_candidate,
     split_of,
 )
-from tldr.sources.filter_state import BAD, DIGEST_BYTES, KEPT, FilterState, Judged, Kept, describe, publish
+from tldr.sources.filter_state import (
+    BAD,
+    DIGEST_BYTES,
+    KEPT,
+    SETS,
+    FilterState,
+    Judged,
+    Kept,
+    describe,
+    publish,
+)
 from tldr.sources.funnel import Funnel
 from tldr.sources.raw import Chunk, check_input, read_chunks
 from tldr.strict_json import parse_object
@@ -218,12 +228,12 @@ def run_filter(
     loaded = load_tokenizer(tokenizer)
     request = describe(inputs, sizes, loaded, options, on_error)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", "filtering into this folder", where=folder):
+    with locked(lock_beside(folder), "filtering into this folder", where=folder):
         state = FilterState(folder, request)
         if (finished := state.finished()) is not None:
             return finished
-        drop_abandoned(folder / "state")
+        for place in (folder, *(folder / name for name in ("state", *SETS))):
+            drop_abandoned(place)
         judging = Judging(tokenizer, loaded, options, workers or os.cpu_count() or 1)
         with state:
             _fill(state, inputs, sizes, judging, on_error, progress)

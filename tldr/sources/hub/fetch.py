@@ -14,7 +14,7 @@ from typing import Any
 import tldr
 from tldr.errors import LabError, UsageError
 from tldr.files import drop_abandoned, write_text
-from tldr.locks import locked
+from tldr.locks import lock_beside, locked
 from tldr.records import OnError, Post, ReadReport, Record, write_json, write_records
 from tldr.sources.hub.convention import Convention, Tally, same_convention
 from tldr.sources.hub.convert import RawRow
@@ -79,8 +79,7 @@ def fetch(
         LabError: a file differs from the one first fetched; or see `OpenedSource.local`.
         RecordError: a bad row, with on_error "stop".
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock", "fetching into this folder", where=out):
+    with locked(lock_beside(out), "fetching into this folder", where=out):
         drop_abandoned(out)
         return _fetch(source, source.select(wanted), out, on_error, counted)
 
