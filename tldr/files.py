@@ -142,6 +142,8 @@ def _below(folder: Path, pattern: str, above: tuple[Path, ...]) -> Iterator[Path
         )
     try:
         entries = list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return  # as for `Path.rglob`; a folder may be removed meanwhile
     except OSError as error:
         raise UsageError(f"the folder cannot be read: {error.strerror}", where=folder) from None
     for path in entries:

@@ -47,3 +47,14 @@ def test_a_study_that_was_not_run_names_the_command_that_runs_it(config: Path) -
     assert result.exit_code == 2
     shown = " ".join(result.output.split("-> ")[1].split("\n"))
     assert shlex.split(shown) == ["tldr-lab", "study", "run", str(config), *options]
+
+
+def test_a_cluster_that_is_none_names_the_command_that_runs_the_study_here(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tldr.study.slurm.shutil.which", lambda name: None)
+    options = ["--set", "seeds=[3]", "--runs", str(config.parent / "r")]
+    result = CliRunner().invoke(app, ["study", "submit", str(config), *options])
+    assert result.exit_code == 2
+    shown = " ".join(result.output.split("to run here: ")[1].split("\n"))
+    assert shlex.split(shown) == ["tldr-lab", "study", "run", str(config), *options]

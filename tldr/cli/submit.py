@@ -41,7 +41,7 @@ def submit(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Submit unfinished runs to a SLURM cluster, each job after those it needs; seeds form job arrays."""
-    from tldr.study.slurm import Resources
+    from tldr.study.slurm import Resources, check_slurm
     from tldr.study.submit import Submission, submit_slurm
 
     asked = Resources.read(resources, [*set_slurm, *([f"partition={partition}"] if partition else [])])
@@ -52,6 +52,7 @@ def submit(
     if dry_run:
         submit_slurm(submission, typer.echo, dry=True)
         return
+    check_slurm(here=command("study run", config, overrides, runs_dir))
     write_listing(opened.study, opened.runs, opened.root)
     opened.files.save()
     count = submit_slurm(submission, typer.echo)

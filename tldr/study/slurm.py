@@ -256,12 +256,19 @@ def first_host(nodes: str) -> str:
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0] if first else "")
 
 
-def check_slurm() -> None:
-    """Raises: UsageError: SLURM's commands are not installed on this machine."""
+def check_slurm(here: str = "tldr-lab study run") -> None:
+    """Check that SLURM is installed.
+
+    Args:
+        here: the command that runs the study on this machine instead.
+
+    Raises:
+        UsageError: SLURM's commands are not installed on this machine.
+    """
     if missing := [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]:
         raise UsageError(
             f"{', '.join(missing)} not found: no SLURM here",
-            remedy="submit on the cluster's login node, or see --dry-run; to run here, use study run",
+            remedy=f"submit on the cluster's login node, or see --dry-run; to run here: {here}",
         )
 
 
