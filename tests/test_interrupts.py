@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tldr.interrupts import TERMINATED, event_set_by, exiting_on_sigterm, handling
+from tldr.interrupts import TERMINATED, EndRequest, event_set_by, exiting_on_sigterm, handling
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
@@ -59,3 +59,28 @@ def test_another_thread_changes_no_handler() -> None:
     thread.start()
     thread.join()
     assert inside == [before]
+
+
+def test_ctrl_c_is_noted_and_a_second_one_ends_at_once() -> None:
+    before, request = handlers(), EndRequest()
+    with pytest.raises(KeyboardInterrupt), request.heard():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request
+        os.kill(os.getpid(), signal.SIGTERM)  # the work goes on to where its state is whole
+        os.kill(os.getpid(), signal.SIGINT)
+    assert handlers() == before
+
+
+@pytest.mark.parametrize(
+    ("signum", "end"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_the_end_is_that_of_the_signal(signum: int, end: type[BaseException]) -> None:
+    request = EndRequest()
+    with request.heard():
+        assert not request
+        os.kill(os.getpid(), signum)
+    with pytest.raises(end):
+        request.end()
+    with pytest.raises(SystemExit) as other:
+        EndRequest().end()  # another process of the run has heard it
+    assert other.value.code == TERMINATED

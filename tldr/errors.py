@@ -41,5 +41,11 @@ class CheckpointError(LabError):
     """A checkpoint is missing, incomplete or of the wrong kind."""
 
 
+class DiskFullError(LabError):
+    """The disk, or the user's share of it, is full."""
+
+    exit_code = 74
+
+
 class NonFiniteError(LabError):
     """A loss, gradient or score is NaN or infinite; the last good checkpoint is unchanged."""

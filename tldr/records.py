@@ -9,7 +9,6 @@ raises ``file:line: what is wrong``, or is counted and skipped with ``on_error="
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -19,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tldr.errors import RecordError, UsageError
+from tldr.files import replacing
 from tldr.strict_json import parse_object
 
 
@@ -373,26 +373,16 @@ def read_records(
 def write_records(path: str | Path, records: Iterable[Record]) -> Path:
     """Write records atomically: a reader sees either the complete new file or the old one."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as out:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
         for record in records:
             out.write(record.to_json() + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(path)
     return path
 
 
 def write_json(path: str | Path, data: Any) -> Path:
     """Write one JSON document atomically, keys sorted."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as out:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
         json.dump(data, out, indent=2, sort_keys=True, ensure_ascii=False)
         out.write("\n")
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(path)
     return path

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from tldr.errors import RecordError, UsageError
+from tldr.files import distinct, files_below
 from tldr.records import Article, Post, ReadReport, Record, Sample, iter_records
 
 SAMPLES_FILE = "samples.jsonl"
@@ -27,18 +28,18 @@ def files_of(places: FilePlaces, name: str) -> list[Path]:
     Raises:
         UsageError: a folder without such a file.
     """
-    found: dict[Path, Path] = {}
+    found: list[Path] = []
     for place in [places] if isinstance(places, str | Path) else places:
         path = Path(place)
-        inside = sorted(path.rglob(name)) if path.is_dir() else [path]
+        inside = files_below(path, name) if path.is_dir() else [path]
         if not inside:
             raise UsageError(
                 f"no {name} in this folder",
                 where=path,
                 remedy="run the stage that makes it, or name the file itself",
             )
-        found.update((file.resolve(), file) for file in inside)
-    return list(found.values())
+        found += inside
+    return distinct(found)
 
 
 def _sample_row(sample: Sample, file: Path) -> dict[str, object]:

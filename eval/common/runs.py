@@ -7,6 +7,7 @@ made elsewhere, one run per folder that holds ``samples.jsonl``.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pandas as pd
 
 from eval.common.io import SAMPLES_FILE, load_posts, load_samples
 from tldr.errors import RecordError, UsageError
+from tldr.files import distinct, files_below
 
 STUDY_FILE = "study.json"
 POSTS_FILE = "valid2.jsonl"
@@ -87,8 +89,11 @@ def _read_json(path: Path, kind: type | tuple[type, ...]) -> Any:
     return data
 
 
-def load_runs(folder: Path) -> StudyRuns:
+def load_runs(folder: Path, listing: Mapping[str, Any] | None = None) -> StudyRuns:
     """Read a study's folder.
+
+    Args:
+        listing: what its ``study.json`` should contain now; by default what it contains.
 
     Raises:
         UsageError: no such folder. RecordError: a broken ``study.json``.
@@ -97,15 +102,15 @@ def load_runs(folder: Path) -> StudyRuns:
         raise UsageError(
             "no such folder of runs", where=folder, remedy="give the folder the study was run in"
         )
-    listing = folder / STUDY_FILE
-    if not listing.is_file():
-        places = sorted(path.parent for path in folder.rglob(SAMPLES_FILE))
+    file = folder / STUDY_FILE
+    if listing is None and not file.is_file():
+        places = sorted(path.parent for path in distinct(files_below(folder, SAMPLES_FILE)))
         return StudyRuns(
             folder, tuple(StudyRun(place.name, "samples", place) for place in places), named=False
         )
-    data = _read_json(listing, (list, dict))
-    rows = data.get("runs", []) if isinstance(data, dict) else data
-    return StudyRuns(folder, tuple(_run(folder, row, listing) for row in rows))
+    data = _read_json(file, (list, dict)) if listing is None else listing
+    rows = data if isinstance(data, list) else data.get("runs", [])
+    return StudyRuns(folder, tuple(_run(folder, row, file) for row in rows))
 
 
 def _run(folder: Path, row: dict[str, Any], listing: Path) -> StudyRun:

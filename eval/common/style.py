@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from eval.common.tables import human_count
+from tldr.files import replacing
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#6B6B6B"
@@ -99,12 +100,13 @@ def percent_axis(axis: Axes, label: str) -> None:
 
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Write ``name.png`` (200 dpi) and ``name.svg``; the same figure gives the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with matplotlib.rc_context(RC):
-        figure.savefig(png, dpi=200, metadata={"Software": None})
+        with replacing(png, durable=False) as partial:
+            figure.savefig(partial, format="png", dpi=200, metadata={"Software": None})
         figure.set_layout_engine("none")  # the layout is done; doing it again costs as much as drawing
-        figure.savefig(svg, metadata={"Date": None})
+        with replacing(svg, durable=False) as partial:
+            figure.savefig(partial, format="svg", metadata={"Date": None})
     return png, svg
 
 

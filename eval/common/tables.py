@@ -17,6 +17,7 @@ import pandas as pd
 
 from eval.common.stats import Estimate, bootstrap_means, share
 from tldr.errors import UsageError
+from tldr.files import write_text
 
 GROUP = ("policy", "method", "size", "params", "variant", "selected_by", "n", "temperature", "top_p", "seed")
 """The columns that tell sampled policies apart, with seeds apart."""
@@ -336,14 +337,9 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 def write_table(table: pd.DataFrame, shown: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     """Write `table` as ``name.csv`` and `shown`, its readable form, as ``name.md`` and ``name.tex``."""
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "csv": table.to_csv(index=False, lineterminator="\n"),
         "md": to_markdown(shown),
         "tex": shown.to_latex(index=False, escape=True, float_format="{:g}".format),
     }
-    paths = []
-    for suffix, text in texts.items():
-        paths.append(folder / f"{name}.{suffix}")
-        paths[-1].write_text(text, encoding="utf-8")
-    return paths
+    return [write_text(folder / f"{name}.{suffix}", text, durable=False) for suffix, text in texts.items()]

@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.progress import track
 
 from eval.common.paper import PAPER_FOLDER
-from eval.common.runs import load_runs
+from eval.common.runs import StudyRuns, load_runs
 from eval.common.study import Picture, Section, StudyResults, Table
 from eval.common.style import data_uri, save
 from eval.common.tables import write_table
 from eval.report.page import write_page
 from eval.report.sections import SECTIONS, sections
 from eval.report.viewer import build_viewer
+from tldr.files import replacing
 
 SYNTHETIC_NOTE = "Toy world: shapes, not numbers."
 VERDICTS = {"reproduced": "good", "not reproduced": "bad", "not run here": "open"}
@@ -33,7 +34,7 @@ _LONG, _LONGER = 28, 120
 
 
 def build_report(
-    runs_dir: Path,
+    runs: Path | StudyRuns,
     out: Path,
     *,
     title: str,
@@ -49,12 +50,13 @@ def build_report(
 
     Args:
         out: the folder to write to.
-        runs_dir: a study's folder (`eval.common.runs.load_runs`).
+        runs: a study's folder, or its runs (`eval.common.runs.load_runs`).
         synthetic: mark the study as synthetic; one whose samples carry planted (gold) scores is
             marked in any case.
         draws: bootstrap draws of each interval.
         paper: folder of the published numbers.
-        judgements: files of verdicts for the sample viewer, beside ``judgements*.jsonl`` in `runs_dir`.
+        judgements: files of verdicts for the sample viewer, beside ``judgements*.jsonl`` in the
+            study's folder.
 
     Returns:
         The path of ``report.html``.
@@ -62,7 +64,7 @@ def build_report(
     Raises:
         UsageError: no such folder. RecordError: a file in it that is broken.
     """
-    study = StudyResults(load_runs(Path(runs_dir)), paper, draws)
+    study = StudyResults(runs if isinstance(runs, StudyRuns) else load_runs(runs), paper, draws)
     console = Console(stderr=True)
     done = track(
         sections(study),
@@ -75,7 +77,8 @@ def build_report(
     parts = [_rendered(section, out) for section in done]
     claims = out / "tables" / "claims.csv"
     if claims.is_file():
-        shutil.copyfile(claims, out / claims.name)  # readers look for this file first
+        with replacing(out / claims.name, durable=False) as partial:
+            shutil.copyfile(claims, partial)  # readers look for this file first
     note = SYNTHETIC_NOTE if synthetic or study.planted else ""
     viewer = build_viewer(study, out, title=title, note=note, judgements=judgements)
     return write_page(

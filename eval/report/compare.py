@@ -32,7 +32,7 @@ def study_results(name: str, folder: Path, draws: int = 2000) -> pd.DataFrame:
             results += preference(samples, scorer, by=POOLED, draws=draws)
     table = result_table(results)
     if table.empty:
-        raise UsageError("nothing was scored in this study", where=folder, remedy="tldr-lab study run")
+        raise UsageError("nothing was scored in this study", where=folder, remedy="run the study")
     # Only main runs that were sampled in the same way are compared; a study's sweeps are left out.
     main = table["measure"].isin(MEASURES) & (table["variant"] == "") & table["top_p"].fillna(1.0).eq(1.0)
     return table[main].assign(study=name)

@@ -17,6 +17,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tldr.files import replacing
+
 
 def write_page(path: Path, name: str, scripts: Sequence[str], **values: Any) -> Path:
     """Render ``templates/<name>.html.j2`` with ``base.css``, ``<name>.css`` and `scripts` inside.
@@ -44,8 +46,8 @@ def write_page(path: Path, name: str, scripts: Sequence[str], **values: Any) -> 
     text = environment.get_template(f"{name}.html.j2").render(
         style=Markup(style), script=Markup(script), policy=Markup(policy), **values
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode("utf-8", errors="xmlcharrefreplace"))
+    with replacing(path, durable=False) as partial:
+        partial.write_bytes(text.encode("utf-8", errors="xmlcharrefreplace"))
     return path
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 from eval.common.study import StudyResults
 from eval.common.tables import GROUP, METHOD_ORDER, PolicyNames, policy_groups
 from eval.preference.measure import scorers_of
+from tldr.files import distinct, files_below
 from tldr.records import Judgement, TokenTrace, iter_records
 
 POSTS_SHOWN = 2000
@@ -181,12 +182,8 @@ def _verdicts(
 ) -> list[dict[str, Any]]:
     """Every verdict on a shown post; a summary that is in no column has None as its column."""
     known = _known_names(columns, labels)
-    files = [*judgements, *sorted(study.runs.folder.rglob("judgements*.jsonl"))]
-    every = [
-        one
-        for file in {path.resolve(): path for path in files}.values()
-        for one in iter_records(file, Judgement)
-    ]
+    files = [*judgements, *files_below(study.runs.folder, "judgements*.jsonl")]
+    every = [one for file in distinct(files) for one in iter_records(file, Judgement)]
     shown = [one for one in every if one.id in rows]
     if len(every) > len(shown):
         notes.append(f"{len(every) - len(shown):,} verdicts are about posts that are not shown.")

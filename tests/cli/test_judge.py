@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import random
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -255,3 +257,42 @@ def test_bad_lines_stop_it_or_are_set_aside_and_told(folder: Path, tell: Tell) -
     assert skipped.exit_code == 0, skipped.stderr
     assert "samples.jsonl: 1 invalid lines skipped, 8 read" in skipped.stderr
     assert len(read_records(folder / "out.jsonl", Judgement)) == 16
+
+
+def test_verdicts_that_another_judge_wrote_meanwhile_are_kept(
+    tell: Tell, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two judges with one --out: the second ends while the first is asking."""
+    seen: list[int] = []
+
+    def asked(prompt: str, number: int) -> Reply:
+        if not seen:
+            seen.append(number)
+            other = tell("openai:other", *local, "--cache", folder / "other.sqlite")
+            assert other.exit_code == 0, other.stderr
+        return longer(prompt, number)
+
+    with serving(longer) as there, serving(asked) as here:
+        local: tuple[object, ...] = ("--base-url", there.url, "--price", "0/0", "--limit", 2)
+        first = tell("openai:tiny", "--base-url", here.url, *local[2:], "--concurrency", 1)
+        assert first.exit_code == 0, first.stderr
+    rows = read_records(folder / "out.jsonl", Judgement)
+    assert {row.judge: sum(one.judge == row.judge for one in rows) for row in rows} == {
+        "openai:tiny": 8,
+        "openai:other": 8,
+    }
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_judge_that_is_told_to_end_keeps_its_verdicts(tell: Tell, folder: Path, signum: int) -> None:
+    def answers() -> Iterator[Judgement]:
+        for order in ([0, 1], [1, 0]):
+            yield Judgement(id="p0", policies=["a", "b"], order=order, judge="rm:x", verdict="A", runs=["r"])
+        os.kill(os.getpid(), signum)
+        yield from answers()
+
+    before = signal.getsignal(signum)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        command._collect(answers(), 4, folder / "out.jsonl")
+    assert len(read_records(folder / "out.jsonl", Judgement)) == 2
+    assert signal.getsignal(signum) == before

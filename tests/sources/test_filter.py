@@ -19,7 +19,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tldr import locks
 from tldr.errors import RecordError, UsageError
+from tldr.files import host
 from tldr.inputs.posts import load_posts
 from tldr.queries.tokenizer import train_bpe
 from tldr.records import Post
@@ -149,6 +151,43 @@ def test_an_interrupted_filter_ends_with_the_same_bytes(
     bad = tmp_path / "out" / "bad_lines.txt"
     bad.write_text(bad.read_text().replace("dump.jsonl.gz:", "dump.jsonl:"))
     assert hashes(tmp_path / "out") == hashes(plain)
+
+
+@pytest.mark.parametrize(
+    ("signum", "end"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_filter_that_is_told_to_end_saves_all_that_it_has_done(
+    dump: Path, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int, end: type
+) -> None:
+    monkeypatch.setattr(filtering, "CHUNK_BYTES", 1 << 16)
+    done: list[int] = []
+
+    def stop(progress: FilterProgress) -> None:
+        done.append(progress.funnel.rows)
+        os.kill(os.getpid(), signum)
+
+    with pytest.raises(end):
+        run_filter([dump], tmp_path, tokenizer, workers=1, on_error="skip", progress=stop)
+    noted = json.loads((tmp_path / "state" / "progress.json").read_text())
+    assert len(done) == 1 and noted["funnel"]["rows"] == done[0] < ROWS
+
+
+def test_a_second_filter_into_one_folder_is_told_who_the_first_is(
+    dump: Path, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.05)
+    told: list[str] = []
+
+    def second(_: FilterProgress) -> None:
+        with pytest.raises(locks.Busy) as busy:
+            run_filter([dump], tmp_path, tokenizer, workers=1, on_error="skip")
+        told.append(busy.value.what)
+        raise KeyboardInterrupt  # the first has done enough
+
+    monkeypatch.setattr(filtering, "CHUNK_BYTES", 1 << 16)
+    with pytest.raises(KeyboardInterrupt):
+        run_filter([dump], tmp_path, tokenizer, workers=1, on_error="skip", progress=second)
+    assert told[0] == f"process {os.getpid()} on {host()} is filtering into this folder"
 
 
 def test_digests_are_remembered_as_a_set_would(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,4 +366,20 @@ def test_a_filter_killed_in_its_pool_goes_on(plain: Path, dump: Path, tokenizer:
     process.wait()
     assert 0 < json.loads(noted.read_text())["funnel"]["rows"] < ROWS
     subprocess.run(command, env=env, check=True)
+    assert hashes(tmp_path / "out") == hashes(plain)
+
+
+@pytest.mark.slow
+def test_filters_of_one_folder_at_once_make_it_once(
+    plain: Path, dump: Path, tokenizer: str, tmp_path: Path
+) -> None:
+    """Each of eight is done, or is told which one is at work; the folder is that of one filter."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    command = [sys.executable, str(program), str(dump), str(tmp_path / "out"), tokenizer]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    running = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    ends = [(process.communicate(timeout=500)[1], process.returncode) for process in running]
+    assert any(code == 0 for _, code in ends)
+    assert all(code == 0 or "is filtering into this folder" in text for text, code in ends), ends
     assert hashes(tmp_path / "out") == hashes(plain)

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from tldr.errors import CheckpointError, LabError, UsageError
+from tldr.locks import Busy
 from tldr.stages.sft import SFTInputs
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.declaration import Stage, named
 from tldr.study import folder as folders
-from tldr.study.folder import Busy, ParentRun, RunFile, check_code, execute, is_busy, last_error, locked
+from tldr.study.folder import ParentRun, RunFile, check_code, execute, is_busy, last_error, locked
 from tldr.study.registry import STAGES
 
 Refusal = Callable[[Callable[[], object]], str]

@@ -341,9 +341,42 @@ def test_pools_and_pairs_see_every_reward_model(config: Path) -> None:
         ("variants.a={kind: ppo, reward: nothing}", "not a reward variant"),
         ("variants.a={kind: reward, sizes: [xl]}", "the ladder has no xl"),
         ("variants.a={kind: ppo, sweep: {beta: 0.1}}", "expected one key with a list of values"),
+        ("variants.a={kind: ppo, sweep: {beta: []}}", "at least one"),
+        ("variants.a={kind: ppo, sweep: {beta: [0.1, 0.1]}}", "has a value twice"),
+        ("variants.a={kind: ppo, sweep: {beta: [1, 1.0]}}", "has a value twice"),
+        ("variants={a: {kind: ppo, sweep: {beta: [1]}}, a-1: {kind: ppo}}", "two variants are called 'a-1'"),
+        ("variants={a-1: {kind: ppo}, a: {kind: ppo, sweep: {beta: [1]}}}", "two variants are called 'a-1'"),
+        ("variants.a={kind: ppo, temperatures: [1.0, 0.7, 1.0]}", "1.0 is there twice"),
+        ("evaluation.temperatures=[0.7, 0.7]", "0.7 is there twice"),
+        ("name=../elsewhere", "expected text to match"),
+        ("name=..", "expected text to match"),
+        ("ladder={s: {}, S: {}}", "expected text to match"),
+        ("seeds=[0, 1, 0]", "one is repeated"),
         ("variants.a={kind: sft}", "kind"),
         ("variants.a={kind: ppo, set: {value_network: shared, algorithm: rloo, epochs: 1}}", "shared"),
     ],
 )
 def test_wrong_variants_are_named(config: Path, refusal: Refusal, override: str, words: str) -> None:
     assert words in refusal(lambda: runs_of(config, override))
+
+
+def test_swept_values_that_differ_in_the_seventh_digit_are_told_apart(config: Path) -> None:
+    study = load_study(config, ["variants.kl={kind: ppo, sweep: {beta: [0.1234567, 0.1234568, 0.5]}}"])
+    assert {name: variant.set.beta for name, variant in study.variants.items()} == {  # type: ignore[union-attr]
+        "kl-0.1234567": 0.1234567,
+        "kl-0.1234568": 0.1234568,
+        "kl-0.5": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "title"),
+    [
+        (["variants.rm1={kind: reward, set: {epochs: 2}}", "reward.seeds=2"], "reward-s-s0-rm1"),
+        (["variants.r2={kind: ppo, set: {beta: 1.0}}", "ppo.rounds=2"], "ppo-s-s0-r2"),
+    ],
+)
+def test_a_variant_called_as_a_further_reward_model_or_round_is_refused(
+    config: Path, refusal: Refusal, overrides: list[str], title: str
+) -> None:
+    assert f"two different runs would be called {title}" in refusal(lambda: runs_of(config, *overrides))

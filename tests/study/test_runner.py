@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.study import fake_stages
 from tests.study.conftest import Lab
-from tldr.errors import LabError
+from tldr.errors import DiskFullError, LabError
+from tldr.records import write_json
+from tldr.settings.models import ModelSpec
 from tldr.study import runner as runners
-from tldr.study.folder import RunFile, locked
+from tldr.study.folder import RunFile, execute, locked
+from tldr.study.graph import expand
+from tldr.study.load import load_study
+from tldr.study.model_size import scale
 from tldr.study.runner import critical_paths, default_jobs, write_run
+from tldr.study.runs import Run
 
 
 def wait_for(condition: object, seconds: float = 60) -> None:
@@ -269,3 +279,81 @@ def test_a_held_folder_is_no_error_for_others(lab: Lab) -> None:
     with locked(folder):
         assert lab.states()["data"].state == "running"
     assert lab.states()["data"].state == "waiting"
+
+
+def test_a_full_disk_is_told_by_the_runner_and_stops_the_other_runs_in_order(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run.json")
+
+    monkeypatch.setattr(runners, "write_run", full)
+    runner = lab.runner(only="data")
+    assert runner.run() == 1
+    assert "the disk is full" in lab.screen.getvalue() and "free disk space" in lab.screen.getvalue()
+    assert "Traceback" not in lab.screen.getvalue()
+
+
+def test_a_full_disk_is_told_though_the_run_could_not_note_it(lab: Lab) -> None:
+    runner = lab.runner(only="data")
+    runner.command = (sys.executable, "-c", f"import sys; sys.exit({DiskFullError.exit_code})")
+    assert runner.run() == 1
+    (reason,) = runner.failed.values()
+    assert reason.startswith("the disk is full: free space and run again")
+
+
+def test_an_error_of_the_runner_itself_ends_its_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = lab.runner(only="data")
+    runner.command = (sys.executable, "-c", "import time; time.sleep(600)")
+
+    def refresh(*_: object) -> None:
+        raise ZeroDivisionError("a fault of the display")
+
+    monkeypatch.setattr(runner.display, "refresh", refresh)
+    with pytest.raises(ZeroDivisionError):
+        runner.run()
+    assert [job.process.returncode for job in runner._active] == [-signal.SIGTERM]
+
+
+def test_the_longest_first_knows_the_size_of_models_given_by_path(lab: Lab, tmp_path: Path) -> None:
+    shapes = {"big": {"num_hidden_layers": 24, "hidden_size": 1024}, "wide": {"n_layer": 12, "n_embd": 768}}
+    for name, shape in shapes.items():
+        write_json(tmp_path / name / "config.json", shape)
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "model.safetensors").write_bytes(bytes(12 * 4 * 1000))
+    specs = {name: ModelSpec(path=str(tmp_path / name)) for name in (*shapes, "bare")}
+    sizes = {name: scale(spec) for name, spec in specs.items()}
+    assert sizes == {"big": 24 * 1024**2, "wide": 12 * 768**2, "bare": 1000}
+    assert scale(ModelSpec(path="org/unknown")) == scale(ModelSpec())
+    paths = ", ".join(f"{name}: {{path: {tmp_path / name}}}" for name in ("wide", "big"))
+    (tmp_path / "paths.yaml").write_text(f"name: paths\ndata: {{kind: toy}}\nladder: {{{paths}}}\n")
+    runs = expand(load_study(tmp_path / "paths.yaml"), lab.files)
+    urgency = {run.title: critical_paths(runs)[run.name] for run in runs}
+    assert urgency["sft-big-s0"] > urgency["sft-wide-s0"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_children_are_not_accepted_before_their_remade_parents(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    """``rm -rf sft-*``, and these come out with other bytes: what was made from them is made again too."""
+
+    def at_once(_: object, run: Run, folder: Path, slot: int) -> SimpleNamespace:
+        order.append(run.title)
+        execute(folder)
+        return SimpleNamespace(returncode=0, poll=lambda: 0)
+
+    order: list[str] = []
+    monkeypatch.setattr(runners.Runner, "_spawn", at_once)
+    lab.make(only="labels")
+    labels = lab.folder("labels-s0")
+    for size in "sm":
+        shutil.rmtree(lab.folder(f"sft-{size}-s0"))
+        (lab.folder(f"pretrain-{size}-s0") / "out.txt").write_text("other bytes")
+        digest = hashlib.sha256(b"other bytes").hexdigest()
+        write_json(lab.folder(f"pretrain-{size}-s0") / "DONE", {"outputs": {"out.txt": digest}})
+    assert lab.states()["labels-s0"].state == "waiting"
+    assert lab.run(only="labels", jobs=jobs) == 0
+    assert sorted(order[:2]) == ["sft-m-s0", "sft-s-s0"] and order[2:] == ["labels-s0"]
+    assert "other bytes" in (labels / "out.txt").read_text()
+    assert lab.run(only="labels", jobs=jobs) == 0 and len(order) == 3

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 from pathlib import Path
 
 from rich.console import Console
 
 from tests.study import fake_stages
 from tests.study.conftest import Lab
+from tldr.files import host
 from tldr.study.display import Display, clock, headline
 from tldr.study.folder import locked
-from tldr.study.status import differences, removable, remove, run_folders, write_listing
+from tldr.study.status import differences, removable, remove, run_folders, set_aside, write_listing
 
 
 def test_a_changed_setting_makes_runs_stale_and_says_which(lab: Lab) -> None:
@@ -198,3 +201,61 @@ def test_bars_on_a_terminal_lines_elsewhere(lab: Lab) -> None:
         for part in ("3/4", "1:05 left", "loss 2.346", "2/5 runs"):
             assert (part in shown) == terminal
         assert ("started" in shown) != terminal
+
+
+def test_cleaning_removes_a_link_and_not_what_it_points_to(lab: Lab, tmp_path: Path) -> None:
+    lab.make(only="pretrain")
+    _, runs = lab.load()
+    data = lab.folder("data")
+    elsewhere = tmp_path / "another disk" / data.name
+    elsewhere.parent.mkdir()
+    data.rename(elsewhere)
+    data.symlink_to(elsewhere)
+    nowhere = lab.root / "sft-s-s0-0123456789"
+    nowhere.symlink_to(tmp_path / "gone")
+    begun = lab.root / "sft-m-s0-0123456789"
+    begun.mkdir()
+    (begun / ".lock").touch()
+    (lab.root / "notes-0123456789").mkdir()
+    (lab.root / "notes-0123456789" / "text").touch()
+    wanted = removable(runs, lab.root, lab.files, everything=True)
+    assert len(wanted) == 5 and {data, nowhere, begun} < set(wanted)
+    assert remove(wanted) == {}
+    assert {path.name for path in lab.root.iterdir() if "-" in path.name} == {"notes-0123456789"}
+    assert (elsewhere / "DONE").exists() and (elsewhere / "out.txt").exists()
+
+
+def test_cleaning_goes_on_behind_a_run_that_cannot_be_removed(lab: Lab) -> None:
+    lab.make(only="pretrain")
+    _, runs = lab.load()
+    folders = removable(runs, lab.root, lab.files, everything=True)
+    with locked(folders[0]):
+        left = remove(folders)
+    assert left == {folders[0]: f"process {os.getpid()} on {host()} is executing this run"}
+    assert run_folders(lab.root) == [folders[0]]
+
+
+def test_a_linked_run_is_set_aside_as_a_link_that_still_leads_there(lab: Lab, tmp_path: Path) -> None:
+    lab.make(only="data")
+    data, elsewhere = lab.folder("data"), tmp_path / "data"
+    data.rename(elsewhere)
+    data.symlink_to("../../data")
+    (elsewhere / "out.txt").write_text("changed")
+    place = set_aside(data, lab.files)
+    assert place is not None and (place / "out.txt").read_text() == "changed"
+    assert not data.is_symlink() and (elsewhere / "DONE").exists()
+
+
+def test_a_run_at_work_names_its_process(lab: Lab) -> None:
+    lab.make(only="data")
+    with locked(lab.folder("data")):
+        row = lab.states()["data"]
+    assert (row.state, row.why) == ("running", f"process {os.getpid()} on {host()}")
+
+
+def test_runs_of_round_10_come_after_those_of_round_9(lab: Lab) -> None:
+    lab.make(only="data")
+    names = ["labels-s0-r10-aaaaaaaaaa", "labels-s0-r9-bbbbbbbbbb"]
+    for name in names:
+        shutil.copytree(lab.folder("data"), lab.root / name)
+    assert [path.name for path in run_folders(lab.root)][1:] == names[::-1]

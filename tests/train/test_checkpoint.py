@@ -180,7 +180,7 @@ def test_a_kill_while_saving_leaves_the_state_before(tmp_path: Path, monkeypatch
     assert names(tmp_path) == ["step-00000003", "step-00000006"]
 
 
-STEPS = ("mkdir", "save_file", "write_json", "_sync", "rename", "rmtree")
+STEPS = ("mkdir", "save_file", "write_json", "sync", "rename", "rmtree")
 """What a save does with the disk."""
 
 

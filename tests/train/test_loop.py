@@ -95,6 +95,20 @@ def test_terminated_run_saves_and_goes_on(tmp_path: Path, whole: tuple[str, list
     assert (train(tmp_path), log(tmp_path)) == whole
 
 
+def test_ctrl_c_saves_as_sigterm_does(tmp_path: Path, whole: tuple[str, list[MetricsRow]]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(done: int, _: MetricsRow) -> None:
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, on_update=interrupt)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert (tmp_path / "state" / "step-00000003" / "state.json").exists()
+    assert (train(tmp_path), log(tmp_path)) == whole
+
+
 @pytest.mark.parametrize("stop", [1, 3, 7, 12])
 def test_stopped_at_any_update(tmp_path: Path, whole: tuple[str, list[MetricsRow]], stop: int) -> None:
     before = signal.getsignal(signal.SIGTERM)

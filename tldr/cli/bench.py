@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -44,14 +45,19 @@ def bench(
         for row in [case] if isinstance(case, dict) else measured(case):
             results.append(row)
             if out is not None:
-                with out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                append(out, row)
     console = Console()
     if not console.is_terminal:
         console.width = 200
     console.print(table_of(results))
     if all("error" in row for row in results):
         raise typer.Exit(1)
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a line of JSON in one write, so that lines of several processes do not mix (on a local disk)."""
+    with path.open("ab", buffering=0) as file:
+        file.write(f"{json.dumps(row)}\n".encode())
 
 
 def _file(study: str) -> Path:

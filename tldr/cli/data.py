@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -100,6 +101,7 @@ def split_command(
 ) -> None:
     """Split posts into sft, valid1 and valid2 by a hash of their ids; more posts move none to another set."""
     from tldr.inputs.posts import load_comparisons, load_posts, post_keys
+    from tldr.locks import lock_beside, locked
     from tldr.records import ReadReport, write_records
     from tldr.sources.split import split_posts
 
@@ -109,5 +111,7 @@ def split_command(
     )
     read = load_posts(posts, on_error=on_error, report=report)
     tell_bad_lines([report, *labels])
-    for name, rows in split_posts(read, valid1=valid1, valid2=valid2, apart=keys).items():
-        typer.echo(f"{write_records(out / f'{name}.jsonl', rows)}: {len(rows):,} posts")
+    sets = split_posts(read, valid1=valid1, valid2=valid2, apart=keys)
+    with locked(lock_beside(out), "writing these sets", where=out, waiting=partial(typer.echo, err=True)):
+        for name, rows in sets.items():
+            typer.echo(f"{write_records(out / f'{name}.jsonl', rows)}: {len(rows):,} posts")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,9 @@ import typer
 from eval.judge.prompt import AXES
 from tldr.cli.evaluate import OnErrorOption, tell_bad_lines
 from tldr.errors import UsageError
+from tldr.files import drop_abandoned
+from tldr.interrupts import exiting_on_sigterm
+from tldr.locks import lock_beside, locked
 from tldr.records import Judgement, ReadReport, read_records, write_records
 
 if TYPE_CHECKING:
@@ -73,7 +77,8 @@ def judge(
     from eval.judge.llm import Limits
     from eval.judge.pairs import pairs_to_judge
 
-    before = read_records(out, Judgement) if out.exists() else []
+    if out.exists():
+        read_records(out, Judgement)  # a file of something else is refused before anything is asked
     reports: list[ReadReport] = []
     texts = load_samples(samples, policy=policy, on_error=on_error, reports=reports)
     known = load_posts(posts, on_error=on_error, reports=reports)
@@ -91,14 +96,14 @@ def judge(
         raise UsageError(f"unknown judge {judge_name!r}", where="--judge", remedy=REMEDY)
     total = 2 * len(pairs) * len(axes)
     if kind != "openai":
-        _collect(_local(kind, model).judge(pairs, axes), total, before, out)
+        _collect(_local(kind, model).judge(pairs, axes), total, out)
         return
     limits = Limits(max_cost=max_cost, concurrency=concurrency)
     connection = Connection(model, base_url, timeout)
     with _asking(connection, price, cache or out.parent / "judge-cache.sqlite", limits) as llm:
         estimate = llm.estimate(pairs, axes)
         _agree(estimate, len(pairs), max_cost, yes)
-        _collect(llm.judge(pairs, axes), total, before, out)
+        _collect(llm.judge(pairs, axes), total, out)
 
 
 def _local(kind: str, model: str) -> Judge:
@@ -172,8 +177,8 @@ def _agree(estimate: CostEstimate, pairs: int, max_cost: float | None, yes: bool
         raise typer.Exit(1)
 
 
-def _collect(found: Iterable[Judgement], total: int, before: list[Judgement], out: Path) -> None:
-    """Write all judgements, however the run ends, and print the results."""
+def _collect(found: Iterable[Judgement], total: int, out: Path) -> None:
+    """Write all judgements, however the run ends (Ctrl-C and SIGTERM too), and print the results."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -183,18 +188,27 @@ def _collect(found: Iterable[Judgement], total: int, before: list[Judgement], ou
     rows: list[Judgement] = []
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        with exiting_on_sigterm(), Progress(*columns, console=Console(stderr=True)) as bar:
             for row in bar.track(found, total=total, description="judging"):
                 rows.append(row)
     finally:
         paired = sorted(complete(rows), key=_identity)  # answers arrive in any order
-        new = {_identity(row) for row in paired}
-        write_records(out, [row for row in before if _identity(row) not in new] + paired)
+        _merge_into(out, paired)
         if half := len(rows) - len(paired):
             typer.echo(f"{half} judgements stay in the cache until their other order is judged", err=True)
     if paired:
         typer.echo(to_markdown(_told_measures(result_table(judge_results(paired)))))
     typer.echo(out)
+
+
+def _merge_into(out: Path, paired: list[Judgement]) -> None:
+    """Add judgements to a file, in the place of those of the same questions; others may do so too."""
+    new = {_identity(row) for row in paired}
+    lock = lock_beside(out)
+    with locked(lock, "adding its judgements", where=out, waiting=partial(typer.echo, err=True)):
+        drop_abandoned(out.parent)
+        before = read_records(out, Judgement) if out.exists() else []
+        write_records(out, [row for row in before if _identity(row) not in new] + paired)
 
 
 def _told_measures(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,11 +6,13 @@ import functools
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 import typer
 
 from tldr.errors import LabError
+from tldr.files import disk_full, is_disk_full
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,6 +39,10 @@ def reports_errors(command: Callable[P, T]) -> Callable[P, T]:
             _print_error(str(error))
             raise typer.Exit(error.exit_code) from None
         except Exception as error:
+            if is_disk_full(error):
+                full = disk_full(error, remedy="free disk space and run the same command again")
+                _print_error(str(full))
+                raise typer.Exit(full.exit_code) from None
             _print_error(f"{type(error).__name__}: {error}\n  -> set TLDR_DEBUG=1 to see the traceback")
             raise typer.Exit(1) from None
 
@@ -44,6 +50,7 @@ def reports_errors(command: Callable[P, T]) -> Callable[P, T]:
 
 
 def _print_error(text: str) -> None:
-    if os.environ.get("TLDR_DEBUG") == "1":
-        typer.echo(traceback.format_exc(), err=True)
-    typer.secho(f"error: {text}", fg=typer.colors.RED, err=True)
+    with suppress(OSError):  # a log on a full disk; the exit code tells it then
+        if os.environ.get("TLDR_DEBUG") == "1":
+            typer.echo(traceback.format_exc(), err=True)
+        typer.secho(f"error: {text}", fg=typer.colors.RED, err=True)

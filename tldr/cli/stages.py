@@ -20,7 +20,7 @@ from tldr.errors import UsageError
 from tldr.settings.base import Precision, Settings
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.shared.declaration import Product, Stage, is_needed
-from tldr.study.folder import DONE, RUN, RunFile, execute, outputs_digest
+from tldr.study.folder import DONE, LOCK, RUN, RunFile, execute, locked, outputs_digest
 from tldr.study.hashes import FileHashes, changed_code
 from tldr.study.load import read_settings
 from tldr.study.registry import STAGES
@@ -109,22 +109,34 @@ def run_alone(
         parents=identities,
     )
     run = run.model_copy(update={"code": run.code_now()})
-    if (out / RUN).exists():
-        there = RunFile.read(out)
-        if other := differences(there.ingredients, run.ingredients):
-            raise UsageError(f"contains another run: {other}", where=out, remedy="give another --out")
-        if changed := changed_code(there.code, run.code):
-            what = f"contains a run of other code: {changed} changed since"
-            raise UsageError(what, where=out, remedy="give another --out")
-    elif out.exists() and any(out.iterdir()):
-        raise UsageError("is not empty and contains no run", where=out, remedy="give another --out")
-    else:
-        run.write(out)
+    _claim(run, out)
     if (out / DONE).exists():
         typer.echo(f"{out} is already done")
         return
     execute(out)
     typer.echo(out)
+
+
+def _claim(run: RunFile, out: Path) -> None:
+    """Write ``run.json`` into a new folder, or check that the folder contains this run.
+
+    Raises:
+        UsageError: the folder contains something else.
+        Busy: another process is executing the run.
+    """
+    if not (out / RUN).exists() and out.exists() and {path.name for path in out.iterdir()} - {LOCK}:
+        raise UsageError("is not empty and contains no run", where=out, remedy="give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / RUN).exists():
+        with locked(out):
+            if not (out / RUN).exists():  # another process may have written it meanwhile
+                run.write(out)
+    there = RunFile.read(out)
+    if other := differences(there.ingredients, run.ingredients):
+        raise UsageError(f"contains another run: {other}", where=out, remedy="give another --out")
+    if changed := changed_code(there.code, run.code):
+        what = f"contains a run of other code: {changed} changed since"
+        raise UsageError(what, where=out, remedy="give another --out")
 
 
 def _describe(name: str, overrides: list[str], tree: dict[str, Any]) -> RunFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from rich.text import Text
 from tldr.cli.reporting import reports_errors
 from tldr.errors import UsageError
 from tldr.study.display import Display, clock
+from tldr.study.folder import worker_on
 from tldr.study.graph import expand, needed_for
 from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
@@ -21,7 +23,7 @@ from tldr.study.load import load_study
 from tldr.study.runner import Runner, default_jobs
 from tldr.study.runs import Run
 from tldr.study.settings import Study
-from tldr.study.status import Status, removable, remove, study_status, write_listing
+from tldr.study.status import Status, listing, removable, remove, run_folders, study_status, write_listing
 
 study_app = typer.Typer(help="Run a study, show its state, delete stale runs.", no_args_is_help=True)
 
@@ -55,6 +57,13 @@ def open_study(config: Path, overrides: list[str], runs_dir: Path) -> OpenedStud
     root = runs_dir / study.name
     files = FileHashes(root / "hashes.json")
     return OpenedStudy(study, expand(study, files), root, files)
+
+
+def command(name: str, config: Path, overrides: list[str], runs_dir: Path) -> str:
+    """A command on the same study with the same options, to be typed into a shell."""
+    changes = [part for override in overrides for part in ("--set", override)]
+    place = [] if runs_dir == RUNS else ["--runs", str(runs_dir)]
+    return shlex.join(["tldr-lab", *name.split(), str(config), *changes, *place])
 
 
 @study_app.command("run")
@@ -98,7 +107,7 @@ def run_command(
             write_listing(opened.study, opened.runs, opened.root)
             opened.files.save()
     if code == 0 and not only:
-        typer.echo(f"all done; next: tldr-lab report {config}")
+        typer.echo(f"all done; next: {command('report', config, overrides, runs_dir)}")
     raise typer.Exit(code)
 
 
@@ -143,13 +152,19 @@ def clean_command(
     """Delete the stale runs of a study (or all its runs)."""
     opened = open_study(config, overrides, runs_dir)
     folders = removable(opened.runs, opened.root, opened.files, everything=everything)
+    running = {folder: worker for folder in run_folders(opened.root) if (worker := worker_on(folder))}
+    for folder, worker in running.items() if everything else ():
+        typer.echo(f"kept  {folder.name}: {worker} is executing it", err=True)
     for folder in folders:
-        typer.echo(folder.name)
+        typer.echo(f"{folder.name} (only the link)" if folder.is_symlink() else folder.name)
     if not folders:
         typer.echo("nothing to delete")
     elif yes or typer.confirm(f"Delete these {len(folders)} runs?"):
-        remove(folders)
-        typer.echo(f"deleted {len(folders)} runs")
+        left = remove(folders)
+        typer.echo(f"deleted {len(folders) - len(left)} runs")
+        for folder, why in left.items():
+            typer.echo(f"not deleted  {folder.name}: {why}", err=True)
+        raise typer.Exit(1 if left or (everything and running) else 0)
 
 
 @study_app.command("adopt")
@@ -210,6 +225,7 @@ def report(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Build the report of a study: figures, tables, claims, and samples to read."""
+    from eval.common.runs import load_runs
     from eval.report.build import build_report
 
     if study.is_dir():
@@ -217,10 +233,12 @@ def report(
     else:
         opened = open_study(study, overrides, runs_dir)
         if not opened.root.is_dir():
-            raise UsageError("the study has not been run", where=opened.root, remedy="tldr-lab study run")
-        write_listing(opened.study, opened.runs, opened.root)
+            remedy = command("study run", study, overrides, runs_dir)
+            raise UsageError("the study has not been run", where=opened.root, remedy=remedy)
+        if out is None:
+            write_listing(opened.study, opened.runs, opened.root)
         path = build_report(
-            opened.root,
+            load_runs(opened.root, listing(opened.study, opened.runs, opened.root)),
             out or opened.root / "report",
             title=opened.study.name,
             description=opened.study.description,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tldr.cli.reporting import reports_errors
-from tldr.cli.study import RUNS, Config, Overrides, RunsDir, open_study, study_app
+from tldr.cli.study import RUNS, Config, Overrides, RunsDir, command, open_study, study_app
 from tldr.study.graph import needed_for
 from tldr.study.launch import Launch
 from tldr.study.status import write_listing
@@ -41,7 +41,7 @@ def submit(
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Submit unfinished runs to a SLURM cluster, each job after those it needs; seeds form job arrays."""
-    from tldr.study.slurm import Resources
+    from tldr.study.slurm import Resources, check_slurm
     from tldr.study.submit import Submission, submit_slurm
 
     asked = Resources.read(resources, [*set_slurm, *([f"partition={partition}"] if partition else [])])
@@ -52,10 +52,11 @@ def submit(
     if dry_run:
         submit_slurm(submission, typer.echo, dry=True)
         return
+    check_slurm(here=command("study run", config, overrides, runs_dir))
     write_listing(opened.study, opened.runs, opened.root)
     opened.files.save()
     count = submit_slurm(submission, typer.echo)
-    typer.echo(f"{count} runs submitted; see: tldr-lab study status {config}")
+    typer.echo(f"{count} runs submitted; see: {command('study status', config, overrides, runs_dir)}")
 
 
 @reports_errors

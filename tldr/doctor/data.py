@@ -11,6 +11,7 @@ from pathlib import Path
 from tldr.doctor.findings import Observation, check
 from tldr.doctor.folders import Examined
 from tldr.doctor.limits import PROMPTS_DIFFER, REFERENCES_CUT, REPEATED_LABELS
+from tldr.files import by_number
 from tldr.inputs.leakage import POSTS, Collected, Overlap, collect_folder, overlaps
 from tldr.inputs.posts import load_comparisons
 from tldr.records import Post, Ranking, iter_records, read_records
@@ -115,7 +116,7 @@ def label_files(folder: Path, split: str) -> list[Path]:
     """The files of a labels run for a split: one, or one per fold."""
     return [
         path
-        for path in (folder / f"{split}.jsonl", *sorted(folder.glob(f"fold-*/{split}.jsonl")))
+        for path in (folder / f"{split}.jsonl", *sorted(folder.glob(f"fold-*/{split}.jsonl"), key=by_number))
         if path.is_file()
     ]
 

@@ -44,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 from tldr.errors import UsageError
+from tldr.files import by_number
 from tldr.inputs.posts import check_disjoint, comparison_or_ranking, post_keys
 from tldr.inputs.validation import Named, named
 from tldr.records import Article, Comparison, Info, OnError, Post, Ranking, ReadReport, Record, iter_records
@@ -171,7 +172,7 @@ def collect_folder(folder: Path, into: Collected, on_error: OnError = "stop") ->
         UsageError: the folder holds neither.
     """
     posts = [name for name in POSTS if (folder / f"{name}.jsonl").is_file()]
-    folds = sorted(folder.glob("fold-*/train.jsonl"))
+    folds = sorted(folder.glob("fold-*/train.jsonl"), key=by_number)
     if "sft" in posts:
         for name in posts:
             read_set(name, folder / f"{name}.jsonl", into, on_error)

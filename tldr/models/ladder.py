@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +21,7 @@ from transformers import (
 )
 
 from tldr.errors import CheckpointError, UsageError
+from tldr.files import replacing_folder
 from tldr.models.attention import BLOCKED
 from tldr.models.mimetic import mimetic_
 from tldr.settings.models import ModelSpec
@@ -194,17 +194,10 @@ def save_policy(
         card: the model card, written as README.md.
     """
     folder = Path(folder)
-    partial, old = (folder.with_name(folder.name + suffix) for suffix in (".partial", ".old"))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    (partial / "README.md").write_text(card, encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with replacing_folder(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 

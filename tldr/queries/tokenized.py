@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +18,8 @@ from pathlib import Path
 import pyarrow as pa
 import tokenizers
 from transformers import PreTrainedTokenizerBase
+
+from tldr.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -92,17 +92,9 @@ def _write(path: Path, rows: list[list[int]]) -> None:
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     data = memoryview(sink.getvalue())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")  # two processes may write at once
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.write(hashlib.sha256(data).digest())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(data)
+        file.write(hashlib.sha256(data).digest())
 
 
 def _read(path: Path) -> list[list[int]] | None:

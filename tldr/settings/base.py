@@ -25,6 +25,17 @@ def scalar(value: PerSize[T]) -> T:
     return value
 
 
+def different(values: list[T]) -> list[T]:
+    """A validator: the values of a list, none of which may be there twice.
+
+    Raises:
+        ValueError: one is.
+    """
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{values}: {twice[0]} is there twice")
+    return values
+
+
 class Settings(BaseModel):
     """Base of all settings: unknown keys are errors, and values are never silently coerced."""
 

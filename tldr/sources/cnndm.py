@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from tldr.errors import UsageError
+from tldr.files import files_below
 from tldr.queries.encode import encode_texts
 from tldr.records import Article, NonEmpty, ReadReport, Record, make_records
 from tldr.sources.hub.layout import is_data, iter_rows, parse_fields
@@ -191,7 +192,7 @@ def iter_articles(
     if ftfy:
         repair("")  # report a missing package before any line counts as bad
     if source.is_dir():
-        stories = sorted(source.rglob("*.story"))
+        stories = files_below(source, "*.story")
         if not stories:
             raise UsageError("no .story file in this folder", where=source, remedy="name a file of rows")
         yield from make_records(

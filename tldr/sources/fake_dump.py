@@ -7,6 +7,7 @@ is built for removal by one rule or by none. The shares are about the paper's: 3
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import random
 from collections import Counter
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tldr.files import replacing
 from tldr.sources.filter_rules import table2
 
 SHARES = {
@@ -74,11 +76,12 @@ def write_fake_dump(path: str | Path, count: int, seed: int = 0) -> Counter[str]
     """
     planted: Counter[str] = Counter()
     path = Path(path)
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "wt", encoding="utf-8") as out:
-        for fate, line in fake_rows(count, seed):
-            planted[fate] += 1
-            out.write(line + "\n")
+    with replacing(path) as partial, partial.open("wb") as raw:
+        stream = gzip.GzipFile(path.name, "wb", fileobj=raw) if path.suffix == ".gz" else raw
+        with io.TextIOWrapper(stream, encoding="utf-8") as out:
+            for fate, line in fake_rows(count, seed):
+                planted[fate] += 1
+                out.write(line + "\n")
     return planted
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,9 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from tldr.errors import RecordError, UsageError
+from tldr.files import drop_abandoned
+from tldr.interrupts import EndRequest
+from tldr.locks import lock_beside, locked
 from tldr.queries.encode import encode_responses, encode_texts, surely_longer
 from tldr.queries.formats import format_query
 from tldr.queries.tokenizer import load_tokenizer
@@ -36,7 +40,17 @@ from tldr.sources.filter_rules import (
     read_candidate,
     split_of,
 )
-from tldr.sources.filter_state import BAD, DIGEST_BYTES, KEPT, FilterState, Judged, Kept, describe, publish
+from tldr.sources.filter_state import (
+    BAD,
+    DIGEST_BYTES,
+    KEPT,
+    SETS,
+    FilterState,
+    Judged,
+    Kept,
+    describe,
+    publish,
+)
 from tldr.sources.funnel import Funnel
 from tldr.sources.raw import Chunk, check_input, read_chunks
 from tldr.strict_json import parse_object
@@ -134,6 +148,7 @@ _worker: tuple[PreTrainedTokenizerBase, FilterOptions] | None = None
 def _start_worker(tokenizer: str, options: FilterOptions) -> None:
     global _worker
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core already has a process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent saves at Ctrl-C and ends its pool
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = load_tokenizer(tokenizer), options
 
@@ -201,7 +216,9 @@ def run_filter(
     Raises:
         UsageError: no input, a file that cannot be read, a dump without titles, or an `out` that
             holds the result of another request.
+        Busy: another process is filtering into `out`.
         RecordError: a bad line, with on_error "stop".
+        SystemExit, KeyboardInterrupt: on SIGTERM or Ctrl-C, with everything saved.
     """
     options = options or FilterOptions()
     if not inputs:
@@ -210,12 +227,47 @@ def run_filter(
     sizes = [path.stat().st_size for path in paths]
     loaded = load_tokenizer(tokenizer)
     request = describe(inputs, sizes, loaded, options, on_error)
-    state = FilterState(Path(out), request)
-    if (finished := state.finished()) is not None:
-        return finished
-    workers = workers or os.cpu_count() or 1
-    with state, ExitStack() as stack:
-        pool = stack.enter_context(_pool(workers, tokenizer, options)) if workers > 1 else None
+    folder = Path(out)
+    with locked(lock_beside(folder), "filtering into this folder", where=folder):
+        state = FilterState(folder, request)
+        if (finished := state.finished()) is not None:
+            return finished
+        for place in (folder, *(folder / name for name in ("state", *SETS))):
+            drop_abandoned(place)
+        judging = Judging(tokenizer, loaded, options, workers or os.cpu_count() or 1)
+        with state:
+            _fill(state, inputs, sizes, judging, on_error, progress)
+            _check_titles(state.funnel)
+        return publish(state, paths)
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How chunks are judged: by which tokenizer (its name, and loaded), options and number of processes."""
+
+    name: str
+    tokenizer: PreTrainedTokenizerBase
+    options: FilterOptions
+    workers: int
+
+
+def _fill(
+    state: FilterState,
+    inputs: Sequence[str | Path],
+    sizes: Sequence[int],
+    judging: Judging,
+    on_error: str,
+    progress: Callable[[FilterProgress], None] | None,
+) -> None:
+    """Judge what has not been judged yet, chunk by chunk.
+
+    Raises:
+        RecordError: a bad line, with on_error "stop".
+        SystemExit, KeyboardInterrupt: on SIGTERM or Ctrl-C, after the chunk at hand, with everything saved.
+    """
+    asked_to_end, options, workers = EndRequest(), judging.options, judging.workers
+    with asked_to_end.heard(), ExitStack() as stack:
+        pool = stack.enter_context(_pool(workers, judging.name, options)) if workers > 1 else None
         for index in range(state.file, len(inputs)):
             state.enter_file(index)
             place = Path(inputs[index]).name
@@ -223,15 +275,16 @@ def run_filter(
             for chunk, judged in (
                 _judge_all(chunks, place, pool, 2 * workers)
                 if pool
-                else ((chunk, judge(chunk, place, options, loaded)) for chunk in chunks)
+                else ((chunk, judge(chunk, place, options, judging.tokenizer)) for chunk in chunks)
             ):
                 if judged.bad and on_error == "stop":
                     _refuse(judged.bad[0])
                 state.add(chunk, judged, keep_duplicates="duplicate" in options.off)
                 if progress:
                     progress(FilterProgress(state.funnel, sum(sizes[:index]) + chunk.read, sum(sizes)))
-        _check_titles(state.funnel)
-    return publish(state, paths)
+                if asked_to_end:
+                    state.save()
+                    asked_to_end.end()
 
 
 def _refuse(bad: str) -> None:

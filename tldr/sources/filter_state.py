@@ -30,6 +30,7 @@ from transformers import PreTrainedTokenizerBase
 
 import tldr
 from tldr.errors import UsageError
+from tldr.files import replacing, write_text
 from tldr.records import write_json
 from tldr.sources.filter_rules import RULES_FOLDER, FilterOptions, FilterSplit
 from tldr.sources.funnel import QUERY_BIN, Funnel
@@ -179,7 +180,7 @@ class FilterState:
 
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
-            self._sync()
+            self.save()
         for stream in self._files.values():
             stream.close()
 
@@ -212,7 +213,7 @@ class FilterState:
         self.offset = chunk.end
         self.lines = chunk.first_line - 1 + chunk.data.count(b"\n")
         if time.monotonic() - self._synced > SYNC_SECONDS:
-            self._sync()
+            self.save()
 
     def _write(self, kept: Kept) -> None:
         funnel = self.funnel
@@ -228,7 +229,8 @@ class FilterState:
         for name in (kind, f"{kind}/{kept.split}"):
             self.funnel.subreddits.setdefault(name, Counter())[kept.subreddit] += 1
 
-    def _sync(self) -> None:
+    def save(self) -> None:
+        """Flush all outputs to disk and record how far they are."""
         for stream in self._files.values():
             stream.flush()
             os.fsync(stream.fileno())
@@ -251,13 +253,13 @@ def publish(state: FilterState, paths: Sequence[Path]) -> Funnel:
     folder, funnel = state.folder, state.funnel
     names = [name for name in (*OUTPUTS, "bad_lines.txt") if name in OUTPUTS or funnel.removed[BAD]]
     for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(folder / "state" / name, folder / name)
+        with replacing(folder / name) as partial:
+            shutil.copyfile(folder / "state" / name, partial)
     for name in OUTPUTS:
         _write_parquet(folder / name)
         names.append(str(Path(name).with_suffix(".parquet")))
     write_json(folder / "funnel.json", funnel.to_json())
-    (folder / "funnel.md").write_text(funnel.to_markdown() + "\n", encoding="utf-8")
+    write_text(folder / "funnel.md", funnel.to_markdown() + "\n")
     write_json(
         folder / "manifest.json",
         {
@@ -294,7 +296,8 @@ def _write_parquet(path: Path) -> None:
     schema = pa.schema([(name, pa.string()) for name in fields])
     with (
         path.open(encoding="utf-8") as lines,
-        pq.ParquetWriter(path.with_suffix(".parquet"), schema) as writer,
+        replacing(path.with_suffix(".parquet")) as partial,
+        pq.ParquetWriter(partial, schema) as writer,
     ):
         rows: Iterator[dict[str, Any]] = map(json.loads, lines)
         while group := list(islice(rows, PARQUET_ROWS)):

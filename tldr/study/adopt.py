@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tldr.errors import LabError, UsageError
+from tldr.files import distinct, files_below, replacing
 from tldr.records import write_json
 from tldr.settings.base import Settings
 from tldr.study.folder import CONFIG, DONE, ENVIRONMENT, LOG, RUN, RunFile, locked, read_note, read_outputs
@@ -183,7 +184,8 @@ def _write(source: Path, target: Path, names: Mapping[str, str]) -> None:
         except OSError:  # another file system
             shutil.copy2(source, target)
         return
-    target.write_bytes(renamed(source.read_bytes(), names))
+    with replacing(target) as partial:
+        partial.write_bytes(renamed(source.read_bytes(), names))
 
 
 def renamed(text: bytes, names: Mapping[str, str]) -> bytes:
@@ -207,7 +209,7 @@ def rename_results(runs: Sequence[Run], folder: Path) -> dict[str, str]:
         UsageError: the folder contains no table.
     """
     by_title = {run.title: run for run in runs}
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".csv", ".md")]
+    files = [path for path in distinct(files_below(folder)) if path.suffix in (".csv", ".md")]
     if not files:
         raise UsageError("contains no tables", where=folder, remedy="give a folder written by `report`")
     names: dict[str, str] = {}
@@ -219,7 +221,8 @@ def rename_results(runs: Sequence[Run], folder: Path) -> dict[str, str]:
         text = path.read_bytes()
         new = _with_keys(renamed(text, names), by_title)
         if new != text:
-            path.write_bytes(new)
+            with replacing(path) as partial:
+                partial.write_bytes(new)
     return names
 
 

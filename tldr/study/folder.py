@@ -7,7 +7,6 @@ cluster are executed in the same way.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import time
@@ -16,11 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tldr import locks
 from tldr.errors import LabError, UsageError
+from tldr.files import PARTIAL, disk_full, drop_abandoned, is_disk_full
 from tldr.interrupts import exiting_on_sigterm
+from tldr.locks import holder
 from tldr.records import write_json
 from tldr.settings.base import Precision, Settings
 from tldr.settings.extras import check_extras
@@ -36,15 +37,8 @@ NOT_OUTPUTS = frozenset(
     {RUN, CONFIG, ENVIRONMENT, DONE, FAILED, LOG, LOCK, "metrics.jsonl", "progress.json", "state"}
 )
 """Files and folders in a run's folder that are not outputs for other runs."""
-DISK_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 TOKENS = ".tokens"
 """Folder beside the runs of a study with their common texts, encoded once (`tldr.queries.tokenized`)."""
-
-
-class Busy(LabError):
-    """Another process is executing this run."""
-
-    exit_code = 75
 
 
 class ParentRun(BaseModel):
@@ -153,14 +147,15 @@ def execute(folder: Path) -> None:
             _take_part(run, folder)
             return
         _check_parents(run, folder)
+        drop_abandoned(folder)
         (folder / FAILED).unlink(missing_ok=True)
         ctx = run.context(folder)
         shown = {"stage", "settings", "lengths", "precision", "model", "tags"}
-        write_json(folder / CONFIG, run.model_dump(mode="json", include=shown) | {"seed": ctx.seed})
         started, before = time.monotonic(), read_note(folder / ENVIRONMENT)
         held = 0
         try:
             with _failure_noted(folder), exiting_on_sigterm():
+                write_json(folder / CONFIG, run.model_dump(mode="json", include=shown) | {"seed": ctx.seed})
                 check_extras(ctx.settings, run.stage)
                 stage = STAGES[run.stage].load()
                 held = proc(STATUS, "VmRSS")  # memory used by the libraries
@@ -218,7 +213,7 @@ def _finish(folder: Path) -> None:
     from tldr.train.checkpoint import write_done
 
     outputs = sorted(
-        path.name for path in folder.iterdir() if path.name not in NOT_OUTPUTS and path.suffix != ".partial"
+        path.name for path in folder.iterdir() if path.name not in NOT_OUTPUTS and path.suffix != PARTIAL
     )
     if not outputs:
         raise LabError("the stage wrote nothing", where=folder)
@@ -235,9 +230,9 @@ def _failure_noted(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:
         shown = error
-        if not isinstance(error, LabError) and any(reason in str(error) for reason in DISK_FULL):
+        if is_disk_full(error):
             remedy = "free disk space and run again: it resumes from the last saved state"
-            shown = LabError(f"cannot be written: {error}", where=folder, remedy=remedy)
+            shown = disk_full(error, where=folder, remedy=remedy)
         with contextlib.suppress(OSError):
             if not (folder / FAILED).exists():
                 _note_failure(folder, shown)
@@ -265,29 +260,23 @@ def last_error(folder: Path) -> str | None:
     return ": ".join(str(note[part]) for part in ("where", "what") if note.get(part)) or "no reason noted"
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Hold a run's lock; the system releases it when the process ends for any reason.
 
     Raises:
-        Busy: another process holds it.
+        Busy, UsageError, FileNotFoundError: as `tldr.locks.locked`.
     """
-    try:
-        with FileLock(folder / LOCK, blocking=False):
-            yield
-    except Timeout:
-        raise Busy("another process is executing this run", where=folder) from None
+    return locks.locked(folder / LOCK, "executing this run", where=folder)
+
+
+def worker_on(folder: Path) -> str | None:
+    """The process that executes the run, as ``process 12 on HOST``; None if none does. Nothing is written."""
+    return holder(folder / LOCK)
 
 
 def is_busy(folder: Path) -> bool:
     """Whether a process is executing the run."""
-    if not (folder / LOCK).exists():
-        return False
-    try:
-        with locked(folder):
-            return False
-    except Busy:
-        return True
+    return worker_on(folder) is not None
 
 
 def outputs_digest(folder: Path) -> str:

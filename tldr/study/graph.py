@@ -52,7 +52,7 @@ def expand(study: Study, files: FileHashes) -> list[Run]:
         files: hashes of the data and model files that the study names.
 
     Raises:
-        UsageError: such a file is missing.
+        UsageError: such a file is missing, or two different runs would have one title.
     """
     graph = _Graph(study, files)
     settings = DataSettings(data=study.data, tokenizer=study.tokenizer)
@@ -119,6 +119,7 @@ class _Graph:
     def __init__(self, study: Study, files: FileHashes):
         self.study, self.files = study, files
         self.runs: dict[str, Run] = {}
+        self._titles: dict[str, str] = {}
 
     def add(self, run: Run) -> InputSource:
         """Add the ingredients to a run and keep it."""
@@ -135,6 +136,12 @@ class _Graph:
         }
         run = replace(run, ingredients=ingredients)
         run = self.runs.setdefault(run.name, run)
+        if self._titles.setdefault(run.title.casefold(), run.name) != run.name:
+            raise UsageError(
+                f"two different runs would be called {run.title}",
+                where=f"study {self.study.name}",
+                remedy="rename a variant or a size of the ladder",
+            )
         return InputSource(runs=(run,))
 
     def _settings(self, settings: Settings) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import tldr
 from tldr.errors import UsageError
+from tldr.files import files_below
 from tldr.records import write_json
 
 PACKAGE = Path(tldr.__file__).parent
@@ -102,8 +103,8 @@ class FileHashes:
         """
         path = Path(name)
         if path.is_dir():
-            inner = sorted(file for file in path.rglob("*") if file.is_file())
-            return sha256(json.dumps([[str(file.relative_to(path)), self.file(file)] for file in inner]))
+            inner = [[str(file.relative_to(path)), self.file(file)] for file in files_below(path)]
+            return sha256(json.dumps(inner))
         if path.exists():
             return self.file(path)
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -113,10 +114,11 @@ class FileHashes:
         return name
 
     def save(self) -> None:
-        """Save the cache for the next command."""
+        """Save the cache for the next command, if it can be written: a study may be read-only."""
         if self._new and self._path is not None:
-            write_json(self._path, self._known)
-            self._new = False
+            with contextlib.suppress(OSError):
+                write_json(self._path, self._known)
+                self._new = False
 
 
 def code_of(module: str, *, toy: bool = True, package: Path = PACKAGE) -> dict[str, str]:

@@ -91,6 +91,12 @@ def _with_variants(tree: Tree, where: Places) -> Tree:
             continue
         stage = tree.get(str(variant.get("kind"))) or {}
         for title, changes in _swept(name, variant, where):
+            if title in whole or (title != name and variants.get(title) is not None):
+                raise UsageError(
+                    f"two variants are called '{title}'",
+                    where=_place(where, ("variants", name, "sweep")),
+                    remedy="rename one of them, or take the value out of the sweep",
+                )
             settings = _merge(stage, _merge(variant.get("set") or {}, changes))
             kept = {key: value for key, value in variant.items() if key != "sweep"}
             whole[title] = kept | {"set": settings}
@@ -101,22 +107,29 @@ def _swept(name: str, variant: Tree, where: Places) -> list[tuple[str, Tree]]:
     """The variants ``kl-0.1`` and ``kl-0`` of a variant ``kl`` with ``sweep: {beta: [0.1, 0]}``.
 
     Raises:
-        UsageError: a sweep that is not one key with a list of values.
+        UsageError: a sweep that is not one key with a list of different values.
     """
     sweep = variant.get("sweep")
     if sweep is None:
         return [(name, {})]
-    if not isinstance(sweep, dict) or [type(values) for values in sweep.values()] != [list]:
+    lists = list(sweep.values()) if isinstance(sweep, dict) else []
+    if len(lists) != 1 or not isinstance(lists[0], list) or not lists[0]:
         raise UsageError(
-            f"found {json.dumps(sweep)}, expected one key with a list of values",
+            f"found {json.dumps(sweep)}, expected one key with a list of values, at least one",
             where=_place(where, ("variants", name, "sweep")),
             remedy="write it as sweep: {beta: [0.1, 0.05]}",
         )
     ((key, values),) = sweep.items()
-    return [
-        (f"{name}-{value:g}" if isinstance(value, float) else f"{name}-{value}", _nested(key, value))
-        for value in values
-    ]
+    short = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    # Values that differ only behind the sixth digit are written out.
+    texts = [str(value) if short.count(text) > 1 else text for text, value in zip(short, values, strict=True)]
+    if any(values.count(value) > 1 for value in values) or len(set(texts)) < len(texts):
+        raise UsageError(
+            f"{json.dumps(sweep)} has a value twice",
+            where=_place(where, ("variants", name, "sweep")),
+            remedy="take it out once: each value makes one variant",
+        )
+    return [(f"{name}-{text}", _nested(key, value)) for text, value in zip(texts, values, strict=True)]
 
 
 def resolved(study: Study) -> Tree:

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from tldr.errors import LabError
+from tldr.errors import DiskFullError, LabError
+from tldr.files import is_disk_full
 from tldr.study.folder import LOG
 from tldr.study.registry import STAGES
 
@@ -76,12 +77,23 @@ def _work(place: str, env: dict[str, str]) -> None:
     os.setsid()
     os.environ.update(env)
     folder = Path(place)
-    with (folder / LOG).open("ab") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
     try:
+        with (folder / LOG).open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
         execute(folder)
     except LabError as error:
+        _log_traceback()
+        sys.exit(error.exit_code)
+    except OSError as error:
+        _log_traceback()
+        sys.exit(DiskFullError.exit_code if is_disk_full(error) else 1)
+
+
+def _log_traceback() -> None:
+    """Print the traceback into the log, if the disk has room for it."""
+    try:
         traceback.print_exc()
         sys.stderr.flush()
-        sys.exit(error.exit_code)
+    except OSError:  # what is still buffered would fail again, and change the exit code
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

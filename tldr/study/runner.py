@@ -12,28 +12,30 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tldr.errors import LabError
+from tldr.errors import DiskFullError, LabError
+from tldr.files import disk_full, drop_abandoned, is_disk_full
 from tldr.interrupts import event_set_by
+from tldr.locks import Busy
 from tldr.settings.extras import check_extras
-from tldr.settings.models import ModelSpec
 from tldr.study.display import Display, clock, headline
 from tldr.study.environment import cores
 from tldr.study.folder import (
     LOG,
-    Busy,
     ParentRun,
     RunFile,
     last_error,
     locked,
     outputs_digest,
     read_note,
+    worker_on,
 )
 from tldr.study.hashes import FileHashes, code_of
 from tldr.study.launch import Launch
+from tldr.study.model_size import scale
 from tldr.study.nursery import Forked, Nursery
 from tldr.study.registry import STAGES
 from tldr.study.runs import Run
@@ -76,13 +78,10 @@ def gpus() -> list[str]:
 
 def costs(runs: Sequence[Run]) -> dict[str, float]:
     """A rough cost of each run: its stage's weight times the model's size (for labels: of all sizes)."""
-    scale = {run.size: _scale(run.model) for run in runs if run.size and run.model}
-    total = sum(scale.values())
-    return {run.name: STAGES[run.stage].weight * scale.get(run.size or "", total) for run in runs}
-
-
-def _scale(model: ModelSpec) -> float:
-    return float(model.layers * model.d_model**2)
+    models = {run.size: run.model for run in runs if run.size and run.model}
+    scales = {size: scale(model) for size, model in models.items()}
+    total = sum(scales.values())
+    return {run.name: STAGES[run.stage].weight * scales.get(run.size or "", total) for run in runs}
 
 
 def critical_paths(runs: Sequence[Run]) -> dict[str, float]:
@@ -204,23 +203,30 @@ class Runner:
             KeyboardInterrupt: on Ctrl-C or SIGTERM, after the active runs have saved and exited.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        drop_abandoned(self.root)
         interrupted = threading.Event()
         with event_set_by(signal.SIGINT, signal.SIGTERM, event=interrupted):
-            self._settle()
-            for run in self._waiting:
-                check_extras(run.settings, run.stage)
-            moved = True
-            # When nothing changes any more, the waiting runs need a run that failed.
-            while moved or self._active or self._later:
-                if interrupted.is_set():
-                    self._stop(interrupted)
-                    raise KeyboardInterrupt
-                moved = self._start_ready()
-                moved = self._poll() or moved
-                interrupted.wait(0 if moved else POLL)
+            try:
+                self._execute(interrupted)
+            except BaseException:
+                self._stop(interrupted)
+                raise
         for run in self._waiting:
             self.display.say(f"not run  {run.name}: it needs a run that failed", "yellow")
         return 1 if self.failed else 0
+
+    def _execute(self, interrupted: threading.Event) -> None:
+        self._settle()
+        for run in self._waiting:
+            check_extras(run.settings, run.stage)
+        moved = True
+        # When nothing changes any more, the waiting runs need a run that failed.
+        while moved or self._active or self._later:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+            moved = self._start_ready()
+            moved = self._poll() or moved
+            interrupted.wait(0 if moved else POLL)
 
     def _settle(self) -> None:
         """Remove runs that are already done."""
@@ -254,6 +260,9 @@ class Runner:
             self._found_done(run.name)
             self.display.counted(len(self._done))
             return
+        if status.state == "running":
+            self._wait_for_other(run)
+            return
         try:
             if status.state == "stale":
                 place = set_aside(self.root / run.name, self.files)
@@ -261,15 +270,15 @@ class Runner:
                 self.display.say(f"stale    {run.name}: {status.why}; {where}", "yellow")
             with locked_or_new(self.root / run.name):
                 folder = write_run(run, self.study, self.root)
+            slot = min(set(range(self.jobs)) - {active.slot for active in self._active})
+            process = self._spawn(run, folder, slot)
         except Busy:
             self._wait_for_other(run)
             return
-        except LabError as error:
+        except (LabError, OSError) as error:
             self._waiting.remove(run)
-            self._fail(run, str(error))
+            self._fail(run, str(_with_remedy(error, self.root)))
             return
-        slot = min(set(range(self.jobs)) - {active.slot for active in self._active})
-        process = self._spawn(run, folder, slot)
         self._waiting.remove(run)
         self._active.append(ActiveRun(run, process, slot, time.monotonic()))
         self.display.started(run)
@@ -295,7 +304,9 @@ class Runner:
     def _wait_for_other(self, run: Run) -> None:
         if run.name not in self._elsewhere:
             self._elsewhere.add(run.name)
-            self.display.say(f"waiting  {run.name}: another runner is executing it")
+            who = worker_on(self.root / run.name)
+            named = f" ({who})" if who else ""
+            self.display.say(f"waiting  {run.name}: another runner is executing it{named}")
         self._later[run.name] = time.monotonic() + RETRY
 
     def _environment(self, slot: int) -> dict[str, str]:
@@ -327,6 +338,8 @@ class Runner:
             self._wait_for_other(active.run)
         elif code != 0:
             reason = last_error(folder) or f"its process ended with code {code}{_last_line(folder / LOG)}"
+            if code == DiskFullError.exit_code and "disk is full" not in reason:
+                reason = "the disk is full: free space and run again"  # too full to note the failure
             self._fail(active.run, f"{reason}\n         log: {folder / LOG}")
         else:
             self._done.add(active.run.name)
@@ -352,7 +365,16 @@ class Runner:
                     active.process.kill()
 
 
+def _with_remedy(error: Exception, root: Path) -> Exception:
+    """The error, or a clear one if the disk is full."""
+    if not is_disk_full(error):
+        return error
+    return disk_full(error, where=root, remedy="free disk space and run again: finished runs are kept")
+
+
 def _last_line(log: Path) -> str:
+    if not log.exists():
+        return ""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return f": {lines[-1]}" if lines else ""
 
@@ -360,6 +382,10 @@ def _last_line(log: Path) -> str:
 @contextmanager
 def locked_or_new(folder: Path) -> Iterator[None]:
     """Hold the lock of a run's folder, creating the folder if necessary."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with ExitStack() as stack:
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # another process has just set the folder aside
+                stack.enter_context(locked(folder))
+                break
         yield

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from tldr.settings.base import Name, NonNegative, Precision, Settings
+from tldr.settings.base import Name, NonNegative, Precision, Settings, different
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.data.settings import FileData, TokenizerSpec
@@ -45,6 +45,8 @@ class PPOVariant(Settings):
     """The reward variant to train against; None: the study's main reward model."""
     temperatures: Annotated[list[NonNegative], Field(min_length=1)] = [1.0]
     """Sampling temperatures for evaluation; KL needs temperature 1."""
+
+    _different = field_validator("temperatures")(different)
 
 
 class BestOfNVariant(Settings):

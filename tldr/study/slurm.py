@@ -20,6 +20,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from tldr.errors import LabError, UsageError
+from tldr.files import write_text
 from tldr.settings.base import Settings
 from tldr.study.load import Places, nearest, read_settings
 from tldr.study.registry import STAGES
@@ -184,8 +185,7 @@ class Batch:
         Raises:
             LabError: sbatch refuses it.
         """
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(self.text(file.parent), encoding="utf-8")
+        write_text(file, self.text(file.parent))
         sbatch = subprocess.run(["sbatch", str(file)], capture_output=True, text=True)
         number = re.search(r"job (\d+)", sbatch.stdout)
         if sbatch.returncode or number is None:
@@ -256,12 +256,19 @@ def first_host(nodes: str) -> str:
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0] if first else "")
 
 
-def check_slurm() -> None:
-    """Raises: UsageError: SLURM's commands are not installed on this machine."""
+def check_slurm(here: str = "tldr-lab study run") -> None:
+    """Check that SLURM is installed.
+
+    Args:
+        here: the command that runs the study on this machine instead.
+
+    Raises:
+        UsageError: SLURM's commands are not installed on this machine.
+    """
     if missing := [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]:
         raise UsageError(
             f"{', '.join(missing)} not found: no SLURM here",
-            remedy="submit on the cluster's login node, or see --dry-run; to run here: tldr-lab study run",
+            remedy=f"submit on the cluster's login node, or see --dry-run; to run here: {here}",
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tldr.errors import LabError, UsageError
+from tldr.files import by_number
 from tldr.records import write_json
 from tldr.study.folder import (
     DONE,
     ENVIRONMENT,
+    LOCK,
     RUN,
     RunFile,
     is_busy,
@@ -22,6 +26,7 @@ from tldr.study.folder import (
     outputs_digest,
     read_note,
     read_outputs,
+    worker_on,
 )
 from tldr.study.hashes import FileHashes, changed_code
 from tldr.study.load import resolved
@@ -60,8 +65,8 @@ def status_of(run: Run, root: Path, files: FileHashes, parents: Mapping[str, Sta
     seconds = read_note(folder / ENVIRONMENT).get("seconds")
     note = read_note(folder / "progress.json")
     progress = note["done"] / note["total"] if note.get("total") else None
-    if is_busy(folder):
-        return Status(run.name, "running", "", note.get("seconds"), progress)
+    if worker := worker_on(folder):
+        return Status(run.name, "running", worker, note.get("seconds"), progress)
     unmade = [
         parent.name
         for parent in run.parent_runs()
@@ -136,14 +141,21 @@ def set_aside(folder: Path, files: FileHashes) -> Path | None:
     Raises:
         Busy: a process is executing it.
     """
-    with locked(folder):
-        if not stale_because(folder, files):
-            return None
-        number = 1
-        while (place := folder.parent / ASIDE / f"{folder.name}.{number}").exists():
-            number += 1
-        place.parent.mkdir(exist_ok=True)
-        return folder.rename(place)
+    try:
+        with locked(folder):
+            if not (folder / RUN).exists() or not stale_because(folder, files):
+                return None  # another process has set it aside
+            number = 1
+            while os.path.lexists(place := folder.parent / ASIDE / f"{folder.name}.{number}"):
+                number += 1
+            place.parent.mkdir(exist_ok=True)
+            if not folder.is_symlink():
+                return folder.rename(place)
+            place.symlink_to(folder.resolve())  # a relative link would lead elsewhere from there
+            folder.unlink()
+            return place
+    except FileNotFoundError:
+        return None
 
 
 def study_status(runs: Sequence[Run], root: Path, files: FileHashes) -> list[Status]:
@@ -179,7 +191,8 @@ def left_over(runs: Sequence[Run], root: Path) -> Iterator[tuple[Path, str]]:
 
 def run_folders(root: Path) -> list[Path]:
     """Every folder that contains a run, including those set aside."""
-    return sorted(path.parent for place in (root, root / ASIDE) for path in place.glob(f"*/{RUN}"))
+    found = (path.parent for place in (root, root / ASIDE) for path in place.glob(f"*/{RUN}"))
+    return sorted(found, key=by_number)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -208,28 +221,61 @@ def _difference(key: tuple[str, ...], before: Any, after: Any) -> str:
     return f"{name} {json.dumps(before)} -> {json.dumps(after)}"
 
 
+_RUN_NAME = re.compile(r".+-[0-9a-f]{10}(\.\d+)?")
+
+
 def removable(runs: Sequence[Run], root: Path, files: FileHashes, *, everything: bool) -> list[Path]:
-    """The folders that `clean` would delete: stale runs or all runs, but never a running one."""
-    if everything:
-        folders = run_folders(root)
-    else:
-        folders = [root / row.run for row in study_status(runs, root, files) if row.state == "stale"]
-    return [folder for folder in folders if not is_busy(folder)]
+    """The folders and links that `clean` would delete: stale runs or all runs, but never a running one.
 
-
-def remove(folders: Sequence[Path]) -> None:
-    """Delete run folders, each while it is locked.
-
-    Raises:
-        Busy: a process has started to execute one.
+    All of them includes a folder that was never filled, and a link to nowhere.
     """
+    if not everything:
+        stale = [root / row.run for row in study_status(runs, root, files) if row.state == "stale"]
+        return [folder for folder in stale if not is_busy(folder)]
+    unfilled = [
+        path
+        for place in (root, root / ASIDE)
+        for path in place.glob("*-*")
+        if _RUN_NAME.fullmatch(path.name)
+        and (path.is_symlink() if not path.exists() else {inner.name for inner in path.iterdir()} <= {LOCK})
+    ]
+    found = sorted({*run_folders(root), *unfilled}, key=by_number)
+    return [folder for folder in found if not is_busy(folder)]
+
+
+def remove(folders: Sequence[Path]) -> dict[Path, str]:
+    """Delete run folders, each while it is locked; of a link only the link.
+
+    Returns:
+        The folders that remain, and why.
+    """
+    left: dict[Path, str] = {}
     for folder in folders:
-        with locked(folder):
-            shutil.rmtree(folder)
+        try:
+            if not folder.exists():
+                folder.unlink(missing_ok=True)  # a link to nowhere, or deleted meanwhile
+                continue
+            with locked(folder):
+                if folder.is_symlink():
+                    folder.unlink()
+                else:
+                    shutil.rmtree(folder)
+        except FileNotFoundError:
+            continue  # deleted meanwhile
+        except LabError as error:
+            left[folder] = error.what
+        except OSError as error:
+            left[folder] = error.strerror or str(error)
+    return left
 
 
 def write_listing(study: Study, runs: Sequence[Run], root: Path) -> Path:
-    """Write ``study.json``: the study's settings, and its runs in the form that the report reads.
+    """Write ``study.json`` (`listing`)."""
+    return write_json(root / "study.json", listing(study, runs, root))
+
+
+def listing(study: Study, runs: Sequence[Run], root: Path) -> dict[str, Any]:
+    """A study's settings, and its runs in the form that the report reads.
 
     `params` of a run is taken from the samples of its size.
     """
@@ -253,7 +299,7 @@ def write_listing(study: Study, runs: Sequence[Run], root: Path) -> Path:
         }
         for run in runs
     ]
-    return write_json(root / "study.json", {"study": resolved(study), "runs": rows})
+    return {"study": resolved(study), "runs": rows}
 
 
 def _parents(run: Run, root: Path) -> dict[str, str]:

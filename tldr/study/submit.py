@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tldr.errors import UsageError
+from tldr.locks import locked
 from tldr.records import write_json
-from tldr.study.folder import Busy, last_error, read_note
+from tldr.study.folder import last_error, read_note
 from tldr.study.hashes import FileHashes, sha256
 from tldr.study.launch import Launch
 from tldr.study.registry import STAGES
@@ -271,8 +271,5 @@ def submission_lock(folder: Path) -> Iterator[None]:
         Busy: another command is submitting.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", blocking=False):
-            yield
-    except Timeout:
-        raise Busy("the study is being submitted by another command", where=folder) from None
+    with locked(folder / ".lock", "submitting this study", where=folder):
+        yield

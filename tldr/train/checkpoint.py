@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tldr.errors import CheckpointError
+from tldr.files import files_below, sync
 from tldr.records import write_json
 
 
@@ -103,11 +103,11 @@ def _write(
     groups = {name: optimizer.state_dict()["param_groups"] for name, optimizer in optimizers.items()}
     meta = {"step": state.step, "part": state.part, "extra": state.extra}
     write_json(partial / "state.json", meta | {"param_groups": groups, "sha256": files})
-    _sync(partial)
+    sync(partial)
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
 
 
 def _drop_old(newest: Path, keep: int) -> None:
@@ -265,18 +265,9 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     return _settled(path)
 
 
-def _sync(path: Path) -> None:
-    """Flush a file or a folder to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _settled(path: Path) -> str:
     """Flush a file to disk and return its sha256."""
-    _sync(path)
+    sync(path)
     return _sha256(path)
 
 
@@ -370,7 +361,7 @@ def hash_folder(folder: Path) -> str:
     Raises:
         CheckpointError: the folder has none.
     """
-    paths = sorted(folder.rglob("*.safetensors"))
+    paths = files_below(folder, "*.safetensors")
     if not paths:
         raise CheckpointError("contains no safetensors file", where=folder)
     named = []
@@ -392,7 +383,7 @@ def write_done(folder: Path, outputs: Sequence[str]) -> dict[str, str]:
     hashes: dict[str, str] = {}
     for output in outputs:
         path = folder / output
-        files = sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]
+        files = files_below(path) if path.is_dir() else [path]
         if not files or not files[0].exists():
             raise CheckpointError("the stage did not write this output", where=path)
         hashes |= {file.relative_to(folder).as_posix(): _settled(file) for file in files}

@@ -16,8 +16,6 @@ its state between its parts (`TrainLoop.pause`).
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -29,7 +27,7 @@ import torch
 from torch import Tensor
 
 from tldr.errors import CheckpointError, NonFiniteError
-from tldr.interrupts import TERMINATED, event_set_by
+from tldr.interrupts import EndRequest
 from tldr.settings.training import Training
 from tldr.train.checkpoint import TrainingState, load_state, save_state
 from tldr.train.metrics import MetricsLog, MetricsRow, Progress
@@ -64,7 +62,7 @@ class TrainLoop:
     part: int = 0
     _done: int = 0
     _saved: tuple[int, int] | None = None
-    _terminated: threading.Event = field(default_factory=threading.Event)
+    _asked_to_end: EndRequest = field(default_factory=EndRequest)
 
     def run(self, update: Callable[[int], MetricsRow]) -> None:
         """Call ``update(i)`` for every update i (from 0) that is not done yet.
@@ -75,12 +73,12 @@ class TrainLoop:
 
         Raises:
             NonFiniteError: a figure is NaN or infinite; the last saved state is unchanged.
-            SystemExit: with 143 on SIGTERM, after the current update has finished or reached a
-                `pause` and the state is saved.
+            SystemExit, KeyboardInterrupt: on SIGTERM (with 143) or Ctrl-C, after the current update has
+                finished or reached a `pause` and the state is saved.
         """
         first = self._resume()
         main = self.stepper.accelerator.is_main_process
-        with event_set_by(signal.SIGTERM, event=self._terminated), closing(self._log(first)) as log:
+        with self._asked_to_end.heard(), closing(self._log(first)) as log:
             before = log.kept[-1]["seconds"] if log.kept else 0.0
             progress = Progress(self.folder, self.total, first, before)
             for i in range(first, self.total):
@@ -103,19 +101,19 @@ class TrainLoop:
             due: save even if no termination was requested.
 
         Raises:
-            SystemExit: as `run`.
+            SystemExit, KeyboardInterrupt: as `run`.
         """
         self.part = part
         self._save_if(due)
 
     def _save_if(self, due: bool, before: Callable[[], None] = lambda: None) -> None:
         """Save if due; if termination was requested, save and exit."""
-        stop = self._in_any_process(self._terminated.is_set())
+        stop = self._in_any_process(bool(self._asked_to_end))
         if due or stop:
             before()
             self._save()
         if stop:
-            raise SystemExit(TERMINATED)
+            self._asked_to_end.end()
 
     def _timed_update(self, update: Callable[[int], MetricsRow], i: int) -> MetricsRow:
         """One update, timed and checked."""

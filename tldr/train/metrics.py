@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tldr.errors import RecordError
+from tldr.files import write_text
 from tldr.records import write_json
 
 MetricsRow = dict[str, float]
@@ -48,10 +49,7 @@ class MetricsLog:
         self.kept: list[MetricsRow] = []
         if path is not None:
             self.kept = [row for row in read_metrics(path) if row["update"] <= resumed]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(path.name + ".partial")
-            partial.write_text("".join(map(_line, self.kept)), encoding="utf-8")
-            partial.replace(path)
+            write_text(path, "".join(map(_line, self.kept)), durable=False)
         self._file = (path or Path(os.devnull)).open("a", encoding="utf-8")
         self._real = path is not None
 

@@ -8,6 +8,7 @@ call and not across calls: a partial file of an interrupted process is discarded
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -23,6 +23,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
 from tldr.errors import LabError, UsageError
+from tldr.files import PARTIAL, is_disk_full
+from tldr.locks import locked
+
+log = logging.getLogger(__name__)
 
 LIBRARY = "tldr-feedback"
 HTTP_ERRORS: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
@@ -60,8 +64,9 @@ def place_checked(file: RemoteFile, target: Path, receive: Callable[[Path], None
         LabError: the content is not what was announced, twice in a row.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    with FileLock(target.with_name(target.name + ".lock")):
+    partial = target.with_name(target.name + PARTIAL)
+    lock = target.with_name(target.name + ".lock")
+    with locked(lock, "fetching this file", where=target, waiting=log.warning):
         if target.exists():
             return target
         for last in (False, True):
@@ -116,6 +121,8 @@ def download_from_hub(
             )
             os.replace(received, partial)
         except HTTP_ERRORS as error:
+            if is_disk_full(error):
+                raise
             raise failure(error, file.url) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 
 import tldr
 from tldr.errors import LabError, UsageError
+from tldr.files import drop_abandoned, write_text
+from tldr.locks import lock_beside, locked
 from tldr.records import OnError, Post, ReadReport, Record, write_json, write_records
 from tldr.sources.hub.convention import Convention, Tally, same_convention
 from tldr.sources.hub.convert import RawRow
@@ -73,10 +75,18 @@ def fetch(
 
     Raises:
         UsageError: no such split; or `out` holds another source.
+        Busy: another process is fetching into `out`.
         LabError: a file differs from the one first fetched; or see `OpenedSource.local`.
         RecordError: a bad row, with on_error "stop".
     """
-    splits = source.select(wanted)
+    with locked(lock_beside(out), "fetching into this folder", where=out):
+        drop_abandoned(out)
+        return _fetch(source, source.select(wanted), out, on_error, counted)
+
+
+def _fetch(
+    source: OpenedSource, splits: Sequence[str], out: Path, on_error: OnError, counted: RowProgress | None
+) -> FetchResult:
     manifest = _previous(source, out)
     inputs = {path: _input(source, path) for split in splits for path in source.splits[split]}
     for path, found in inputs.items():
@@ -190,7 +200,7 @@ def _write(
     )
     if report.bad:
         bad = out / f"{split}.bad.txt"
-        bad.write_text("".join(f"{line}\n" for line in report.bad), encoding="utf-8")
+        write_text(bad, "".join(f"{line}\n" for line in report.bad))
     rows = report.good + len(report.bad)
     result = SplitResult(split, str(file.relative_to(out)), kind, rows, report.bad, tally.convention())
     if source.known is not None:

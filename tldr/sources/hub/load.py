@@ -10,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import constants, try_to_load_from_cache
 
 from tldr.errors import UsageError
+from tldr.files import files_below
 from tldr.records import OnError, ReadReport, Record, make_records
 from tldr.sources.hub import layout
 from tldr.sources.hub.catalog import CATALOG, KnownSource, known_source
@@ -181,7 +182,7 @@ def _open_folder(name: str, folder: Path) -> OpenedSource:
     if not folder.is_dir():
         raise UsageError("no such folder", where=folder, remedy="check the path")
     known = CATALOG.get(name)
-    paths = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    paths = [str(path.relative_to(folder)) for path in files_below(folder)]
     paths = [path for path in paths if layout.is_data(path)]
     if known is not None and any(map(known.keeps, paths)):
         paths = list(filter(known.keeps, paths))

@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import http_backoff, http_stream_backoff  # type: ignore[attr-defined]
 
 from tldr.errors import LabError
+from tldr.files import is_disk_full
 from tldr.sources.hub.download import (
     HTTP_ERRORS,
     RETRIED,
@@ -82,6 +83,8 @@ def _receive_all(file: RemoteFile, partial: Path, shown: ByteProgress | None) ->
         except HfHubHTTPError as error:  # a status that the client has already retried
             raise failure(error, file.url) from None
         except HTTP_ERRORS as error:
+            if is_disk_full(error):
+                raise
             reason = f"{type(error).__name__}: {error}"
         failures = 0 if _size(partial) > before else failures + 1
         if failures >= ATTEMPTS:

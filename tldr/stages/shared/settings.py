@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
-from tldr.settings.base import NonNegative, Settings, Unit
+from tldr.settings.base import NonNegative, Settings, Unit, different
 
 
 class ZeroShot(Settings):
@@ -36,3 +36,5 @@ class EvaluationSettings(Settings):
     """Posts sampled or scored together."""
     bootstrap: PositiveInt = 2000
     """Draws for the report's intervals."""
+
+    _different = field_validator("temperatures", "sft_temperatures", "sft_top_ps")(different)
