@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.study.conftest import TINY
 from tldr.settings.training import Optimizer
 from tldr.stages.sft.settings import SFTSettings
+from tldr.strict_yaml import parse_yaml
 from tldr.study.load import load_study, read_settings, resolved
-from tldr.study.strict_yaml import parse_yaml
 
 Refusal = Callable[[Callable[[], object]], str]
 
