@@ -11,6 +11,7 @@ import pandas as pd
 from pydantic_core import from_json
 
 from tldr.errors import RecordError, UsageError
+from tldr.strict_json import numbered_lines
 
 POOL_FILE = "pool.jsonl"
 
@@ -32,7 +33,7 @@ def load_pool(path: Path) -> pd.DataFrame:
     codes = array("i")
     columns: dict[str, array[float]] = {}
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in numbered_lines(lines):
             if not line.strip():
                 continue
             try:
