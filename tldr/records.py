@@ -8,7 +8,6 @@ raises ``file:line: what is wrong``, or is counted and skipped with ``on_error="
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tldr.errors import RecordError, UsageError
 from tldr.files import replacing
-from tldr.strict_json import parse_object
+from tldr.strict_json import dump_json, numbered_lines, parse_object
 
 
 class Record(BaseModel):
@@ -28,8 +27,12 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     def to_json(self) -> str:
-        """One line of JSON with keys in declared order, without unset optional fields."""
-        return json.dumps(self.model_dump(exclude_unset=True), ensure_ascii=False)
+        """One line of JSON with keys in declared order, without unset optional fields.
+
+        Raises:
+            ValueError: a value cannot be written so that it can be read again, such as NaN.
+        """
+        return dump_json(self.model_dump(exclude_unset=True))
 
 
 NonEmpty = Annotated[str, Field(pattern=r"\S")]
@@ -333,7 +336,7 @@ def iter_records(
     on_error: OnError = "stop",
     report: ReadReport | None = None,
 ) -> Iterator[R]:
-    """Yield the records of a JSON-lines file; blank lines are ignored.
+    """Yield the records of a JSON-lines file; blank lines and a byte order mark at its start are ignored.
 
     Args:
         kind: a record class, or a function from a JSON object to a record.
@@ -349,7 +352,7 @@ def iter_records(
         raise UsageError("no such file", where=path, remedy="check the path, or run the stage that makes it")
     parse: Callable[[dict[str, Any]], R] = getattr(kind, "model_validate", kind)
     with path.open("rb") as lines:
-        rows = ((f"{path}:{number}", raw) for number, raw in enumerate(lines, start=1) if raw.strip())
+        rows = ((f"{path}:{number}", raw) for number, raw in numbered_lines(lines) if raw.strip())
         yield from make_records(
             rows,
             lambda raw: parse(parse_object(raw)),
@@ -371,18 +374,35 @@ def read_records(
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> Path:
-    """Write records atomically: a reader sees either the complete new file or the old one."""
+    """Write records atomically: a reader sees either the complete new file or the old one.
+
+    Raises:
+        RecordError: a record holds a value that could not be read again.
+    """
     path = Path(path)
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
-        for record in records:
-            out.write(record.to_json() + "\n")
+        for number, record in enumerate(records, start=1):
+            try:
+                line = record.to_json()
+            except ValueError as error:
+                raise RecordError(
+                    f"a {type(record).__name__} cannot be written: {error}", where=f"{path}:{number}"
+                ) from None
+            out.write(line + "\n")
     return path
 
 
 def write_json(path: str | Path, data: Any) -> Path:
-    """Write one JSON document atomically, keys sorted."""
+    """Write one JSON document atomically, keys sorted.
+
+    Raises:
+        RecordError: it holds a value that could not be read again, such as NaN.
+    """
     path = Path(path)
+    try:
+        text = dump_json(data, indent=2, sort_keys=True)
+    except ValueError as error:
+        raise RecordError(f"cannot be written: {error}", where=path) from None
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as out:
-        json.dump(data, out, indent=2, sort_keys=True, ensure_ascii=False)
-        out.write("\n")
+        out.write(text + "\n")
     return path

@@ -1,14 +1,21 @@
-"""Parse one line of JSON strictly: whatever is accepted can be written again without a change of meaning.
+"""Read and write JSON strictly: what is read can be written, and what is written can be read.
 
 Python's parser accepts NaN and Infinity, keeps only the last of equal keys, turns 1e999 into infinity,
-and accepts unpaired surrogates, which UTF-8 cannot encode. Here each of these is an error.
+and accepts unpaired surrogates, which UTF-8 cannot encode. Here each of these is an error, in reading and in
+writing.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+BOM = codecs.BOM_UTF8
+"""The byte order mark with which some programs begin a file of UTF-8."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -42,8 +49,17 @@ NESTING = 100
 """Most levels of objects and lists in a line; deeper nesting could be read but not written again."""
 
 
-def _check_tree(value: Any, level: int = 0) -> None:
-    """Refuse strings that UTF-8 cannot encode, and values that are nested too deeply."""
+_MANY_DIGITS = re.compile(r"\d{19}")
+"""What a number beyond 64 bits has."""
+
+
+def check_tree(value: Any, level: int = 0) -> None:
+    """Refuse what cannot be written as JSON and read again.
+
+    Raises:
+        ValueError: a string that UTF-8 cannot encode, a number that is not finite or has more than 64 bits, a
+            value of another type than JSON's, or deep nesting.
+    """
     if level > NESTING:
         raise ValueError(f"broken JSON: nested too deeply (more than {NESTING} levels)")
     if isinstance(value, str):
@@ -53,35 +69,77 @@ def _check_tree(value: Any, level: int = 0) -> None:
             raise ValueError("an unpaired surrogate, which is not valid text") from None
     elif isinstance(value, dict):
         for key, inner in value.items():
-            _check_tree(key)
+            check_tree(key)
             try:
-                _check_tree(inner, level + 1)
+                check_tree(inner, level + 1)
             except ValueError as error:
                 raise ValueError(f"{key}: {error}" if level == 0 else str(error)) from None
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for inner in value:
-            _check_tree(inner, level + 1)
+            check_tree(inner, level + 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"not a finite number: {value}")
+    elif isinstance(value, int):
+        if not -(1 << 63) <= value < 1 << 64:
+            raise ValueError("a number beyond 64 bits")
+    elif value is not None:
+        raise ValueError(f"JSON has no {type(value).__name__}")
 
 
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object in one line.
+def numbered_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, numbered from 1; the first without a byte order mark."""
+    for number, line in enumerate(lines, start=1):
+        yield number, line.removeprefix(BOM) if number == 1 else line
+
+
+def parse_json(raw: bytes) -> Any:
+    """The JSON value in a text.
 
     Raises:
         ValueError: invalid UTF-8, invalid JSON (NaN, Infinity, a repeated key, deep nesting), an unpaired
-            surrogate, a number beyond 64 bits, or a value that is not an object; the message is one line.
+            surrogate, or a number beyond 64 bits; the message is one line.
     """
     try:
         data = _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"invalid UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"broken JSON: {error.msg} at column {error.colno}") from None
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise ValueError(f"broken JSON: {error.msg} at {line}column {error.colno}") from None
     except RecursionError:
         raise ValueError("broken JSON: nested too deeply") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"expected a JSON object, found {type(data).__name__}")
     # rfind is twice as fast as `in`, which would take as long as the parsing
     surrogates = raw.rfind(b"\\ud") >= 0 or raw.rfind(b"\\uD") >= 0
     if surrogates or raw.count(b"{") + raw.count(b"[") > NESTING:
-        _check_tree(data)
+        check_tree(data)
     return data
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object in a text.
+
+    Raises:
+        ValueError: as `parse_json`; or a value that is not an object.
+    """
+    data = parse_json(raw)
+    if not isinstance(data, dict):
+        raise ValueError(f"expected a JSON object, found {type(data).__name__}")
+    return data
+
+
+def dump_json(data: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """A value as JSON that `parse_json` reads; without `indent` it is one line.
+
+    Raises:
+        ValueError: as `check_tree`.
+    """
+    try:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=indent, sort_keys=sort_keys)
+        text.encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        check_tree(data)
+        raise ValueError(str(error)) from None
+    if _MANY_DIGITS.search(text) or text.count("{") + text.count("[") > NESTING:
+        parse_json(text.encode())  # only where there may be something to find, as it takes as long again
+    return text

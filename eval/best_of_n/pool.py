@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pandas as pd
 from pydantic_core import from_json
 
 from tldr.errors import RecordError, UsageError
+from tldr.strict_json import numbered_lines
 
 POOL_FILE = "pool.jsonl"
+LARGEST = sys.float_info.max
 
 
 def load_pool(path: Path) -> pd.DataFrame:
@@ -32,7 +35,7 @@ def load_pool(path: Path) -> pd.DataFrame:
     codes = array("i")
     columns: dict[str, array[float]] = {}
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in numbered_lines(lines):
             if not line.strip():
                 continue
             try:
@@ -58,7 +61,7 @@ def load_pool(path: Path) -> pd.DataFrame:
 
 def _row(line: bytes) -> tuple[str, dict[str, float]]:
     """Post id and numbers of one sample; raises ValueError for anything else."""
-    data = from_json(line)  # three times as fast as the standard library's
+    data = from_json(line, allow_inf_nan=False)  # three times as fast as the standard library's
     if not isinstance(data, dict):
         raise ValueError(f"expected a JSON object, found {type(data).__name__}")
     post, scores = data.get("id"), data.get("scores")
@@ -69,7 +72,7 @@ def _row(line: bytes) -> tuple[str, dict[str, float]]:
     values: dict[str, Any] = dict(scores)
     if data.get("tokens") is not None:
         values["length"] = data["tokens"]
-    odd = [name for name, value in values.items() if type(value) not in (int, float)]
-    if odd:
-        raise ValueError(f"{odd[0]} is {values[odd[0]]!r}, not a number")
+    for name, value in values.items():
+        if type(value) not in (int, float) or not -LARGEST <= value <= LARGEST:
+            raise ValueError(f"{name} is {value!r}, not a number")
     return post, values

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eval.claims.evidence import SOURCES, Evidence, Selector
@@ -15,9 +14,9 @@ from eval.claims.functions import FUNCTIONS
 from eval.claims.predicates import Above, Beats, ClaimSteps, Rises
 from eval.common.paper import TAGS, load_paper
 from tldr.errors import UsageError
+from tldr.strict_yaml import read_yaml
 
 CLAIMS_FILE = "claims.yaml"
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 ClaimTest = Annotated[
     Beats | Rises | Above,
@@ -129,19 +128,13 @@ def load_claims(folder: Path) -> Claims:
     """Read ``claims.yaml`` beside the published numbers.
 
     Raises:
-        UsageError: no such file, broken YAML (with its line), or a claim with unknown keys or values
-            (named by the claim's id), or one that cites numbers that are not published.
+        UsageError: no such file, broken YAML or a key given twice (with its line), a claim with unknown keys
+            or values (named by its id), or one that cites numbers that are not published.
     """
     path = folder / CLAIMS_FILE
     if not path.is_file():
         raise UsageError("no file of claims", where=path, remedy="run from a source checkout")
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise UsageError(f"broken YAML: {problem}", where=f"{path}{line}") from None
+    data = read_yaml(path)
     try:
         claims = Claims.model_validate(data)
     except ValidationError as error:

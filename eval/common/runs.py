@@ -6,7 +6,6 @@ made elsewhere, one run per folder that holds ``samples.jsonl``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 from eval.common.io import SAMPLES_FILE, load_posts, load_samples
 from tldr.errors import RecordError, UsageError
 from tldr.files import distinct, files_below
+from tldr.strict_json import BOM, numbered_lines, parse_json, parse_object
 
 STUDY_FILE = "study.json"
 POSTS_FILE = "valid2.jsonl"
@@ -81,9 +81,9 @@ class StudyRuns:
 
 def _read_json(path: Path, kind: type | tuple[type, ...]) -> Any:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_bytes().removeprefix(BOM))
     except ValueError as error:
-        raise RecordError(f"broken JSON: {error}", where=path) from None
+        raise RecordError(str(error), where=path) from None
     if not isinstance(data, kind):
         raise RecordError(f"not the expected JSON: a {type(data).__name__}", where=path)
     return data
@@ -174,7 +174,7 @@ def training_metrics(runs: list[StudyRun]) -> pd.DataFrame | None:
     rows: list[dict[str, Any]] = []
     for run in runs:
         path = run.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+        lines = path.read_bytes().split(b"\n") if path.is_file() else []
         names = {
             "run": run.run,
             "size": run.size,
@@ -182,11 +182,13 @@ def training_metrics(runs: list[StudyRun]) -> pd.DataFrame | None:
             "variant": run.variant,
             "params": run.params,
         }
-        for number, line in enumerate(filter(None, lines), start=1):
+        for number, line in numbered_lines(lines):
+            if not line:
+                continue
             try:
-                row = json.loads(line)
+                row = parse_object(line)
             except ValueError as error:
-                raise RecordError(f"broken JSON: {error}", where=f"{path}:{number}") from None
+                raise RecordError(str(error), where=f"{path}:{number}") from None
             if "episodes" in row:
                 rows.append({**row, **names})
     return pd.DataFrame(rows) if rows else None

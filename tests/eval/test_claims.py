@@ -96,7 +96,12 @@ def broken(tmp_path: Path, change: str, by: str) -> Path:
             r"name either a file of published numbers, or tag and source",
         ),
         ("tag: 2nd,", "tag: memory,", r"claim rm-surer-where-right: paper: .*tag memory"),
-        ("shapes:\n", "shapes:\n  - {", r"claims\.yaml:\d+: broken YAML"),
+        ("shapes:\n", "shapes:\n  - {", r"claims\.yaml:\d+:\d+: broken YAML"),
+        (
+            "shapes:\n",
+            "shapes: []\nshapes:\n",
+            r"claims\.yaml:\d+:1: broken YAML: the key 'shapes' is given twice",
+        ),
     ],
 )
 def test_a_broken_claim_is_named(tmp_path: Path, change: str, by: str, message: str) -> None:

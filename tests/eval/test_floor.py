@@ -1,4 +1,4 @@
-"""What `eval` may import: nothing of tldr but records, errors and measures, and never torch."""
+"""What `eval` may import: of tldr records, errors, measures and the strict readers, and never torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import eval as package
 
 FOLDER = Path(package.__file__).parent
 MODULES = sorted(path for path in FOLDER.rglob("*.py") if path.parent.name != "rouge_metric")
+ALLOWED = ("records", "errors", "measures", "strict_json", "strict_yaml")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_imports_only_records_errors_and_measures_of_tldr(path: Path) -> None:
+def test_imports_only_records_errors_measures_and_strict_readers_of_tldr(path: Path) -> None:
     imported: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -24,7 +25,7 @@ def test_imports_only_records_errors_and_measures_of_tldr(path: Path) -> None:
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module or "")
     ours = {name for name in imported if name.split(".")[0] == "tldr"}
-    assert {name for name in ours if name.split(".")[1] not in ("records", "errors", "measures")} == set()
+    assert {name for name in ours if name.split(".")[1] not in ALLOWED} == set()
     assert not {name for name in imported if name.split(".")[0] in ("torch", "transformers")}
 
 

@@ -217,6 +217,81 @@ def test_a_finished_filter_is_not_done_again(plain: Path, dump: Path, tokenizer:
         run_filter([dump], plain, tokenizer, FilterOptions(off=("suicide",)), workers=1, on_error="skip")
 
 
+def _dump(path: Path, word: str, rows: int = 60) -> Path:
+    """Rows whose bodies hold a word; words of one length give files of one size."""
+    lines = [
+        {
+            "id": str(n),
+            "subreddit": "dogs",
+            "title": "My dog",
+            "body": f"{word} {n}.\n\nTL;DR: {word} ran {n}",
+        }
+        for n in range(rows)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def _outward(path: Path) -> tuple[str, int]:
+    return path.name, path.stat().st_size
+
+
+def test_another_file_of_the_same_name_and_size_is_another(tokenizer: str, tmp_path: Path) -> None:
+    path = _dump(tmp_path / "dump.jsonl", "fox")
+    outward = _outward(path)
+    run_filter([path], tmp_path / "out", tokenizer, workers=1)
+    times = path.stat()
+    _dump(path, "cat")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert _outward(path) == outward
+    with pytest.raises(UsageError, match="the folder holds the result of other inputs"):
+        run_filter([path], tmp_path / "out", tokenizer, workers=1)
+    _dump(path, "fox")  # downloaded again: the same content is the same file
+    assert run_filter([path], tmp_path / "out", tokenizer, workers=1).rows == 60
+
+
+def _stop(progress: FilterProgress) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_filter_does_not_go_on_with_another_file(
+    tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filtering, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(filter_state, "SYNC_SECONDS", 0.0)
+    path = _dump(tmp_path / "dump.jsonl", "fox")
+    with pytest.raises(KeyboardInterrupt):
+        run_filter([path], tmp_path / "out", tokenizer, workers=1, progress=_stop)
+    _dump(path, "cat")
+    with pytest.raises(UsageError, match="the folder holds the result of other inputs"):
+        run_filter([path], tmp_path / "out", tokenizer, workers=1)
+
+
+def test_a_file_that_changes_while_it_is_filtered_gives_no_result(
+    tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _dump(tmp_path / "dump.jsonl", "fox")
+    with pytest.raises(UsageError, match=r"dump.jsonl: the file was changed while it was read"):
+        run_filter(
+            [path], tmp_path / "out", tokenizer, workers=1, progress=lambda _: _dump(path, "cat") and None
+        )
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("damage", ["seen.bin", "progress.json"])
+def test_a_damaged_state_of_the_filter_is_named(
+    damage: str, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filter_state, "SYNC_SECONDS", 0.0)
+    path = _dump(tmp_path / "dump.jsonl", "fox")
+    with pytest.raises(KeyboardInterrupt):
+        run_filter([path], tmp_path / "out", tokenizer, workers=1, progress=_stop)
+    state = tmp_path / "out" / "state" / damage
+    state.write_bytes(state.read_bytes()[:-8])
+    with pytest.raises(UsageError, match=rf"{damage}: (the file is shorter|what an earlier run wrote)"):
+        run_filter([path], tmp_path / "out", tokenizer, workers=1)
+
+
 def _compress(data: bytes, kind: str, folder: Path) -> str:
     path = folder / f"dump.jsonl.{kind}"
     if kind == "zip":

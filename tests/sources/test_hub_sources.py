@@ -344,6 +344,16 @@ def test_a_damaged_file_in_the_cache_is_found(hub: Hub, tmp_path: Path) -> None:
         fetch(open_source(name, hub.url), None, tmp_path / "out")
 
 
+def test_a_damaged_file_in_the_cache_is_found_by_a_study_too(hub: Hub) -> None:
+    name, path = "CarperAI/openai_summarize_tldr", "data/train-00000-of-00001.parquet"
+    hub.publish(name, {path: parquet(ASKED)})
+    file = open_source(name, hub.url).local(path)
+    assert list(open_source(name, hub.url).records("train"))
+    file.write_bytes(parquet({**ASKED, "label": "Another one."}))
+    with pytest.raises(LabError, match=r"as announced(?s:.*)remove it"):
+        list(open_source(name, hub.url).records("train"))
+
+
 def test_a_dump_without_titles_is_told(tmp_path: Path) -> None:
     for folder, rows in (("without", [RAW]), ("with", [RAW, RAW | {"title": "t"}])):
         put(tmp_path / folder, {"data/corpus-webis-tldr-17.zip": zipped(lines(*rows))})

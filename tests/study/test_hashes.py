@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from tldr.study import hashes
 from tldr.study.hashes import PACKAGE, FileHashes, code_of, sha256
 from tldr.study.registry import STAGES
 
@@ -74,20 +77,102 @@ def test_every_stage_of_the_table_is_there(stage: str) -> None:
     assert STAGES[stage].module in code and {len(digest) for digest in code.values()} == {16}
 
 
-def test_files_are_read_again_only_when_they_changed(tmp_path: Path) -> None:
+ALL_SETTLED = -(10**18)
+"""As if every file had been written decades ago."""
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were hashed, all of them settled."""
+    monkeypatch.setattr(hashes, "SETTLED_NS", ALL_SETTLED)
+    names: list[str] = []
+    digest = hashlib.file_digest
+
+    def counted(file: BinaryIO, kind: str) -> object:
+        names.append(Path(file.name).name)
+        return digest(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    return names
+
+
+def test_an_unchanged_file_is_read_once(tmp_path: Path, read: list[str]) -> None:
+    path = tmp_path / "file"
+    path.write_text("abc")
+    files = FileHashes(tmp_path / "hashes.json")
+    assert [files.file(path), files.file(path)] == [sha256("abc")] * 2
+    files.save()
+    assert FileHashes(tmp_path / "hashes.json").file(path) == sha256("abc")
+    assert read == ["file"]
+
+
+def _rewrite(path: Path) -> None:
+    path.write_text("abd")
+
+
+def _replace(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_text("abd")
+    other.replace(path)
+
+
+@pytest.mark.parametrize("change", [_rewrite, _replace])
+def test_a_file_of_the_same_size_and_time_is_read_again(
+    change: Callable[[Path], None], tmp_path: Path, read: list[str]
+) -> None:
     path = tmp_path / "file"
     path.write_text("abc")
     os.utime(path, ns=(1, 1))
     files = FileHashes(tmp_path / "hashes.json")
     assert files.file(path) == sha256("abc")
     files.save()
+    changed = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == changed:  # until the file system's clock has gone on
+        change(path)
+        os.utime(path, ns=(1, 1))
+    assert files.file(path) == sha256("abd")
+    assert FileHashes(tmp_path / "hashes.json").file(path) == sha256("abd")
+    assert read == ["file"] * 3
 
-    path.write_text("abd")
+
+def test_a_file_that_has_just_changed_is_not_remembered(
+    tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second change within one tick of the file system's clock would leave all marks as they are."""
+    monkeypatch.setattr(hashes, "SETTLED_NS", 10**18)
+    path = tmp_path / "file"
+    path.write_text("abc")
+    files = FileHashes(tmp_path / "hashes.json")
+    assert [files.file(path), files.file(path)] == [sha256("abc")] * 2
+    files.save()
+    assert read == ["file", "file"] and not (tmp_path / "hashes.json").exists()
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(
+    tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("abc")
+    files, counted = FileHashes(), hashlib.file_digest
+
+    def interrupted(file: BinaryIO, kind: str) -> object:
+        found = counted(file, kind)
+        path.write_text("abcd")
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", interrupted)
+    assert files.file(path) == sha256("abc")
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    assert files.file(path) == sha256("abcd")
+
+
+def test_code_of_the_same_size_and_time_is_read_again(package: Path) -> None:
+    path = package / "base.py"
     os.utime(path, ns=(1, 1))
-    remembered = FileHashes(tmp_path / "hashes.json")
-    assert remembered.file(path) == sha256("abc"), "same size and time: not read"
-    os.utime(path, ns=(2, 2))
-    assert remembered.file(path) == sha256("abd")
+    before = code_of("tldr.stage", package=package)
+    path.write_text(path.read_text().replace("1", "2"))
+    os.utime(path, ns=(1, 1))
+    assert code_of("tldr.stage", package=package) != before
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}', "\x00"])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.study.conftest import TINY
 from tldr.settings.training import Optimizer
 from tldr.stages.sft.settings import SFTSettings
+from tldr.strict_yaml import parse_yaml
 from tldr.study.load import load_study, read_settings, resolved
-from tldr.study.strict_yaml import parse_yaml
 
 Refusal = Callable[[Callable[[], object]], str]
 
@@ -47,6 +47,9 @@ MISTAKES = {
     "pretrain=null": ["ladder.s", "pretrain"],
     "seeds=[1, 1]": ["seeds", "repeated"],
     "seeds=[-1]": ["seeds.0", "-1"],
+    "seeds=[99999999999999999999]": ["seeds.0", "99999999999999999999", "less than or equal to"],
+    "ppo.seed_offset=-99999999999999999999": ["ppo.seed_offset", "greater than or equal to"],
+    "data.seed=99999999999999999999": ["data.seed", "less than or equal to"],
     "seeds=[]": ["seeds", "at least 1"],
     "evaluation.temperatures=[]": ["evaluation.temperatures", "at least 1"],
     "name=Tiny Study": ["name", "Tiny Study", "match"],

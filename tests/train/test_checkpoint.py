@@ -19,7 +19,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
-from tldr.errors import CheckpointError
+from tldr.errors import CheckpointError, LabError
+from tldr.study.folder import read_outputs
 from tldr.train import checkpoint
 from tldr.train.checkpoint import (
     TrainingState,
@@ -27,7 +28,6 @@ from tldr.train.checkpoint import (
     hash_folder,
     hash_module,
     load_state,
-    read_done,
     save_state,
     write_done,
 )
@@ -139,11 +139,38 @@ def damage_missing(state: Path) -> None:
     (state / "tensors.safetensors").unlink()
 
 
+def damage_figure(state: Path) -> None:
+    text = (state / "state.json").read_text()
+    assert '"lr": 0.01' in text
+    (state / "state.json").write_text(text.replace('"lr": 0.01', '"lr": 0.02'))
+
+
+def damage_key(state: Path) -> None:
+    text = (state / "state.json").read_text()
+    (state / "state.json").write_text(text.replace('"param_groups"', '"param_groupz"'))
+
+
+def damage_depth(state: Path) -> None:
+    (state / "state.json").write_text("[" * 100_000)
+
+
 def damage_kind(state: Path) -> None:
     (state / "state.json").write_text("[]")
 
 
-@pytest.mark.parametrize("damage", [damage_cut, damage_bit, damage_json, damage_missing, damage_kind])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_cut,
+        damage_bit,
+        damage_json,
+        damage_missing,
+        damage_figure,
+        damage_key,
+        damage_depth,
+        damage_kind,
+    ],
+)
 def test_damaged_state_is_passed_over(tmp_path: Path, damage) -> None:
     run = Trained(steps=1)
     run.save(tmp_path, 3)
@@ -308,6 +335,10 @@ def test_hashes_tell_weights_apart(tmp_path: Path) -> None:
         assert hash_folder(tmp_path / "a") != hash_folder(tmp_path / "b")
     with pytest.raises(CheckpointError, match="no safetensors"):
         hash_folder(tmp_path / "none")
+    weights = next((tmp_path / "a").rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"safetensors: damaged weights"):
+        hash_folder(tmp_path / "a")
     module = Tiny()
     before = hash_module(module)
     with torch.no_grad():
@@ -316,18 +347,18 @@ def test_hashes_tell_weights_apart(tmp_path: Path) -> None:
 
 
 def test_done_names_every_output_and_removes_the_state(tmp_path: Path) -> None:
-    assert read_done(tmp_path) is None
+    assert not (tmp_path / "DONE").exists()
     Trained(steps=1).save(tmp_path, 1)
     (tmp_path / "checkpoint" / "inner").mkdir(parents=True)
     (tmp_path / "checkpoint" / "inner" / "a.txt").write_text("abc")
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(CheckpointError, match="did not write"):
         write_done(tmp_path, ["checkpoint", "samples.jsonl"])
-    assert read_done(tmp_path) is None and (tmp_path / "state").exists()
+    assert not (tmp_path / "DONE").exists() and (tmp_path / "state").exists()
     written = write_done(tmp_path, ["checkpoint", "metrics.jsonl"])
     assert (
         written
-        == read_done(tmp_path)
+        == read_outputs(tmp_path)
         == {
             "checkpoint/inner/a.txt": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
             "metrics.jsonl": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
@@ -335,8 +366,8 @@ def test_done_names_every_output_and_removes_the_state(tmp_path: Path) -> None:
     )
     assert not (tmp_path / "state").exists()
     (tmp_path / "DONE").write_text("{}")
-    with pytest.raises(CheckpointError, match="not a valid DONE file"):
-        read_done(tmp_path)
+    with pytest.raises(LabError, match="not a valid DONE file"):
+        read_outputs(tmp_path)
 
 
 def test_trap_no_pickle(tmp_path: Path) -> None:
@@ -347,7 +378,8 @@ def test_trap_no_pickle(tmp_path: Path) -> None:
         (state / name).write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     assert Trained().load(tmp_path) is not None
     meta = json.loads((state / "state.json").read_text())
-    meta["sha256"]["optimizer.pt"] = checkpoint._sha256(state / "optimizer.pt")
+    meta["state"]["sha256"]["optimizer.pt"] = checkpoint._sha256(state / "optimizer.pt")
+    meta["sha256"] = checkpoint._digest(meta["state"])
     (state / "state.json").write_text(json.dumps(meta))
     with pytest.warns(RuntimeWarning, match="damaged"):
         assert Trained().load(tmp_path) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tldr.errors import RecordError
+from tldr.errors import NonFiniteError, RecordError
 from tldr.train import metrics
 from tldr.train.metrics import MetricsLog, Progress, read_metrics
 
@@ -40,8 +40,20 @@ def test_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "none.jsonl") == []
 
 
+@pytest.mark.parametrize(
+    "line", ["3", "{}", '{"update": "x"}', '{"update": 1, "update": 2}', '{"update": NaN}', "\udcff"]
+)
+def test_a_row_of_another_kind_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"update": 1}}\n{line}\n', encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(RecordError, match=r"metrics.jsonl:2: "):
+        MetricsLog(path, resumed=1)
+
+
 def test_nan_never_reaches_the_log(tmp_path: Path) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(
+        NonFiniteError, match="the row of update 1 cannot be written: loss: not a finite number"
+    ):
         MetricsLog(tmp_path / "metrics.jsonl").append({"update": 1, "loss": float("nan")})
 
 

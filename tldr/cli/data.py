@@ -34,7 +34,7 @@ def add_data_commands(app: typer.Typer) -> None:
 def filter_command(
     raw: Annotated[
         list[str],
-        typer.Argument(help="Raw Webis-TLDR-17 files: .json, .jsonl, .gz, .bz2, .zst, .zip[::MEMBER]."),
+        typer.Argument(help="Raw Webis-TLDR-17 files: .json, .jsonl, .gz, .bz2, .xz, .zst, .zip[::MEMBER]."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the result.", show_default=False)],
     tokenizer: Annotated[

@@ -17,7 +17,7 @@ from pydantic import create_model
 from tldr.cli.reporting import reports_errors
 from tldr.cli.study import Overrides
 from tldr.errors import UsageError
-from tldr.settings.base import Precision, Settings
+from tldr.settings.base import LARGEST_SEED, Precision, Settings
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.shared.declaration import Product, Stage, is_needed
 from tldr.study.folder import DONE, LOCK, RUN, RunFile, execute, locked, outputs_digest
@@ -62,7 +62,7 @@ def _command(stage: Stage) -> Callable[..., None]:
             parameters[declared.name] = (Annotated[str, option], inspect.Parameter.empty)
         else:
             parameters[declared.name] = (Annotated[str | None, option], None)
-    parameters["seed"] = (Annotated[int, typer.Option(min=0, help="Random seed.")], 0)
+    parameters["seed"] = (Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Random seed.")], 0)
     parameters["overrides"] = (Overrides, [])
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tldr.errors import UsageError
 from tldr.settings.base import Positive, Settings, Unit
+from tldr.strict_yaml import read_yaml
 from tldr.study.load import nearest, read_settings
-from tldr.study.strict_yaml import read_yaml
 
 GIB = 2**30
 BUILT_IN = Path(__file__).with_name("hardware.yaml")

@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from tldr.errors import CheckpointError
 from tldr.models.ladder import ARCHITECTURES, build_policy
 from tldr.settings.models import ModelSpec
-from tldr.study.strict_yaml import parse_yaml
+from tldr.strict_yaml import parse_yaml
 
 _DROPOUTS = "dropout attention_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop layerdrop".split()
 

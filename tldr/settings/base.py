@@ -14,6 +14,10 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+LARGEST_SEED = (1 << 62) - 1
+"""A seed and an offset that is added to it stay within 64 bits, as records and tables need."""
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+SeedOffset = Annotated[int, Field(ge=-LARGEST_SEED, le=LARGEST_SEED)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 """A name that can be part of a folder's name."""
 Precision = Literal["auto", "fp32", "bf16"]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from tldr.settings.base import NonNegative, PerSize, Positive, Settings, Unit
+from tldr.settings.base import NonNegative, PerSize, Positive, SeedOffset, Settings, Unit
 
 
 class Optimizer(Settings):
@@ -48,7 +48,7 @@ class Training(Settings):
     """Updates between saved resumable states."""
     keep_states: PositiveInt = 2
     """Resumable states kept while the stage runs; more than one in case the newest is damaged."""
-    seed_offset: int = 0
+    seed_offset: SeedOffset = 0
     """Added to the run's seed, to repeat only this stage with other random numbers."""
 
     def packages(self) -> dict[str, str]:

@@ -148,7 +148,7 @@ def article_of_story(path: Path, *, bullets: bool = False, ftfy: bool = True) ->
     Raises:
         ValueError: invalid UTF-8, a malformed story, or nothing in it.
     """
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     paragraphs, highlights = split_story(repair(text) if ftfy else text)
     return Article(
         id=path.stem,

@@ -205,7 +205,7 @@ def run_filter(
     """Filter raw dump files into `out`; an interrupted run of the same request is resumed.
 
     Args:
-        inputs: files as `tldr.sources.raw` reads them, taken in this order.
+        inputs: files as `tldr.sources.archive` opens them, taken in this order.
         out: receives ``{queries,posts}/{train,valid,test}.{jsonl,parquet}``, ``funnel.json``,
             ``funnel.md`` and, last, ``manifest.json``.
         tokenizer: folder or hub name; the paper's limits are in GPT-2's tokens.
@@ -215,7 +215,7 @@ def run_filter(
 
     Raises:
         UsageError: no input, a file that cannot be read, a dump without titles, or an `out` that
-            holds the result of another request.
+            holds the result of another request; inputs are compared by content.
         Busy: another process is filtering into `out`.
         RecordError: a bad line, with on_error "stop".
         SystemExit, KeyboardInterrupt: on SIGTERM or Ctrl-C, with everything saved.
@@ -226,7 +226,7 @@ def run_filter(
     paths = [check_input(name) for name in inputs]
     sizes = [path.stat().st_size for path in paths]
     loaded = load_tokenizer(tokenizer)
-    request = describe(inputs, sizes, loaded, options, on_error)
+    request = describe(inputs, paths, loaded, options, on_error)
     folder = Path(out)
     with locked(lock_beside(folder), "filtering into this folder", where=folder):
         state = FilterState(folder, request)

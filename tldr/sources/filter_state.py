@@ -34,6 +34,7 @@ from tldr.files import replacing, write_text
 from tldr.records import write_json
 from tldr.sources.filter_rules import RULES_FOLDER, FilterOptions, FilterSplit
 from tldr.sources.funnel import QUERY_BIN, Funnel
+from tldr.strict_json import parse_object
 
 SYNC_SECONDS = 5.0
 DIGEST_BYTES = 8
@@ -101,16 +102,23 @@ class Seen:
 
 def describe(
     inputs: Sequence[str | Path],
-    sizes: Sequence[int],
+    paths: Sequence[Path],
     tokenizer: PreTrainedTokenizerBase,
     options: FilterOptions,
     on_error: str,
 ) -> dict[str, Any]:
-    """Everything that determines the result: requests with equal descriptions give equal bytes."""
+    """Everything that determines the result: requests with equal descriptions give equal bytes.
+
+    The inputs are hashed, which takes a small part of the time of unpacking and parsing them.
+
+    Args:
+        inputs: the files as they were named, with their archive members.
+        paths: the same files on disk.
+    """
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items())).encode()
     return {
         "inputs": [
-            {"name": Path(name).name, "bytes": size} for name, size in zip(inputs, sizes, strict=True)
+            _entry(path) | {"name": Path(name).name} for name, path in zip(inputs, paths, strict=True)
         ],
         "options": options.model_dump(mode="json"),
         "on_error": on_error,
@@ -146,7 +154,7 @@ class FilterState:
         """
         for name in ("manifest.json", "state/progress.json"):
             if (path := self.folder / name).is_file():
-                if json.loads(path.read_text(encoding="utf-8"))["request"] != self.request:
+                if _read_note(path)["request"] != self.request:
                     raise UsageError(
                         "the folder holds the result of other inputs, options, rules or another tokenizer",
                         where=self.folder,
@@ -154,9 +162,7 @@ class FilterState:
                     )
                 if name == "manifest.json":
                     shutil.rmtree(self._state, ignore_errors=True)
-                    return Funnel.from_json(
-                        json.loads((self.folder / "funnel.json").read_text(encoding="utf-8"))
-                    )
+                    return Funnel.from_json(_read_note(self.folder / "funnel.json"))
         return None
 
     def __enter__(self) -> Self:
@@ -164,7 +170,7 @@ class FilterState:
         noted = self._state / "progress.json"
         sizes: dict[str, int] = {}
         if noted.is_file():
-            progress = json.loads(noted.read_text(encoding="utf-8"))
+            progress = _read_note(noted)
             self.funnel = Funnel.from_json(progress["funnel"])
             self.file, self.offset, self.lines = progress["file"], progress["offset"], progress["lines"]
             sizes = progress["sizes"]
@@ -172,6 +178,13 @@ class FilterState:
             path = self._state / name
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = path.open("r+b" if path.exists() else "w+b")
+            if stream.seek(0, os.SEEK_END) < sizes.get(name, 0):
+                stream.close()
+                raise UsageError(
+                    f"the file is shorter than the {sizes[name]:,} bytes that were recorded",
+                    where=path,
+                    remedy="remove the folder, and filter again",
+                )
             stream.truncate(sizes.get(name, 0))
             stream.seek(0, os.SEEK_END)
             self._files[name] = stream
@@ -249,8 +262,20 @@ class FilterState:
 
 
 def publish(state: FilterState, paths: Sequence[Path]) -> Funnel:
-    """Copy the outputs into place, add Parquet, report and, last, the manifest; remove the state."""
+    """Copy the outputs into place, add Parquet, report and, last, the manifest; remove the state.
+
+    Raises:
+        UsageError: an input was changed while it was read.
+    """
     folder, funnel = state.folder, state.funnel
+    entries = [_entry(path) for path in paths]
+    for path, entry, asked in zip(paths, entries, state.request["inputs"], strict=True):
+        if entry["sha256"] != asked["sha256"]:
+            raise UsageError(
+                "the file was changed while it was read",
+                where=path,
+                remedy=f"remove {folder}, and filter the file again",
+            )
     names = [name for name in (*OUTPUTS, "bad_lines.txt") if name in OUTPUTS or funnel.removed[BAD]]
     for name in names:
         with replacing(folder / name) as partial:
@@ -264,7 +289,7 @@ def publish(state: FilterState, paths: Sequence[Path]) -> Funnel:
         folder / "manifest.json",
         {
             "request": state.request,
-            "inputs": [_entry(path) for path in paths],
+            "inputs": entries,
             "outputs": {name: _entry(folder / name) for name in (*names, "funnel.json", "funnel.md")},
             "versions": {
                 "python": platform.python_version(),
@@ -277,6 +302,18 @@ def publish(state: FilterState, paths: Sequence[Path]) -> Funnel:
     )
     shutil.rmtree(folder / "state")
     return funnel
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    """A JSON object that an earlier run wrote."""
+    try:
+        return parse_object(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"what an earlier run wrote cannot be read: {error}",
+            where=path,
+            remedy="remove the folder, and filter again",
+        ) from None
 
 
 def _entry(path: Path) -> dict[str, Any]:

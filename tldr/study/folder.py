@@ -27,6 +27,7 @@ from tldr.settings.base import Precision, Settings
 from tldr.settings.extras import check_extras
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.shared.context import RunContext
+from tldr.strict_json import parse_object
 from tldr.study.environment import STATUS, environment, peak_bytes, proc
 from tldr.study.hashes import changed_code, code_of, sha256
 from tldr.study.registry import STAGES
@@ -293,7 +294,7 @@ def read_outputs(folder: Path) -> dict[str, str]:
         LabError: ``DONE`` cannot be read.
     """
     try:
-        outputs: dict[str, str] = json.loads((folder / DONE).read_text(encoding="utf-8"))["outputs"]
+        outputs: dict[str, str] = parse_object((folder / DONE).read_bytes())["outputs"]
         return {str(name): str(digest) for name, digest in outputs.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LabError(f"not a valid DONE file: {error!r}", where=folder / DONE) from None
@@ -302,7 +303,6 @@ def read_outputs(folder: Path) -> dict[str, str]:
 def read_note(path: Path) -> dict[str, Any]:
     """A small JSON object in a run's folder; {} if it does not exist (yet) or is invalid."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return parse_object(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return data if isinstance(data, dict) else {}

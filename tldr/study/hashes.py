@@ -6,6 +6,7 @@ import ast
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -49,11 +50,19 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+SETTLED_NS = 2_000_000_000
+"""Nanoseconds after its last change before a file's hash is remembered. Within a tick of the file system's
+clock (2 s on FAT), a second change may leave every mark as it is; git has the same rule."""
+
+
 class FileHashes:
-    """sha256 of files, cached with their size and modification time so that no file is read twice.
+    """sha256 of files, remembered so that a large file is not read for every command.
+
+    A hash is remembered with the file's size, inode, and times of modification and change. No program can set
+    the time of change, so a file that was replaced, or changed and given its old times, is read again.
 
     Args:
-        path: file of the cache between commands; None: in memory only.
+        path: file of the memory between commands; None: in memory only.
     """
 
     def __init__(self, path: Path | None = None):
@@ -62,25 +71,27 @@ class FileHashes:
         self._new = False
         if path is None:
             return
-        # Only a cache: lost entries are computed again.
+        # Only a memory: lost entries are computed again.
         with contextlib.suppress(OSError, ValueError, TypeError):
             self._known = dict(json.loads(path.read_text(encoding="utf-8")))
 
     def file(self, path: Path) -> str:
-        """sha256 of a file's bytes; the file is read again only if its size or time has changed.
+        """sha256 of a file's bytes; a file that has not changed since it was read is not read again.
 
         Raises:
             UsageError: the file cannot be read.
         """
         try:
-            stat = path.stat()
-            name, mark = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
+            name, mark = str(path.resolve()), _mark(path)
             known = self._known.get(name)
-            if not (isinstance(known, list) and known[:2] == mark):
-                with path.open("rb") as file:
-                    known = [*mark, hashlib.file_digest(file, "sha256").hexdigest()]
-                self._known[name], self._new = known, True
-            return str(known[2])
+            if isinstance(known, list) and known[:-1] == mark:
+                return str(known[-1])
+            now = time.time_ns()
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if _mark(path) == mark and max(mark[2:]) + SETTLED_NS < now:
+                self._known[name], self._new = [*mark, digest], True
+            return digest
         except OSError as error:
             reason = error.strerror or "cannot be read"
             raise UsageError(reason, where=path, remedy="check the path") from None
@@ -121,6 +132,12 @@ class FileHashes:
                 self._new = False
 
 
+def _mark(path: Path) -> list[int]:
+    """What changes with a file: size, inode, and times of modification and change in nanoseconds."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
 def code_of(module: str, *, toy: bool = True, package: Path = PACKAGE) -> dict[str, str]:
     """The code of a module and of everything that it imports from its package, directly or indirectly.
 
@@ -145,8 +162,7 @@ def code_of(module: str, *, toy: bool = True, package: Path = PACKAGE) -> dict[s
         path = _module_file(name, package)
         if name in found or path is None or not counts(name, toy=toy):
             continue
-        stat = path.stat()
-        code, imports = _read_code(path, name, stat.st_mtime_ns, stat.st_size)
+        code, imports = _read_code(path.read_bytes(), path.name == "__init__.py", name)
         found[name] = sha256(code)[:16]
         waiting += imports
         waiting.append(name.rpartition(".")[0])  # Importing a module runs its package first.
@@ -171,10 +187,10 @@ def _module_file(name: str, package: Path) -> Path | None:
 
 
 @lru_cache(maxsize=1024)
-def _read_code(path: Path, module: str, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
-    """The code of a file without comments and docstrings, and the modules that it may import."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+def _read_code(source: bytes, is_package: bool, module: str) -> tuple[str, tuple[str, ...]]:
+    """The code of a module without comments and docstrings, and the modules that it may import."""
+    tree = ast.parse(source, module)
+    package = module if is_package else module.rpartition(".")[0]
     imports = tuple(_imports(tree, package))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

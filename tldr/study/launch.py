@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tldr.errors import UsageError
-from tldr.study.strict_yaml import read_yaml
+from tldr.strict_yaml import read_yaml
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pydantic_core import ErrorDetails
 
 from tldr.errors import UsageError
 from tldr.settings.base import Settings
+from tldr.strict_yaml import line_of, parse_yaml, read_yaml
 from tldr.study.settings import Study
-from tldr.study.strict_yaml import line_of, parse_yaml, read_yaml
 
 S = TypeVar("S", bound=Settings)
 Tree = dict[str, Any]

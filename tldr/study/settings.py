@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tldr.settings.base import Name, NonNegative, Precision, Settings, different
+from tldr.settings.base import Name, NonNegative, Precision, Seed, Settings, different
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.data.settings import FileData, TokenizerSpec
@@ -69,7 +69,7 @@ class Study(Settings):
     """Of the study's folder in `runs/`."""
     description: str = ""
     """A sentence for the report's head."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     """Every stage behind the data runs once for each."""
     precision: Precision = "auto"
     """auto: bf16 where the device multiplies in it, else fp32. Weights are fp32 in any case."""

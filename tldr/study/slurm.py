@@ -22,9 +22,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from tldr.errors import LabError, UsageError
 from tldr.files import write_text
 from tldr.settings.base import Settings
+from tldr.strict_yaml import read_yaml
 from tldr.study.load import Places, nearest, read_settings
 from tldr.study.registry import STAGES
-from tldr.study.strict_yaml import read_yaml
 
 TIME_LIMIT = signal.SIGUSR2
 """Sent to a job's processes before its time limit. Not SIGUSR1: NCCL may catch that."""

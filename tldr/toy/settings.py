@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from tldr.settings.base import Settings
+from tldr.settings.base import SeedOffset, Settings
 
 
 class ToyData(Settings):
@@ -14,7 +14,7 @@ class ToyData(Settings):
 
     kind: Literal["toy"] = "toy"
     """Names this kind of data."""
-    seed: int = 1
+    seed: SeedOffset = 1
     """Of the world: another seed makes other posts, labelers and corpus."""
     corpus: PositiveInt = 24000
     """Documents in the pretraining corpus."""

@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 from tldr.errors import CheckpointError
 from tldr.files import files_below, sync
 from tldr.records import write_json
+from tldr.strict_json import parse_object
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def _write(
     files = {name: _write_tensors(partial / name, piece) for name, piece in pieces}
     groups = {name: optimizer.state_dict()["param_groups"] for name, optimizer in optimizers.items()}
     meta = {"step": state.step, "part": state.part, "extra": state.extra}
-    write_json(partial / "state.json", meta | {"param_groups": groups, "sha256": files})
+    meta |= {"param_groups": groups, "sha256": files}
+    write_json(partial / _STATE, {"state": meta, "sha256": _digest(meta)})
     sync(partial)
     if final.exists():
         shutil.rmtree(final)
@@ -147,7 +149,7 @@ def _newest_sound(root: Path, module: nn.Module) -> Path | None:
         for path in reversed(_states(root)):
             try:
                 meta, _ = _read(path, check=True)
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            except (OSError, ValueError, SafetensorError) as error:
                 message = f"{path} is damaged ({error}): skipped"
                 warnings.warn(message, RuntimeWarning, stacklevel=3)
                 continue
@@ -167,6 +169,12 @@ def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
 
 
 _TENSORS = "tensors.safetensors"
+_STATE = "state.json"
+
+
+def _digest(meta: Mapping[str, Any]) -> str:
+    """sha256 of figures as they are after they were written and read; it protects ``state.json`` itself."""
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(meta)), sort_keys=True).encode()).hexdigest()
 
 
 def _partial(final: Path) -> Path:
@@ -277,8 +285,15 @@ def _sha256(path: Path) -> str:
 
 
 def _read(path: Path, check: bool = False) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """A state's JSON and memory-mapped tensors; with `check` every file is compared with its sha256."""
-    meta = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    """A state's JSON and memory-mapped tensors; with `check` every file is compared with its sha256.
+
+    Raises:
+        OSError, ValueError, SafetensorError: the state is damaged.
+    """
+    written = parse_object((path / _STATE).read_bytes())
+    meta: Any = written.get("state")
+    if not isinstance(meta, dict) or written.get("sha256") != _digest(meta):
+        raise ValueError(f"{_STATE} differs from what was written")
     for name, digest in meta["sha256"].items() if check else ():
         if _sha256(path / name) != digest:
             raise ValueError(f"{name} differs from what was written")
@@ -359,15 +374,18 @@ def hash_folder(folder: Path) -> str:
     """sha256 over all tensors in a folder's safetensors files (a checkpoint's weights).
 
     Raises:
-        CheckpointError: the folder has none.
+        CheckpointError: the folder has none, or one is damaged.
     """
     paths = files_below(folder, "*.safetensors")
     if not paths:
         raise CheckpointError("contains no safetensors file", where=folder)
     named = []
     for path in paths:
-        with safe_open(path, framework="pt") as file:
-            named += [(name, file.get_tensor(name)) for name in file.keys()]  # noqa: SIM118
+        try:
+            with safe_open(path, framework="pt") as file:
+                named += [(name, file.get_tensor(name)) for name in file.keys()]  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"damaged weights: {error}", where=path, remedy="copy it again") from None
     return hash_tensors(named)
 
 
@@ -390,21 +408,3 @@ def write_done(folder: Path, outputs: Sequence[str]) -> dict[str, str]:
     write_json(folder / "DONE", {"outputs": hashes})
     shutil.rmtree(folder / "state", ignore_errors=True)
     return hashes
-
-
-def read_done(folder: Path) -> dict[str, str] | None:
-    """A finished run's outputs and their sha256, or None if the run is not finished.
-
-    Raises:
-        CheckpointError: ``DONE`` cannot be read.
-    """
-    path = folder / "DONE"
-    if not path.exists():
-        return None
-    try:
-        outputs: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["outputs"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"not a valid DONE file: {error!r}", where=path, remedy="delete it to run the stage again"
-        ) from None
-    return outputs

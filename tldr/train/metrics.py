@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tldr.errors import RecordError
+from tldr.errors import NonFiniteError, RecordError
 from tldr.files import write_text
 from tldr.records import write_json
+from tldr.strict_json import dump_json, parse_object
 
 MetricsRow = dict[str, float]
 """One update's figures; ``update`` counts from 1."""
@@ -27,13 +27,18 @@ def read_metrics(path: Path) -> list[MetricsRow]:
     """
     if not path.exists():
         return []
-    *lines, _ = path.read_text(encoding="utf-8").split("\n")
+    *lines, _ = path.read_bytes().split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise RecordError(f"broken JSON: {error.msg}", where=f"{path}:{number}") from None
+            row = parse_object(line)
+            if type(row.get("update")) not in (int, float):
+                raise ValueError("no number under 'update'")
+        except ValueError as error:
+            raise RecordError(
+                str(error), where=f"{path}:{number}", remedy="remove the run's folder to start it again"
+            ) from None
+        rows.append(row)
     return rows
 
 
@@ -54,7 +59,11 @@ class MetricsLog:
         self._real = path is not None
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Write one row; it is visible to other processes at once."""
+        """Write one row; it is visible to other processes at once.
+
+        Raises:
+            NonFiniteError: a figure is NaN or infinite.
+        """
         self._file.write(_line(row))
         self._file.flush()
 
@@ -69,7 +78,10 @@ class MetricsLog:
 
 
 def _line(row: Mapping[str, float]) -> str:
-    return json.dumps(row, allow_nan=False) + "\n"
+    try:
+        return dump_json(dict(row)) + "\n"
+    except ValueError as error:
+        raise NonFiniteError(f"the row of update {row.get('update')} cannot be written: {error}") from None
 
 
 class Progress:

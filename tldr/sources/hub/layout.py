@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -20,13 +21,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tldr.errors import UsageError
+from tldr.sources.archive import PACKED
 from tldr.sources.raw import read_chunks
-from tldr.strict_json import parse_object
+from tldr.strict_json import check_tree, parse_object
 
 LINES = (".jsonl", ".json")
-PACKED = (".gz", ".bz2", ".zst")
 SUFFIXES = (".parquet", ".zip", *LINES, *(line + packed for line in LINES for packed in PACKED))
 
+PARQUET_DAMAGE = (pa.ArrowException, OSError, ValueError)
+"""What pyarrow raises at a file that it cannot read; a ValueError is text that is not UTF-8."""
 BATCH_ROWS = 1_000
 CHUNK_BYTES = 1 << 20
 
@@ -92,13 +95,13 @@ def columns(path: Path) -> list[str]:
     try:
         if path.suffix == ".parquet":
             return list(pq.read_schema(path).names)
-        for _, line in islice(iter_rows(path), 100):
-            try:
-                return list(parse_object(line))
-            except ValueError:
-                continue
-    except pa.ArrowInvalid as error:
+    except PARQUET_DAMAGE as error:
         raise _broken(path, error) from None
+    for _, line in islice(iter_rows(path), 100):
+        try:
+            return list(parse_object(line))
+        except ValueError:
+            continue
     return []
 
 
@@ -120,24 +123,38 @@ def iter_rows(path: Path) -> Iterator[LocatedRow]:
 def _parquet_rows(path: Path) -> Iterator[LocatedRow]:
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}:{number}", row
-    except (pa.ArrowInvalid, OSError) as error:
+    except PARQUET_DAMAGE as error:
         raise _broken(path, error) from None
 
 
 def _broken(path: Path, error: Exception) -> UsageError:
-    what = f"not a Parquet file, or a damaged one: {str(error).splitlines()[0]}"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    what = f"not a Parquet file, or a damaged one: {reason}"
     return UsageError(what, where=path, remedy="remove it and fetch it again")
 
 
 def parse_fields(row: Any) -> Mapping[str, Any]:
-    """The fields of a row that `iter_rows` yields.
+    """The fields of a row that `iter_rows` yields; NaN in a Parquet row, pandas' missing number, is null.
 
     Raises:
-        ValueError: with a one-line reason, for a line that holds no JSON object.
+        ValueError: with a one-line reason, for a line that holds no JSON object, or a Parquet row with a
+            value that JSON does not have.
     """
-    return parse_object(row) if isinstance(row, bytes) else row
+    if isinstance(row, bytes):
+        return parse_object(row)
+    fields: dict[str, Any] = _without_nan(row)
+    check_tree(fields)
+    return fields
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

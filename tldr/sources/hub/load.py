@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import constants, try_to_load_from_cache
 
-from tldr.errors import UsageError
+from tldr.errors import LabError, UsageError
 from tldr.files import files_below
 from tldr.records import OnError, ReadReport, Record, make_records
 from tldr.sources.hub import layout
@@ -42,6 +42,8 @@ class OpenedSource:
     offline: bool = False
     shown: ByteProgress | None = None
     left_aside: list[str] = field(default_factory=list)
+    _sound: set[str] = field(default_factory=set)
+    """Paths whose content was found to be the announced one."""
 
     @property
     def revision(self) -> str | None:
@@ -67,11 +69,24 @@ class OpenedSource:
         return list(dict.fromkeys(found))
 
     def local(self, path: str) -> Path:
-        """The path of a file on this disk, fetched if necessary.
+        """The path of a file on this disk, fetched if necessary, whose content is the announced one.
 
         Raises:
-            UsageError, LabError: as of `download_from_hub`; or offline and the file was not fetched before.
+            UsageError: as of `download_from_hub`; or offline and the file was not fetched before.
+            LabError: as of `download_from_hub`; or the file on this disk is another one or damaged.
         """
+        file, remote = self._found(path), self.remote(path)
+        if remote is not None and remote.sha256 is not None and path not in self._sound:
+            if (sha256 := sha256_of(file)) != remote.sha256:
+                raise LabError(
+                    f"the file on this disk has sha256 {sha256}, not {remote.sha256} as announced",
+                    where=file,
+                    remedy="it is damaged: remove it and run the command again",
+                )
+            self._sound.add(path)
+        return file
+
+    def _found(self, path: str) -> Path:
         if self.listing is None or self.known is None:
             return self.folder / path
         target = self.folder / path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tldr.errors import UsageError
-from tldr.strict_json import parse_object
+from tldr.strict_json import numbered_lines, parse_object
 
 
 def read_corpus(folder: Path) -> list[dict[str, str | int]]:
@@ -21,7 +21,7 @@ def read_corpus(folder: Path) -> list[dict[str, str | int]]:
         )
     documents = []
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in numbered_lines(lines):
             try:
                 document = parse_object(line)
                 if not isinstance(document.get("text"), str) or not document["text"]:

@@ -95,7 +95,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UsageError: the file is missing, is not UTF-8 or not valid YAML, or does not hold a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"invalid UTF-8 at byte {error.start}", where=path) from None
     except OSError as error:
@@ -112,7 +112,7 @@ def line_of(path: Path, place: Sequence[str]) -> tuple[int, int]:
     Args:
         path: a file that `read_yaml` can read.
     """
-    node, depth, line = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader), 0, 1
+    node, depth, line = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=_Loader), 0, 1
     for part in place:
         if isinstance(node, yaml.MappingNode):
             found = [(key, value) for key, value in node.value if key.value == part]
