@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM
 from tests.stages import lab as laboratory
 from tldr.errors import UsageError
 from tldr.models.generate import generate
+from tldr.models.vocabulary import mask_ids
 from tldr.records import Sample, iter_records
 from tldr.stages.ppo.settings import PPOSettings
 from tldr.train.checkpoint import hash_folder
@@ -39,6 +40,7 @@ class SamplingParams:
     stop_token_ids: list[int]
     ignore_eos: bool
     detokenize: bool
+    allowed_token_ids: list[int] | None
 
 
 @dataclass
@@ -110,6 +112,8 @@ class LLM:
         assert len(ids) + settings.max_tokens <= self._window
         assert settings.ignore_eos and not settings.detokenize and settings.logprobs == 0
         self.seeds.append(settings.seed)
+        rows = range(self._model.config.vocab_size)
+        mask_ids(self._model, set(rows) - set(settings.allowed_token_ids or rows))
         (eos,) = settings.stop_token_ids
         drawn = generate(
             self._model,

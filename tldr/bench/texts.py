@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from tldr.models.ladder import choose_attention, disable_dropout
+from tldr.models.vocabulary import mask_ids
 
 EOS, PAD, FIRST = 0, 1, 2
 """The two special tokens; texts use the ids from `FIRST` on."""
@@ -56,8 +57,10 @@ def bare_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def random_policy(config: PreTrainedConfig, device: torch.device, seed: int) -> PreTrainedModel:
-    """A causal LM with random weights, created on the device: fp32, no dropout."""
-    return _random(AutoModelForCausalLM, config, device, seed)
+    """A causal LM with random weights, created on the device: fp32, no dropout; it never writes `PAD`."""
+    policy = _random(AutoModelForCausalLM, config, device, seed)
+    mask_ids(policy, [PAD])
+    return policy
 
 
 def random_reward(config: PreTrainedConfig, device: torch.device, seed: int) -> PreTrainedModel:

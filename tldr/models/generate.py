@@ -17,6 +17,7 @@ from tldr.errors import UsageError
 from tldr.models.cache import preallocated_cache, rows_of
 from tldr.models.packed import additive, attention_mask, check_context
 from tldr.models.tail import last_layer_from
+from tldr.models.vocabulary import mask_logits
 
 ENCODED = {"cpu": 2**10, "cuda": 2**14}
 """Query positions encoded in one pass: enough to fill the device, with little padding."""
@@ -155,13 +156,14 @@ def _decode(
             owner, position = owner[busy], position[busy]
         owner = torch.cat([owner, slots], dim=1)
         allowed = (owner == -1)[:, None] | (owner[:, None] == slots[:, :, None])
-        logits = policy(
+        out = policy(
             input_ids=chosen,
             attention_mask=additive(allowed, policy.dtype)[:, None],
             position_ids=(position + step).expand_as(slots),
             past_key_values=cache,
             use_cache=True,
-        ).logits
+        )
+        logits = mask_logits(policy, out.logits)
     return tokens[:, : step + 1], logprobs[:, : step + 1], lengths, stopped
 
 
@@ -188,7 +190,7 @@ def _prefill(policy: PreTrainedModel, query: Tensor, query_mask: Tensor, cache: 
                 use_cache=True,
                 logits_to_keep=1,
             )
-        logits.append(out.logits[:, -1])
+        logits.append(mask_logits(policy, out.logits[:, -1]))
     return torch.cat(logits)[order.argsort()]
 
 

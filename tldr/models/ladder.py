@@ -24,6 +24,8 @@ from tldr.errors import CheckpointError, UsageError
 from tldr.files import replacing_folder
 from tldr.models.attention import BLOCKED
 from tldr.models.mimetic import mimetic_
+from tldr.models.vocabulary import logit_rows, mask_ids, suppress, unwritable_ids
+from tldr.queries.tokenizer import load_tokenizer
 from tldr.settings.models import ModelSpec
 
 ARCHITECTURES = ("gpt_neox", "gpt2", "opt", "llama")
@@ -157,13 +159,21 @@ def load_checkpoint(auto: Any, path: str | Path, *, dtype: torch.dtype) -> PreTr
     return model
 
 
-def load_policy(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_policy(
+    path: str | Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
     """Load a causal LM from a local folder or the hub, without dropout and without resizing.
 
     A pad equal to EOS is removed from the config: as the embedding's padding index it would
     prevent EOS from being learnt. The forward passes of this package need no pad in the model.
 
     Args:
+        tokenizer: what it cannot write (pad, ids that it does not own) is masked in all logits
+            (`tldr.models.vocabulary`). None: the one saved beside the weights. Without
+            one nothing is masked.
         dtype: of the weights.
 
     Raises:
@@ -174,7 +184,22 @@ def load_policy(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreT
         model.config.pad_token_id = None
         embedding: Any = model.get_input_embeddings()
         embedding.padding_idx = None
+    if tokenizer is None:
+        tokenizer = _tokenizer_beside(path)
+    if tokenizer is not None:
+        mask_ids(model, unwritable_ids(tokenizer, logit_rows(model)))
     return model
+
+
+def _tokenizer_beside(path: str | Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a checkpoint's folder or hub name, if there is one."""
+    if _is_local(path):
+        names = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
+        return load_tokenizer(path) if any((Path(path) / name).exists() for name in names) else None
+    try:
+        return load_tokenizer(path)
+    except UsageError:
+        return None
 
 
 def eos_ids(config: PreTrainedConfig) -> set[int]:
@@ -195,6 +220,7 @@ def save_policy(
     """
     folder = Path(folder)
     with replacing_folder(folder) as partial:
+        suppress(model, tokenizer)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")

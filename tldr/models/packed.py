@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from tldr.errors import UsageError
 from tldr.models.tail import last_layer_from
+from tldr.models.vocabulary import entropies, mask_logits
 
 LOGITS_CHUNK = 2**26
 """Most logits in memory at once (256 MiB in fp32); more are computed in chunks, recomputed in backward."""
@@ -230,11 +231,11 @@ def _token_logprobs(
 ) -> Tensor:
     """(1,N) log-probabilities of `targets` (N,); with `entropy` (2,N), entropies in the second row."""
     head: Any = policy
-    logits = head.get_output_embeddings()(states).float() / temperature
+    logits = mask_logits(policy, head.get_output_embeddings()(states).float() / temperature)
     logprobs = torch.log_softmax(logits, dim=-1)
     rows = [logprobs.gather(-1, targets[:, None]).squeeze(-1)]
     if entropy:
-        rows.append(-(logprobs.exp() * logprobs).sum(-1))
+        rows.append(entropies(policy, logprobs))
     return torch.stack(rows)
 
 

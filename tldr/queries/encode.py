@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from tldr.errors import RecordError, UsageError
+from tldr.queries.bounds import token_bounds
 from tldr.queries.formats import QueryFormat, Summarizable, format_fields, format_query
 from tldr.queries.tokenized import kept_or_encoded
 
@@ -133,7 +133,7 @@ def _truncate(
     whole = fields[fmt.truncate]
     before, tail = fmt.template.split(f"{{{fmt.truncate}}}")
     head = before.format(**fields)
-    for text in _cuts(whole, _hopeless_from(tokenizer, head, whole, max_tokens)):
+    for text in _cuts(whole, _hopeless_from(tokenizer, head, whole, tail, max_tokens)):
         ids = encode_texts(tokenizer, [head + text + tail])[0]
         if len(ids) <= max_tokens:
             return ids
@@ -156,22 +156,17 @@ def _cuts(text: str, below: int) -> Iterator[str]:
             yield text[:end]
 
 
-def _hopeless_from(tokenizer: PreTrainedTokenizerBase, head: str, text: str, max_tokens: int) -> int:
-    """A length from which every prefix of `text` is certainly too long, found by bisection.
-
-    Byte-level BPE always splits between the end of a word and a blank, so a query's tokens up to there do
-    not depend on what follows. A prefix with `max_tokens` tokens cannot fit, as the format's tail adds at
-    least one more. Other tokenizers do not guarantee this, so nothing is skipped for them.
-    """
-    if not _splits_before_blanks(tokenizer, head + text):
+def _hopeless_from(
+    tokenizer: PreTrainedTokenizerBase, head: str, text: str, tail: str, max_tokens: int
+) -> int:
+    """A length from which every prefix of `text` is certainly too long (`tldr.queries.bounds`)."""
+    if (bounds := token_bounds(tokenizer)) is None:
         return len(text)
-    ends = [found.end() for found in _WORD_END.finditer(text)]
 
-    def tokens_before(end: int) -> int:
-        return len(encode_texts(tokenizer, [head + text[:end]])[0])
+    def count(part: str) -> int:
+        return len(encode_texts(tokenizer, [part])[0])
 
-    first = bisect_left(ends, max_tokens, key=tokens_before)
-    return ends[first] if first < len(ends) else len(text)
+    return bounds.hopeless_from(head, text, tail, max_tokens, count)
 
 
 def surely_longer(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> bool:

@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 LEAST = 1000
 """The smallest number of texts that is kept: fewer are encoded in less than half a second."""
 _CODE = hashlib.sha256(
-    b"".join(Path(__file__).with_name(name).read_bytes() for name in ("formats.py", "encode.py"))
+    b"".join(
+        Path(__file__).with_name(name).read_bytes()
+        for name in ("formats.py", "encode.py", "bounds.py", "pieces.py")
+    )
 ).hexdigest()
 """The code that the tokens depend on."""
 DIGEST = 32

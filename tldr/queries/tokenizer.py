@@ -1,13 +1,15 @@
 """Tokenizers: a byte-level BPE trained on the study's corpus, or any folder or hub name.
 
 The pad token always differs from EOS. If a pretrained tokenizer has no pad, ``<|pad|>`` is added past the end
-of the model's embedding, which is **not** resized. Pads are masked everywhere and replaced by another id
-before each forward pass, so the extra id is never looked up.
+of the tokenizer; the model's embedding is **not** resized. Pads are masked everywhere and replaced by another
+id before each forward pass, so the extra id is never looked up. A model whose vocabulary is padded beyond the
+tokenizer has a logit for it all the same; `tldr.models.vocabulary` masks it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -94,6 +96,16 @@ def load_tokenizer(path_or_name: str | Path) -> PreTrainedTokenizerBase:
         # transformers would save it: a checkpoint made offline would differ from one made online.
         tokenizer.init_kwargs["local_files_only"] = False
     return tokenizer
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The ids that a text can contain: those with a token, without pad. There may be holes between them."""
+    return _text_ids(tokenizer, len(tokenizer), tokenizer.pad_token_id)
+
+
+@lru_cache(maxsize=8)
+def _text_ids(tokenizer: PreTrainedTokenizerBase, _size: int, pad: int | None) -> frozenset[int]:
+    return frozenset(tokenizer.get_vocab().values()) - {pad}
 
 
 def _load(place: str) -> PreTrainedTokenizerBase:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from tldr.errors import RecordError, UsageError
 from tldr.queries.encode import encode_queries, encode_texts, start_tokens
 from tldr.queries.formats import TLDR_ZERO_SHOT, Summarizable, format_query
+from tldr.queries.tokenizer import text_ids
 from tldr.records import Post
 
 EXAMPLE_SEPARATOR = "\n\n=====\n\n"
@@ -89,4 +90,4 @@ def fill_left(query: list[int], context: list[int], max_tokens: int) -> list[int
 
 def newline_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Tokens that begin with a newline: each of them ends a zero-shot summary (a BPE may merge several)."""
-    return {index for index in range(len(tokenizer)) if str(tokenizer.decode([index])).startswith("\n")}
+    return {index for index in text_ids(tokenizer) if str(tokenizer.decode([index])).startswith("\n")}

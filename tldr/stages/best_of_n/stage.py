@@ -29,8 +29,8 @@ def run(ctx: BestOfNRun) -> None:
     models = {"rm": ctx.inputs.reward}
     models |= {f"rm_{name}": place for name, place in sorted(ctx.inputs.rewards.items())}
     progress = Progress(ctx.folder, total=1 + len(models))
-    policy = open_sampler(ctx.inputs.policy, device)
     tokenizer = open_tokenizer(ctx.inputs.policy)
+    policy = open_sampler(ctx.inputs.policy, device, tokenizer)
     posts = read_posts(ctx.inputs.data, "valid2", references=True)[: ctx.settings.posts]
     queries = encode_queries(tokenizer, posts, ctx.lengths.query)
     draws = sample_responses(

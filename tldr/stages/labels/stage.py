@@ -73,7 +73,8 @@ def sample(ctx: LabelsRun, questions: Sequence[LabelQuestion]) -> dict[int, list
     device = Device.open(ctx.precision)
     progress = Progress(ctx.folder, total=len(ctx.inputs.policies))
     for done, (size, place) in enumerate(ctx.inputs.policies.items(), start=1):
-        policy, tokenizer = open_sampler(place, device), open_tokenizer(place)
+        tokenizer = open_tokenizer(place)
+        policy = open_sampler(place, device, tokenizer)
         for wanted, rows in by_summaries_wanted(questions, size).items():
             samples = sample_responses(
                 policy,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -62,7 +63,8 @@ def same_policy(ctx: PairsRun, posts: list[Post]) -> list[Comparison]:
     rng = random.Random(derive(ctx.seed, "workers"))
     rows: list[Comparison] = []
     for name, place in sorted(ctx.inputs.policies.items()):
-        policy, tokenizer = open_sampler(place, device), open_tokenizer(place)
+        tokenizer = open_tokenizer(place)
+        policy = open_sampler(place, device, tokenizer)
         drawn = sample_responses(
             policy,
             tokenizer,
@@ -95,7 +97,8 @@ def score_texts(ctx: PairsRun, pairs: list[Comparison]) -> SummaryScores:
     progress = Progress(ctx.folder, total=len(rewards) + len(sft))
     models: list[tuple[str, Callable[..., PreTrainedModel], Callable[..., list[list[float]]], Path]]
     models = [(f"rm_{name}", open_reward, scorer.rewards, place) for name, place in rewards]
-    models += [(f"logprob_{name}", open_policy, scorer.logprobs, place) for name, place in sft]
+    open_sft = partial(open_policy, tokenizer=tokenizer)
+    models += [(f"logprob_{name}", open_sft, scorer.logprobs, place) for name, place in sft]
     for done, (column, open_model, score, place) in enumerate(models, start=1):
         values = (value for row in score(open_model(place, device)) for value in row)
         for key, value in zip(keys, values, strict=True):

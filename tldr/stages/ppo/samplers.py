@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from tldr.errors import UsageError
 from tldr.models.generate import Generation, generate
+from tldr.models.vocabulary import writable_ids
 from tldr.settings.extras import need
 from tldr.stages.shared.device import Device
 from tldr.train.processes import copy_weights
@@ -130,6 +131,7 @@ class VLLMSampler:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         self._vllm: Any = import_module("vllm")
         self._device, self._eos, self._pad = device, eos, pad
+        self._writable: list[int] | None = None
         self._engine = self._vllm.LLM(
             model=str(checkpoint),
             skip_tokenizer_init=True,
@@ -144,6 +146,7 @@ class VLLMSampler:
         # As in a checkpoint: a tied output head has no name of its own, and a value head is not the policy's.
         named = ((name, parameter.detach()) for name, parameter in policy.named_parameters())
         weights = [(name, tensor) for name, tensor in named if name != VALUE_HEAD]
+        self._writable = writable_ids(policy)
         self._engine.apply_model(lambda model: model.load_weights(weights) and None)
         self._engine.reset_prefix_cache()  # of the weights before
 
@@ -169,6 +172,7 @@ class VLLMSampler:
                         stop_token_ids=[self._eos],
                         ignore_eos=True,  # there is one EOS, ours
                         detokenize=False,
+                        allowed_token_ids=self._writable,
                     )
                 )
         answers = self._engine.generate(prompts, settings, use_tqdm=False)

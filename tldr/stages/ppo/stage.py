@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tldr.errors import UsageError
 from tldr.models.ladder import load_policy, save_policy
 from tldr.models.reward import load_reward, save_reward, value_from_reward
+from tldr.models.vocabulary import card_note
 from tldr.queries.encode import decode_response, encode_queries
 from tldr.records import Post, Sample, read_records, write_records
 from tldr.settings.base import scalar
@@ -63,7 +64,7 @@ def run(ctx: PPORun) -> None:
 def open_ppo(ctx: PPORun, tokenizer: PreTrainedTokenizerBase, posts: Sequence[Post]) -> PPO:
     """PPO on the run's networks and the queries of `posts`."""
     settings, inputs = ctx.settings, ctx.inputs
-    policy = load_policy(checkpoint_folder(inputs.policy))
+    policy = load_policy(checkpoint_folder(inputs.policy), tokenizer)
     value = None
     if settings.algorithm == "ppo" and settings.value_network == "separate":
         value = value_from_reward(load_reward(checkpoint_folder(inputs.reward)))
@@ -72,7 +73,7 @@ def open_ppo(ctx: PPORun, tokenizer: PreTrainedTokenizerBase, posts: Sequence[Po
     networks = Networks(
         policy=policy,
         value=value,
-        reference=None if adapters_alone else lambda dtype: load_policy(reference, dtype=dtype),
+        reference=None if adapters_alone else lambda dtype: load_policy(reference, tokenizer, dtype=dtype),
         reward=lambda dtype: load_reward(checkpoint_folder(inputs.reward), dtype=dtype),
         sampler=None if settings.sampler == "own" else _vllm(ctx, tokenizer),
     )
@@ -182,4 +183,5 @@ def save(ctx: PPORun, ppo: PPO, tokenizer: PreTrainedTokenizerBase) -> None:
         f"{settings.algorithm.upper()} against a reward model, {scalar(settings.episodes):,} episodes, "
         f"beta {settings.beta}."
     )
-    save_policy(models["policy"], tokenizer, ctx.folder / "checkpoint", card)
+    policy = models["policy"]
+    save_policy(policy, tokenizer, ctx.folder / "checkpoint", card + card_note(policy, tokenizer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tldr.errors import UsageError
 from tldr.models.ladder import build_policy, parameter_count, save_policy
+from tldr.models.vocabulary import card_note, logit_rows, mask_ids, unwritable_ids
 from tldr.stages.pretrain import PretrainRun
 from tldr.stages.pretrain.algorithm import pretraining
 from tldr.stages.shared.corpus import read_corpus
@@ -34,10 +35,12 @@ def run(ctx: PretrainRun) -> None:
         pad_id=pad_id(tokenizer),
         seed=derive(ctx.seed, "init"),
     )
+    mask_ids(policy, unwritable_ids(tokenizer, logit_rows(policy)))
     parameters = parameter_count(policy)
     training = pretraining(policy, documents, ctx.settings, accelerator, pad=pad_id(tokenizer), seed=ctx.seed)
     updates = training.plan.total_updates
     TrainLoop("pretrain", ctx.folder, training.stepper, updates, ctx.settings).run(training.update)
     if (trained := training.stepper.whole("policy")) is not None:
         card = f"Pretrained from scratch on the toy corpus, {parameters:,} parameters."
-        save_policy(as_model(trained), tokenizer, ctx.folder / "checkpoint", card)
+        policy = as_model(trained)
+        save_policy(policy, tokenizer, ctx.folder / "checkpoint", card + card_note(policy, tokenizer))

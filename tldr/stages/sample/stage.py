@@ -25,9 +25,9 @@ def run(ctx: SampleRun) -> None:
     is set.
     """
     device = Device.open(ctx.precision)
-    policy = open_sampler(ctx.inputs.policy, device)
-    check_window(ctx, policy)
     tokenizer = open_tokenizer(ctx.inputs.policy)
+    policy = open_sampler(ctx.inputs.policy, device, tokenizer)
+    check_window(ctx, policy)
     posts = reporting_set(ctx)[: ctx.settings.posts]
     queries = policy_queries(ctx, tokenizer, posts)
     tags = {**ctx.tags, "params": parameter_count(policy)}

@@ -107,8 +107,9 @@ class SamplesByPost:
 
     def token_logprobs(self, name: str) -> list[list[float]]:
         """Log-probability of every token of every sample under one of the policies."""
-        policy = open_policy(self.places[name], self.device)
-        return in_order(self.groups, self._scorer(name).token_logprobs(policy))
+        scorer = self._scorer(name)
+        policy = open_policy(self.places[name], self.device, scorer.tokenizer)
+        return in_order(self.groups, scorer.token_logprobs(policy))
 
     def token_values(self) -> list[list[float]]:
         """Value of every token of every sample under the PPO run's value network."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tldr.models.ladder import disable_dropout, load_policy, save_policy
+from tldr.models.vocabulary import card_note
 from tldr.settings.base import scalar
 from tldr.stages.sft import SFTRun
 from tldr.stages.sft.algorithm import BestWeights, encode_references, fine_tuning, validation_loss
@@ -26,7 +27,7 @@ def run(ctx: SFTRun) -> None:
         encode_references(tokenizer, read_posts(data, name, references=True), ctx.lengths)
         for name in ("sft", "valid1")
     )
-    policy = load_policy(checkpoint_folder(ctx.inputs.policy))
+    policy = load_policy(checkpoint_folder(ctx.inputs.policy), tokenizer)
     training = fine_tuning(policy, examples, settings, accelerator, pad=pad_id(tokenizer), seed=ctx.seed)
     stepper, plan = training.stepper, training.plan
     loop = TrainLoop("sft", ctx.folder, stepper, plan.total_updates, settings)
@@ -46,4 +47,4 @@ def run(ctx: SFTRun) -> None:
         trained = as_model(whole)
         disable_dropout(trained)
         card = f"SFT on {len(examples):,} references, {scalar(settings.epochs):g} epochs."
-        save_policy(trained, tokenizer, ctx.folder / "checkpoint", card)
+        save_policy(trained, tokenizer, ctx.folder / "checkpoint", card + card_note(trained, tokenizer))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.models.ladder import load_policy
 from tldr.models.reward import load_reward
@@ -32,18 +32,30 @@ def as_model(module: nn.Module) -> PreTrainedModel:
     return module
 
 
-def open_policy(place: Path, device: Device) -> PreTrainedModel:
-    """A policy ready for inference."""
-    return moved(load_policy(checkpoint_folder(place)), device)
+def open_policy(
+    place: Path,
+    device: Device,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
+    """A policy ready for inference; ids that its tokenizer cannot write are masked.
+
+    Args:
+        tokenizer: of the texts; None: the one saved beside the policy.
+    """
+    return moved(load_policy(checkpoint_folder(place), tokenizer, dtype=dtype), device)
 
 
-def open_sampler(place: Path, device: Device) -> PreTrainedModel:
-    """A policy to sample from, in bf16 where it multiplies in it.
+def open_sampler(
+    place: Path, device: Device, tokenizer: PreTrainedTokenizerBase | None = None
+) -> PreTrainedModel:
+    """A policy to sample from, in bf16 where it multiplies in it; arguments as of `open_policy`.
 
     Half the memory, and no cast of every weight at every token: autocast keeps none in inference mode.
     """
     dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
-    return moved(load_policy(checkpoint_folder(place), dtype=dtype), device)
+    return open_policy(place, device, tokenizer, dtype=dtype)
 
 
 def open_reward(place: Path, device: Device) -> PreTrainedModel:

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tldr.errors import RecordError
 from tldr.models.packed import PackedBatch, collate, response_logprobs, response_scores, response_values
 from tldr.queries.encode import encode_responses
+from tldr.queries.tokenizer import text_ids
 from tldr.records import Sample
 from tldr.settings.models import Lengths
 from tldr.stages.shared.batches import inference_batches
@@ -86,7 +88,17 @@ class SummaryScorer:
 
 
 def sample_ids(sample: Sample, tokenizer: PreTrainedTokenizerBase, lengths: Lengths) -> TokenIds:
-    """The exact tokens drawn, or the text encoded anew for samples from elsewhere."""
+    """The exact tokens drawn, or the text encoded anew for samples from elsewhere.
+
+    Raises:
+        RecordError: a token is pad or has no text in this tokenizer: tokens and text part ways.
+    """
     if sample.response_ids:
+        if strange := set(sample.response_ids).difference(text_ids(tokenizer)):
+            raise RecordError(
+                f"response_ids has the token {min(strange)}, which is pad or unknown to the tokenizer",
+                where=f"sample of post {sample.id} by {sample.policy}",
+                remedy="sample the policy again, or leave response_ids out to score the text",
+            )
         return sample.response_ids
     return encode_responses(tokenizer, [sample.text], lengths.rm_response)[0]
