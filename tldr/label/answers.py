@@ -133,8 +133,8 @@ ANSWERS: dict[TaskKind, type[TaskAnswer]] = {
 def agreement(first: TaskAnswer, second: TaskAnswer) -> tuple[float, float]:
     """On how much two answers to one item agree: (agreeing, of).
 
-    Comparisons: the choice. Rankings: pairs that both put in one order, of those that neither ties. Ratings: axes
-    within one point. Demonstrations are never compared: (0, 0).
+    Comparisons: the choice. Rankings: pairs that both put in one order, of those that neither ties. Ratings:
+    axes within one point. Demonstrations are never compared: (0, 0).
     """
     if isinstance(first, ComparisonAnswer) and isinstance(second, ComparisonAnswer):
         return float(first.choice == second.choice), 1.0

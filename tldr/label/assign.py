@@ -1,8 +1,8 @@
 """Which item a labeler gets next.
 
-First the training round, then three pools mixed: calibration items at their share, the shared pool, and the main
-pool, in which an item is given to `labelers_per_item` people and to no one beyond. The shared pool comes in at the
-rate at which it is used up together with the main pool. A labeler never gets an item twice.
+First the training round, then three pools mixed: calibration items at their share, the shared pool, and the
+main pool, in which an item is given to `labelers_per_item` people and to no one beyond. The shared pool comes
+in at the rate at which it is used up together with the main pool. A labeler never gets an item twice.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ CREATE TABLE labelers(
     held_out INTEGER NOT NULL DEFAULT 0, status TEXT NOT NULL DEFAULT 'active', created REAL NOT NULL) STRICT;
 CREATE TABLE items(
     id TEXT PRIMARY KEY, place INTEGER NOT NULL, body TEXT NOT NULL, pool TEXT NOT NULL,
-    count INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL DEFAULT 1, flag TEXT, held INTEGER NOT NULL DEFAULT 0
+    count INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL DEFAULT 1, flag TEXT,
+    held INTEGER NOT NULL DEFAULT 0
     ) STRICT;
 CREATE INDEX items_open ON items(pool, open, held, place);
 CREATE TABLE leases(
@@ -33,8 +34,9 @@ CREATE TABLE leases(
     ticket TEXT NOT NULL UNIQUE, shown TEXT NOT NULL, before TEXT, taken REAL NOT NULL, expires REAL NOT NULL,
     PRIMARY KEY(item, labeler)) STRICT;
 CREATE TABLE labels(
-    id INTEGER PRIMARY KEY, item TEXT NOT NULL REFERENCES items(id), labeler INTEGER NOT NULL REFERENCES labelers(id),
-    answer_id TEXT NOT NULL UNIQUE, ticket TEXT NOT NULL, shown TEXT NOT NULL, answer TEXT, skip TEXT,
+    id INTEGER PRIMARY KEY, item TEXT NOT NULL REFERENCES items(id),
+    labeler INTEGER NOT NULL REFERENCES labelers(id), answer_id TEXT NOT NULL UNIQUE,
+    ticket TEXT NOT NULL, shown TEXT NOT NULL, answer TEXT, skip TEXT,
     seconds REAL NOT NULL, idle REAL NOT NULL, at REAL NOT NULL, UNIQUE(item, labeler)) STRICT;
 CREATE INDEX labels_labeler ON labels(labeler, id);
 CREATE TABLE set_aside(
@@ -58,7 +60,9 @@ class Database:
     def __init__(self, path: Path | None):
         self.path = path
         self._lock = threading.RLock()
-        self._sql = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False, timeout=20)
+        self._sql = sqlite3.connect(
+            path or ":memory:", isolation_level=None, check_same_thread=False, timeout=20
+        )
         self._sql.row_factory = sqlite3.Row
         try:
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):

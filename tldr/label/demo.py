@@ -1,4 +1,4 @@
-"""A folder to try labeling with: posts of the toy world, scripted summaries, and three simulated colleagues."""
+"""A folder to try labeling with: toy posts, scripted summaries, and three simulated colleagues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tldr.toy import authors, labelers, world, writers
 from tldr.toy.gold import utility_of
 
 TITLE = "Toy summaries"
-COLLEAGUES, THEIR_ANSWERS = ("Ada", "Ben", "Cyd"), 30
+COLLEAGUES, THEIR_ANSWERS = ("Ada", "Ben", "Cyd"), 14
 TEXT = f"""title: {TITLE}
 labelers_per_item: 2
 shared: 0.3
@@ -26,7 +26,7 @@ min_tokens: 15
 """
 
 
-def demo_items(seed: int = 1, rounds: int = 24) -> list[LabelItem]:
+def demo_items(seed: int = 1, rounds: int = 36) -> list[LabelItem]:
     """A training example of a comparison, then all four tasks in turn, some with a known answer."""
     rng = random.Random(f"{seed}/label-demo")
     items = [_training(rng)]
@@ -35,14 +35,18 @@ def demo_items(seed: int = 1, rounds: int = 24) -> list[LabelItem]:
         kind = ("comparison", "comparison", "ranking", "rating", "comparison", "demonstration")[number % 6]
         count = {"comparison": 2, "ranking": 4, "rating": 1, "demonstration": 0}[kind]
         fields = {
-            "id": f"demo-{number:03d}", "kind": kind, "info": info_for(post), "batch": f"batch{1 + number // 12}",
-            "summaries": _summaries(rng, post, count),
+            "id": f"demo-{number:03d}", "kind": kind, "info": info_for(post), 
+            "batch": f"batch{1 + number // 12}", "summaries": _summaries(rng, post, count),
         }  # fmt: skip
         if number == 8:
-            fields["warning"] = "This one only stands for a text that may disturb; it is as harmless as all others."
+            fields["warning"] = (
+                "This one only stands for a text that may disturb; it is as harmless as all others."
+            )
         item = LabelItem.model_validate(fields)
         if number % 8 == 4:
-            known = robot_answer(item, labelers.Worker("careful", 0.01, 0.0)).model_dump(exclude_defaults=True)
+            known = robot_answer(item, labelers.Worker("careful", 0.01, 0.0)).model_dump(
+                exclude_defaults=True
+            )
             item = LabelItem.model_validate({**fields, "role": "calibration", "known": known})
         items.append(item)
     return items
@@ -77,13 +81,13 @@ def _training(rng: random.Random) -> LabelItem:
         batch="training",
         role="training",
         known={"confidence": 2},
-        explanation="The other summary states something that the post does not say. A wrong fact is worse than a "
-        "missing one: the reader cannot notice it.",
+        explanation="The other summary states something that the post does not say. A wrong fact is "
+        "worse than a missing one: the reader cannot notice it.",
     )
 
 
 class _Ticking:
-    """A clock of which every reading is some seconds later: the colleagues label in no time, yet take their time."""
+    """A clock whose every reading is some seconds later, so that the colleagues seem to take their time."""
 
     def __init__(self, start: float):
         self.now, self.rng = start, random.Random(0)

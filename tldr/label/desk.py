@@ -1,8 +1,8 @@
 """The desk gives items to labelers and takes their answers, each in one transaction.
 
-Every order of events is allowed: an answer sent twice, from two windows, after its lease, after it was taken back.
-A ticket names one labeler's hold on one item. An answer's own id, chosen by the page, makes sending it again
-harmless.
+Every order of events is allowed: an answer sent twice, from two windows, after its lease, after it was taken
+back. A ticket names one labeler's hold on one item. An answer's own id, chosen by the page, makes sending it
+again harmless.
 """
 
 from __future__ import annotations
@@ -117,12 +117,19 @@ class Desk:
     def _lease(
         self, sql: sqlite3.Connection, who: Labeler, id: str, now: float, previous: TaskAnswer | None = None
     ) -> Shown:
-        """Give the item to the labeler until the lease ends; one who has it already keeps ticket and order."""
+        """Give the item to the labeler until the lease ends; whoever has it keeps ticket and order."""
         row = sql.execute("SELECT * FROM items WHERE id=?", (id,)).fetchone()
         item = LabelItem.model_validate_json(row["body"])
         order = list(range(len(item.summaries)))
         random.Random(f"{self.settings.seed}/shown/{id}/{who.worker}").shuffle(order)
-        values = (id, who.id, secrets.token_urlsafe(12), json.dumps(order), now, now + self.settings.lease_seconds)
+        values = (
+            id,
+            who.id,
+            secrets.token_urlsafe(12),
+            json.dumps(order),
+            now,
+            now + self.settings.lease_seconds,
+        )
         sql.execute(
             """INSERT INTO leases(item, labeler, ticket, shown, taken, expires) VALUES(?,?,?,?,?,?)
             ON CONFLICT(item, labeler) DO UPDATE SET expires=excluded.expires""",
@@ -201,9 +208,7 @@ class Desk:
             raise RefusedAnswer("Choose a reason for skipping.", 422)
         self._take(who, sent, None, json.dumps({"reason": reason, "note": note}))
 
-    def _take(
-        self, who: Labeler, sent: Sent, raw: dict[str, Any] | None, skip: str | None
-    ) -> dict[str, Any]:
+    def _take(self, who: Labeler, sent: Sent, raw: dict[str, Any] | None, skip: str | None) -> dict[str, Any]:
         if who.status == "dropped":
             self._only_active(who)
         if not 8 <= len(sent.answer_id) <= 64:
@@ -236,13 +241,16 @@ class Desk:
     ) -> tuple[LabelItem, TaskAnswer | None] | None:
         """The item and the answer if this very answer was taken before; None if it is new."""
         row = sql.execute(
-            "SELECT labels.*, body FROM labels JOIN items ON items.id=item WHERE answer_id=?", (sent.answer_id,)
+            "SELECT labels.*, body FROM labels JOIN items ON items.id=item WHERE answer_id=?",
+            (sent.answer_id,),
         ).fetchone()
         if row is not None:
             if (row["labeler"], row["ticket"]) != (who.id, sent.ticket):
                 raise RefusedAnswer("This answer's id belongs to another answer.", 409)
             item = LabelItem.model_validate_json(row["body"])
-            return item, None if row["answer"] is None else ANSWERS[item.kind].model_validate_json(row["answer"])
+            return item, None if row["answer"] is None else ANSWERS[item.kind].model_validate_json(
+                row["answer"]
+            )
         if sql.execute("SELECT 1 FROM set_aside WHERE answer_id=?", (sent.answer_id,)).fetchone():
             raise RefusedAnswer("This answer was taken back or came too late.", 409)
         return None
@@ -348,7 +356,8 @@ class Desk:
                 sql.execute("UPDATE items SET flag=NULL, held=0 WHERE id=?", (item.id,))
             recount(sql, "id=?", item.id)
             sql.execute(
-                "INSERT INTO leases(item, labeler, ticket, shown, before, taken, expires) VALUES(?,?,?,?,?,?,?)",
+                "INSERT INTO leases(item, labeler, ticket, shown, before, taken, expires)"
+                " VALUES(?,?,?,?,?,?,?)",
                 (
                     item.id,
                     who.id,

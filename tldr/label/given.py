@@ -12,13 +12,12 @@ from tldr.label.items import LabelItem
 from tldr.label.labelers import Labeler, Labelers
 
 
-
 @dataclass(frozen=True)
 class GivenLabel:
     """One labeler's answer to an item, in the item's order; `order` is the one they saw.
 
-    `answer` is None for a skipped item, and `skip` then has the reason and the note. `seconds` at work and `idle`
-    exclude each other; `at` is in seconds since 1970.
+    `answer` is None for a skipped item, and `skip` then has the reason and the note. `seconds` at work and
+    `idle` exclude each other; `at` is in seconds since 1970.
     """
 
     item: LabelItem

@@ -27,9 +27,9 @@ SUMMARIES: dict[TaskKind, tuple[int, int]] = {
 class LabelItem(Record):
     """One question.
 
-    `id` and the policies' names never reach a labeler. `known` is the right answer of a calibration or training
-    item, in the form of an answer (`answers`), about the summaries in the order of this line; `explanation` tells
-    the labeler why. `warning` is shown before the text, and the labeler may skip it.
+    `id` and the policies' names never reach a labeler. `known` is the right answer of a calibration or
+    training item, in the form of an answer (`answers`), about the summaries in the order of this line;
+    `explanation` tells the labeler why. `warning` is shown before the text, and the labeler may skip it.
     """
 
     id: NonEmpty
@@ -52,7 +52,9 @@ class LabelItem(Record):
         if any(not summary.text.strip() for summary in self.summaries):
             raise ValueError("a summary is empty")
         if self.kind == "demonstration" and self.info.id is None:
-            raise ValueError("a demonstration needs info.id: the written summary becomes that post's reference")
+            raise ValueError(
+                "a demonstration needs info.id: the written summary becomes that post's reference"
+            )
         if self.split == "test" and self.kind != "rating":
             raise ValueError("only ratings have the split 'test'")
         if (self.role == "label") != (self.known is None):

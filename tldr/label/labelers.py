@@ -135,11 +135,15 @@ class Labelers:
             done = sql.execute("UPDATE labelers SET status=? WHERE worker=?", (status, worker))
             if not done.rowcount:
                 raise UsageError(f"no labeler is called '{worker}'")
-            recount(sql, "id IN (SELECT item FROM labels JOIN labelers ON labelers.id=labeler WHERE worker=?)", worker)
+            recount(
+                sql,
+                "id IN (SELECT item FROM labels JOIN labelers ON labelers.id=labeler WHERE worker=?)",
+                worker,
+            )
 
 
 def recount(sql: sqlite3.Connection, where: str, *values: object) -> None:
-    """Count the labels of some items again, and open or close them; skips and dropped labelers do not count."""
+    """Count the labels of some items again, without skips and dropped labelers, and open or close them."""
     sql.execute(
         f"""UPDATE items SET count=(SELECT count(*) FROM labels JOIN labelers ON labelers.id=labels.labeler
         WHERE item=items.id AND skip IS NULL AND status<>'dropped') WHERE {where}""",

@@ -1,7 +1,8 @@
 """Items from posts and summaries: the paper's batches.
 
-A batch asks about any two policies, at several temperatures, and about references and best-of-N. In each batch a
-set share of the comparisons is between a supervised policy and the reference, so that drift between batches shows.
+A batch asks about any two policies, at several temperatures, and about references and best-of-N. In each
+batch a set share of the comparisons is between a supervised policy and the reference, so that drift between
+batches shows.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class ItemPlan(Settings):
 
 
 def policy_name(sample: Sample) -> str:
-    """A sample's policy, with its temperature and best-of-N where they are not 1: ``ppo-t0.7``, ``sft-bo64``."""
+    """A sample's policy, with temperature and best-of-N where they are not 1: ``ppo-t0.7``, ``sft-bo64``."""
     temperature = f"-t{sample.temperature:g}" if sample.temperature != 1 else ""
     best = f"-bo{sample.n}" if sample.n > 1 else ""
     return f"{sample.policy}{temperature}{best}"
@@ -64,7 +65,7 @@ Pools = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 def pools_of(posts: Sequence[Post], samples: Iterable[Sample]) -> Pools:
-    """The summaries of each post by policy; a post's own summary is the policy ``ref``. Empty texts are left out.
+    """The summaries of each post by policy, without empty ones; a post's own is the policy ``ref``.
 
     Raises:
         UsageError: a sample is about none of the posts.
@@ -75,7 +76,8 @@ def pools_of(posts: Sequence[Post], samples: Iterable[Sample]) -> Pools:
     for id, policy, text in named:
         if id not in found:
             raise UsageError(
-                f"a sample of {policy} is about the post '{id}'", remedy="give the posts that were sampled for"
+                f"a sample of {policy} is about the post '{id}'",
+                remedy="give the posts that were sampled for",
             )
         texts = found[id].setdefault(policy, [])
         if text.strip() and text.strip() not in texts:

@@ -1,7 +1,7 @@
-"""What the owner sees: progress, each labeler's speed, agreement and habits, drift between batches, disagreements.
+"""What the owner sees: progress, labelers' speed, agreement and habits, drift, disagreements.
 
-Shares have 95 % Wilson intervals in which an item counts once, however many labelers it had. Labels of dropped
-labelers are left out of every comparison with others.
+Shares have 95 % Wilson intervals in which an item counts once, however many labelers it had. Labels of
+dropped labelers are left out of every comparison with others.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def agreement_with_others(labels: Sequence[GivenLabel]) -> dict[str, list[float]
 def pair_agreement(labels: Sequence[GivenLabel]) -> list[float]:
     """The agreement of all pairs of labelers on each item that has several."""
     shares = (
-        _share(
-            (one.answer, two.answer) for index, one in enumerate(group) for two in group[index + 1 :]
-        )
+        _share((one.answer, two.answer) for index, one in enumerate(group) for two in group[index + 1 :])
         for group in by_item(labels)
     )
     return [share for share in shares if share is not None]
@@ -173,12 +171,15 @@ def shown_value(label: GivenLabel) -> object:
 
 
 def signs(
-    answered: Sequence[GivenLabel], first: Sequence[float], seconds: Sequence[float], everyone: Sequence[float]
+    answered: Sequence[GivenLabel],
+    first: Sequence[float],
+    seconds: Sequence[float],
+    everyone: Sequence[float],
 ) -> list[str]:
     """In words, what suggests that a labeler does not read."""
     found = []
     if one_sided(int(sum(first)), len(first)):
-        found.append(f"chooses the {'first' if mean(first) > 0.5 else 'second'} in {max(mean(first), 1 - mean(first)):.0%}")
+        found.append(f"chooses the first in {mean(first):.0%}")
     values = [value for label in answered if (value := shown_value(label)) is not None]
     if (common := repeated_value(values)) is not None:
         found.append(f"gives {_said(common[0])} in {common[1]:.0%} of the answers")
@@ -263,7 +264,9 @@ def _described(group: Sequence[GivenLabel]) -> dict[str, Any]:
             {
                 "worker": label.labeler.worker,
                 "says": f"skipped: {label.skip['reason']}" if label.skip else says(label.answer),
-                "notes": [*label.answer.notes] if label.answer else [label.skip["note"] if label.skip else ""],
+                "notes": [*label.answer.notes]
+                if label.answer
+                else [label.skip["note"] if label.skip else ""],
             }
             for label in group
             if label.skip or label.answer

@@ -34,9 +34,7 @@ class Project:
     instructions: str | None
 
     @classmethod
-    def open(
-        cls, folder: Path, settings: LabelSettings, clock: Callable[[], float] = time.time
-    ) -> Project:
+    def open(cls, folder: Path, settings: LabelSettings, clock: Callable[[], float] = time.time) -> Project:
         """Open a folder and bring its database to its items.
 
         Raises:
@@ -48,7 +46,9 @@ class Project:
         if settings.instructions is not None:
             file = folder / settings.instructions
             if not file.is_file():
-                raise UsageError("no such file", where=f"instructions: {file}", remedy="write it, or use null")
+                raise UsageError(
+                    "no such file", where=f"instructions: {file}", remedy="write it, or use null"
+                )
             instructions = file.read_text(encoding="utf-8")
         tokenizer = None if settings.tokenizer is None else folder / settings.tokenizer
         database = Database(folder / NAME)
@@ -63,7 +63,7 @@ class Project:
         return [LabelItem.model_validate_json(row["body"]) for row in rows]
 
     def totals(self, sql: sqlite3.Connection) -> tuple[int, int]:
-        """Labels there are, and labels wanted: of the main pool by set number, of the shared pool by everyone."""
+        """Labels there are, and labels wanted: some for each main item, one a person for each shared one."""
         each = self.settings.labelers_per_item
         people = sql.execute(
             "SELECT count(*) FROM labelers WHERE status='active' AND secret IS NOT NULL"

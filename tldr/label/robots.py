@@ -1,6 +1,7 @@
 """Simulated labelers of the toy world at the desk: the demo's colleagues, and the hands of tests.
 
-A robot's answer depends on its worker, the item and a seed alone, not on the order shown or on when it answers.
+A robot's answer depends on its worker, the item and a seed alone, not on the order shown or on when it
+answers.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from tldr.label.project import Project
 from tldr.label.server import make_app
 
 BEFORE_A_NETWORK = (
-    "Links and answers pass unencrypted to this address. Put a server with TLS in front of it (Caddy, nginx), "
-    "bind to 127.0.0.1 behind it, and let it pass on the Authorization header."
+    "Links and answers pass unencrypted to this address. Put a server with TLS in front of it (Caddy, nginx),"
+    " bind to 127.0.0.1 behind it, and let it pass on the Authorization header."
 )
 
 
@@ -47,7 +47,9 @@ def listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise UsageError(f"{error.strerror}", where=f"{host}:{port}", remedy="use another --port or --host") from None
+        raise UsageError(
+            f"{error.strerror}", where=f"{host}:{port}", remedy="use another --port or --host"
+        ) from None
     return listening
 
 

@@ -1,7 +1,7 @@
-"""The labeling page over HTTP: static files, and one JSON request for each thing that a labeler or the owner does.
+"""The labeling page over HTTP: static files, and a JSON request for each thing that somebody does.
 
-The secret of a link stands behind the ``#`` of its address, which browsers do not send; the page sends it in the
-``Authorization`` header. There are no cookies, so no other site can act for a labeler.
+The secret of a link stands behind the ``#`` of its address, which browsers do not send; the page sends it in
+the ``Authorization`` header. There are no cookies, so no other site can act for a labeler.
 """
 
 from __future__ import annotations
@@ -224,7 +224,10 @@ class Site:
 
     def undo(self, who: Labeler, body: Nothing) -> Reply:
         """Take the last answer back."""
-        return {"item": self.project.desk.undo(who).page(self.project.settings), "progress": self._progress(who)}
+        return {
+            "item": self.project.desk.undo(who).page(self.project.settings),
+            "progress": self._progress(who),
+        }
 
     def count(self, who: Labeler, body: Counting) -> Reply:
         """The length of a text."""

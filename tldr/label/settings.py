@@ -23,7 +23,7 @@ class LabelSettings(Settings):
     naive_first: bool = False
     """Comparisons: ask what each summary alone seems to say before the post is shown (P App. C.5)."""
     instructions: str | None = None
-    """A text file beside ``label.yaml`` that replaces the instructions of comparisons, rankings and ratings."""
+    """A text file beside ``label.yaml`` that replaces the instructions of all tasks."""
     lease_seconds: Positive = 1800.0
     """Time an item stays with a labeler who is not working on it; then others may get it."""
     min_tokens: PositiveInt = 24

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from scipy.stats import binomtest
 
 FEWEST = 12
 """Answers below which nothing is said."""
 RARE = 1e-4
-"""A pattern this improbable for an attentive labeler is told; of 100 labelers one in a hundred projects is."""
+"""What is this improbable for an attentive labeler is told: of 100 labelers, 1 in 100 projects."""
 MOST_COMMON_SHARE = 0.8
 """Share of one and the same value that is told."""
 
@@ -52,8 +52,4 @@ def suspicious_run(values: Sequence[Hashable]) -> int:
 def alternates(values: Sequence[Hashable]) -> bool:
     """Whether the last answers alternate between two values only, as nobody who reads would."""
     last = list(values[-FEWEST:])
-    return (
-        len(last) == FEWEST
-        and len(set(last)) == 2
-        and all(a != b for a, b in zip(last, last[1:], strict=False))
-    )
+    return len(last) == FEWEST and len(set(last)) == 2 and all(a != b for a, b in pairwise(last))

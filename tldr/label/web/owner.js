@@ -31,7 +31,7 @@ async function act(name, body) {
 
 function statusButtons({ worker, status, name }) {
   const button = (to, text) => el("button", { type: "button", "aria-label": `${text} ${name}`, onclick: () => act("owner/labeler", { worker, status: to }) }, text);
-  return el("td", {}, ...(status === "active" ? [button("paused", "Pause"), button("dropped", "Drop")] : [button("active", "Take back")]));
+  return el("td", { className: "act" }, ...(status === "active" ? [button("paused", "Pause"), button("dropped", "Drop")] : [button("active", "Take back")]));
 }
 
 function labelerRow(row) {
