@@ -31,7 +31,7 @@ Folder = Annotated[
 ]
 Host = Annotated[str, typer.Option("--host", help="Address to listen at.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")]
-Check = Annotated[bool, typer.Option("--check", help="Start, answer one request, and stop.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="Start, answer one request, and stop.")]
 
 
 def label_folder(place: Path, runs_dir: Path) -> Path:
@@ -77,7 +77,7 @@ def serve_command(
     place: Folder,
     host: Host = "127.0.0.1",
     port: Port = 8750,
-    check: Check = False,
+    check: CheckOption = False,
     owner_again: Annotated[
         bool, typer.Option("--new-owner-link", help="Make a new link for the owner; the old one ends.")
     ] = False,
@@ -116,7 +116,7 @@ def demo_command(
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = True,
-    check: Check = False,
+    check: CheckOption = False,
 ) -> None:
     """Label posts of the toy world in a browser: every task, with a training round and other labelers."""
     need_server()

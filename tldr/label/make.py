@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -99,8 +100,9 @@ def make_items(posts: Sequence[Post], samples: Iterable[Sample], plan: ItemPlan)
     order = rng.sample(list(posts), len(posts))
     controls = round(plan.control * plan.count)
     taken: dict[tuple[str, ...], tuple[Post, list[CandidateSummary]]] = {}
-    for wanted, policies in ((controls, (plan.supervised, REFERENCE)), (plan.count - controls, None)):
-        _fill(taken, wanted, order, lambda post, pair=policies: _drawn(rng, pools[post.id], plan, pair))
+    pair = None if plan.supervised is None else (plan.supervised, REFERENCE)
+    for wanted, policies in ((controls, pair), (plan.count - controls, None)):
+        _fill(taken, wanted, order, partial(_drawn, rng, pools, plan, policies))
     drawn = list(taken.values())
     rng.shuffle(drawn)
     width = len(str(plan.count - 1))
@@ -147,17 +149,15 @@ def _fill(
 
 
 def _drawn(
-    rng: random.Random,
-    texts: Mapping[str, Sequence[str]],
-    plan: ItemPlan,
-    pair: tuple[str | None, str] | None,
+    rng: random.Random, pools: Pools, plan: ItemPlan, pair: tuple[str, str] | None, post: Post
 ) -> list[CandidateSummary] | None:
     """The summaries of one item about a post; None if the post has too few."""
+    texts = pools[post.id]
     need = {"comparison": 2, "ranking": plan.k, "rating": 1, "demonstration": 0}[plan.kind]
     if pair is not None:
         if any(policy not in texts for policy in pair):
             return None
-        chosen = [CandidateSummary(text=rng.choice(texts[str(p)]), policy=str(p)) for p in pair]
+        chosen = [CandidateSummary(text=rng.choice(texts[policy]), policy=policy) for policy in pair]
     else:
         chosen = []
         policies = rng.sample(sorted(texts), len(texts))

@@ -7,7 +7,7 @@ dropped labelers are left out of every comparison with others.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
@@ -261,22 +261,24 @@ def _described(group: Sequence[GivenLabel]) -> dict[str, Any]:
         "post": item.info.post or item.info.article,
         "summaries": [summary.model_dump(include={"text", "policy"}) for summary in item.summaries],
         "votes": [
-            {
-                "worker": label.labeler.worker,
-                "says": f"skipped: {label.skip['reason']}" if label.skip else says(label.answer),
-                "notes": [*label.answer.notes]
-                if label.answer
-                else [label.skip["note"] if label.skip else ""],
-            }
+            {"worker": label.labeler.worker, "says": said, "notes": notes}
             for label in group
-            if label.skip or label.answer
+            for said, notes in _told(label)
         ],
     }
 
 
+def _told(label: GivenLabel) -> Iterator[tuple[str, list[str]]]:
+    """What a labeler said about an item, and their notes."""
+    if label.skip is not None:
+        yield f"skipped: {label.skip['reason']}", [label.skip["note"]]
+    elif label.answer is not None:
+        yield says(label.answer), list(label.answer.notes)
+
+
 def disagreements(labels: Sequence[GivenLabel]) -> list[dict[str, Any]]:
     """The items on which labelers agree least, the worst first."""
-    found = []
+    found: list[tuple[float, int, int, list[GivenLabel]]] = []
     for group in by_item(labels):
         share = _share((one.answer, two.answer) for i, one in enumerate(group) for two in group[i + 1 :])
         if share is not None and share < 1:
