@@ -351,8 +351,15 @@ def test_a_full_disk_refuses_the_answer_and_keeps_all_others(tmp_path: Path) -> 
 
 def test_every_answer_is_synced_to_disk(tmp_path: Path) -> None:
     made = bench(tmp_path, [an_item(0)])
+    shown = made.desk.next(made.people[0])
+    assert shown is not None
+    said: list[str] = []
+    made.project.database._sql.set_trace_callback(said.append)
+    made.answer(made.people[0], shown)
+    made.project.database._sql.set_trace_callback(None)
+    begun = said.index("BEGIN IMMEDIATE")
+    assert said[begun - 1] == "PRAGMA synchronous=FULL" and said[-1] in ("COMMIT", "COMMIT;")
     with made.project.database.reading() as sql:
-        assert sql.execute("PRAGMA synchronous").fetchone()[0] == 2
         assert sql.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 

@@ -1,6 +1,6 @@
 """The SQLite file of a labeling project: its tables, and transactions that are on disk when they return.
 
-A write-ahead log with ``synchronous=FULL`` costs one fsync an answer and lets `export` read while the server
+A write-ahead log with ``synchronous=FULL`` costs one fsync an answer, and it lets `export` read while the server
 writes. It needs shared memory, so the folder must be on a local disk, not on a network file system.
 """
 
@@ -84,14 +84,19 @@ class Database:
         self._sql.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """A transaction. When the block ends it is on disk; when the block raises, nothing of it is.
+
+        Args:
+            durable: False leaves it to the next durable one, or to the system, to bring it to disk. A killed
+                process loses nothing of it, a power cut may: it is for leases, which can be taken again.
 
         Raises:
             DiskFullError: it could not be written.
         """
         with self._lock:
             try:
+                self._sql.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                 self._sql.execute("BEGIN IMMEDIATE")
                 yield self._sql
                 self._sql.execute("COMMIT")

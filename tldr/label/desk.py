@@ -103,7 +103,7 @@ class Desk:
             RefusedAnswer: the labeler is paused or dropped.
         """
         self._only_active(who)
-        with self.database.writing() as sql:
+        with self.database.writing(durable=False) as sql:
             now = self.clock()
             each = self.settings.labelers_per_item
             item = held_item(sql, who, now, each) or next_item(sql, who, now, self.settings)
@@ -178,7 +178,7 @@ class Desk:
         Raises:
             RefusedAnswer: not this labeler's item, or others have taken it.
         """
-        with self.database.writing() as sql:
+        with self.database.writing(durable=False) as sql:
             lease, now = self._held(sql, who, ticket), self.clock()
             each = self.settings.labelers_per_item
             if lease["expires"] <= now and not has_room(sql, lease["item"], who, now, each):
