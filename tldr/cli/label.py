@@ -50,7 +50,7 @@ def label_settings(folder: Path, overrides: list[str]) -> LabelSettings:
 
 
 def open_project(place: Path, overrides: list[str], runs_dir: Path) -> Project:
-    """Open a labeling folder.
+    """Open a labeling folder. A study's own tokenizer counts written summaries, unless another is set.
 
     Raises:
         UsageError: there is none, or its files are invalid.
@@ -60,7 +60,11 @@ def open_project(place: Path, overrides: list[str], runs_dir: Path) -> Project:
     folder = label_folder(place, runs_dir)
     if not folder.is_dir():
         raise UsageError("no such folder", where=folder, remedy="make items first: tldr-lab label items")
-    return Project.open(folder, label_settings(folder, overrides))
+    settings = label_settings(folder, overrides)
+    trained = sorted(folder.parent.glob("data-*/tokenizer/tokenizer.json"))
+    if settings.tokenizer is None and place.is_file() and trained:
+        settings = settings.model_copy(update={"tokenizer": str(trained[-1].resolve())})
+    return Project.open(folder, settings)
 
 
 def need_server() -> None:

@@ -1,7 +1,7 @@
 """The SQLite file of a labeling project: its tables, and transactions that are on disk when they return.
 
-A write-ahead log with ``synchronous=FULL`` costs one fsync an answer, and it lets `export` read while the server
-writes. It needs shared memory, so the folder must be on a local disk, not on a network file system.
+A write-ahead log with ``synchronous=FULL`` costs one fsync an answer, and it lets `export` read while the
+server writes. It needs shared memory, so the folder must be on a local disk, not on a network file system.
 """
 
 from __future__ import annotations

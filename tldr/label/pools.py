@@ -33,7 +33,8 @@ def load_items(database: Database, items: Sequence[LabelItem], settings: LabelSe
     """
     bodies = {item.id: item.to_json() for item in items}
     with database.writing() as sql:
-        there = {row["id"]: row["body"] for row in sql.execute("SELECT id, body FROM items")}
+        known = {row["id"]: tuple(row) for row in sql.execute("SELECT id, place, body, pool FROM items")}
+        there = {id: row[2] for id, row in known.items()}
         used = {row["item"] for row in sql.execute("SELECT DISTINCT item FROM labels")}
         changed = sorted(id for id in used if bodies.get(id) != there[id])
         if changed:
@@ -48,12 +49,14 @@ def load_items(database: Database, items: Sequence[LabelItem], settings: LabelSe
         rows = [
             (item.id, place, bodies[item.id], pool_of(item, settings)) for place, item in enumerate(items)
         ]
+        rows = [row for row in rows if known.get(row[0]) != row]
         sql.executemany(
             """INSERT INTO items(id, place, body, pool) VALUES(?,?,?,?) ON CONFLICT(id) DO UPDATE SET
             place=excluded.place, body=excluded.body, pool=excluded.pool""",
             rows,
         )
-        sql.execute(
-            "INSERT OR REPLACE INTO meta VALUES('labelers_per_item', ?)", (str(settings.labelers_per_item),)
-        )
-        recount(sql, "1")
+        each = str(settings.labelers_per_item)
+        before = sql.execute("SELECT value FROM meta WHERE key='labelers_per_item'").fetchone()
+        if before is None or before["value"] != each:
+            sql.execute("INSERT OR REPLACE INTO meta VALUES('labelers_per_item', ?)", (each,))
+            recount(sql, "1")

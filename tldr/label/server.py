@@ -293,7 +293,7 @@ async def _answered(request: Request, work: Callable[[bytes], Reply]) -> Respons
     except RefusedAnswer as error:
         reply, status = {"error": error.what}, error.status
     except DiskFullError:
-        reply, status = {"error": "The server's disk is full. Your answer is kept here and sent again."}, 507
+        reply, status = {"error": "The server could not write: its disk is full or busy."}, 507
     except LabError as error:
         reply, status = {"error": error.what}, 400
     content = json.dumps(reply, ensure_ascii=False)

@@ -190,7 +190,7 @@ function onKey(event) {
   if (writing && event.key === "Escape") { event.target.blur(); $("main").focus({ preventScroll: true }); return; }
   if (writing || event.ctrlKey || event.metaKey) return;
   const letter = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (letter === "Enter") { if (!event.target.matches("button")) { event.preventDefault(); submit(); } }
+  if (letter === "Enter") { if (!event.target.matches("button:not(.handle), summary, a")) { event.preventDefault(); submit(); } }
   else if (letter === "u") undo();
   else if (letter === "s") openSkip();
   else if (letter === "?") openHelp();
