@@ -24,6 +24,8 @@ from pydantic_core import PydanticUndefined
 from tldr.cli.main import app
 from tldr.doctor.examine import GROUPS
 from tldr.doctor.findings import CHECKS, Check
+from tldr.label.make import ItemPlan
+from tldr.label.settings import LabelSettings
 from tldr.settings.base import Settings
 from tldr.sources.filter_rules import FilterOptions
 from tldr.stages.shared.declaration import is_needed
@@ -40,6 +42,8 @@ GENERATED = "<!-- Generated from the code at build time by docs/reference.py. --
 ROOTS: dict[type[Settings], str] = {
     Study: "A study file",
     FilterOptions: "`tldr-lab data filter --set`",
+    LabelSettings: "`label.yaml` of a labeling folder",
+    ItemPlan: "`tldr-lab label items --set`",
     Resources: "Resources of `tldr-lab study submit`",
 }
 """The classes that a file or a command reads, and what reads them."""

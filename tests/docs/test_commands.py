@@ -70,6 +70,9 @@ INSTEAD = {
         "cp -r runs/toy runs/toy-small",
     ],
     "mv runs/toy-small runs/toy-small-before": ["cp -r runs/toy-small runs/toy-small-before"],
+    # these serve until they are stopped
+    "tldr-lab label demo": ["tldr-lab label demo --check"],
+    "tldr-lab label serve mine": ["tldr-lab label serve mine --check"],
     # PPO itself suffices
     "tldr-lab study run configs/toy.yaml --set ppo.beta=0.1": [
         "tldr-lab study run configs/toy.yaml --set ppo.beta=0.1 --only ppo"
@@ -116,6 +119,7 @@ def smaller(words: list[str]) -> list[str]:
 IN_THIS_PROCESS = (
     *(("study", name) for name in ("status", "submit")),
     *(("data", name) for name in ("toy", "sources", "overlap", "split", "fake-dump")),
+    *(("label", name) for name in ("demo", "items", "links", "serve", "export", "import")),
     *((name,) for name in ("report", "compare", "doctor", "plan", "evaluate", "agreement", "judge")),
     *((name,) for name in ("pretrain", "sft", "reward", "ppo", "sample")),
 )

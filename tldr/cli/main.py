@@ -12,6 +12,7 @@ from tldr.cli.data import add_data_commands
 from tldr.cli.doctor import doctor
 from tldr.cli.evaluate import agreement, evaluate
 from tldr.cli.judge import judge
+from tldr.cli.label import label_app
 from tldr.cli.model import import_gguf
 from tldr.cli.plan import plan
 from tldr.cli.reporting import reports_errors
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(study_app, name="study")
 app.add_typer(data_app, name="data")
+app.add_typer(label_app, name="label")
 add_data_commands(data_app)
 add_stages(app)
 app.command("import-gguf")(reports_errors(import_gguf))

@@ -1,0 +1,145 @@
+"""The SQLite file of a labeling project: its tables, and transactions that are on disk when they return.
+
+A write-ahead log with ``synchronous=FULL`` costs one fsync an answer, and it lets `export` read while the
+server writes. It needs shared memory, so the folder must be on a local disk, not on a network file system.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tldr.errors import LabError, UsageError
+
+NAME = "labels.sqlite"
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE labelers(
+    id INTEGER PRIMARY KEY, worker TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE, secret TEXT UNIQUE,
+    held_out INTEGER NOT NULL DEFAULT 0, status TEXT NOT NULL DEFAULT 'active', created REAL NOT NULL) STRICT;
+CREATE TABLE items(
+    id TEXT PRIMARY KEY, place INTEGER NOT NULL, body TEXT NOT NULL, pool TEXT NOT NULL,
+    count INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL DEFAULT 1, flag TEXT,
+    held INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+CREATE INDEX items_open ON items(pool, open, held, place);
+CREATE TABLE leases(
+    item TEXT NOT NULL REFERENCES items(id), labeler INTEGER NOT NULL REFERENCES labelers(id),
+    ticket TEXT NOT NULL UNIQUE, shown TEXT NOT NULL, before TEXT, taken REAL NOT NULL, expires REAL NOT NULL,
+    PRIMARY KEY(item, labeler)) STRICT;
+CREATE TABLE labels(
+    id INTEGER PRIMARY KEY, item TEXT NOT NULL REFERENCES items(id),
+    labeler INTEGER NOT NULL REFERENCES labelers(id), answer_id TEXT NOT NULL UNIQUE,
+    ticket TEXT NOT NULL, shown TEXT NOT NULL, answer TEXT, skip TEXT,
+    seconds REAL NOT NULL, idle REAL NOT NULL, at REAL NOT NULL, UNIQUE(item, labeler)) STRICT;
+CREATE INDEX labels_labeler ON labels(labeler, id);
+CREATE TABLE set_aside(
+    answer_id TEXT NOT NULL, item TEXT NOT NULL, labeler INTEGER NOT NULL, answer TEXT, reason TEXT NOT NULL,
+    at REAL NOT NULL) STRICT;
+CREATE INDEX set_aside_answer ON set_aside(answer_id);
+"""
+
+
+class DiskFullError(LabError):
+    """An answer was refused because it could not be written; nothing of it was kept."""
+
+
+class Database:
+    """A connection that several threads share, one transaction at a time.
+
+    Args:
+        path: the file; None for one in memory.
+    """
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        self._lock = threading.RLock()
+        self._sql = sqlite3.connect(
+            path or ":memory:", isolation_level=None, check_same_thread=False, timeout=20
+        )
+        self._sql.row_factory = sqlite3.Row
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+                self._sql.execute(f"PRAGMA {pragma}")
+            self._set_up()
+        except sqlite3.DatabaseError as error:
+            raise LabError(f"cannot be used: {error}", where=path, remedy="restore it from a copy") from None
+
+    def _set_up(self) -> None:
+        version = self._sql.execute("PRAGMA user_version").fetchone()[0]
+        if version == VERSION:
+            return
+        if version != 0:
+            raise UsageError(
+                f"has the tables of version {version}, this program knows {VERSION}",
+                where=self.path,
+                remedy="use the version of tldr-feedback that wrote it",
+            )
+        self._sql.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
+
+    @contextmanager
+    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """A transaction. When the block ends it is on disk; when the block raises, nothing of it is.
+
+        Args:
+            durable: False leaves it to the next durable one, or to the system, to bring it to disk. A killed
+                process loses nothing of it, a power cut may: it is for leases, which can be taken again.
+
+        Raises:
+            DiskFullError: it could not be written.
+        """
+        with self._lock:
+            try:
+                self._sql.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                self._sql.execute("BEGIN IMMEDIATE")
+                yield self._sql
+                self._sql.execute("COMMIT")
+            except BaseException as error:
+                if self._sql.in_transaction:
+                    self._sql.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    raise DiskFullError(
+                        f"the answer could not be written ({error}): it is not counted",
+                        where=self.path,
+                        remedy="make room on the server's disk; the page sends the answer again by itself",
+                    ) from None
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One state of all tables for the length of the block."""
+        with self._lock:
+            self._sql.execute("BEGIN")
+            try:
+                yield self._sql
+            finally:
+                self._sql.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the connection; the last one folds the log into the file."""
+        with self._lock:
+            self._sql.close()
+
+
+@contextmanager
+def sole_server(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: one server at a time.
+
+    Raises:
+        UsageError: another process serves the folder.
+    """
+    lock = FileLock(folder / ".serving.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError("another process serves this folder", where=folder, remedy="stop it first") from None
+    try:
+        yield
+    finally:
+        lock.release()
