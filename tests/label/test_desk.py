@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.label.kit import ANSWERS, an_item, bench
-from tldr.errors import UsageError
-from tldr.label.database import Database, DiskFullError
+from tldr.errors import DiskFullError, UsageError
+from tldr.label.database import Database
 from tldr.label.desk import DISTURBING, RefusedAnswer, Sent
 from tldr.label.given import read_labels
 from tldr.label.labelers import Labelers

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.label.kit import Bench, an_item, bench
-from tldr.label.database import DiskFullError
+from tldr.errors import DiskFullError
 from tldr.label.desk import Desk
 from tldr.label.given import read_labels
 from tldr.label.server import HEADERS, TYPES, WEB, make_app

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from tldr.errors import LabError, UsageError
+from tldr.errors import DiskFullError, LabError, UsageError
+from tldr.locks import locked
 
 NAME = "labels.sqlite"
 VERSION = 1
@@ -44,10 +43,6 @@ CREATE TABLE set_aside(
     at REAL NOT NULL) STRICT;
 CREATE INDEX set_aside_answer ON set_aside(answer_id);
 """
-
-
-class DiskFullError(LabError):
-    """An answer was refused because it could not be written; nothing of it was kept."""
 
 
 class Database:
@@ -92,7 +87,7 @@ class Database:
                 process loses nothing of it, a power cut may: it is for leases, which can be taken again.
 
         Raises:
-            DiskFullError: it could not be written.
+            DiskFullError: it could not be written; nothing of it was kept.
         """
         with self._lock:
             try:
@@ -132,14 +127,7 @@ def sole_server(folder: Path) -> Iterator[None]:
     """Hold the folder's lock: one server at a time.
 
     Raises:
-        UsageError: another process serves the folder.
+        Busy: another process serves the folder.
     """
-    lock = FileLock(folder / ".serving.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UsageError("another process serves this folder", where=folder, remedy="stop it first") from None
-    try:
+    with locked(folder / ".serving.lock", "serving this folder", where=folder):
         yield
-    finally:
-        lock.release()

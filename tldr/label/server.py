@@ -20,8 +20,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from tldr.errors import LabError
-from tldr.label.database import DiskFullError
+from tldr.errors import DiskFullError, LabError
 from tldr.label.desk import SKIP_REASONS, RefusedAnswer, Sent
 from tldr.label.labelers import Labeler
 from tldr.label.overview import overview
