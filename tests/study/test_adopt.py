@@ -11,9 +11,18 @@ import pytest
 from tests.study import fake_stages
 from tests.study.conftest import Lab
 from tldr.errors import LabError
-from tldr.study.adopt import PROVEN, Adoption, adopt, rename_results
+from tldr.study.adopt import Adoption, adopt, rename_results
 from tldr.study.folder import RunFile
 from tldr.study.graph import needed_for
+from tldr.study.registry import STAGES
+
+PROVEN = {name: f"{number:064x}" for number, name in enumerate(STAGES)}
+"""Codes of runs before, which these tests take to be known to write the same outputs."""
+
+
+@pytest.fixture(autouse=True)
+def proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tldr.study.adopt.PROVEN", PROVEN)
 
 
 def age(lab: Lab, folder: Path, **codes: str) -> dict[str, str]:

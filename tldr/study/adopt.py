@@ -30,20 +30,10 @@ from tldr.study.runner import describe
 from tldr.study.runs import Run
 from tldr.study.settings import Study
 
-PROVEN = {
-    "data": "d3da65446eddc05bc8e706111278f6cd0270a50376e84c7a1cbc31a9654d42da",
-    "pretrain": "b4b12a9e11a5805e4b233cfb529b9b538182ae8ed4a5a16c950589a443619bbf",
-    "sft": "9af805556c35c23dcbee7cc4d2d6e1edb3e9ba0c9206d03c39463f7e35920ffe",
-    "labels": "d860c66431b25993ad09564655df7470527033ee9c1df168f7a3657940d62722",
-    "reward": "ba0df4363255a2f4fc05f0866bca26cf713da5d9b3733b8ab7179bae4a44fab9",
-    "ppo": "559eb331298f8c9041b7dc46c6fa5eb03d6e4ea68d6cbeee6e487c543cc80f7b",
-    "best_of_n": "553ef8025514b926fce86bab62c77bbe64d43eec3d656b8a75a239b035a9ef77",
-    "sample": "82d6aab07a579410fb084fc2e2577441a6d03f641505222fde6f202f47bd0cf7",
-    "score": "429e8ef778b02637e824f6e0d17098bc499328be46c37e28bc6a8ef99951fe7a",
-    "pairs": "316389632595a5b7b71a2ccc7e299f96f6d4a02c7fe8b65228574a4fa0856f3c",
-    "ratings": "a524d2bcfe3df9de9e5395f88f8fe8b55de91fca048ffff035a78c50506bbfb4",
-}
-"""Stage -> its code version at commit 9203cae, the last one whose run names depended on the code."""
+PROVEN = {"data": "d3da65446eddc05bc8e706111278f6cd0270a50376e84c7a1cbc31a9654d42da"}
+"""Stage -> its code version at commit 9203cae, the last one whose run names depended on the code. Runs with a
+network are not among them: pad and ids without a token are masked in all logits since then,
+which changes their bits."""
 BESIDE = (ENVIRONMENT, CONFIG, LOG, "metrics.jsonl", "progress.json")
 """Further files of a run's folder that are copied with its outputs."""
 
