@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from eval.common.figures import grid, legend_of
+from eval.common.figures import cell_marks, grid, legend_of
 from eval.common.style import (
     BLACK,
     BLUE,
@@ -90,6 +90,7 @@ def _line(axis: Axes, rows: pd.DataFrame, series: Series, shift: float) -> None:
         rows["best_of"] * shift, rows["value"], yerr=bars, color=series.color, marker=series.marker,
         capsize=3, elinewidth=1.4, label=series.label, ls="--" if series is NAMED["gold"] else "-",
     )  # fmt: skip
+    cell_marks(axis, rows["best_of"] * shift, rows, series.color)
 
 
 def _finish(axis: Axes, title: str, counts: pd.Series[float]) -> None:

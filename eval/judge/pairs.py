@@ -81,7 +81,7 @@ def pairs_to_judge(
     Raises:
         UsageError: posts, references or samples of `against` are missing or ambiguous.
     """
-    named = samples.assign(policy=_names(samples)).drop_duplicates(["id", "policy", "seed", "text"])
+    named = samples.assign(policy=_names(samples)).drop_duplicates(["id", "policy", "cell", "text"])
     if limit is not None:
         ids = sorted(named["id"].unique(), key=lambda one: hashlib.sha256(one.encode()).digest())[:limit]
         named = named[named["id"].isin(ids)]

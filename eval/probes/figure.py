@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from eval.common.figures import cell_marks
 from eval.common.style import BLACK, CYCLE, GREY, MARKERS, styled
 from tldr.errors import UsageError
 
@@ -42,6 +43,7 @@ def probe_shares(
             part["value"], heights, xerr=bars, color=CYCLE[place % len(CYCLE)],
             marker=MARKERS[place % len(MARKERS)], ls="", capsize=3, elinewidth=1.6, label=label,
         )  # fmt: skip
+        cell_marks(axis, heights, part, CYCLE[place % len(CYCLE)], across=True)
     hollow = list(dict.fromkeys(label for values in paper.values() for label in values))
     for place, label in enumerate(hollow):
         marks = [(values[label], probes.index(name)) for name, values in paper.items() if label in values]

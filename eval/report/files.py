@@ -31,8 +31,8 @@ from eval.texts.measure import add_measures, baselines, distinct_results, length
 from tldr.errors import UsageError
 from tldr.records import Judgement, Rating
 
-BY = tuple(name for name in GROUP if name != "seed")
-"""Policies are told apart by name, tags and sampling; the seeds of one are pooled."""
+BY = tuple(name for name in GROUP if name != "cell")
+"""Policies are told apart by name, tags and sampling; the cells of one are together."""
 Breakdown = Literal["subreddit", "length"]
 
 
@@ -56,8 +56,9 @@ def file_sections(
 
     Returns:
         Tables of ROUGE and texts; of every scorer's preference, also at equal length, by
-        policy pairs and as Elo; of human comparisons, judges and ratings. All intervals are 95 % over
-        posts. What the files do not allow is said in `Section.missing`, and costs no other table.
+        policy pairs and as Elo; of human comparisons, judges and ratings. All intervals are 95 %, over
+        cells, or within a single one over posts. What the files do not allow is said in `Section.missing`,
+        and costs no other table.
 
     Raises:
         UsageError: samples of posts that are not in `posts`.
@@ -91,7 +92,7 @@ def _judged(judgements: Sequence[Judgement]) -> Section:
 def _rated(rows: pd.DataFrame, draws: int) -> Section:
     """Axis ratings of summaries of posts and of articles, and what length has to do with the overall one."""
     section = Section("ratings", "Ratings on the axes")
-    rows = rows.assign(run=rows["batch"], seed=0)
+    rows = rows.assign(run=rows["batch"], cell="0")
     for article, name, what in ((False, "ratings", "posts"), (True, "ratings_articles", "news articles")):
         part = rows[rows["article"] == article]
         if part.empty:
