@@ -115,8 +115,10 @@ def curve_rows(pool: Pool, chooser: str, draws: int, *, gain: bool = False) -> l
         own = column == chooser and column != "gold"
         if column not in pool.samples or (own and not chooser.startswith("rm")):
             continue
-        curve = best_of_n_curve(pool.samples, chooser, column, pool.counts, gain=gain, draws=draws)
-        for _, point in curve.assign(n=len(pool.samples), best_of=curve["n"]).iterrows():
+        known = pool.samples.groupby("cell")[list({chooser, column})].transform("count").gt(0).all(axis=1)
+        samples = pool.samples[known] if known.any() else pool.samples  # a cell may lack a reward model
+        curve = best_of_n_curve(samples, chooser, column, pool.counts, gain=gain, draws=draws)
+        for _, point in curve.assign(n=len(samples), best_of=curve["n"]).iterrows():
             result = named(
                 measure, unit, row_estimate(point), pool.runs, method="best_of_n", scorer=column,
                 size=pool.run.size, params=pool.run.params, variant=pool.run.variant, selected_by=chooser,

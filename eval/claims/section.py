@@ -82,6 +82,8 @@ def _beside(visible: pd.DataFrame, table: pd.DataFrame, other: CommittedReport) 
         for row in table.itertuples()
     ]
     visible.insert(list(visible).index("unit"), other.name, column)
+    if theirs["cells"].max() < 2:
+        return visible, f"Beside {other.name}: {beside.ALONE}."
     return visible, beside.told(both, list(both["claim"]), other.name)
 
 

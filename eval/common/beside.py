@@ -22,6 +22,8 @@ EXPLAINED = (
     "a new draw is expected, 19 times in 20, within the mean +- t sd sqrt(1 + 1/n) over the n committed cells"
 )
 
+ALONE = "its values are of one cell, one draw, so no prediction interval for another draw exists"
+
 
 @dataclass(frozen=True)
 class CommittedReport:
@@ -109,10 +111,7 @@ def told(table: pd.DataFrame, labels: Sequence[str], name: str) -> str:
         return f"Beside {name}: no value is shared."
     known = table["predicted_low"].notna().to_numpy()
     if not known.any():
-        return (
-            f"Beside {name}: its {len(table)} shared values are of one cell, so no prediction interval for "
-            "another draw exists."
-        )
+        return f"Beside {name}: {ALONE}."
     out = [label for label, far in zip(labels, table["outside"], strict=True) if far]
     said = (
         f"Beside {name}: {len(out)} of {int(known.sum())} shared values of this study lie outside its "

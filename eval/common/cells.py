@@ -13,6 +13,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from tldr.errors import UsageError
+
 
 def world_name(data_seed: int | None) -> str:
     """The world of one of several data seeds: "d3"; "d?" where a run does not say."""
@@ -53,6 +55,20 @@ def with_cells(samples: pd.DataFrame) -> pd.DataFrame:
     )
     cells = [cell_name(seed, world) for seed, world in zip(samples["seed"], worlds, strict=True)]
     return samples.assign(cell=cells, id=worlds + ":" + samples["id"])
+
+
+def one_world(samples: pd.DataFrame) -> None:
+    """Refuse samples of several data seeds where posts come from one file, whose ids name no data seed.
+
+    Raises:
+        UsageError: they are of several.
+    """
+    worlds = sorted({world_of(cell) for cell in samples["cell"]} - {""})
+    if worlds:
+        raise UsageError(
+            f"samples of several data seeds ({', '.join(worlds)}), but a posts file is of one",
+            remedy="give the samples of one data seed with its own posts",
+        )
 
 
 def listed_values(values: Iterable[tuple[str, float]]) -> str:

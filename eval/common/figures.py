@@ -60,9 +60,9 @@ def cell_marks(
         *((y, x) if across else (x, y)),
         linestyle="none",
         marker="o",
-        markersize=3.2,
+        markersize=4.5,
         markeredgewidth=0,
-        alpha=0.8,
+        alpha=0.7,
         color=color,
         transform=offset_copy(axis.transData, fig=axis.get_figure(), units="points", **beside),
     )
@@ -93,9 +93,10 @@ def legend_of(axes: Iterable[Axes]) -> dict[str, Any]:
 
 
 def spacing(rows: pd.DataFrame) -> float:
-    """Factor that moves a point by a hundredth of a log axis of model sizes."""
+    """Factor that moves a point by a hundredth of a log axis of model sizes; further where cells are drawn."""
     sizes = rows["params"]
-    return float((sizes.max() / sizes.min()) ** 0.01) if sizes.nunique() > 1 else 1.02
+    share = 0.03 if "cells" in rows and rows["cells"].max() > 1 else 0.01
+    return float((sizes.max() / sizes.min()) ** share) if sizes.nunique() > 1 else 1 + 2 * share
 
 
 def dots(axis: Axes, row: pd.Series[Any], place: float, series: Series, *, hollow: bool = False) -> None:

@@ -157,27 +157,29 @@ def summarise(
 
     Returns:
         Results ordered by method and model size. A column that a group lacks altogether is left out
-        (not measured).
+        (not measured), as are the cells that lack it.
 
     Raises:
-        UsageError: a group in which only some samples have a column.
+        UsageError: a group in which only some samples of a cell have a column.
     """
     known = [measure for measure in measures if measure.column in samples]
     results = []
+
+    def means(part: pd.DataFrame, number: int) -> dict[str, Estimate]:
+        present = [measure for measure in known if _complete(part, measure.column)]
+        values = part[[measure.column for measure in present]].astype(float)
+        found = bootstrap_means(values, part["id"], draws=number) if present else []
+        return {
+            measure.name: share(values[measure.column], part["id"]) if measure.counted else estimate
+            for measure, estimate in zip(present, found, strict=True)
+        }
+
     for names, group in policy_groups(samples, by):
-        present = [measure for measure in known if _complete(group, measure.column)]
-
-        def means(part: pd.DataFrame, number: int, present: list[Measure] = present) -> dict[str, Estimate]:
-            values = part[[measure.column for measure in present]].astype(float)
-            found = bootstrap_means(values, part["id"], draws=number)
-            return {
-                measure.name: share(values[measure.column], part["id"]) if measure.counted else estimate
-                for measure, estimate in zip(present, found, strict=True)
-            }
-
         estimates = cellwise(group, means, draws)
         results += [
-            group_result(group, names, measure, estimates[measure.name], scorer=scorer) for measure in present
+            group_result(group, names, measure, estimates[measure.name], scorer=scorer)
+            for measure in known
+            if measure.name in estimates
         ]
     return results
 

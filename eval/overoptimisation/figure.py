@@ -66,7 +66,7 @@ def points(axis: Axes, x: str, rows: pd.DataFrame, series: Series, *, line: str 
         at = [places.get(cell, row.kl) for cell in values]
         axis.plot(
             np.sqrt(np.clip(at, 0, None)) if x == "d" else at, list(values.values()), ls="none", marker="o",
-            ms=3.2, mew=0, alpha=0.6, color=series.color, zorder=1.5,
+            ms=4.5, mew=0, alpha=0.5, color=series.color, zorder=1.5,
         )  # fmt: skip
 
 

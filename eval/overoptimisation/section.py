@@ -165,7 +165,8 @@ def overoptimisation_fits(study: StudyResults) -> list[Fitted]:
                     cell: fit_overoptimisation(part["kl"], part["value"], form)
                     for cell, part in _points_of_cells(points).items()
                 }
-                found.append(Fitted(str(sweep), source, str(of), mean_fit(fits), points))
+                if fits:
+                    found.append(Fitted(str(sweep), source, str(of), mean_fit(fits), points))
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
+from eval.common.cells import one_world
 from eval.common.pairs import REFERENCE, judgement_pairs, score_pairs
 from eval.common.study import Section, try_table
 from eval.common.tables import GROUP, policy_groups
@@ -61,9 +62,11 @@ def file_sections(
         and costs no other table.
 
     Raises:
-        UsageError: samples of posts that are not in `posts`.
+        UsageError: samples of posts that are not in `posts`, or of several data seeds beside `posts`.
     """
     sections = []
+    if samples is not None and posts is not None:
+        one_world(samples)
     if samples is not None:
         method = (
             samples["tag.method"] if "tag.method" in samples else pd.Series(None, samples.index, dtype=object)

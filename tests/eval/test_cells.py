@@ -80,7 +80,7 @@ def test_samples_from_anywhere_are_marked_where_their_tags_name_several_data_see
 
 
 def test_trap_posts_are_not_cells() -> None:
-    """Where cells differ by luck, the interval over posts misses the truth mostly, that over cells 1 in 20."""
+    """Where cells differ by luck, the interval over posts misses the truth mostly, that over cells seldom."""
     draw, hits = np.random.default_rng(0), {"posts": 0, "cells": 0}
     for _ in range(120):
         luck = draw.normal(0, 0.1, 6)
