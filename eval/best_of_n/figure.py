@@ -66,9 +66,10 @@ def best_of_n_by_chooser(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame
     }
     for axis, (title, rows) in zip(axes, panels.items(), strict=False):
         present = [name for name in series if (rows["selected_by"] == name).any()]
+        apart = 1.09 if rows["cells"].max() > 1 else 1.025
         for place, name in enumerate(present):
             part = rows[rows["selected_by"] == name].sort_values("best_of")
-            _line(axis, part, series[name], 1.025 ** (place - (len(present) - 1) / 2))
+            _line(axis, part, series[name], apart ** (place - (len(present) - 1) / 2))
         _finish(axis, title, rows["best_of"])
     if paper is not None:
         for name, style in PAPER.items():

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from eval.common.cells import listed_values
 from eval.common.stats import Estimate, bootstrap_means, cellwise
 from tldr.errors import UsageError
 from tldr.measures import FloatArray
@@ -60,7 +61,7 @@ def best_of_n_curve(
             "posts": estimate.clusters,
             "cells": estimate.cells,
             "cell_sd": estimate.cell_sd,
-            "cell_values": estimate.cell_values,
+            "cell_values": listed_values(estimate.cell_values),
         }
         for n, estimate in cellwise(pool, of_cell, draws).items()
     ]

@@ -70,14 +70,14 @@ def _beside(visible: pd.DataFrame, table: pd.DataFrame, other: CommittedReport) 
         frame.dropna(subset=["ours"]).rename(columns={"ours": "value"}) for frame in (table, theirs)
     )
     both = compared(own, theirs, keys)
-    cells = {
+    texts = {
         (row.claim, row.kind, row.paper): f"{row.verdict}: {row.value:.3f} [{row.low:.3f}, {row.high:.3f}], "
-        f"{row.cells:.0f} cell{'s' if row.cells > 1 else ''}"
+        + ("1 cell" if row.cells == 1 else f"{row.cells:.0f} cells")
         for row in theirs.itertuples()
     }
     out = set(zip(both.loc[both["outside"], "claim"], both.loc[both["outside"], "kind"], strict=True))
     column = [
-        cells.get((row.claim, row.kind, row.paper), "")
+        texts.get((row.claim, row.kind, row.paper), "")
         + ("; outside" if (row.claim, row.kind) in out else "")
         for row in table.itertuples()
     ]

@@ -41,7 +41,8 @@ def in_world(ids: pd.Series[str], world: str) -> pd.Series[str]:
     if not world:
         return ids
     if isinstance(ids.dtype, pd.CategoricalDtype):
-        return ids.cat.rename_categories(lambda one: f"{world}:{one}")
+        marked: pd.Series[str] = pd.Series(ids.cat.rename_categories(lambda one: f"{world}:{one}"))
+        return marked
     return world + ":" + ids
 
 

@@ -55,7 +55,8 @@ def cell_marks(
     if not points:
         return
     x, y = zip(*points, strict=True)
-    beside = {"x": 0.0, "y": -MARK_OFFSET} if across else {"x": MARK_OFFSET, "y": 0.0}
+    figure = axis.get_figure(root=True)
+    right, up = (0.0, -MARK_OFFSET) if across else (MARK_OFFSET, 0.0)
     axis.plot(
         *((y, x) if across else (x, y)),
         linestyle="none",
@@ -64,7 +65,7 @@ def cell_marks(
         markeredgewidth=0,
         alpha=0.7,
         color=color,
-        transform=offset_copy(axis.transData, fig=axis.get_figure(), units="points", **beside),
+        transform=offset_copy(axis.transData, fig=figure, x=right, y=up, units="points"),
     )
 
 
@@ -93,7 +94,7 @@ def legend_of(axes: Iterable[Axes]) -> dict[str, Any]:
 
 
 def spacing(rows: pd.DataFrame) -> float:
-    """Factor that moves a point by a hundredth of a log axis of model sizes; further where cells are drawn."""
+    """Factor that moves a point by a hundredth of a log axis of model sizes, or by three beside cells."""
     sizes = rows["params"]
     share = 0.03 if "cells" in rows and rows["cells"].max() > 1 else 0.01
     return float((sizes.max() / sizes.min()) ** share) if sizes.nunique() > 1 else 1 + 2 * share

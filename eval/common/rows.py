@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from eval.common.cells import values_of
 from eval.common.runs import StudyRun, StudyRuns
 from eval.common.stats import Estimate
 from eval.common.tables import MeasuredResult, human_count, result_table
@@ -27,7 +28,8 @@ def row_estimate(row: pd.Series[Any]) -> Estimate:
     value, low, high, se = (float(row[name]) for name in ("value", "low", "high", "se"))
     spread = None if pd.isna(row["cell_sd"]) else float(row["cell_sd"])
     counts = int(row["n"]), int(row["posts"]), int(row["cells"])
-    return Estimate(value, low, high, se, *counts, spread, row["cell_values"])
+    cells = tuple(values_of(row["cell_values"]).items())
+    return Estimate(value, low, high, se, *counts, spread, cells)
 
 
 def texts_of(table: pd.DataFrame) -> list[str]:

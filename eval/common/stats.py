@@ -22,7 +22,7 @@ import pandas as pd
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
 
-from eval.common.cells import cell_order, world_of
+from eval.common.cells import cell_order, listed_values, world_of
 from tldr.errors import NonFiniteError, UsageError
 from tldr.measures import FloatArray
 from tldr.measures.wilson import wilson_interval
@@ -154,8 +154,8 @@ def table_over_cells(
             is the first cell's.
 
     Returns:
-        The table with the columns ``cells``, ``cell_sd`` and ``cell_values`` (as `Estimate`), in the order in
-        which the cells have the rows.
+        The table with the columns ``cells``, ``cell_sd`` and ``cell_values`` (`listed_values`), in the order
+        in which the cells have the rows.
     """
     tables: dict[str, pd.DataFrame] = {}
 
@@ -172,15 +172,18 @@ def table_over_cells(
     whole = pd.concat(list(tables.values()), ignore_index=True)
     if whole.empty:
         return whole.assign(cells=[], cell_sd=[], cell_values=[])
-    how = dict.fromkeys(averaged, "mean") | dict.fromkeys(summed, "sum")
     of_row = whole.groupby(list(keys), sort=False, dropna=False)
     first = of_row.nth(0)
-    for name in how:
-        first[name] = of_row[name].transform(how[name]).loc[first.index]
+    for name in averaged:
+        first[name] = of_row[name].transform("mean").loc[first.index]
+    for name in summed:
+        first[name] = of_row[name].transform("sum").loc[first.index]
     ordered = [made[tuple(row)] for row in first[list(keys)].itertuples(index=False, name=None)]
-    names = ("value", "low", "high", "se", "n", "cells", "cell_sd", "cell_values")
+    names = ("value", "low", "high", "se", "n", "cells", "cell_sd")
     columns = {name: [getattr(one, name) for one in ordered] for name in names}
-    return first.assign(**columns, posts=[one.clusters for one in ordered]).reset_index(drop=True)
+    columns["posts"] = [one.clusters for one in ordered]
+    columns["cell_values"] = [listed_values(one.cell_values) for one in ordered]
+    return first.assign(**columns).reset_index(drop=True)
 
 
 def _checked(

@@ -61,12 +61,12 @@ def points(axis: Axes, x: str, rows: pd.DataFrame, series: Series, *, line: str 
         rows[x], rows["value"], yerr=up, xerr=across, color=series.color, marker=series.marker, ls=line,
         capsize=3, elinewidth=1.4, label=series.label,
     )  # fmt: skip
-    for row in rows.itertuples():
-        values, places = values_of(row.cell_values), values_of(row.kl_cells)
-        at = [places.get(cell, row.kl) for cell in values]
+    for text, places, kl in zip(rows["cell_values"], rows["kl_cells"], rows["kl"], strict=True):
+        values = values_of(text)
+        at = np.array([values_of(places).get(cell, kl) for cell in values], dtype=np.float64)
         axis.plot(
-            np.sqrt(np.clip(at, 0, None)) if x == "d" else at, list(values.values()), ls="none", marker="o",
-            ms=4.5, mew=0, alpha=0.5, color=series.color, zorder=1.5,
+            np.sqrt(at.clip(min=0)) if x == "d" else at, list(values.values()), ls="none", marker="o",
+            ms=4.5, mew=0.5, mec="white", alpha=0.8, color=series.color, zorder=3,
         )  # fmt: skip
 
 

@@ -32,7 +32,8 @@ def probe_shares(
     if rows.empty:
         raise UsageError("no probe to draw")
     probes = list(dict.fromkeys(rows["measure"]))
-    figure = Figure(figsize=(10, 1.6 + 0.62 * len(probes)), layout="constrained")
+    several = "cells" in rows and rows["cells"].max() > 1
+    figure = Figure(figsize=(10, 1.6 + (0.95 if several else 0.62) * len(probes)), layout="constrained")
     axis = figure.subplots()
     for place, (scorer, label) in enumerate(series.items()):
         part = rows[rows["scorer"] == scorer]

@@ -99,10 +99,11 @@ def accuracy_results(evaluated: list[Evaluated]) -> list[MeasuredResult]:
             judged = [_pairs(run, values, measure.split("_")[0]) for run, values in members]
             right = [values[measure] * pairs for (_, values), pairs in zip(members, judged, strict=True)]
             of_cell = pd.DataFrame({"cell": [run.cell for run, _ in members], "right": right, "n": judged})
-            of_cell = of_cell.groupby("cell").sum()  # the folds of a cell judge pairs of their own
-            estimate = over_cells(
-                {str(row.Index): wilson(row.right, int(row.n)) for row in of_cell.itertuples()}
-            )
+            sums = of_cell.groupby("cell").sum()  # the folds of a cell judge pairs of their own
+            estimates = {
+                str(cell): wilson(float(sums["right"][cell]), int(sums["n"][cell])) for cell in sums.index
+            }
+            estimate = over_cells(estimates)
             names = _names(RewardModel(scorer_name(size, variant), size, variant, params))
             result = named(measure, SHARE, estimate, [run.run for run, _ in members], **names)
             results.append(replace(result, posts=None))

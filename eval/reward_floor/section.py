@@ -73,7 +73,7 @@ def _against_floor(pairs: pd.DataFrame, draws: int) -> dict[tuple[str, str], Est
     right = judged_right(pairs)
     lead = right[["reward model"]].to_numpy() - right.to_numpy()
     columns = np.column_stack([right.to_numpy(), lead])
-    measures = [(measure, judge) for measure in ("accuracy", "lead") for judge in right]
+    measures = [(measure, judge) for measure in ("accuracy", "lead") for judge in map(str, right)]
     estimates = bootstrap_means(columns, pairs.loc[right.index, "id"], draws=draws)
     return dict(zip(measures, estimates, strict=True))
 

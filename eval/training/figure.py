@@ -83,8 +83,8 @@ def _runs(axis: Axes, metrics: pd.DataFrame, key: str, by: str, colors: Mapping[
             cells = alike["cell"].nunique() if "cell" in alike else 1
             for _, run in alike.groupby("run"):
                 run = run.sort_values("episodes")
-                look = {"linewidth": 1.8} if cells < 2 else {"linewidth": 0.8, "alpha": 0.45}
-                axis.plot(run["episodes"], run[key], color=color, **look)
+                width, alpha = (1.8, 1.0) if cells < 2 else (0.8, 0.45)
+                axis.plot(run["episodes"], run[key], color=color, linewidth=width, alpha=alpha)
             if cells > 1:
                 values = alike.groupby(["cell", "episodes"])[key].mean().groupby(level="episodes")
                 shared = values.mean()[values.size() == cells]
