@@ -14,7 +14,7 @@ import pandas as pd
 
 from eval.agreement.text_judges import text_judges
 from eval.common.pairs import REFERENCE, in_one_order, pair_key
-from eval.common.stats import bootstrap_totals, from_draws
+from eval.common.stats import bootstrap_totals, from_draws, table_over_cells
 from tldr.errors import UsageError
 
 
@@ -153,7 +153,8 @@ def comparison_agreement(
         ensemble_of, unit, stemmer: as `labeler_columns` and `text_judges`.
 
     Returns:
-        Rows as `agreement`, people first.
+        Rows as `agreement`, people first, with the columns of `eval.common.stats.table_over_cells`: judges
+        are compared in each cell by itself, where ``cell`` tells cells apart.
 
     Raises:
         UsageError: no such pair, or as `labeler_columns` and `text_judges`.
@@ -164,14 +165,22 @@ def comparison_agreement(
             raise UsageError(
                 "no comparison is between two samples of one policy", remedy="leave out --same-policy"
             )
-    turned = labeler_columns(labels.reset_index(drop=True), ensemble_of=ensemble_of)
-    texts = text_judges(turned, posts, unit=unit, stemmer=stemmer)
+
+    def of_cell(part: pd.DataFrame, number: int) -> pd.DataFrame:
+        turned = labeler_columns(part.reset_index(drop=True), ensemble_of=ensemble_of)
+        return _every_two(turned, text_judges(turned, posts, unit=unit, stemmer=stemmer), number)
+
+    return table_over_cells(labels, of_cell, ["first", "second"], draws, summed=["left_out"])
+
+
+def _every_two(turned: pd.DataFrame, texts: pd.DataFrame, draws: int) -> pd.DataFrame:
+    """`comparison_agreement` of one cell: `turned` as `labeler_columns`, `texts` as `text_judges`."""
     people = turned[["labeler", "labeler ensemble"]].dropna(axis="columns", how="all")
     with_people = agreement(pd.concat([people, texts], axis=1), turned["id"], draws=draws)
     parts = [with_people[with_people["first"].isin(people.columns)]]
     key = pair_key(turned)
     if key.duplicated().any():
-        parts.insert(0, labeler_agreement(labels, draws=draws))
+        parts.insert(0, labeler_agreement(turned, draws=draws))
     once = ~key.duplicated()
     if texts.shape[1] > 1:
         parts.append(agreement(texts[once], turned.loc[once, "id"], draws=draws))

@@ -7,6 +7,7 @@ import pandas as pd
 from eval.agreement.figure import LABELER, agreement_heatmap, agreement_with_labelers, judge_order
 from eval.agreement.measure import comparison_agreement
 from eval.common.pairs import comparison_pairs, pair_key
+from eval.common.rows import bars, intervals
 from eval.common.study import Picture, Section, StudyResults, Table, once, policy_names, published, without
 from eval.common.tables import METHOD_ORDER
 from tldr.records import Comparison, read_records
@@ -24,6 +25,9 @@ COLUMNS = [
     "left_out",
     "unit",
     "runs",
+    "cells",
+    "cell_sd",
+    "cell_values",
 ]
 UNIT = "share of pairs that both decided"
 ALL = "all"
@@ -32,8 +36,8 @@ ALL = "all"
 def labelled_pairs(study: StudyResults, name: str) -> pd.DataFrame:
     """Labelled pairs from the file `name` of all ``pairs`` runs.
 
-    Columns of `eval.common.pairs.comparison_pairs` and ``run``, scores of small models first. Workers of
-    different runs are different people. Empty where no run has such a file.
+    Columns of `eval.common.pairs.comparison_pairs`, ``run`` and ``cell``, scores of small models first.
+    Workers of different runs are different people. Empty where no run has such a file.
     """
     tables = []
     for run in study.runs.finished("pairs"):
@@ -41,7 +45,9 @@ def labelled_pairs(study: StudyResults, name: str) -> pd.DataFrame:
         rows = read_records(path, Comparison) if path.is_file() else []
         if rows:
             pairs = comparison_pairs(rows)
-            tables.append(pairs.assign(run=run.run, worker=run.run + " " + pairs["worker"]))
+            worker = run.run + " " + pairs["worker"]
+            ids = run.post_ids(pairs["id"])
+            tables.append(pairs.assign(run=run.run, cell=run.cell, id=ids, worker=worker))
     if not tables:
         return pd.DataFrame()
     whole = pd.concat(tables, ignore_index=True)
@@ -68,7 +74,7 @@ def agreement_table(study: StudyResults) -> pd.DataFrame:
     """Agreement of every two judges on two samples of one policy at one temperature (`COLUMNS`).
 
     A row per policy and two judges (as in `comparison_agreement`), and the same of
-    all pairs together as policy `ALL`. Intervals and standard errors are bootstrapped over posts.
+    all pairs together as policy `ALL`. Judges are compared in each cell by itself.
     """
     labels = labelled_pairs(study, "same_policy.jsonl")
     if labels.empty:
@@ -112,7 +118,7 @@ def agreement_section(study: StudyResults) -> Section:
     methods = {policy: policy_names(study, policy)["method"] for policy in policies}
     picture = agreement_with_labelers(table, methods, published(study.paper, "agreement", "metric_agreement"))
     caption = (
-        "Agreement with one labeler, by the policy that wrote both samples; bars: 95 % intervals over posts. "
+        f"Agreement with one labeler, by the policy that wrote both samples; {bars(table)}. "
         "Stars: the paper's values for supervised and for human feedback samples (section 4.4). The arrow: "
         "the paper's upper bound for log-probabilities."
     )
@@ -122,11 +128,11 @@ def agreement_section(study: StudyResults) -> Section:
         picture = agreement_heatmap(table[table["policy"] == policy], title=f"Samples of {policy}")
         caption = (
             f"Two samples of {policy}: agreement of every two judges in per cent, below it the standard "
-            "error, bootstrapped over posts. On the diagonal: two labelers of the same pair."
+            "error, over cells or in one draw over posts. On the diagonal: two labelers of the same pair."
         )
         section.pictures.append(Picture(f"agreement_{policy}", picture, caption))
     caption = (
-        "Agreement with one labeler, by policy; 95 % intervals over posts. Every two judges, with standard "
+        f"Agreement with one labeler, by policy; {intervals(table)}. Every two judges, with standard "
         "errors and numbers of pairs, are in the CSV file."
     )
     section.tables.append(Table("agreement", table, caption, _shown(table)))

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from eval.common.figures import grid, legend_of
+from eval.common.figures import cell_marks, grid, legend_of
 from eval.common.style import (
     BLACK,
     BLUE,
@@ -66,9 +66,10 @@ def best_of_n_by_chooser(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame
     }
     for axis, (title, rows) in zip(axes, panels.items(), strict=False):
         present = [name for name in series if (rows["selected_by"] == name).any()]
+        apart = 1.09 if rows["cells"].max() > 1 else 1.025
         for place, name in enumerate(present):
             part = rows[rows["selected_by"] == name].sort_values("best_of")
-            _line(axis, part, series[name], 1.025 ** (place - (len(present) - 1) / 2))
+            _line(axis, part, series[name], apart ** (place - (len(present) - 1) / 2))
         _finish(axis, title, rows["best_of"])
     if paper is not None:
         for name, style in PAPER.items():
@@ -90,6 +91,7 @@ def _line(axis: Axes, rows: pd.DataFrame, series: Series, shift: float) -> None:
         rows["best_of"] * shift, rows["value"], yerr=bars, color=series.color, marker=series.marker,
         capsize=3, elinewidth=1.4, label=series.label, ls="--" if series is NAMED["gold"] else "-",
     )  # fmt: skip
+    cell_marks(axis, rows["best_of"] * shift, rows, series.color)
 
 
 def _finish(axis: Axes, title: str, counts: pd.Series[float]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from eval.common.stats import bootstrap_means
+from eval.common.cells import listed_values
+from eval.common.stats import Estimate, bootstrap_means, cellwise
 from tldr.errors import UsageError
 from tldr.measures import FloatArray
 from tldr.measures.best_of_n import best_of_n_kl, best_of_n_worth
@@ -29,21 +30,26 @@ def best_of_n_curve(
     so every sample of the pool counts at every n. Samples of equal choice share their mean value.
 
     Args:
-        pool: columns ``id``, `chooser`, `value`; with several seeds also ``seed``, each with a pool of
-            its own. The same N for every post (and seed).
+        pool: columns ``id``, `chooser`, `value`; with several cells also ``cell``, each with a pool of
+            its own. The same N for every post (and cell).
         counts: the n, 1 <= n <= N.
         gain: what is gained over n = 1, post by post, instead of the mean itself.
 
     Returns:
-        Columns ``n``, ``kl`` (nats), ``value``, ``low``, ``high``, ``se``, ``posts``; intervals by the
-        bootstrap over posts.
+        Columns ``n``, ``kl`` (nats), ``value``, ``low``, ``high``, ``se``, ``posts`` and those of
+        `eval.common.stats.Estimate`; within a single cell intervals by the bootstrap over posts.
 
     Raises:
         UsageError: posts with different N, or an n outside 1..N. NonFiniteError: a NaN.
     """
-    per_post, post = best_of_n_values(pool, chooser, value, [1, *counts] if gain else counts)
-    if gain:
-        per_post = per_post[:, 1:] - per_post[:, :1]
+    check_equal(pool)
+
+    def of_cell(part: pd.DataFrame, number: int) -> dict[int, Estimate]:
+        per_post, post = best_of_n_values(part, chooser, value, [1, *counts] if gain else counts)
+        if gain:
+            per_post = per_post[:, 1:] - per_post[:, :1]
+        return dict(zip(counts, bootstrap_means(per_post, post, draws=number), strict=True))
+
     rows = [
         {
             "n": n,
@@ -53,8 +59,11 @@ def best_of_n_curve(
             "high": estimate.high,
             "se": estimate.se,
             "posts": estimate.clusters,
+            "cells": estimate.cells,
+            "cell_sd": estimate.cell_sd,
+            "cell_values": listed_values(estimate.cell_values),
         }
-        for n, estimate in zip(counts, bootstrap_means(per_post, post, draws=draws), strict=True)
+        for n, estimate in cellwise(pool, of_cell, draws).items()
     ]
     return pd.DataFrame(rows)
 
@@ -65,7 +74,7 @@ def best_of_n_values(
     """Each post's expected `value` of the best of n: `best_of_n_curve` before averaging.
 
     Returns:
-        (posts, len(counts)) values, and the (posts,) ids, one row per post and seed.
+        (posts, len(counts)) values, and the (posts,) ids.
     """
     order, total = _by_post(pool)
     choice, worth = (
@@ -75,13 +84,20 @@ def best_of_n_values(
     return best_of_n_worth(choice, worth, counts), posts
 
 
-def _by_post(pool: pd.DataFrame) -> tuple[npt.NDArray[np.intp], int]:
-    """An order that brings each post's (and seed's) samples together, and their number N."""
-    posts, _ = pd.factorize(pool["id"])
-    seeds = pd.factorize(pool["seed"])[0] if "seed" in pool else np.zeros(len(pool), dtype=np.intp)
-    group = posts * (int(seeds.max()) + 1) + seeds
-    _, sizes = np.unique(group, return_counts=True)
+def check_equal(pool: pd.DataFrame) -> None:
+    """Refuse a pool without the same N for every post (and cell).
+
+    Raises:
+        UsageError: posts with different N.
+    """
+    keys = ["cell", "id"] if "cell" in pool else ["id"]
+    sizes = pool.groupby(keys, observed=True).size()
     if sizes.min() != sizes.max():
         raise UsageError(f"pools of {sizes.min()} to {sizes.max()} samples per post: they must be equal")
-    order = np.argsort(group, kind="stable")
-    return order, int(sizes[0])
+
+
+def _by_post(pool: pd.DataFrame) -> tuple[npt.NDArray[np.intp], int]:
+    """An order that brings each post's samples together, and their number N."""
+    check_equal(pool)
+    posts, names = pd.factorize(pool["id"])
+    return np.argsort(posts, kind="stable"), len(pool) // len(names)

@@ -9,7 +9,7 @@ import pandas as pd
 from eval.best_of_n.figure import best_of_n_by_chooser
 from eval.best_of_n.measure import best_of_n_curve
 from eval.best_of_n.pool import POOL_FILE, load_pool
-from eval.common.rows import FurtherResult, crossed, further_table, row_estimate, settings_of
+from eval.common.rows import FurtherResult, bars, crossed, further_table, intervals, row_estimate, settings_of
 from eval.common.runs import StudyRun
 from eval.common.study import Picture, Section, StudyResults, Table, once, published, without
 from eval.common.tables import named
@@ -22,7 +22,7 @@ GOLD_SHARE = "share preferred to the reference"
 
 @dataclass(frozen=True)
 class Pool:
-    """The largest pool of a model size, all seeds: ``seed`` and the columns of `load_pool`."""
+    """The largest pool of a model size, all cells: ``cell`` and the columns of `load_pool`."""
 
     run: StudyRun
     runs: tuple[str, ...]
@@ -67,11 +67,16 @@ def largest_pools(study: StudyResults) -> list[Pool]:
 
 
 def _pool(runs: list[StudyRun]) -> Pool:
-    parts = [load_pool(run.folder / POOL_FILE).assign(seed=run.seed or 0) for run in runs]
+    parts = [_of_run(run) for run in runs]
     samples = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
     total = int(parts[0].groupby("id", observed=True).size().iloc[0])
     temperature = settings_of(runs[0]).get("temperature")
     return Pool(runs[0], tuple(run.run for run in runs), samples, total, temperature)
+
+
+def _of_run(run: StudyRun) -> pd.DataFrame:
+    pool = load_pool(run.folder / POOL_FILE)
+    return pool.assign(cell=run.cell, id=run.post_ids(pool["id"]))
 
 
 @once
@@ -110,12 +115,14 @@ def curve_rows(pool: Pool, chooser: str, draws: int, *, gain: bool = False) -> l
         own = column == chooser and column != "gold"
         if column not in pool.samples or (own and not chooser.startswith("rm")):
             continue
-        curve = best_of_n_curve(pool.samples, chooser, column, pool.counts, gain=gain, draws=draws)
-        for _, point in curve.assign(n=len(pool.samples), best_of=curve["n"]).iterrows():
+        known = pool.samples.groupby("cell")[list({chooser, column})].transform("count").gt(0).all(axis=1)
+        samples = pool.samples[known] if known.any() else pool.samples  # a cell may lack a reward model
+        curve = best_of_n_curve(samples, chooser, column, pool.counts, gain=gain, draws=draws)
+        for _, point in curve.assign(n=len(samples), best_of=curve["n"]).iterrows():
             result = named(
                 measure, unit, row_estimate(point), pool.runs, method="best_of_n", scorer=column,
                 size=pool.run.size, params=pool.run.params, variant=pool.run.variant, selected_by=chooser,
-                best_of=int(point["best_of"]), temperature=pool.temperature, seeds=len(pool.runs),
+                best_of=int(point["best_of"]), temperature=pool.temperature,
             )  # fmt: skip
             rows.append((result, {"kl": float(point["kl"])}))
     return rows
@@ -137,8 +144,8 @@ def best_of_n_section(study: StudyResults) -> Section:
         panels = {f"Policy {size}": part for size, part in drawn.groupby("size", sort=False)}
         heat = ", ".join(f"{one:g}" for one in sorted(set(shares["temperature"].dropna())))
         caption = (
-            f"Mean planted probability of being preferred; pools drawn at T = {heat}; bars: 95 % intervals "
-            "over posts. The planted truth as chooser is the upper bound for every chooser. "
+            f"Mean planted probability of being preferred; pools drawn at T = {heat}; {bars(shares)}. "
+            "The planted truth as chooser is the upper bound for every chooser. "
             if panels
             else "This study has no pool with planted preferences; only the paper's values are shown. "
         ) + "The paper's human evaluation is digitised; its standard errors are 2 to 5 points."
@@ -158,8 +165,8 @@ def _left_out(study: StudyResults) -> set[str]:
 
 def _shown(table: pd.DataFrame) -> Table:
     """One row per policy, chooser and measure, one column an N."""
-    index = ["size", "params", "selected_by", "measure", "n", "posts", "runs"]
+    index = ["size", "params", "selected_by", "measure", "n", "posts", "cells", "runs"]
     shown = crossed(table, index, "best_of")
     shown = shown.rename(columns=lambda name: f"N = {name}" if isinstance(name, int) else name)
-    caption = "Best of N by every chooser; n: samples in the pool; 95 % intervals over posts."
+    caption = f"Best of N by every chooser; n: samples in the pool; {intervals(table)}."
     return Table("best_of_n", table, caption, shown)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from eval.common.stats import Estimate, bootstrap_totals, from_draws
+from eval.common.cells import cell_order
+from eval.common.stats import Estimate, bootstrap_totals, from_draws, over_cells
 from tldr.errors import NonFiniteError
 
 WeightedRows = tuple[float, pd.DataFrame]
 """A group's rows with the sign (or weight) that its mean has in the contrast."""
 
-SPREAD = ("seed", "size")
-"""Columns that rows are matched on besides the unit, unless the claim varies them."""
+T = TypeVar("T")
 
 
 class Missing(Exception):
@@ -29,23 +30,29 @@ class ClaimStep:
 
     Attributes:
         label: where it was taken ("m", "T 1 -> 0.7"). unit: of the effect.
+        effect: over cells (`eval.common.stats.over_cells`); of a single cell, over posts.
+        cells: cell -> its own effect.
         margin: the whole interval must lie above -margin (0: a strict claim).
         two_sided: it must lie below +margin as well (a claim of equality).
-        seed_sd: standard deviation of the effect between seeds, None with fewer than two.
     """
 
     label: str
     effect: Estimate
     unit: str
     runs: tuple[str, ...]
+    cells: Mapping[str, float]
     margin: float = 0.0
     two_sided: bool = False
-    seed_sd: float | None = None
 
     @property
     def holds(self) -> bool:
         """Whether the whole interval lies on the claimed side; false without an interval."""
         return self.effect.low > -self.margin and (not self.two_sided or self.effect.high < self.margin)
+
+    def holds_in(self, cell: str) -> bool:
+        """Whether the cell's own effect lies on the claimed side."""
+        value = self.cells[cell]
+        return value > -self.margin and (not self.two_sided or value < self.margin)
 
     @property
     def refuted(self) -> bool:
@@ -84,6 +91,51 @@ def runs_of(frames: Sequence[pd.DataFrame]) -> tuple[str, ...]:
     return tuple(sorted({run for cell in cells for run in str(cell).split()}))
 
 
+def in_each_cell(
+    frames: Sequence[pd.DataFrame], measure: Callable[[list[pd.DataFrame], int], T], draws: int
+) -> dict[str, T]:
+    """Cell -> what `measure` finds in the frames' rows of that cell, where all frames have rows.
+
+    Args:
+        measure: frames of one cell and bootstrap draws; the draws are 0 where several cells are found,
+            which give the interval. It raises `Missing` where the cell lacks something.
+
+    Raises:
+        Missing: no cell has all.
+    """
+    shared = set.intersection(*(set(frame["cell"]) for frame in frames))
+    if not shared:
+        raise Missing("the compared rows share no cell")
+    parts = {
+        cell: [frame[frame["cell"] == cell] for frame in frames] for cell in sorted(shared, key=cell_order)
+    }
+    found, lacking = {}, []
+    for cell, part in parts.items():
+        try:
+            found[cell] = measure(part, draws if len(parts) == 1 else 0)
+        except Missing as missing:
+            lacking.append(missing)
+    if not found:
+        raise lacking[0]
+    if len(found) == 1 < len(parts):
+        (cell,) = found
+        found[cell] = measure(parts[cell], draws)
+    return found
+
+
+def step_of(
+    label: str,
+    effects: Mapping[str, Estimate],
+    unit: str,
+    frames: Sequence[pd.DataFrame],
+    level: float = 0.95,
+) -> ClaimStep:
+    """The step whose effects in the cells are `effects`, combined by `eval.common.stats.over_cells`."""
+    effect = over_cells(effects, level=level)
+    runs = runs_of([frame[frame["cell"].isin(list(effects))] for frame in frames])
+    return ClaimStep(label, effect, unit, runs, {cell: one.value for cell, one in effects.items()})
+
+
 def contrast(
     parts: Sequence[WeightedRows],
     value: str,
@@ -94,37 +146,31 @@ def contrast(
     draws: int = 2000,
     level: float = 0.95,
 ) -> ClaimStep:
-    """Weighted sum of the groups' means of `value`, such as one minus another.
+    """Weighted sum of the groups' means of `value`, such as one minus another, in each cell by itself.
 
-    All groups are resampled with the same draws of posts (``id``), which pairs what is about the same
-    posts; seeds are pooled within a post.
+    Within a cell all groups are resampled with the same draws of posts (``id``), which pairs what is about
+    the same posts.
 
     Args:
-        parts: rows with ``id``, ``run``, ``seed``, `value` and `on`; rows without a value are left out.
-        on: columns that name one unit (post, pair); only units in every group count. Empty: the groups
-            hold different units on purpose, such as bins.
+        parts: rows with ``id``, ``run``, ``cell``, `value` and `on`; rows without a value are left out.
+        on: columns that name one unit (post, pair) of a cell; only units in every group count. Empty: the
+            groups hold different units on purpose, such as bins.
 
     Raises:
-        Missing: no common unit. NonFiniteError: an infinite value.
+        Missing: no common cell or unit. NonFiniteError: an infinite value.
     """
     frames = [frame[frame[value].notna()] for _, frame in parts]
     if any(frame.empty for frame in frames):
         raise Missing(f"no {value} of {label}")
-    if on:
-        frames = matched(frames, on)
     weights = np.array([weight for weight, _ in parts])
-    effect = _estimate(frames, weights, value, draws, level)
-    count = len(frames[0][list(on)].drop_duplicates()) if on else sum(map(len, frames))
-    seeds = set.intersection(*(set(frame["seed"]) for frame in frames))
-    by_seed = [
-        sum(
-            w * frame.loc[frame["seed"] == seed, value].mean()
-            for w, frame in zip(weights, frames, strict=True)
-        )
-        for seed in seeds
-    ]
-    spread = float(np.std(by_seed, ddof=1)) if len(seeds) > 1 else None
-    return ClaimStep(label, replace(effect, n=count), unit, runs_of(frames), seed_sd=spread)
+
+    def effect_in(frames: list[pd.DataFrame], number: int) -> Estimate:
+        if on:
+            frames = matched(frames, on)
+        count = len(frames[0][list(on)].drop_duplicates()) if on else sum(map(len, frames))
+        return replace(_estimate(frames, weights, value, number, level), n=count)
+
+    return step_of(label, in_each_cell(frames, effect_in, draws), unit, frames, level)
 
 
 def _estimate(

@@ -10,7 +10,8 @@ from eval.best_of_n.section import best_of_n_table
 from eval.claims.contrast import Missing, runs_of
 from eval.claims.judges import same_policy_rows
 from eval.common.pairs import read_judgements
-from eval.common.stats import mean
+from eval.common.runs import in_worlds
+from eval.common.stats import Estimate, cellwise, mean
 from eval.common.study import StudyResults, once, policy_names
 from eval.judge.measure import judge_results
 from eval.length.section import length_controlled_table
@@ -37,8 +38,9 @@ def judged_preference(study: StudyResults) -> pd.DataFrame:
     paths = sorted(study.runs.folder.glob(JUDGEMENTS))
     if not paths:
         raise Missing(f"no judge or person compared summaries (no {JUDGEMENTS} in the study)")
-    answers = [row for path in paths for row in read_judgements(path)]
-    rows = pd.DataFrame([vars(result) for result in judge_results(answers)])
+    answers = [row for path in paths for row in in_worlds(read_judgements(path), study.runs)]
+    cells = {run.run: run.cell for run in study.runs.runs}
+    rows = pd.DataFrame([vars(result) for result in judge_results(answers, cells)])
     rows = rows[rows["unit"] == "share preferred to the reference"]
     names = pd.DataFrame([policy_names(study, policy) for policy in rows["policy"]], index=rows.index)
     return rows.assign(**names, runs=rows["runs"].map(" ".join))
@@ -61,11 +63,16 @@ def labeler_agreement(study: StudyResults) -> pd.DataFrame:
     made = []
     groups = ["judge", "method", "params", "policy_params"]
     for names, rows in same_policy_rows(study).dropna(subset="hit").groupby(groups, dropna=False):
-        estimate = mean(rows["hit"], rows["id"])
+        estimate = cellwise(rows, _mean_hit)["hit"]
         about = dict(zip(["measure", *groups[1:]], names, strict=True))
         shown = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+        shown["cells"] = estimate.cells
         made.append({**about, **shown, "unit": "share of labels", "runs": " ".join(runs_of([rows]))})
     return pd.DataFrame(made)
+
+
+def _mean_hit(rows: pd.DataFrame, _: int) -> dict[str, Estimate]:
+    return {"hit": mean(rows["hit"], rows["id"])}
 
 
 @once
@@ -81,7 +88,7 @@ def news_length(study: StudyResults) -> pd.DataFrame:
     ):
         bounds = {end: table.get(f"{column}_{end}", pd.Series(dtype=float)) for end in ("low", "high")}
         named = {"value": table.get(column), "measure": measure, "unit": unit}
-        parts.append(table[["policy", "n", "runs"]].assign(**named, **bounds))
+        parts.append(table[["policy", "n", "cells", "runs"]].assign(**named, **bounds))
     long = pd.concat(parts, ignore_index=True)
     names = [policy_names(study, policy) for policy in long["policy"]]
     return long.assign(method=[n["method"] for n in names], params=[n["params"] for n in names])

@@ -1,7 +1,7 @@
 """The rows that claims are tested on: long tables, one row per observation, that name posts and runs.
 
 Every source has the columns ``id`` (the post: what the bootstrap resamples), ``key`` (what is compared
-like with like: the post, or a labelled pair), ``seed`` and ``run``, selectors that tell groups apart,
+like with like: the post, or a labelled pair), ``cell`` and ``run``, selectors that tell groups apart,
 and values.
 """
 
@@ -133,14 +133,15 @@ def _samples(evidence: Evidence) -> pd.DataFrame:
 def _sweep(evidence: Evidence) -> pd.DataFrame:
     """Policies trained with different KL coefficients against one reward model, sampled at T = 1.
 
-    ``kl``: nats from the SFT policy, mean over the samples of a coefficient (P Fig. 5); the SFT policy
-    is the point at 0. ``rm_preference`` is by the reward model that was optimised.
+    ``kl``: nats from the SFT policy, mean over the cells of the mean over a coefficient's samples (P Fig. 5);
+    the SFT policy is the point at 0. ``rm_preference`` is by the reward model that was optimised.
     """
     parts = []
     for sweep in find_sweeps(evidence.study):
         rows = sweep.samples
         beta = rows["beta"].fillna(np.inf)  # an infinite penalty leaves the start unchanged
-        drift = (rows["logprob"] - rows["logprob_sft"]).groupby(beta).mean()
+        drift = (rows["logprob"] - rows["logprob_sft"]).groupby([beta, rows["cell"]]).mean()
+        drift = drift.groupby(level=0).mean()
         table = rows.assign(
             key=rows["id"],
             sweep=sweep.name,
@@ -160,20 +161,24 @@ def _sweep(evidence: Evidence) -> pd.DataFrame:
 def _rollouts(evidence: Evidence) -> pd.DataFrame:
     """Rollouts of a PPO run along its training: ``rm`` (the proxy), ``gold``, by iteration.
 
-    Runs of one seed draw the same prompts, so the key is post and iteration. ``swept``: the run is one
+    Runs of one cell draw the same prompts, so the key is post and iteration. ``swept``: the run is one
     of a sweep of KL coefficients.
     """
-    rows = []
+    tables = []
     for run in evidence.study.runs.finished("ppo"):
+        found: list[dict[str, Any]] = []
         path = run.folder / "rollouts.jsonl"
         about = evidence.policies[run.run] | {"size": run.size, "params": run.params, "variant": run.variant}
         for sample in read_records(path, Sample) if path.is_file() else []:
             iteration = sample.tags.get("iteration")
-            named = {"id": sample.id, "key": f"{sample.id} {iteration}", "run": run.run, "seed": run.seed}
-            rows.append({**named, **about, "iteration": iteration, **sample.scores})
-    if not rows:
+            named = {"id": sample.id, "key": f"{sample.id} {iteration}", "run": run.run, "cell": run.cell}
+            found.append({**named, **about, "iteration": iteration, **sample.scores})
+        if found:
+            made = pd.DataFrame(found)
+            tables.append(made.assign(id=run.post_ids(made["id"])))
+    if not tables:
         raise Missing("no rollouts")
-    table = pd.DataFrame(rows)
+    table = pd.concat(tables, ignore_index=True)
     betas = table.groupby(["size", "optimised"])["beta"].transform("nunique")
     return table.assign(swept=betas >= BETAS)
 
@@ -190,6 +195,7 @@ def _pool(evidence: Evidence) -> pd.DataFrame:
 
 def _best_of(run: StudyRun, models: dict[str, RewardModel]) -> pd.DataFrame:
     pool = load_pool(run.folder / POOL_FILE)
+    pool["id"] = run.post_ids(pool["id"])
     total = int(pool.groupby("id", observed=True).size().max())
     counts = [2**power for power in range(total.bit_length()) if 2**power <= total]
     values = {"gold_preference": "preference", "gold": "gold", "rm": "rm"}
@@ -213,7 +219,7 @@ def _best_of(run: StudyRun, models: dict[str, RewardModel]) -> pd.DataFrame:
         pool=total,
         from_4=table["n"] >= 4,
         run=run.run,
-        seed=run.seed,
+        cell=run.cell,
         size=run.size,
         params=run.params,
     )
@@ -226,7 +232,7 @@ def _ratings(evidence: Evidence) -> pd.DataFrame:
         raise Missing("no ratings")
     table = table[~table["article"].astype(bool)].rename(columns=lambda name: str(name).removeprefix("tag."))
     return table.assign(key=table["id"]).melt(
-        ["id", "key", "policy", "method", "size", "params", "variant", "run", "seed"],
+        ["id", "key", "policy", "method", "size", "params", "variant", "run", "cell"],
         list(AXES),
         var_name="axis",
         value_name="rating",
@@ -278,11 +284,7 @@ UNITS = {
 
 
 def matched_on(source: str, varied: Sequence[str]) -> list[str]:
-    """The columns that rows of a source are matched on, without those that a claim varies."""
-    on = (
-        ["key", "seed"]
-        if source in ("valid pairs", "same-policy pairs", "probes")
-        else ["key", "seed", "size"]
-    )
+    """The columns that rows of a source are matched on within a cell, without those that a claim varies."""
+    on = ["key"] if source in ("valid pairs", "same-policy pairs", "probes") else ["key", "size"]
     by_size = {"size", "params"} & set(varied)
     return [name for name in on if name not in varied and not (by_size and name == "size")]

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from eval.claims.contrast import ClaimStep, Missing, matched, runs_of
+from eval.claims.contrast import ClaimStep, Missing, in_each_cell, matched, step_of
 from eval.claims.evidence import Evidence, Selector, select
 from eval.claims.predicates import ClaimSteps, in_each, paired, place_name, places, two_sides
 from eval.common.logistic import fit_logistic
-from eval.common.stats import bootstrap_totals, from_draws
+from eval.common.stats import Estimate, bootstrap_totals, from_draws
 from tldr.errors import NonFiniteError
 from tldr.measures import FloatArray
 
@@ -79,7 +79,8 @@ def peak_steps(
     """The two steps from the ends of a column up to the place between them that stands out most.
 
     The peak is not known beforehand: every inner place is tried, at a level divided by their number
-    (Bonferroni), so that trying several wins nothing by chance.
+    (Bonferroni), so that trying several wins nothing by chance. The place is the same in all cells: each
+    tried step is the mean of the cells' own.
     """
     at = places(rows, value, along, 3)
     first, *inner, last = at
@@ -104,10 +105,10 @@ def peak_steps(
 def best_of_n_spends_less_kl(evidence: Evidence, draws: int) -> ClaimSteps:
     """Best-of-N is as good as a PPO policy with less KL from the SFT policy (P App. G.3).
 
-    For every policy of a sweep whose mean preference lies within the curve of a pool of its size, the
-    KL of best-of-N at equal preference (interpolated over N) is set against the policy's own; both are
-    resampled by post. ln N - (N-1)/N counts from the policy that the pool was drawn from, which may
-    be cooler than the T = 1 of the sweep.
+    For every policy of a sweep, in the cells in which its mean preference lies within the curve of a pool of
+    its size, the KL of best-of-N at equal preference (interpolated over N) is set against the policy's own;
+    in a single cell both are resampled by post. ln N - (N-1)/N counts from the policy that the pool
+    was drawn from, which may be cooler than the T = 1 of the sweep.
     """
     value = "preference"
     policies = evidence.rows("sweep", {}, value)
@@ -130,34 +131,48 @@ def best_of_n_spends_less_kl(evidence: Evidence, draws: int) -> ClaimSteps:
 def _kl_saved(
     rows: pd.DataFrame, curve: pd.DataFrame, value: str, label: str, draws: int
 ) -> ClaimStep | None:
-    """KL of the policy minus that of best-of-N at equal value; None outside the curve."""
-    rows, curve = matched([rows, curve], ["key", "seed"])
+    """KL of the policy minus that of best-of-N at equal value, in the cells in which the curve holds it."""
+    try:
+        effects = in_each_cell([rows, curve], partial(_kl_saved_in, value), draws)
+    except Missing:
+        return None
+    return step_of(label, effects, "nats a sequence", [rows, curve])
+
+
+def _kl_saved_in(value: str, frames: list[pd.DataFrame], draws: int) -> Estimate:
+    """The same within one cell.
+
+    Raises:
+        Missing: the policy lies outside the curve, or they share no post.
+    """
+    rows, curve = matched(frames, ["key"])
     drift = rows.assign(drift=rows["logprob"] - rows["logprob_sft"]).groupby("id")
     own = drift.agg(value=(value, "sum"), drift=("drift", "sum"), count=(value, "count"))
     best = curve.pivot_table(index="id", columns="n", values=value, aggfunc="sum")
-    seeds = curve.groupby("id")["seed"].nunique().rename("seeds")
-    table = pd.concat([own, best, seeds], axis=1).to_numpy(dtype=float)
+    table = pd.concat([own, best], axis=1).to_numpy(dtype=float)
     kl = curve.groupby("n")["kl"].first().to_numpy()
+    posts = np.ones((len(table), 1))
+    table = np.hstack([table, posts])
     totals = np.vstack([table.sum(axis=0), bootstrap_totals(table, draws=draws)])
     level, spent = totals[:, 0] / totals[:, 2], totals[:, 1] / totals[:, 2]
     # A curve that dips has several N of equal value: the running maximum takes the smallest.
     reached = np.maximum.accumulate(totals[:, 3:-1] / totals[:, -1:], axis=1)
     if not reached[0, 0] <= level[0] <= reached[0, -1]:
-        return None
+        raise Missing("outside the curve")
     needed = np.array(
         [np.interp(at, line, kl, right=np.inf) for at, line in zip(level, reached, strict=True)]
     )
     saved = spent - needed
-    effect = from_draws(float(saved[0]), saved[1:], len(rows), len(table))
-    return ClaimStep(label, effect, "nats a sequence", runs_of([rows, curve]))
+    return from_draws(float(saved[0]), saved[1:], len(rows), len(table))
 
 
 def length_shrinks_lead(evidence: Evidence, draws: int, *, worse: Selector | None) -> ClaimSteps:
     """At equal length (P App. F) the lead of PPO over `worse` is smaller than it was, yet still there.
 
-    One logistic regression of preference over the reference on policy and log length ratio; without
-    `worse` the lead is over the reference itself. Policies and lengths are resampled by post and the
-    regression is refitted each time, so raw and controlled lead are compared on the same resamples.
+    One logistic regression a cell of preference over the reference on policy and log length ratio; without
+    `worse` the lead is over the reference itself. In a single cell policies and lengths are resampled by
+    post and the regression is refitted each time, so raw and controlled lead are compared on the same
+    resamples.
     """
     source, value = "samples", "preference"
     better: Selector = {"method": "ppo"}
@@ -166,23 +181,36 @@ def length_shrinks_lead(evidence: Evidence, draws: int, *, worse: Selector | Non
         raise Missing(f"{source} carry no {value}")
     rows = rows.dropna(subset=[value, "log_length_ratio"])
     rows = rows.assign(policy=rows["method"] + "-" + rows["size"])
-    shares = _Shares(rows, value, draws)
+    sides = [side for side in (better, worse) if side]
+    found = in_each_cell([rows], lambda part, number: _leads(part[0], value, sides, number), draws)
+    labels = dict.fromkeys(label for effects in found.values() for label in effects)
+    if not labels:
+        raise Missing("no size with both policies")
     steps = []
+    for label in labels:
+        having = {cell: effects[label] for cell, effects in found.items() if label in effects}
+        if len(having) == 1 < len(found):
+            (cell,) = having
+            having[cell] = _leads(rows[rows["cell"] == cell], value, sides, draws)[label]
+        steps.append(step_of(label, having, "difference in share preferred to the reference", [rows]))
+    return steps, []
+
+
+def _leads(rows: pd.DataFrame, value: str, sides: list[Selector], draws: int) -> dict[str, Estimate]:
+    """At each size what is lost and left of the lead of the first side, within one cell."""
+    shares = _Shares(rows, value, draws)
+    found = {}
     for size in rows.sort_values("params")["size"].unique():
         part = rows[rows["size"] == size]
         try:
-            sides = [select(part, side) for side in (better, worse) if side]
+            compared = [select(part, side) for side in sides]
         except Missing:
             continue
-        raw, controlled = shares.lead([side["policy"].iloc[0] for side in sides])
-        count, posts = len(sides[0]), sides[0]["id"].nunique()
+        raw, controlled = shares.lead([side["policy"].iloc[0] for side in compared])
+        count, posts = len(compared[0]), compared[0]["id"].nunique()
         for what, lead in (("lead lost", raw - controlled), ("lead left", controlled)):
-            effect = from_draws(float(lead[0]), lead[1:], count, posts)
-            unit = "difference in share preferred to the reference"
-            steps.append(ClaimStep(f"{size} {what}", effect, unit, runs_of([rows])))
-    if not steps:
-        raise Missing("no size with both policies")
-    return steps, []
+            found[f"{size} {what}"] = from_draws(float(lead[0]), lead[1:], count, posts)
+    return found
 
 
 class _Shares:

@@ -28,8 +28,9 @@ def valid_rows(study: StudyResults) -> pd.DataFrame:
     """
     table = _scored(study, "valid2.jsonl")
     table = table[table["judge"] == "rm"].copy()
-    # Quarters of the score gap within each reward model; 1 is the narrowest.
-    place = table["margin"].abs().groupby([table["size"], table["variant"]]).rank(pct=True, method="first")
+    # Quarters of the score gap within each reward model of a cell; 1 is the narrowest.
+    model = [table["size"], table["variant"], table["cell"]]
+    place = table["margin"].abs().groupby(model).rank(pct=True, method="first")
     return table.assign(quarter=np.ceil(place * 4).astype(int))
 
 

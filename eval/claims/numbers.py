@@ -68,6 +68,8 @@ def _compared(named: dict[str, Any], number: Any, ours: Any, rule: NumberRule) -
         high=float(ours.high),
         unit=str(ours.unit),
         n=int(ours.n),
+        cells=int(ours.cells),
+        cell_sd=None if pd.isna(getattr(ours, "cell_sd", None)) else float(ours.cell_sd),
         runs=tuple(str(ours.runs).split()),
     )
 

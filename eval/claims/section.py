@@ -8,13 +8,18 @@ from eval.claims.evidence import Evidence
 from eval.claims.numbers import number_rows
 from eval.claims.schema import CLAIMS_FILE, load_claims
 from eval.claims.verdicts import COLUMNS, SYMBOLS, ClaimRow, row_table, shape_rows
+from eval.common import beside
+from eval.common.beside import CommittedReport, compared
+from eval.common.runs import incomplete
 from eval.common.study import Section, StudyResults, Table, once, without
 
 INTRO = (
     "The papers' claims, tested on this study. A shape is reproduced where the whole 95 % interval of every "
-    "required step lies on the claimed side. The intervals are over posts and paired wherever the posts are "
-    "the same; seeds are pooled. The value shown is that of the weakest step. A number is compared only "
-    "where data and model size (within a quarter) are the paper's."
+    "required step lies on the claimed side. A cell is a draw of the data with a training seed; the effect "
+    "is computed in each cell, paired wherever the posts are the same, and every cell counts the same. With "
+    "several cells the interval is a t interval over the cells' own effects; with one cell, one draw, it is "
+    "over posts and says nothing of another draw. The value shown is that of the weakest step. A number is "
+    "compared only where data and model size (within a quarter) are the paper's."
 )
 
 
@@ -32,7 +37,7 @@ def claim_rows(study: StudyResults) -> list[ClaimRow]:
 
 def claims_section(study: StudyResults) -> Section:
     """Claims with verdicts; the table ``claims`` is what ``claims.csv`` holds."""
-    section = Section("claims", "Claims", INTRO)
+    section = Section("claims", "Claims", INTRO, missing=incomplete(study.runs))
     if not (study.paper / CLAIMS_FILE).is_file():
         return without(section, "No file of claims beside the published numbers.")
     table = row_table(claim_rows(study))
@@ -41,11 +46,45 @@ def claims_section(study: StudyResults) -> Section:
     counts = [f"{_counted(whole[whole['kind'] == kind])} of {name}" for kind, name in KINDS.items()]
     told = table[(table["kind"] == "shape") | (table["verdict"] != "not run here")]
     silent = table[~table.index.isin(told.index)]
-    section.tables.append(Table("claims", table[COLUMNS], f"Verdicts: {'; '.join(counts)}.", shown(told)))
+    caption, visible = f"Verdicts: {'; '.join(counts)}.", shown(told)
+    if study.beside is not None:
+        visible, said = _beside(visible, told, study.beside)
+        caption += f" {said}"
+    section.tables.append(Table("claims", table[COLUMNS], caption, visible))
     if len(silent):
         caption = f"{len(silent)} published numbers without a counterpart in this study, with the reason."
         section.tables.append(Table("claims_not_run", silent[COLUMNS], caption, shown(silent)))
     return section
+
+
+def _beside(visible: pd.DataFrame, table: pd.DataFrame, other: CommittedReport) -> tuple[pd.DataFrame, str]:
+    """The readable claims with a column of the committed report's values, and where they differ.
+
+    Values are compared where both are of the same step: the weakest one may be another elsewhere.
+    """
+    theirs = other.table("claims")
+    if theirs is None or "step" not in theirs:
+        return visible, f"{other.name} has no claims that name their steps, to set these beside."
+    keys = ["claim", "kind", "paper", "step"]
+    own, theirs = (
+        frame.dropna(subset=["ours"]).rename(columns={"ours": "value"}) for frame in (table, theirs)
+    )
+    both = compared(own, theirs, keys)
+    texts = {
+        (row.claim, row.kind, row.paper): f"{row.verdict}: {row.value:.3f} [{row.low:.3f}, {row.high:.3f}], "
+        + ("1 cell" if row.cells == 1 else f"{row.cells:.0f} cells")
+        for row in theirs.itertuples()
+    }
+    out = set(zip(both.loc[both["outside"], "claim"], both.loc[both["outside"], "kind"], strict=True))
+    column = [
+        texts.get((row.claim, row.kind, row.paper), "")
+        + ("; outside" if (row.claim, row.kind) in out else "")
+        for row in table.itertuples()
+    ]
+    visible.insert(list(visible).index("unit"), other.name, column)
+    if theirs["cells"].max() < 2:
+        return visible, f"Beside {other.name}: {beside.ALONE}."
+    return visible, beside.told(both, list(both["claim"]), other.name)
 
 
 KINDS = {"shape": "the shapes", "number": "the numbers"}
@@ -70,7 +109,10 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
             + "]",
             "ours": [_cell(row) for row in table.itertuples()],
             "unit": table["unit"],
-            "n": table["n"].map(lambda count: "" if pd.isna(count) else str(count)),
+            **{
+                name: table[name].map(lambda count: "" if pd.isna(count) else str(count))
+                for name in ("n", "cells", "holds_in")
+            },
             "note": table["note"],
             "source": table["source"],
             "runs": table["runs"],

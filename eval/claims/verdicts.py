@@ -12,12 +12,16 @@ import pandas as pd
 from eval.claims.contrast import ClaimStep, Missing
 from eval.claims.evidence import Evidence
 from eval.claims.schema import Citation, ShapeClaim, cited_rows
+from eval.common.cells import cell_order
 from tldr.errors import UsageError
 
 ClaimVerdict = Literal["reproduced", "not reproduced", "not run here"]
 SYMBOLS: dict[str, str] = {"reproduced": "+", "not reproduced": "-", "not run here": "o"}
 """Plain characters: they survive Markdown, LaTeX and screen readers."""
-COLUMNS = ["claim", "kind", "paper", "ours", "low", "high", "n", "runs", "verdict"]
+COLUMNS = [
+    *("claim", "kind", "paper", "ours", "low", "high", "n"),
+    *("cells", "cell_sd", "holds_in", "step", "runs", "verdict"),
+]
 """Of ``claims.csv``."""
 
 
@@ -30,6 +34,10 @@ class ClaimRow:
         where, tag, source: the place in the paper, how sure it is, the paper.
         ours, low, high: in `unit`; of a shape the effect at its weakest step.
         n: observations (posts or pairs); `runs`: ids, empty only where nothing was run.
+        cells: repetitions with all that the claim compares; with one the verdict rests on one draw.
+        cell_sd: standard deviation of `ours` between cells, None with one.
+        step: of a shape the label of its weakest step.
+        holds_in: in how many of them each step's own mean lies on the claimed side; None of a number.
 
     Raises:
         UsageError: a verdict without the runs it came from.
@@ -49,6 +57,10 @@ class ClaimRow:
     high: float = math.nan
     unit: str = ""
     n: int = 0
+    cells: int = 0
+    cell_sd: float | None = None
+    holds_in: int | None = None
+    step: str = ""
     runs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -61,9 +73,11 @@ class ClaimRow:
 
 
 def row_table(rows: list[ClaimRow]) -> pd.DataFrame:
-    """All fields of the rows; runs become one string, joined by spaces; n is empty where nothing was run."""
+    """All fields of the rows; runs become one string, joined by spaces. What was not run has no counts."""
     table = pd.DataFrame([{**asdict(row), "runs": " ".join(row.runs)} for row in rows])
-    return table.assign(n=table["n"].replace(0, pd.NA).astype("Int64"))
+    table["cells"] = table["cells"].where(table["n"] > 0)
+    counts = {name: table[name].astype("Int64") for name in ("cells", "holds_in")}
+    return table.assign(n=table["n"].replace(0, pd.NA).astype("Int64"), **counts)
 
 
 def shape_rows(claim: ShapeClaim, evidence: Evidence, draws: int) -> list[ClaimRow]:
@@ -80,18 +94,22 @@ def shape_rows(claim: ShapeClaim, evidence: Evidence, draws: int) -> list[ClaimR
 
     def made(name: str, text: str, steps: list[ClaimStep], left_out: list[str]) -> ClaimRow:
         weakest = min(steps, key=lambda step: (step.holds, step.strength))
-        effect = weakest.effect
+        effect, cells = weakest.effect, _complete(steps)
         return ClaimRow(
             id=name,
             claim=text,
             **about,
             verdict="reproduced" if all(step.holds for step in steps) else "not reproduced",
-            note=_note(steps, weakest, left_out),
+            note=_note(steps, weakest, left_out, evidence.study.runs.cells),
             ours=effect.value,
             low=effect.low,
             high=effect.high,
             unit=weakest.unit,
             n=effect.n,
+            cells=len(cells),
+            cell_sd=effect.cell_sd,
+            step=weakest.label,
+            holds_in=sum(all(step.holds_in(cell) for step in steps) for cell in cells),
             runs=tuple(sorted({run for step in steps for run in step.runs})),
         )
 
@@ -115,7 +133,24 @@ def _cited(paper: Citation, folder: Path) -> tuple[str, str]:
     return ", ".join(dict.fromkeys(rows["tag"])), str(rows["source"].iloc[0])
 
 
-def _note(steps: list[ClaimStep], weakest: ClaimStep, left_out: list[str]) -> str:
+def _complete(steps: list[ClaimStep]) -> list[str]:
+    """The cells that have every step."""
+    return sorted(set.intersection(*(set(step.cells) for step in steps)), key=cell_order)
+
+
+def _cells_note(steps: list[ClaimStep], weakest: ClaimStep, every: list[str]) -> list[str]:
+    """How many cells the verdict rests on and agree with it, their spread, and the cells that are missing."""
+    cells = _complete(steps)
+    holding = sum(all(step.holds_in(cell) for step in steps) for cell in cells)
+    parts = ["one draw"] if len(cells) == 1 else [f"holds in {holding} of {len(cells)} cells"]
+    if weakest.effect.cell_sd is not None:
+        parts.append(f"sd between cells {weakest.effect.cell_sd:.3g}")
+    known = set(every).union(*(step.cells for step in steps))
+    lacking = sorted(known - set(cells), key=cell_order)
+    return parts + ([f"without {', '.join(lacking)}"] if lacking else [])
+
+
+def _note(steps: list[ClaimStep], weakest: ClaimStep, left_out: list[str], cells: list[str]) -> str:
     parts = []
     failed = [step for step in steps if not step.holds]
     if failed and len(steps) > 1:
@@ -126,8 +161,7 @@ def _note(steps: list[ClaimStep], weakest: ClaimStep, left_out: list[str]) -> st
         parts += _why(failed, len(steps) > 1)
     if weakest.margin:
         parts.append(f"margin {weakest.margin:g}")
-    if weakest.seed_sd is not None:
-        parts.append(f"sd between seeds {weakest.seed_sd:.3g}")
+    parts += _cells_note(steps, weakest, cells)
     if left_out:
         parts.append(f"not run at {', '.join(left_out)}")
     return "; ".join(parts)

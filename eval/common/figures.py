@@ -1,4 +1,4 @@
-"""Points with intervals, the same in every figure."""
+"""Points with intervals and single cells, the same in every figure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 
+from eval.common.cells import values_of
 from eval.common.style import Series
+
+MARK_OFFSET = 7.0
+"""Points between an interval's bar and the dots of its cells."""
 
 
 def interval(
@@ -27,6 +32,40 @@ def interval(
         capsize=4,
         elinewidth=1.6,
         label=label or series.label,
+    )
+    cell_marks(axis, rows["params"] * shift, rows, series.color)
+
+
+def cell_marks(
+    axis: Axes, places: Iterable[float], rows: pd.DataFrame, color: str, *, across: bool = False
+) -> None:
+    """A small dot for each cell beside a row's point, so that bar and dots are both seen.
+
+    Args:
+        places: where the rows' points are on the other axis. rows: with ``cell_values``; rows of one cell
+            (or without the column) get no dots.
+        across: values run along the x axis, and the dots stand below the point instead of right of it.
+    """
+    texts = rows["cell_values"] if "cell_values" in rows else [""] * len(rows)
+    points = [
+        (float(place), value)
+        for place, text in zip(places, texts, strict=True)
+        for value in values_of(text).values()
+    ]
+    if not points:
+        return
+    x, y = zip(*points, strict=True)
+    figure = axis.get_figure(root=True)
+    right, up = (0.0, -MARK_OFFSET) if across else (MARK_OFFSET, 0.0)
+    axis.plot(
+        *((y, x) if across else (x, y)),
+        linestyle="none",
+        marker="o",
+        markersize=4.5,
+        markeredgewidth=0,
+        alpha=0.7,
+        color=color,
+        transform=offset_copy(axis.transData, fig=figure, x=right, y=up, units="points"),
     )
 
 
@@ -55,9 +94,10 @@ def legend_of(axes: Iterable[Axes]) -> dict[str, Any]:
 
 
 def spacing(rows: pd.DataFrame) -> float:
-    """Factor that moves a point by a hundredth of a log axis of model sizes."""
+    """Factor that moves a point by a hundredth of a log axis of model sizes, or by three beside cells."""
     sizes = rows["params"]
-    return float((sizes.max() / sizes.min()) ** 0.01) if sizes.nunique() > 1 else 1.02
+    share = 0.03 if "cells" in rows and rows["cells"].max() > 1 else 0.01
+    return float((sizes.max() / sizes.min()) ** share) if sizes.nunique() > 1 else 1 + 2 * share
 
 
 def dots(axis: Axes, row: pd.Series[Any], place: float, series: Series, *, hollow: bool = False) -> None:
@@ -75,6 +115,8 @@ def dots(axis: Axes, row: pd.Series[Any], place: float, series: Series, *, hollo
         capsize=4.5,
         elinewidth=1.6,
     )
+    if not hollow:
+        cell_marks(axis, [place], row.to_frame().T, series.color, across=True)
 
 
 def published_bounds(paper: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from eval.common.cells import with_cells
 from tldr.errors import RecordError, UsageError
 from tldr.files import distinct, files_below
 from tldr.records import Article, Post, ReadReport, Record, Sample, iter_records
@@ -70,12 +71,25 @@ def load_samples(
         on_error: "skip" counts bad lines in `reports` (one report per file) instead of stopping.
 
     Returns:
-        One row a `Sample`, columns as its fields (token ids left out), then ``score.*`` and ``tag.*``.
+        One row a `Sample`, columns as its fields (token ids left out), then ``score.*`` and ``tag.*``, and
+        ``cell``. Where the tags name several data seeds, the ids are marked with them
+        (`eval.common.cells`), as the posts differ.
 
     Raises:
         UsageError: no such file, or not one sample in all of them.
         RecordError: a bad line, named ``file:line``.
     """
+    return with_cells(sample_rows(places, policy=policy, on_error=on_error, reports=reports))
+
+
+def sample_rows(
+    places: FilePlaces,
+    *,
+    policy: str | None = None,
+    on_error: Literal["stop", "skip"] = "stop",
+    reports: list[ReadReport] | None = None,
+) -> pd.DataFrame:
+    """`load_samples` with the ids as they are in the files, and without ``cell``."""
     rows: list[dict[str, object]] = []
 
     def sample(data: dict[str, Any]) -> Sample:

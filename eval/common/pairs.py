@@ -189,20 +189,20 @@ def score_pairs(samples: pd.DataFrame, scorer: str, names: pd.Series[str]) -> pd
         names: the policy each sample counts for.
 
     Returns:
-        One row per post and two policies: ``id``, ``first``, ``second``, and ``preferred``, the share of
-        the pairs of their samples in which the first scores higher (equal scores: half).
+        One row per cell, post and two policies: ``id``, ``first``, ``second``, ``cell``, and ``preferred``,
+        the share of the pairs of their samples in which the first scores higher (equal scores: half).
     """
-    column, of_reference = f"score.{scorer}", f"score.{scorer}_reference"
-    own = pd.DataFrame({"id": samples["id"], "policy": names, "score": samples[column]}).dropna()
+    column, of_reference, post = f"score.{scorer}", f"score.{scorer}_reference", ["cell", "id"]
+    own = samples[post].assign(policy=names, score=samples[column]).dropna()
     if of_reference in samples:
-        single = samples.dropna(subset=of_reference).drop_duplicates("id")
-        reference = pd.DataFrame({"id": single["id"], "policy": REFERENCE, "score": single[of_reference]})
+        single = samples.dropna(subset=of_reference).drop_duplicates(post)
+        reference = single[post].assign(policy=REFERENCE, score=single[of_reference])
         own = pd.concat([own, reference], ignore_index=True)
-    both = own.merge(own, on="id", suffixes=("_a", "_b"))
+    both = own.merge(own, on=post, suffixes=("_a", "_b"))
     both = both[both["policy_a"] < both["policy_b"]]
     both["preferred"] = np.heaviside((both["score_a"] - both["score_b"]).astype(float), 0.5)
     both = both.rename(columns={"policy_a": "first", "policy_b": "second"})
-    return both.groupby(["id", "first", "second"])["preferred"].mean().reset_index()
+    return both.groupby(["id", "first", "second", "cell"])["preferred"].mean().reset_index()
 
 
 def reference_pairs(

@@ -1,14 +1,20 @@
-"""Means with honest intervals: posts are the independent units, not the judgements about them.
+"""Means with honest intervals: one rule for all of the report (`over_cells`).
 
-Several samples, labels or judges of one post are correlated, so every interval here can be
-clustered. The bootstrap resamples whole clusters and is vectorised: 10,000 draws on 20,000
-judgements take seconds.
+A study that was repeated, over draws of the data or training seeds, has several cells
+(`eval.common.cells`). An estimate is then the mean of the cells' own estimates, with a t interval over the
+cells, and nothing else. Within a single cell the posts are the independent units, not the judgements
+about them: several samples, labels or judges of one post are correlated, so every interval within a cell
+can be clustered. It says nothing about another draw. The bootstrap resamples whole clusters and is
+vectorised: 10,000 draws on 20,000 judgements take seconds.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +22,7 @@ import pandas as pd
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
 
+from eval.common.cells import cell_order, listed_values, world_of
 from tldr.errors import NonFiniteError, UsageError
 from tldr.measures import FloatArray
 from tldr.measures.wilson import wilson_interval
@@ -32,7 +39,10 @@ class Estimate:
         value: the estimate.
         low, high: confidence bounds (NaN where one cluster allows none).
         se: standard error (NaN likewise).
-        n: observations; `clusters`: independent units among them.
+        n: observations; `clusters`: different posts among them.
+        cells: repetitions that were averaged. With one, "one draw", the interval is over posts.
+        cell_sd: standard deviation between the cells' values, None with one.
+        cell_values: the cells with their own values; empty with one.
     """
 
     value: float
@@ -41,6 +51,139 @@ class Estimate:
     se: float
     n: int
     clusters: int
+    cells: int = 1
+    cell_sd: float | None = None
+    cell_values: tuple[tuple[str, float], ...] = ()
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+def over_cells(estimates: Mapping[str, Estimate], *, level: float = 0.95) -> Estimate:
+    """The one rule of intervals: the mean over cells with a t interval on (cells - 1) degrees of freedom.
+
+    Every cell counts the same, however many posts it has and however many cells share its data seed.
+    With one cell the estimate is that cell's own.
+
+    Args:
+        estimates: cell (`eval.common.cells`) -> its own estimate, of which the value alone is used.
+
+    Returns:
+        ``n`` is the sum over cells; cells of one world share their posts, so ``clusters`` counts the most
+        of any cell of a world.
+
+    Raises:
+        UsageError: no cell.
+    """
+    if not estimates:
+        raise UsageError("no cell to estimate from")
+    if len(estimates) == 1:
+        return next(iter(estimates.values()))
+    cells = sorted(estimates, key=cell_order)
+    values = np.array([estimates[cell].value for cell in cells])
+    center, spread = float(values.mean()), float(values.std(ddof=1))
+    se = spread / float(np.sqrt(len(cells)))
+    half = float(scipy_stats.t.ppf((1 + level) / 2, len(cells) - 1)) * se
+    posts: Counter[str] = Counter()
+    for cell in cells:
+        posts[world_of(cell)] = max(posts[world_of(cell)], estimates[cell].clusters)
+    return Estimate(
+        center,
+        center - half,
+        center + half,
+        se,
+        sum(estimates[cell].n for cell in cells),
+        posts.total(),
+        len(cells),
+        spread,
+        tuple(zip(cells, values.tolist(), strict=True)),
+    )
+
+
+def cells_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Cell -> its rows, in order; rows without a column ``cell`` are one cell, "0"."""
+    names = sorted(rows["cell"].unique(), key=cell_order) if "cell" in rows else []
+    if len(names) < 2:
+        return {names[0] if names else "0": rows}
+    return {cell: rows[rows["cell"] == cell] for cell in names}
+
+
+def cellwise(
+    rows: pd.DataFrame,
+    measure: Callable[[pd.DataFrame, int], Mapping[K, Estimate]],
+    draws: int = 0,
+    *,
+    level: float = 0.95,
+) -> dict[K, Estimate]:
+    """What `measure` finds in each cell, combined by `over_cells`.
+
+    Args:
+        rows: with a column ``cell``, unless they are one cell.
+        measure: rows of one cell and bootstrap draws -> named estimates. The draws are 0 where other
+            cells give the interval.
+        draws: for what one cell alone has.
+    """
+    parts = cells_of(rows)
+    if len(parts) == 1:
+        return dict(measure(rows, draws))
+    found = {cell: measure(part, 0) for cell, part in parts.items()}
+    names = dict.fromkeys(name for one in found.values() for name in one)
+    having = {name: [cell for cell, one in found.items() if name in one] for name in names}
+    if draws:
+        for cell in {cells[0] for cells in having.values() if len(cells) == 1}:
+            found[cell] = measure(parts[cell], draws)
+    return {
+        name: over_cells({cell: found[cell][name] for cell in cells}, level=level)
+        for name, cells in having.items()
+    }
+
+
+def table_over_cells(
+    rows: pd.DataFrame,
+    measure: Callable[[pd.DataFrame, int], pd.DataFrame],
+    keys: Sequence[str],
+    draws: int = 0,
+    *,
+    averaged: Sequence[str] = (),
+    summed: Sequence[str] = (),
+) -> pd.DataFrame:
+    """`cellwise` for measures that give a table with ``value``, ``low``, ``high``, ``se``, ``n``, ``posts``.
+
+    Args:
+        keys: columns that name a row. averaged, summed: further columns to carry over so; any other column
+            is the first cell's.
+
+    Returns:
+        The table with the columns ``cells``, ``cell_sd`` and ``cell_values`` (`listed_values`), in the order
+        in which the cells have the rows.
+    """
+    tables: dict[str, pd.DataFrame] = {}
+
+    def estimates(part: pd.DataFrame, number: int) -> dict[tuple[object, ...], Estimate]:
+        table = tables[next(iter(cells_of(part)))] = measure(part, number)
+        return {
+            tuple(row[key] for key in keys): Estimate(
+                row["value"], row["low"], row["high"], row["se"], int(row["n"]), int(row["posts"])
+            )
+            for row in table.to_dict("records")
+        }
+
+    made = cellwise(rows, estimates, draws)
+    whole = pd.concat(list(tables.values()), ignore_index=True)
+    if whole.empty:
+        return whole.assign(cells=[], cell_sd=[], cell_values=[])
+    of_row = whole.groupby(list(keys), sort=False, dropna=False)
+    first = of_row.nth(0)
+    for name in averaged:
+        first[name] = of_row[name].transform("mean").loc[first.index]
+    for name in summed:
+        first[name] = of_row[name].transform("sum").loc[first.index]
+    ordered = [made[tuple(row)] for row in first[list(keys)].itertuples(index=False, name=None)]
+    names = ("value", "low", "high", "se", "n", "cells", "cell_sd")
+    columns = {name: [getattr(one, name) for one in ordered] for name in names}
+    columns["posts"] = [one.clusters for one in ordered]
+    columns["cell_values"] = [listed_values(one.cell_values) for one in ordered]
+    return first.assign(**columns).reset_index(drop=True)
 
 
 def _checked(
@@ -108,6 +251,8 @@ def bootstrap_totals(
     array, codes = _checked(columns, clusters)
     sums = cluster_sums(array, codes)
     step = max(1, _CHUNK_CELLS // len(sums))
+    if not draws:
+        return np.empty((0, sums.shape[1]))
     chunks = [
         _resamples(len(sums), min(step, draws - start), seed, number) @ sums
         for number, start in enumerate(range(0, draws, step))
@@ -133,9 +278,9 @@ def from_draws(value: float, draws: FloatArray, n: int, clusters: int, level: fl
 
     The bounds are expanded percentiles (Hesterberg 2015, "What teachers should know about the
     bootstrap", section 4.1): plain ones miss the factor sqrt(G / (G - 1)) and the t quantile, and
-    with few clusters cover too little.
+    with few clusters cover too little. Without draws there is no interval.
     """
-    if clusters < 2:
+    if clusters < 2 or not len(draws):
         return Estimate(value, np.nan, np.nan, np.nan, n, clusters)
     reach = np.sqrt(clusters / (clusters - 1)) * scipy_stats.t.ppf((1 + level) / 2, clusters - 1)
     tail = float(scipy_stats.norm.sf(reach))
@@ -199,6 +344,13 @@ def sign_flip(differences: npt.ArrayLike, *, draws: int = 10_000, seed: int = 0)
         signs = generator.integers(0, 2, size=(min(step, draws - start), len(array))) * 2.0 - 1.0
         extreme += (np.abs(signs @ array) >= observed).sum(axis=0)
     return extreme / (draws + 1)
+
+
+def t_test(estimate: Estimate) -> float:
+    """Two-sided p value that the mean over several cells (`over_cells`) is 0."""
+    if estimate.se == 0:
+        return float(estimate.value == 0)
+    return float(2 * scipy_stats.t.sf(abs(estimate.value) / estimate.se, estimate.cells - 1))
 
 
 def mcnemar_p(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:

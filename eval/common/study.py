@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
+from eval.common.beside import CommittedReport
 from eval.common.paper import load_paper
 from eval.common.runs import NEWS, StudyRuns, study_posts, study_samples
 from eval.common.tables import METHOD_ORDER, MeasuredResult, PolicyNames, readable, result_table, wide
@@ -66,6 +67,8 @@ class StudyResults:
     runs: StudyRuns
     paper: Path
     draws: int
+    beside: CommittedReport | None = None
+    """Another study's report, to set this one beside."""
     made: dict[str, Any] = field(default_factory=dict, repr=False)
     """The results that `once` keeps."""
 

@@ -15,15 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from eval.common.stats import Estimate, bootstrap_means, share
+from eval.common.cells import listed_values
+from eval.common.stats import Estimate, bootstrap_means, cellwise, share
 from tldr.errors import UsageError
 from tldr.files import write_text
 
-GROUP = ("policy", "method", "size", "params", "variant", "selected_by", "n", "temperature", "top_p", "seed")
-"""The columns that tell sampled policies apart, with seeds apart."""
+GROUP = ("policy", "method", "size", "params", "variant", "selected_by", "n", "temperature", "top_p", "cell")
+"""The columns that tell sampled policies apart, with cells (`eval.common.cells`) apart."""
 
-POOLED = tuple(name for name in GROUP if name not in ("policy", "seed"))
-"""The same with all seeds of a policy in one group."""
+POOLED = tuple(name for name in GROUP if name not in ("policy", "cell"))
+"""The same with all cells of a policy in one group."""
 
 METHOD_ORDER = ("reference", "title", "lead-2", "lead-3", "pretrained", "sft", "best_of_n", "ppo")
 """Methods from weakest to strongest, as tables list them; others come first."""
@@ -31,7 +32,7 @@ METHOD_ORDER = ("reference", "title", "lead-2", "lead-3", "pretrained", "sft", "
 PolicyNames = dict[str, Any]
 """A policy's names: the values of `GROUP` or `POOLED`."""
 
-_PER_MEASURE = frozenset({"measure", "value", "low", "high", "se", "unit", "seed_sd"})
+_PER_MEASURE = frozenset({"measure", "value", "low", "high", "se", "unit", "cell_sd", "cell_values"})
 
 _TAGS = {
     "method": "method",
@@ -52,9 +53,11 @@ class MeasuredResult:
         n: observations; `posts`: independent posts among them, None where that is not known.
         runs: ids of the runs the number came from; never empty.
         params: parameters of the model; `best_of`: the N of best-of-N.
-        seeds: training seeds averaged over; `seed`: the one, or None where several are pooled.
-        seed_sd: standard deviation between the seeds' means (None with one seed). The interval
-            covers posts only, so with few seeds this says what it leaves out.
+        cells: repetitions averaged over (`eval.common.cells`); `cell`: the one, where cells are apart.
+            With several the interval is over cells (`eval.common.stats.over_cells`); with one, one draw,
+            over posts.
+        cell_sd: standard deviation between the cells' values (None with one cell).
+        cell_values: those values, as `eval.common.cells.listed_values` writes them.
 
     Raises:
         UsageError: no runs, no observations, or bounds that do not hold the value.
@@ -79,9 +82,10 @@ class MeasuredResult:
     best_of: int = 1
     temperature: float | None = None
     top_p: float | None = None
-    seed: int | None = None
-    seeds: int = 1
-    seed_sd: float | None = None
+    cell: str | None = None
+    cells: int = 1
+    cell_sd: float | None = None
+    cell_values: str = ""
 
     def __post_init__(self) -> None:
         if not self.runs or not all(self.runs):
@@ -143,33 +147,41 @@ def summarise(
     by: Sequence[str] = GROUP,
     draws: int = 2000,
 ) -> list[MeasuredResult]:
-    """Means of per-sample columns for every policy, with intervals over posts.
+    """Means of per-sample columns for every policy, over cells (`eval.common.stats.over_cells`).
 
-    Intervals are bootstrapped; those of counted columns are Wilson's, widened for posts
-    (`eval.common.stats.share`), which do not vanish where every sample wins or loses.
+    Within a single cell intervals are over posts and bootstrapped; those of counted columns are Wilson's,
+    widened for posts (`eval.common.stats.share`), which do not vanish where every sample wins or loses.
 
     Args:
         samples: rows as `eval.common.io.load_samples` gives them, with the measures' columns added or loaded.
-        by: `GROUP` for each seed apart, `POOLED` for all seeds of a policy together.
+        by: `GROUP` for each cell apart, `POOLED` for all cells of a policy together.
 
     Returns:
         Results ordered by method and model size. A column that a group lacks altogether is left out
-        (not measured).
+        (not measured), as are the cells that lack it.
 
     Raises:
-        UsageError: a group in which only some samples have a column.
+        UsageError: a group in which only some samples of a cell have a column.
     """
     known = [measure for measure in measures if measure.column in samples]
     results = []
+
+    def means(part: pd.DataFrame, number: int) -> dict[str, Estimate]:
+        present = [measure for measure in known if _complete(part, measure.column)]
+        values = part[[measure.column for measure in present]].astype(float)
+        found = bootstrap_means(values, part["id"], draws=number) if present else []
+        return {
+            measure.name: share(values[measure.column], part["id"]) if measure.counted else estimate
+            for measure, estimate in zip(present, found, strict=True)
+        }
+
     for names, group in policy_groups(samples, by):
-        present = [measure for measure in known if _complete(group, measure.column)]
-        values = group[[measure.column for measure in present]].astype(float)
-        by_seed = values.groupby(group["seed"]).mean()
-        for measure, estimate in zip(present, bootstrap_means(values, group["id"], draws=draws), strict=True):
-            if measure.counted:
-                estimate = share(values[measure.column], group["id"])
-            seeds = by_seed[measure.column]
-            results.append(group_result(group, names, measure, estimate, scorer=scorer, seed_means=seeds))
+        estimates = cellwise(group, means, draws)
+        results += [
+            group_result(group, names, measure, estimates[measure.name], scorer=scorer)
+            for measure in known
+            if measure.name in estimates
+        ]
     return results
 
 
@@ -189,13 +201,11 @@ def group_result(
     estimate: Estimate,
     *,
     scorer: str = "",
-    seed_means: pd.Series[float] | None = None,
 ) -> MeasuredResult:
     """A policy's estimate as a result that names the policy and its runs.
 
     Args:
         group, names: as `policy_groups` gives them.
-        seed_means: the same estimate for each seed alone, for `MeasuredResult.seed_sd`.
     """
     return named(
         measure.name,
@@ -204,8 +214,6 @@ def group_result(
         group["run"],
         scorer=scorer,
         best_of=int(group["n"].iloc[0]),
-        seeds=group["seed"].nunique(),
-        seed_sd=None if seed_means is None or len(seed_means) < 2 else float(seed_means.std(ddof=1)),
         **{name: value for name, value in names.items() if name != "n"},
     )
 
@@ -222,6 +230,9 @@ def named(measure: str, unit: str, estimate: Estimate, runs: Iterable[str], **na
         n=estimate.n,
         posts=estimate.clusters,
         runs=tuple(sorted(set(runs))),
+        cells=estimate.cells,
+        cell_sd=estimate.cell_sd,
+        cell_values=listed_values(estimate.cell_values),
         **names,
     )
 
@@ -253,7 +264,7 @@ def _plain(value: Any) -> Any:
 
 def _constant_default(name: object, column: pd.Series[Any]) -> bool:
     """Columns that carry no information when every row holds the default."""
-    defaults = {"best_of": 1, "top_p": 1.0, "seeds": 1}
+    defaults = {"best_of": 1, "top_p": 1.0, "cells": 1}
     return name in defaults and bool(column.isin([defaults[str(name)], ""]).all())
 
 
@@ -265,14 +276,14 @@ def wide(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     if table.empty:
         return table
     value, low, high = (table[name].map(f"{{:.{digits}f}}".format) for name in ("value", "low", "high"))
-    cells = table.assign(cell=(value + " [" + low + ", " + high + "]").where(table["low"].notna(), value))
+    texts = table.assign(text=(value + " [" + low + ", " + high + "]").where(table["low"].notna(), value))
     keys = [name for name in COLUMNS if name not in _PER_MEASURE]
-    cells[keys] = cells[keys].astype(object).where(cells[keys].notna(), "")
+    texts[keys] = texts[keys].astype(object).where(texts[keys].notna(), "")
     rows: dict[tuple[object, ...], dict[str, object]] = {}
-    for key, measure, cell in zip(
-        cells[keys].itertuples(index=False), table["measure"], cells["cell"], strict=True
+    for key, measure, text in zip(
+        texts[keys].itertuples(index=False), table["measure"], texts["text"], strict=True
     ):
-        rows.setdefault(tuple(key), {})[measure] = cell
+        rows.setdefault(tuple(key), {})[measure] = text
     shown = pd.DataFrame([dict(zip(keys, key, strict=True)) | row for key, row in rows.items()]).fillna("")
     shown = shown[[*keys, *dict.fromkeys([*max(rows.values(), key=len), *shown.columns.difference(keys)])]]
     shown["params"] = shown["params"].map(lambda count: human_count(count) if count != "" else "")

@@ -19,7 +19,7 @@ from scipy import stats as scipy_stats
 from scipy.sparse.csgraph import connected_components
 
 from eval.common.logistic import clustered_covariance, fit_logistic
-from eval.common.stats import Estimate
+from eval.common.stats import Estimate, cells_of, table_over_cells
 from tldr.errors import NonFiniteError, UsageError
 from tldr.measures import FloatArray
 
@@ -136,10 +136,34 @@ def fit_strengths(pairs: pd.DataFrame, *, base: str, features: pd.DataFrame | No
 def elo(pairs: pd.DataFrame, *, base: str, base_rating: float = 1000.0) -> pd.DataFrame:
     """Elo ratings, best first; the base's rating is given, so it has no interval.
 
+    Policies are rated in each cell by itself, where ``cell`` tells cells apart.
+
     Returns:
         Columns ``policy``, ``elo``, ``low``, ``high``, ``se``, ``pairs`` (it took part in),
-        ``wins`` (its share of them, ties half).
+        ``wins`` (its share of them, ties half), and ``cells``, ``cell_sd``, ``cell_values``.
+
+    Raises:
+        UsageError, NonFiniteError: as `fit_strengths`; it names the cell, where there are several.
     """
+    several = len(cells_of(pairs)) > 1
+
+    def of_cell(part: pd.DataFrame, _: int) -> pd.DataFrame:
+        try:
+            return _elo(part, base, base_rating)
+        except (UsageError, NonFiniteError) as error:
+            if not several:
+                raise
+            what = f"cell {part['cell'].iloc[0]}: {error.what}"
+            raise type(error)(what, where=error.where, remedy=error.remedy) from error
+
+    table = table_over_cells(pairs, of_cell, ["policy"], averaged=["wins"])
+    table.loc[table["policy"] == base, ["low", "high", "se"]] = np.nan
+    table = table.rename(columns={"value": "elo", "n": "pairs"}).drop(columns="posts")
+    return table.sort_values("elo", ascending=False, ignore_index=True)
+
+
+def _elo(pairs: pd.DataFrame, base: str, base_rating: float) -> pd.DataFrame:
+    """The ratings of one cell, with ``value``, ``n`` and ``posts``."""
     fit = fit_strengths(pairs, base=base)
     policies: Sequence[str] = [base, *fit.names]
     sides = pd.concat(
@@ -155,12 +179,13 @@ def elo(pairs: pd.DataFrame, *, base: str, base_rating: float = 1000.0) -> pd.Da
         rows.append(
             {
                 "policy": name,
-                "elo": base_rating + estimate.value,
+                "value": base_rating + estimate.value,
                 "low": np.nan if fixed else base_rating + estimate.low,
                 "high": np.nan if fixed else base_rating + estimate.high,
                 "se": np.nan if fixed else estimate.se,
-                "pairs": int(sides.count()[name]),
+                "n": int(sides.count()[name]),
                 "wins": float(sides.mean()[name]),
+                "posts": fit.posts,
             }
         )
-    return pd.DataFrame(rows).sort_values("elo", ascending=False, ignore_index=True)
+    return pd.DataFrame(rows)

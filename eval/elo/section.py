@@ -6,12 +6,16 @@ import pandas as pd
 
 from eval.agreement.section import labelled_pairs
 from eval.common.pairs import REFERENCE
+from eval.common.rows import bars
 from eval.common.study import Picture, Section, StudyResults, Table, once, policy_names, without
 from eval.elo.figure import elo_dots
 from eval.elo.measure import elo
 from tldr.errors import NonFiniteError, UsageError
 
-COLUMNS = ["policy", "value", "low", "high", "se", "n", "wins", "unit", "runs"]
+COLUMNS = [
+    *("policy", "value", "low", "high", "se", "n", "wins", "unit", "runs"),
+    *("cells", "cell_sd", "cell_values"),
+]
 BASE_RATING = 1000.0
 
 
@@ -59,7 +63,8 @@ def elo_section(study: StudyResults) -> Section:
         return without(section, problem) if problem else without(section)
     methods = {policy: policy_names(study, policy)["method"] for policy in table["policy"]}
     caption = (
-        "Elo from labelled comparisons; bars: 95 % intervals over posts, of the difference to the reference."
+        f"Elo from labelled comparisons, fitted in each cell; {bars(table)}. The intervals are of the "
+        "difference to the reference."
     )
     section.pictures.append(Picture("elo", elo_dots(table, methods), caption))
     section.tables.append(
@@ -67,7 +72,7 @@ def elo_section(study: StudyResults) -> Section:
             "elo",
             table,
             "Elo, pairs each policy took part in, and share won.",
-            table.drop(columns="unit").round(3),
+            table.drop(columns=["unit", "cell_sd", "cell_values"]).round(3),
         )
     )
     return section

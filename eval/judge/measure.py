@@ -9,12 +9,12 @@ preference; how many answers are invalid is a measure of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 
 from eval.common.pairs import COLUMNS, REFERENCE, judgement_pairs
-from eval.common.stats import share
+from eval.common.stats import Estimate, cellwise, share
 from eval.common.tables import MeasuredResult, named
 from tldr.errors import UsageError
 from tldr.records import Judgement
@@ -79,8 +79,10 @@ def combined(table: pd.DataFrame) -> pd.DataFrame:
     return both.reset_index()
 
 
-def judge_results(judgements: Iterable[Judgement]) -> list[MeasuredResult]:
-    """Every judge's view of every policy, on every axis, with intervals over posts (`share`).
+def judge_results(
+    judgements: Iterable[Judgement], cells: Mapping[str, str] | None = None
+) -> list[MeasuredResult]:
+    """Every judge's view of every policy, on every axis, over cells (`eval.common.stats.over_cells`).
 
     Measures (followed by ``_<axis>`` on any axis but overall), of the first policy against the second:
 
@@ -92,6 +94,9 @@ def judge_results(judgements: Iterable[Judgement]) -> list[MeasuredResult]:
 
     The first three leave out pairs with an invalid answer.
 
+    Args:
+        cells: run -> its cell (`eval.common.cells`); judgements of other runs are one cell.
+
     Raises:
         UsageError: as `answers`, or judgements that name no runs.
     """
@@ -100,11 +105,21 @@ def judge_results(judgements: Iterable[Judgement]) -> list[MeasuredResult]:
     for key, group in table.groupby(["judge", "axis", "first", "second"], sort=False):
         judge, axis, first, second = map(str, key)
         for name, unit, values in _outcomes(group, second):
-            estimate = share(values, group.loc[values.index, "id"])
+            of_run = group.loc[values.index, "runs"].map(lambda names: _cell(names.split(), cells or {}))
+            rows = pd.DataFrame({"value": values, "id": group.loc[values.index, "id"], "cell": of_run})
+            estimate = cellwise(rows, _share)["value"]
             measure = name if axis == "overall" else f"{name}_{axis}"
             runs = " ".join(group["runs"]).split()
             results.append(named(measure, unit, estimate, runs, scorer=judge, policy=first))
     return results
+
+
+def _cell(runs: list[str], cells: Mapping[str, str]) -> str:
+    return next((cells[run] for run in runs if run in cells), "0")
+
+
+def _share(rows: pd.DataFrame, _: int) -> dict[str, Estimate]:
+    return {"value": share(rows["value"], rows["id"])}
 
 
 def _outcomes(group: pd.DataFrame, second: str) -> Iterator[tuple[str, str, pd.Series[float]]]:

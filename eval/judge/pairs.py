@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from eval.common.cells import one_world
 from eval.common.io import join_by_post
 from eval.common.pairs import REFERENCE
 from eval.judge.prompt import Axis, JudgedText, JudgeVerdict
@@ -79,9 +80,11 @@ def pairs_to_judge(
             a higher limit only adds posts.
 
     Raises:
-        UsageError: posts, references or samples of `against` are missing or ambiguous.
+        UsageError: posts, references or samples of `against` are missing or ambiguous, or the samples are
+            of several data seeds.
     """
-    named = samples.assign(policy=_names(samples)).drop_duplicates(["id", "policy", "seed", "text"])
+    one_world(samples)
+    named = samples.assign(policy=_names(samples)).drop_duplicates(["id", "policy", "cell", "text"])
     if limit is not None:
         ids = sorted(named["id"].unique(), key=lambda one: hashlib.sha256(one.encode()).digest())[:limit]
         named = named[named["id"].isin(ids)]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from eval.common.figures import cell_marks
 from eval.common.style import BLACK, METHODS, percent_axis, styled
 from eval.preference.figure import PAPER_SERIES
 from tldr.errors import UsageError
@@ -44,6 +45,7 @@ def preference_by_ratio(bins: pd.DataFrame, paper: pd.DataFrame | None = None, *
             markersize=7,
             label=f"{look.label}, {part['size'].iloc[0]}",
         )
+        cell_marks(axis, part["log_ratio"], part, look.color)
         axis.plot(part["log_ratio"], part["fitted"].astype(float), color=look.color, linewidth=1.8)
     for name, method in PAPER_SERIES.items() if paper is not None else ():
         assert paper is not None

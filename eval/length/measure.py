@@ -8,6 +8,7 @@ Ratings (1-7): linear regression on length, a slope for each policy.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import statsmodels.api as sm
 from scipy.special import expit
 
 from eval.common.pairs import log_length_ratio, reference_pairs
-from eval.common.stats import Estimate, mean, share
+from eval.common.stats import Estimate, cells_of, cellwise, mean, share
 from eval.common.tables import POOLED, Measure, MeasuredResult, group_result, policy_groups
 from eval.elo.measure import Strengths, fit_strengths
 from tldr.errors import UsageError
@@ -81,15 +82,15 @@ def length_controlled(
     *,
     scorer: str,
     unit: str = "words",
-) -> tuple[list[MeasuredResult], LengthControl]:
-    """Preference of every policy to the reference at equal length, seeds pooled, one slope for all.
+) -> tuple[list[MeasuredResult], Estimate]:
+    """Preference of every policy to the reference at equal length; in each cell one slope for all.
 
     Args:
         preferred: of each sample, 0..1 (`eval.preference.measure.wins`); samples without one are left out.
 
     Returns:
-        Results ``length_controlled_preference`` and the fit. Policies that win or lose every pair
-        have no finite estimate and no result.
+        Results ``length_controlled_preference`` and the slope (`LengthControl.slope`). Policies that win
+        or lose every pair in some cell have no finite estimate there, and no result.
 
     Raises:
         UsageError: no policy has both won and lost. Else as `eval.elo.measure.fit_strengths`.
@@ -98,21 +99,35 @@ def length_controlled(
     groups = [
         (f"policy {number}", names, group)
         for number, (names, group) in enumerate(policy_groups(table, POOLED))
-        if 0 < group["preferred"].mean() < 1
+        if all(0 < part["preferred"].mean() < 1 for part in cells_of(group).values())
     ]
     if not groups:
         raise UsageError("no policy has both won and lost against the reference")
-    parts = [
-        reference_pairs(group, posts, group["preferred"], pd.Series(name, index=group.index))
-        for name, _, group in groups
-    ]
-    control = length_control(pd.concat(parts, ignore_index=True), unit=unit)
+    pairs = pd.concat(
+        [
+            reference_pairs(group, posts, group["preferred"], pd.Series(name, index=group.index)).assign(
+                cell=group["cell"].to_numpy()
+            )
+            for name, _, group in groups
+        ],
+        ignore_index=True,
+    )
+    estimates = cellwise(pairs, partial(_controlled, unit))
     measure = Measure("preferred", "length_controlled_preference", "share preferred at equal length")
-    results = []
-    for name, names, group in groups:
-        estimate = replace(control.preference(name), n=len(group), clusters=int(group["id"].nunique()))
-        results.append(group_result(group, names, measure, estimate, scorer=scorer))
-    return results, control
+    results = [
+        group_result(group, names, measure, estimates[name], scorer=scorer) for name, names, group in groups
+    ]
+    return results, estimates[_FEATURE]
+
+
+def _controlled(unit: str, pairs: pd.DataFrame, _: int) -> dict[str, Estimate]:
+    """The regression of one cell: each policy's preference at equal length, and the slope."""
+    control = length_control(pairs, unit=unit)
+    found = {
+        str(name): replace(control.preference(str(name)), n=len(group), clusters=int(group["id"].nunique()))
+        for name, group in pairs.groupby("first", sort=False)
+    }
+    return found | {_FEATURE: control.slope}
 
 
 def preference_bins(
@@ -123,15 +138,20 @@ def preference_bins(
     Args:
         compared: columns ``id`` (post), ``log_ratio`` (ln of length / length of the other text) and
             ``preferred`` (0..1).
-        bins: of about equally many pairs; equal ratios stay together, so there may be fewer.
-        counted: `preferred` are choices (Wilson's interval, widened for posts) or probabilities (t interval).
+        bins: of about equally many pairs of all cells; equal ratios stay together, so there may be fewer.
+        counted: `preferred` are choices (within a single cell Wilson's interval, widened for posts) or
+            probabilities (t interval).
 
     Returns:
         Of each bin the mean ``log_ratio`` and the estimate.
     """
     place = pd.qcut(compared["log_ratio"], bins, duplicates="drop")
+
+    def in_bin(part: pd.DataFrame, _: int) -> dict[str, Estimate]:
+        return {"preferred": (share if counted else mean)(part["preferred"], part["id"])}
+
     return [
-        (float(part["log_ratio"].mean()), (share if counted else mean)(part["preferred"], part["id"]))
+        (float(part["log_ratio"].mean()), cellwise(part, in_bin)["preferred"])
         for _, part in compared.groupby(place, observed=True)
     ]
 
@@ -146,35 +166,51 @@ def rating_by_length(ratings: pd.DataFrame, *, at: float | None = None) -> pd.Da
     Returns:
         A row per policy: ``policy``, ``n``, ``length`` (mean), ``length_sd``, ``rating`` (mean),
         ``per_100`` with ``per_100_low`` and ``per_100_high`` (rating gained by 100 more), and
-        ``at_length``: the predicted rating there with ``low`` and ``high``. Intervals are 95 %, over posts.
+        ``at_length``: the predicted rating there with ``low`` and ``high``, and ``cells``. Intervals are
+        95 %: over cells, within a single one over posts.
 
     Raises:
-        UsageError: a policy with fewer than three rows, or texts all of one length.
+        UsageError: a policy with fewer than three rows in a cell, or texts all of one length.
     """
     place = float(ratings["length"].mean()) if at is None else at
     rows = []
     for policy, group in ratings.groupby("policy"):
-        if len(group) < 3 or group["length"].nunique() < 2:
-            raise UsageError(f"{policy}: no slope from {len(group)} ratings of texts of one length")
-        design = np.column_stack([np.ones(len(group)), (group["length"] - place) / 100])
-        codes = pd.factorize(group["id"])[0]
-        fit = sm.OLS(group["rating"].to_numpy(dtype=float), design).fit(
-            cov_type="cluster", cov_kwds={"groups": codes}, use_t=True
-        )
-        bounds = np.asarray(fit.conf_int())
+        found = cellwise(group, partial(_line, place))
+        slope, level = found["per_100"], found["at_length"]
         rows.append(
             {
                 "policy": policy,
                 "n": len(group),
-                "length": mean(group["length"]).value,
-                "length_sd": float(group["length"].std(ddof=1)),
-                "rating": mean(group["rating"]).value,
-                "per_100": float(fit.params[1]),
-                "per_100_low": bounds[1, 0],
-                "per_100_high": bounds[1, 1],
-                "at_length": float(fit.params[0]),
-                "low": bounds[0, 0],
-                "high": bounds[0, 1],
+                **{name: found[name].value for name in ("length", "length_sd", "rating")},
+                "per_100": slope.value,
+                "per_100_low": slope.low,
+                "per_100_high": slope.high,
+                "at_length": level.value,
+                "low": level.low,
+                "high": level.high,
+                "cells": level.cells,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _line(place: float, group: pd.DataFrame, _: int) -> dict[str, Estimate]:
+    """The regression of `rating_by_length` for one policy in one cell."""
+    if len(group) < 3 or group["length"].nunique() < 2:
+        policy = group["policy"].iloc[0]
+        raise UsageError(f"{policy}: no slope from {len(group)} ratings of texts of one length")
+    design = np.column_stack([np.ones(len(group)), (group["length"] - place) / 100])
+    codes, posts = pd.factorize(group["id"])
+    fit = sm.OLS(group["rating"].to_numpy(dtype=float), design).fit(
+        cov_type="cluster", cov_kwds={"groups": codes}, use_t=True
+    )
+    bounds, errors = np.asarray(fit.conf_int()), np.asarray(fit.bse)
+    found = {
+        name: Estimate(
+            float(fit.params[i]), bounds[i, 0], bounds[i, 1], float(errors[i]), len(group), len(posts)
+        )
+        for i, name in enumerate(("at_length", "per_100"))
+    }
+    spread = mean(group["length"])
+    spread = replace(spread, value=float(group["length"].std(ddof=1)))
+    return found | {"length": mean(group["length"]), "length_sd": spread, "rating": mean(group["rating"])}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 from scipy.special import expit, logit
 
-from eval.common.rows import further_table
+from eval.common.rows import bars, further_table
 from eval.common.study import (
     SCORER_NAMES,
     Picture,
@@ -46,16 +46,14 @@ def _fits(study: StudyResults) -> _Fits:
     for scorer in scorers(study) if has_references(study) else []:
         assert samples is not None and posts is not None
         try:
-            found, control = length_controlled(
-                samples, posts, _preferred(samples, scorer), scorer=scorer.name
-            )
+            found, slope = length_controlled(samples, posts, _preferred(samples, scorer), scorer=scorer.name)
         except (UsageError, NonFiniteError) as error:
             problems[scorer.name] = error.what
             continue
         results += found
         runs = {run for result in found for run in result.runs}
         unit = "logits per ln(words / words of the reference)"
-        slopes.append(named("length_slope", unit, control.slope, runs, scorer=scorer.name))
+        slopes.append(named("length_slope", unit, slope, runs, scorer=scorer.name))
     return _Fits(result_table(results), result_table(slopes), problems)
 
 
@@ -65,9 +63,9 @@ def _preferred(samples: pd.DataFrame, scorer: PreferenceScorer) -> pd.Series[flo
 
 
 def length_controlled_table(study: StudyResults) -> pd.DataFrame:
-    """Result table of ``length_controlled_preference`` of every policy by every scorer, seeds pooled.
+    """Result table of ``length_controlled_preference`` of every policy by every scorer, over cells.
 
-    Policies that win or lose every pair are left out; empty where references are missing.
+    Policies that win or lose every pair of a cell are left out; empty where references are missing.
     """
     return _fits(study).policies
 
@@ -133,19 +131,19 @@ def _add_scorer(study: StudyResults, section: Section, scorer: str) -> None:
     for slope in slopes.itertuples():
         caption = (
             f"By the {name}; slope {slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}] logits per unit of "
-            "the log length ratio. Policies that win or lose every pair are left out."
+            "the log length ratio. Policies that win or lose every pair of a cell are left out."
         )
         section.tables.append(results_table(f"length_controlled_{scorer}", table, caption))
     if len(headline(table.dropna(subset=["params"]))):
         picture = preference_by_size(
             table,
-            paper=published(study.paper, "fig10a"),
+            published(study.paper, "fig10a"),
             title=f"At equal length, by the {name}",
             paper_title="Published: Stiennon et al. 2020, Fig. 10a",
         )
         caption = (
-            "Left: predicted preference at equal length; bars: 95 % intervals over posts. Right: the "
-            "paper's human evaluation, digitised."
+            f"Left: predicted preference at equal length; {bars(table)}. Right: the paper's human "
+            "evaluation, digitised."
         )
         section.pictures.append(Picture(f"length_controlled_{scorer}", picture, caption))
     if len(bins):
@@ -154,13 +152,13 @@ def _add_scorer(study: StudyResults, section: Section, scorer: str) -> None:
         )
         caption = (
             "The largest model of each method at the lowest temperature: about ten bins of equally many "
-            "summaries by length over length of the reference, in words; bars: 95 % intervals over posts; "
+            f"summaries by length over length of the reference, in words; {bars(bins)}; "
             "lines: the logistic regression with one slope for all. Hollow: the paper's curves at equal "
             "length, read by eye from Fig. 10b, which names no unit."
         )
         section.pictures.append(Picture(f"preference_by_length_ratio_{scorer}", picture, caption))
         caption = f"Preference by length ratio (the points of the figure above), by the {name}."
-        columns = ["method", "size", "log_ratio", "value", "low", "high", "fitted", "n"]
+        columns = ["method", "size", "log_ratio", "value", "low", "high", "fitted", "n", "cells"]
         section.tables.append(
             Table(f"preference_by_length_ratio_{scorer}", bins, caption, bins[columns].round(3))
         )

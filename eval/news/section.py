@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from eval.common.rows import bars, intervals
 from eval.common.study import (
     Picture,
     Section,
@@ -36,7 +37,7 @@ def measured_news(study: StudyResults) -> pd.DataFrame:
 
 @once
 def news_rouge_table(study: StudyResults) -> pd.DataFrame:
-    """Result table of ROUGE against the highlights, sentences split by newlines; seeds pooled.
+    """Result table of ROUGE against the highlights, sentences split by newlines; over cells.
 
     ``rouge_mean`` is the mean of ROUGE-1, -2 and -Lsum, which is what papers on CNN/DM call ROUGE-L:
     the paper's own policy has 0.340 in Fig. 14b and 42.49, 19.84 and 39.53 in Table 15.
@@ -70,16 +71,15 @@ def news_section(study: StudyResults) -> Section:
         picture = rouge_by_size(table, paper, NEWS)
         caption = (
             "ROUGE F1 against the highlights, mean of ROUGE-1, -2 and -Lsum, at the lowest temperature; "
-            f"bars: 95 % intervals over articles. {how} The paper names no variant."
+            f"{bars(table, 'articles')}. {how} The paper names no variant."
         )
         section.pictures.append(Picture("rouge_news", picture, caption))
     caption = f"ROUGE F1 against the highlights; rouge_mean = mean of ROUGE-1, -2 and -Lsum. {how}"
     shown = wide(table[table["measure"].str.endswith(("_f", "_mean"))])
     section.tables.append(Table("rouge_news", table, caption, shown))
-    caption = (
-        "Length, stopping, repetition and copying of the summaries of news; 95 % intervals over articles."
-    )
     texts = result_table(lengths.length_results(measured, by=POOLED, draws=study.draws))
+    how = intervals(texts, "articles")
+    caption = f"Length, stopping, repetition and copying of the summaries of news; {how}."
     section.tables.append(results_table("texts_news", texts, caption))
     _add_scores(study, section)
     return section

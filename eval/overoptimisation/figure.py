@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from eval.common.cells import values_of
 from eval.common.figures import grid, legend_of
 from eval.common.style import (
     BLACK,
@@ -47,7 +48,10 @@ GAINS = {"rm_gain": "Proxy: reward model score", "gold_gain": "Gold: planted sco
 
 
 def points(axis: Axes, x: str, rows: pd.DataFrame, series: Series, *, line: str = "-") -> None:
-    """Values with intervals both ways, in the order of `x`; ``<x>_low``, ``<x>_high`` bound it."""
+    """Values with intervals both ways, in the order of `x`; ``<x>_low``, ``<x>_high`` bound it.
+
+    Each cell is a small dot at its own KL.
+    """
     rows = rows.sort_values(x)
     up, across = (
         np.vstack([rows[name] - rows[low], rows[high] - rows[name]]).clip(min=0)
@@ -57,6 +61,13 @@ def points(axis: Axes, x: str, rows: pd.DataFrame, series: Series, *, line: str 
         rows[x], rows["value"], yerr=up, xerr=across, color=series.color, marker=series.marker, ls=line,
         capsize=3, elinewidth=1.4, label=series.label,
     )  # fmt: skip
+    for text, places, kl in zip(rows["cell_values"], rows["kl_cells"], rows["kl"], strict=True):
+        values = values_of(text)
+        at = np.array([values_of(places).get(cell, kl) for cell in values], dtype=np.float64)
+        axis.plot(
+            np.sqrt(at.clip(min=0)) if x == "d" else at, list(values.values()), ls="none", marker="o",
+            ms=4.5, mew=0.5, mec="white", alpha=0.8, color=series.color, zorder=3,
+        )  # fmt: skip
 
 
 def kl_axis(axis: Axes, highest: float) -> None:

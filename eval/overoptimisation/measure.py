@@ -10,14 +10,15 @@ Both are linear in alpha and beta, so they are fitted by weighted least squares.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import statsmodels.api as sm
 
-from eval.common.stats import Estimate
+from eval.common.stats import Estimate, over_cells
 from tldr.errors import UsageError
 from tldr.measures import FloatArray
 
@@ -108,4 +109,33 @@ def fit_overoptimisation(
         height=top,
         peak_inside=bool(0 < at <= d.max()),
         residual=float(np.sqrt(np.mean(np.square(fit.resid)))),
+    )
+
+
+def mean_fit(fits: Mapping[str, OveroptimisationFit]) -> OveroptimisationFit:
+    """The fits of several cells (cell -> fit) as one: the mean curve, as curves are linear in alpha and beta.
+
+    The peak is the mean of the cells' d; infinite, without an interval, where the curve of any cell never
+    falls.
+
+    Raises:
+        UsageError: no fit.
+    """
+    if len(fits) == 1:
+        return next(iter(fits.values()))
+    ones = list(fits.values())
+    alpha, beta = (
+        over_cells({cell: getattr(fit, name) for cell, fit in fits.items()}) for name in ("alpha", "beta")
+    )
+    peaks = {cell: fit.peak for cell, fit in fits.items()}
+    falls = all(np.isfinite(peak.value) for peak in peaks.values())
+    never = replace(alpha, value=np.inf, low=np.nan, high=np.nan, se=np.nan, cell_sd=None, cell_values=())
+    return OveroptimisationFit(
+        form=ones[0].form,
+        alpha=alpha,
+        beta=beta,
+        peak=over_cells(peaks) if falls else never,
+        height=float(np.mean([fit.height for fit in ones])),
+        peak_inside=all(fit.peak_inside for fit in ones),
+        residual=float(np.mean([fit.residual for fit in ones])),
     )

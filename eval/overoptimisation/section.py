@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from eval.best_of_n.section import curve_rows, largest_pools
+from eval.common.cells import listed_values, values_of
 from eval.common.io import load_samples
-from eval.common.rows import FurtherResult, crossed, further_table, settings_of
+from eval.common.rows import FurtherResult, bars, crossed, further_table, intervals, settings_of
 from eval.common.runs import StudyRun
-from eval.common.stats import Estimate, bootstrap_means
+from eval.common.stats import Estimate, bootstrap_means, cellwise
 from eval.common.study import Picture, Section, StudyResults, Table, once, published, without
 from eval.common.tables import POOLED, Measure, MeasuredResult, named, summarise
 from eval.overoptimisation.figure import gains_by_kl, kl_sweep
-from eval.overoptimisation.measure import Form, OveroptimisationFit, fit_overoptimisation
+from eval.overoptimisation.measure import Form, OveroptimisationFit, fit_overoptimisation, mean_fit
 from eval.overoptimisation.sweeps import KLSweep, actual_scorers, find_sweeps
 from eval.preference.measure import UNIT, PreferenceScorer, wins
 from tldr.errors import LabError
 
 PROXY = PreferenceScorer("proxy", tau=1.0)
 KL = Measure("kl", "kl", "nats a sequence")
-FURTHER = ("sweep", "beta", "kl", "kl_low", "kl_high")
+FURTHER = ("sweep", "beta", "kl", "kl_low", "kl_high", "kl_cells")
 ROLLOUTS_FILE = "rollouts.jsonl"
 
 
@@ -37,8 +39,8 @@ def kl_sweep_table(study: StudyResults) -> pd.DataFrame:
 
     Returns:
         Result columns and ``sweep``, ``beta`` (NaN: the start), ``kl``, ``kl_low``, ``kl_high``: mean
-        log-prob ratio to SFT over the policy's own samples at T = 1, nats a sequence, interval over
-        posts. Sorted by KL within a sweep and measure.
+        log-prob ratio to SFT over the policy's own samples at T = 1, nats a sequence; ``kl_cells``: the
+        cells' own, where there are several. Sorted by KL within a sweep and measure.
     """
     rows: list[FurtherResult] = []
     for sweep in find_sweeps(study):
@@ -80,7 +82,7 @@ def _with_kl(sweep: KLSweep, results: list[MeasuredResult], draws: int) -> list[
         place = kl.get((result.method, result.variant))
         if place is None:
             continue
-        more = {"kl": place.value, "kl_low": place.low, "kl_high": place.high}
+        more = {"kl": place.value, "kl_low": place.low, "kl_high": place.high, "kl_cells": place.cell_values}
         rows.append((result, {"sweep": sweep.name, "beta": beta[result.method, result.variant], **more}))
     return rows
 
@@ -116,17 +118,17 @@ def overoptimisation_table(study: StudyResults) -> pd.DataFrame:
         for chooser in [name for name in pool.choosers if name.startswith("rm")]:
             sweep_name = f"{size}, {f'rm_{size}' if chooser == 'rm' else chooser}"
             for result, more in curve_rows(pool, chooser, study.draws, gain=True):
-                exact = {"sweep": sweep_name, "kl_low": more["kl"], "kl_high": more["kl"]}
+                exact = {"sweep": sweep_name, "kl_low": more["kl"], "kl_high": more["kl"], "kl_cells": ""}
                 rows.append((result, more | exact))
     return further_table(rows, *FURTHER)
 
 
 def _gain(samples: pd.DataFrame, column: str) -> pd.Series[float]:
-    """`column` minus its mean over the start's samples of the same post and seed; missing without a start."""
+    """`column` minus its mean over the start's samples of the same post and cell; missing without a start."""
     if column not in samples:
         return pd.Series(np.nan, index=samples.index)
-    start = samples[samples["beta"].isna()].groupby(["seed", "id"])[column].mean().rename("start")
-    joined = samples[["seed", "id"]].join(start, on=["seed", "id"])["start"]
+    start = samples[samples["beta"].isna()].groupby(["cell", "id"])[column].mean().rename("start")
+    joined = samples[["cell", "id"]].join(start, on=["cell", "id"])["start"]
     gain: pd.Series[float] = samples[column] - joined
     return gain
 
@@ -144,7 +146,7 @@ class Fitted:
 
 @once
 def overoptimisation_fits(study: StudyResults) -> list[Fitted]:
-    """Gao et al.'s curves for every set of gains with three points off the start.
+    """Gao et al.'s curves for every set of gains with three points off the start, fitted in each cell.
 
     All points weigh the same: their errors are common (the same posts, the same pool) and smallest
     next to the start, where weights by them would let the fit ignore the rest of the curve.
@@ -159,9 +161,27 @@ def overoptimisation_fits(study: StudyResults) -> list[Fitted]:
     for source, form, table in sets:
         for (sweep, of), points in table[table["kl"] > 0].groupby(["sweep", "measure"], sort=False):
             if points["kl"].nunique() >= 3:
-                fit = fit_overoptimisation(points["kl"], points["value"], form)
-                found.append(Fitted(str(sweep), source, str(of), fit, points))
+                fits = {
+                    cell: fit_overoptimisation(part["kl"], part["value"], form)
+                    for cell, part in _points_of_cells(points).items()
+                }
+                if fits:
+                    found.append(Fitted(str(sweep), source, str(of), mean_fit(fits), points))
     return found
+
+
+def _points_of_cells(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """``kl`` and ``value`` of every cell, of the points off the start that have it."""
+    if points["cells"].max() < 2:
+        return {"": points}
+    rows = [
+        {"cell": cell, "kl": values_of(row.kl_cells).get(cell, row.kl), "value": value}
+        for row in points.itertuples()
+        for cell, value in values_of(row.cell_values).items()
+    ]
+    table = pd.DataFrame(rows)
+    parts = {str(cell): part for cell, part in table[table["kl"] > 0].groupby("cell")}
+    return {cell: part for cell, part in parts.items() if part["kl"].nunique() >= 3}
 
 
 @once
@@ -170,8 +190,8 @@ def overoptimisation_fit_table(study: StudyResults) -> pd.DataFrame:
 
     Measures ``alpha`` (score a sqrt nat), ``beta`` (its unit follows from the form: R = d (alpha -
     beta d) for ``best_of_n``, d (alpha - beta ln d) for ``rl``, d = sqrt(KL)) and ``peak_kl`` (nats),
-    which a curve that never falls has not. Points share their posts, so the intervals, which take
-    them for independent, are a guide.
+    which a curve that never falls has not; it is the square of the mean d. Within a single cell points share
+    their posts, so the intervals, which take them for independent, are a guide.
 
     Returns:
         Result columns (``n``: points) and ``sweep``, ``form``, ``source``, ``of``, ``peak_inside``
@@ -181,8 +201,8 @@ def overoptimisation_fit_table(study: StudyResults) -> pd.DataFrame:
     for one in overoptimisation_fits(study):
         fit, first = one.fit, one.points.iloc[0]
         with np.errstate(over="ignore"):
-            at, low, high = np.square([fit.peak.value, fit.peak.low, fit.peak.high]).tolist()
-        peak = Estimate(at, low, high, np.nan, fit.peak.n, fit.peak.clusters)
+            at, low, high = np.square([fit.peak.value, max(fit.peak.low, 0), fit.peak.high]).tolist()
+        peak = Estimate(at, low, high, np.nan, fit.peak.n, fit.peak.clusters, fit.peak.cells)
         runs = sorted({name for joined in one.points["runs"] for name in joined.split()})
         slope = "score a sqrt nat"
         values = {
@@ -203,47 +223,78 @@ def overoptimisation_fit_table(study: StudyResults) -> pd.DataFrame:
 
 @once
 def ppo_course_table(study: StudyResults) -> pd.DataFrame:
-    """Along each PPO run: what its rollouts gained over the first iteration's, against their KL.
+    """Along PPO's runs: what their rollouts gained over the first iteration's, against their KL.
 
     Measures ``rm_gain`` and ``gold_gain``: an iteration's mean minus that of the first, which SFT sampled
-    itself. Their posts differ, so the variances add. A run without its first rollout is left out.
+    itself. Their posts differ, so within a single cell the variances add. A run without its first rollout is
+    left out.
 
     Returns:
-        Result columns, a run each (``seed``, ``variant``), and ``iteration``, ``sweep`` (the run's
-        name), ``beta``, ``kl``, ``kl_low``, ``kl_high``.
+        Result columns, the runs of a size and variant together, and ``iteration``, ``sweep`` (the run's
+        name; of several without what tells them apart), ``beta``, ``kl``, ``kl_low``, ``kl_high``,
+        ``kl_cells``.
     """
-    rows: list[FurtherResult] = []
+    alike: dict[tuple[str, str], list[StudyRun]] = {}
     for run in study.runs.finished("ppo"):
-        if (run.folder / ROLLOUTS_FILE).is_file():
-            rows += _course(run, load_samples(run.folder / ROLLOUTS_FILE), study.draws)
+        alike.setdefault((run.size, run.variant), []).append(run)
+    rows: list[FurtherResult] = []
+    for runs in alike.values():
+        found = [(run, _rollouts(run)) for run in runs if (run.folder / ROLLOUTS_FILE).is_file()]
+        known = [(run, samples) for run, samples in found if samples is not None]
+        if known:
+            rows += _course([run for run, _ in known], pd.concat([s for _, s in known]), study.draws)
     return further_table(rows, "iteration", *FURTHER)
 
 
-def _course(run: StudyRun, samples: pd.DataFrame, draws: int) -> list[FurtherResult]:
+def _rollouts(run: StudyRun) -> pd.DataFrame | None:
+    """A run's rollouts with ``iteration`` and ``kl``; None without the first and a further one."""
+    samples = load_samples(run.folder / ROLLOUTS_FILE)
     if "tag.iteration" not in samples or samples["tag.iteration"].nunique() < 2:
-        return []
+        return None
+    samples = samples.assign(
+        cell=run.cell,
+        id=run.post_ids(samples["id"]),
+        iteration=samples["tag.iteration"].astype(int),
+        kl=samples["logprob"] - samples["logprob_sft"],
+    )
+    return samples if (samples["iteration"] == 1).any() else None
+
+
+def _course(runs: list[StudyRun], samples: pd.DataFrame, draws: int) -> list[FurtherResult]:
     scores = [name for name in ("rm", "gold") if f"score.{name}" in samples]
-    samples = samples.assign(kl=samples["logprob"] - samples["logprob_sft"])
+    first, alone = runs[0], len(runs) == 1
+    sweep = first.run if alone else "-".join(filter(None, ("ppo", first.size, first.variant)))
+    found = cellwise(samples, partial(_gains, scores), draws)
+    rows: list[FurtherResult] = []
+    for (iteration, name), estimate in found.items():
+        if name == "kl":
+            continue
+        result = named(
+            f"{name}_gain", "score", estimate, [run.run for run in runs],
+            method="ppo", scorer=name, policy=str(samples["policy"].iloc[0]), size=first.size,
+            params=first.params, variant=first.variant, cell=first.cell if alone else None,
+            temperature=float(samples["temperature"].iloc[0]),
+        )  # fmt: skip
+        kl = found[iteration, "kl"]
+        place = {"kl": kl.value, "kl_low": kl.low, "kl_high": kl.high}
+        more = {"iteration": iteration, "sweep": sweep, "beta": settings_of(first).get("beta")}
+        rows.append((result, more | place | {"kl_cells": listed_values(kl.cell_values)}))
+    return rows
+
+
+def _gains(scores: list[str], samples: pd.DataFrame, draws: int) -> dict[tuple[int, str], Estimate]:
+    """By iteration and score what one run gained over its first rollout, and its KL."""
     columns = ["kl", *(f"score.{name}" for name in scores)]
     found = {
         int(str(iteration)): bootstrap_means(part[columns], part["id"], draws=draws)
-        for iteration, part in samples.astype({"tag.iteration": int}).groupby("tag.iteration")
+        for iteration, part in samples.groupby("iteration")
     }
-    if 1 not in found:
-        return []
-    rows: list[FurtherResult] = []
+    gains: dict[tuple[int, str], Estimate] = {}
     for iteration, (kl, *now) in found.items():
+        gains[iteration, "kl"] = kl
         for name, estimate, start in zip(scores, now, found[1][1:], strict=True):
-            result = named(
-                f"{name}_gain", "score", _gained(estimate, start, first=iteration == 1), [run.run],
-                method="ppo", scorer=name, policy=str(samples["policy"].iloc[0]), size=run.size,
-                params=run.params, variant=run.variant, seed=run.seed,
-                temperature=float(samples["temperature"].iloc[0]),
-            )  # fmt: skip
-            place = {"kl": kl.value, "kl_low": kl.low, "kl_high": kl.high}
-            more = {"iteration": iteration, "sweep": run.run, "beta": settings_of(run).get("beta")}
-            rows.append((result, more | place))
-    return rows
+            gains[iteration, name] = _gained(estimate, start, first=iteration == 1)
+    return gains
 
 
 def _gained(now: Estimate, start: Estimate, *, first: bool) -> Estimate:
@@ -265,9 +316,9 @@ def overoptimisation_section(study: StudyResults) -> Section:
     if len(sweep) or paper is not None:
         section.pictures.append(_sweep_picture(sweep, paper))
     if len(sweep):
-        index = ["sweep", "method", "variant", "beta", "n", "posts", "runs"]
+        index = ["sweep", "method", "variant", "beta", "n", "posts", "cells", "runs"]
         shown = crossed(sweep.sort_values("kl", kind="stable"), index, "measure")
-        caption = "Policies of the KL sweeps at T = 1, by KL (nats a sequence); 95 % intervals over posts."
+        caption = f"Policies of the KL sweeps at T = 1, by KL (nats a sequence); {intervals(sweep)}."
         section.tables.append(Table("kl_sweep", sweep, caption, shown))
     missing = [] if len(sweep) else ["No KL sweep: fewer than three KL coefficients were sampled at T = 1."]
     try:
@@ -282,16 +333,18 @@ def _add_gains(study: StudyResults, section: Section) -> None:
     fits = overoptimisation_fit_table(study)
     section.pictures.extend(_gain_pictures(study, gains, course))
     if len(gains):
-        index = ["sweep", "method", "variant", "selected_by", "best_of", "kl", "n", "posts", "runs"]
+        index = ["sweep", "method", "variant", "selected_by", "best_of", "kl", "n", "posts", "cells", "runs"]
         shown = crossed(gains.assign(kl=gains["kl"].round(3)), index, "measure")
-        caption = "Score gained over the start against KL (nats a sequence); 95 % intervals over posts."
+        caption = f"Score gained over the start against KL (nats a sequence); {intervals(gains)}."
         section.tables.append(Table("overoptimisation", gains, caption, shown))
     if len(fits):
         section.tables.append(_fit_table(fits))
     if len(course):
-        shown = course[["sweep", "iteration", "measure", "kl", "value", "low", "high", "n", "posts"]].round(4)
+        shown = course[
+            ["sweep", "iteration", "measure", "kl", "value", "low", "high", "n", "posts", "cells"]
+        ].round(4)
         caption = (
-            "Gains along each PPO run over its first rollout, which the supervised policy itself sampled."
+            "Gains along PPO's runs over their first rollout, which the supervised policy itself sampled."
         )
         section.tables.append(Table("ppo_course", course, caption, shown.rename(columns={"sweep": "run"})))
 
@@ -300,7 +353,7 @@ def _sweep_picture(sweep: pd.DataFrame, paper: pd.DataFrame | None) -> Picture:
     panels = {f"Policy {name}": rows for name, rows in sweep.groupby("sweep", sort=False)}
     caption = (
         "This study: each point is a policy trained with its own KL coefficient; KL 0 is the supervised "
-        "policy at the same temperature; bars: 95 % intervals over posts. "
+        f"policy at the same temperature; {bars(sweep)}. "
         if panels
         else "Not run here; only the paper's points are shown. "
     ) + "The paper's panel: PPO against a weaker reward model (rm3), digitised, without intervals."
@@ -322,14 +375,14 @@ def _gain_pictures(study: StudyResults, gains: pd.DataFrame, course: pd.DataFram
         lines = [_GAIN_LINES[method] for method in _GAIN_LINES if (rows["method"] == method).any()]
         caption = (
             f"Policy and reward model {name}. Score gained over the start against d = sqrt(KL): "
-            f"{', and '.join(lines)}. Bars: 95 % intervals over posts. Lines: fitted, Gao et al. (2022)."
+            f"{', and '.join(lines)}; {bars(rows)}. Lines: fitted, Gao et al. (2022)."
         )
         file = "overoptimisation" + (f"_{number + 1}" if number else "")
         pictures.append(Picture(file, gains_by_kl(rows, curves), caption))
     for number, (name, courses) in enumerate(_course_lines(study, course).items()):
         caption = (
-            f"Along single PPO runs ({name}): the gain of each kept rollout over the first, against "
-            "d = sqrt(KL); bars: 95 % intervals over posts."
+            f"Along PPO's training ({name}): the gain of each kept rollout over the first, against "
+            f"d = sqrt(KL); {bars(courses)}."
         )
         file = "ppo_course" + (f"_{number + 1}" if number else "")
         pictures.append(Picture(file, gains_by_kl(courses, {}), caption))
@@ -347,7 +400,9 @@ def _course_lines(study: StudyResults, course: pd.DataFrame) -> dict[str, pd.Dat
     """Title -> rows with ``line``: every sweep by KL coefficient; without a sweep the main runs by size."""
     drawn = {}
     for sweep in find_sweeps(study):
-        rows = course[course["sweep"].isin(_trained(study, sweep))].sort_values(["beta", "kl"])
+        trained = _trained(study, sweep)
+        of_sweep = course["runs"].map(lambda names, trained=trained: bool(trained & set(names.split())))
+        rows = course[of_sweep.astype(bool)].sort_values(["beta", "kl"])
         if len(rows):
             drawn[f"sweep {sweep.name}"] = rows.assign(line=rows["beta"].map("beta = {:g}".format))
     main = course[course["variant"] == ""].sort_values(["params", "kl"])
@@ -362,11 +417,12 @@ def _trained(study: StudyResults, sweep: KLSweep) -> set[str]:
 
 
 def _fit_table(fits: pd.DataFrame) -> Table:
-    index = ["sweep", "source", "of", "form", "peak_inside", "residual", "n"]
+    index = ["sweep", "source", "of", "form", "peak_inside", "residual", "n", "cells"]
     shown = crossed(fits.assign(residual=fits["residual"].round(4)), index, "measure")
     caption = (
         "Gao et al.'s curves, d = sqrt(KL): R = d (alpha - beta d) for best of N, d (alpha - beta ln d) for "
         "PPO, fitted to the policies of a sweep, to best of N, or along one run's course; peak_kl in nats, "
-        "empty where the curve never falls; n: points. The points share posts, so the intervals are a guide."
+        "empty where the curve never falls; n: points. Fitted in each cell; in a single one the points share "
+        "posts, so the intervals are a guide."
     )
     return Table("overoptimisation_fits", fits, caption, shown)

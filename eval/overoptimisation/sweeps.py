@@ -47,7 +47,7 @@ class _Member:
 
 @once
 def find_sweeps(study: StudyResults) -> list[KLSweep]:
-    """The study's KL sweeps: at least `BETAS` coefficients with samples at T = 1; seeds together.
+    """The study's KL sweeps: at least `BETAS` coefficients with samples at T = 1; cells together.
 
     Policies with different value networks are in different sweeps; adaptive coefficients are left out.
     """

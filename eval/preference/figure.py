@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eval.common.figures import interval, legend_of, published_bounds, spacing
-from eval.common.style import BLACK, METHODS, parameter_axis, percent_axis, styled
+from eval.common.style import BLACK, GREY, METHODS, parameter_axis, percent_axis, styled
 from tldr.errors import UsageError
 
 PAPER_SERIES = {"human_feedback": "ppo", "supervised": "sft", "pretrained": "pretrained"}
@@ -32,44 +32,41 @@ def headline(table: pd.DataFrame, temperature: float | None = None) -> pd.DataFr
 @styled
 def preference_by_size(
     pooled: pd.DataFrame,
-    by_seed: pd.DataFrame | None = None,
     paper: pd.DataFrame | None = None,
     *,
     title: str,
     paper_title: str = "Published: Stiennon et al. 2020, Fig. 1",
+    beside: pd.DataFrame | None = None,
+    beside_title: str = "",
 ) -> Figure:
     """Share preferred to the reference against model size, in the manner of the paper's Fig. 1.
 
     Args:
-        pooled: results of one preference measure and scorer, seeds pooled (`eval.common.tables.POOLED`).
-        by_seed: the same with seeds apart (`eval.common.tables.GROUP`): drawn as small dots.
+        pooled: results of one preference measure and scorer over cells (`eval.common.tables.POOLED`).
         paper: rows of ``fig1.csv`` or ``fig10a.csv``; drawn in a second panel of their own, never mixed in.
+        beside: another study's `pooled`, called `beside_title`: its intervals are wide pale bars.
 
     Raises:
         UsageError: no row has a method of the figure and a model size.
     """
     rows = headline(pooled.dropna(subset=["params"]))
-    seeds = pooled.iloc[:0] if by_seed is None or pooled["seeds"].max() == 1 else by_seed
-    dots = headline(seeds.dropna(subset=["params"]))
     if rows.empty:
         raise UsageError("no policies with a method and a size to draw")
     figure = Figure(figsize=(12.5 if paper is not None else 7, 5.2), layout="constrained")
     panels = figure.subplots(1, 2 if paper is not None else 1, sharey=True, squeeze=False)[0]
     present = [name for name in METHODS if (rows["method"] == name).any()]
     step = spacing(rows)
+    others = None if beside is None else headline(beside.dropna(subset=["params"]))
     for place, name in enumerate(present):
         part, shift = rows[rows["method"] == name], step ** (place - (len(present) - 1) / 2)
         first = part.iloc[0]
         label = f"Best of {first['best_of']} (T = {first['temperature']:g})" if name == "best_of_n" else None
         interval(panels[0], part, METHODS[name], shift=shift, label=label)
-        single = dots[dots["method"] == name]
-        panels[0].plot(
-            single["params"] * shift * step**1.6,
-            single["value"],
-            ".",
-            color=METHODS[name].color,
-            markersize=6,
-        )
+        if others is not None:
+            sizes = part.set_index("size")["params"]
+            _pale_bars(panels[0], others[others["method"] == name], sizes * shift, METHODS[name].color)
+    if others is not None:
+        panels[0].plot([], [], color=GREY, linewidth=10, alpha=0.35, label=beside_title)
     parameter_axis(panels[0], list(rows["params"]))
     percent_axis(panels[0], "Preferred to the reference")
     panels[0].set_title(title)
@@ -83,6 +80,14 @@ def preference_by_size(
     named["Reference"] = line
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named))
     return figure
+
+
+def _pale_bars(axis: Axes, rows: pd.DataFrame, places: pd.Series[float], color: str) -> None:
+    """Another study's intervals at this study's places of the same sizes, with its values as ticks."""
+    rows = rows[rows["size"].isin(places.index) & rows["low"].notna()]
+    x = rows["size"].map(places)
+    axis.vlines(x, rows["low"], rows["high"], color=color, linewidth=13, alpha=0.25, zorder=1)
+    axis.plot(x, rows["value"], linestyle="none", marker="_", markersize=13, color=color, alpha=0.7)
 
 
 def _paper_panel(axis: Axes, paper: pd.DataFrame, title: str) -> None:

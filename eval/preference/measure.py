@@ -12,8 +12,8 @@ The paper's figures of merit are shares preferred to the reference (P 3.3; Figs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -21,8 +21,9 @@ import pandas as pd
 from scipy.special import expit
 from statsmodels.stats.multitest import multipletests
 
+from eval.common.cells import listed_values
 from eval.common.pairs import REFERENCE, length_in
-from eval.common.stats import bootstrap_means, mcnemar_p, share, sign_flip
+from eval.common.stats import Estimate, bootstrap_means, cellwise, mcnemar_p, share, sign_flip, t_test
 from eval.common.tables import (
     GROUP,
     Measure,
@@ -91,7 +92,7 @@ def preference(
     by: Sequence[str] = GROUP,
     draws: int = 2000,
 ) -> list[MeasuredResult]:
-    """Preference of every policy to the reference, with intervals over posts (`summarise`).
+    """Preference of every policy to the reference (`summarise`).
 
     Measures are ``preference``, ``expected_preference`` and ``ties``. Policies without this
     scorer's scores are left out.
@@ -201,47 +202,86 @@ def paired_tests(
 ) -> pd.DataFrame:
     """Every two policies' preference to the reference, compared on the same posts.
 
-    Several samples of a post are averaged first. Only policies sampled on exactly the same posts
-    are compared.
+    Several samples of a post are averaged first. Two policies are compared in the cells in which they
+    were sampled on exactly the same posts.
 
     Returns:
         A row each two policies: ``first``, ``second``, ``difference`` (first - second, of the hard
-        shares) with ``low``, ``high``, ``se`` (bootstrap over posts); ``p_value`` (sign-flip
-        permutation test) and ``p_holm`` (the same for all rows together: Holm 1979); ``mcnemar`` (exact,
-        over posts that only one of them won; missing with several samples per post); ``posts``, ``runs``.
+        shares) with ``low``, ``high``, ``se``; ``p_value`` and ``p_holm`` (the same for all rows together:
+        Holm 1979); ``mcnemar``; ``posts``, ``runs``, ``cells``, ``cell_sd``, ``cell_values``. Over several
+        cells the p value is that of the t test. Within one the interval is a bootstrap over posts, the p
+        value that of a sign-flip permutation test, and ``mcnemar`` exact, over posts that only one of
+        them won (missing with several samples per post).
 
     Raises:
         UsageError: no two policies were sampled on the same posts.
     """
     table = samples.assign(hard=wins(samples, scorer)["hard"]).dropna(subset="hard")
-    sets: dict[frozenset[str], list[tuple[str, pd.DataFrame]]] = {}
-    for names, group in policy_groups(table, by):
-        sets.setdefault(frozenset(group["id"]), []).append((policy_label(names), group))
-    rows: list[dict[str, object]] = []
-    for members in sets.values():
-        rows += _compared(members, draws, seed) if len(members) > 1 else []
-    if not rows:
+    tests: dict[_Two, _Tests] = {}
+
+    def differences(part: pd.DataFrame, number: int) -> dict[_Two, Estimate]:
+        sets: dict[frozenset[str], list[tuple[PolicyNames, pd.DataFrame]]] = {}
+        for names, group in policy_groups(part, by):
+            sets.setdefault(frozenset(group["id"]), []).append((names, group))
+        found: dict[_Two, Estimate] = {}
+        for members in sets.values():
+            for two, estimate, one in _compared(members, number, seed) if len(members) > 1 else ():
+                found[two] = estimate
+                known = tests.get(two)
+                tests[two] = one if known is None else replace(one, runs=known.runs | one.runs)
+        return found
+
+    estimates = cellwise(table, differences, draws)
+    if not estimates:
         raise UsageError("no two policies were sampled on the same posts")
-    tests = pd.DataFrame(rows)
-    tests.insert(7, "p_holm", multipletests(tests["p_value"], method="holm")[1])
-    return tests
+    rows = pd.DataFrame([_test_row(two, estimate, tests[two]) for two, estimate in estimates.items()])
+    rows.insert(7, "p_holm", multipletests(rows["p_value"], method="holm")[1])
+    return rows
 
 
-def _compared(members: list[tuple[str, pd.DataFrame]], draws: int, seed: int) -> list[dict[str, object]]:
+_Two = tuple[tuple[object, ...], tuple[object, ...]]
+"""The names of two policies, as values of `policy_groups`."""
+
+
+@dataclass(frozen=True)
+class _Tests:
+    """What a comparison has besides its estimate; the tests are over the posts of one cell."""
+
+    labels: tuple[str, str]
+    p_value: float
+    exact: float | None
+    runs: frozenset[str]
+
+
+def _compared(
+    members: list[tuple[PolicyNames, pd.DataFrame]], draws: int, seed: int
+) -> Iterator[tuple[_Two, Estimate, _Tests]]:
+    """Every two policies of one cell that share their posts; without draws, no tests."""
     means = pd.concat([group.groupby("id")["hard"].mean() for _, group in members], axis=1).to_numpy()
     single = [not group["id"].duplicated().any() for _, group in members]
     pairs = list(combinations(range(len(members)), 2))
     differences = np.column_stack([means[:, a] - means[:, b] for a, b in pairs])
     estimates = bootstrap_means(differences, draws=draws, seed=seed)
-    p_values = sign_flip(differences, draws=draws, seed=seed)
-    rows = []
+    p_values = sign_flip(differences, draws=draws, seed=seed) if draws else np.full(len(pairs), np.nan)
+    keys = [tuple(value for name, value in names.items() if name != "cell") for names, _ in members]
     for (a, b), one, p_value in zip(pairs, estimates, p_values, strict=True):
-        runs = sorted({*members[a][1]["run"], *members[b][1]["run"]})
-        row = {"first": members[a][0], "second": members[b][0], "difference": one.value}
-        row |= {"low": one.low, "high": one.high, "se": one.se, "p_value": float(p_value)}
-        exact = mcnemar_p(means[:, a], means[:, b]) if single[a] and single[b] else None
-        rows.append(row | {"mcnemar": exact, "posts": one.n, "runs": " ".join(runs)})
-    return rows
+        labels = policy_label(members[a][0]), policy_label(members[b][0])
+        exact = mcnemar_p(means[:, a], means[:, b]) if draws and single[a] and single[b] else None
+        runs = frozenset([*members[a][1]["run"], *members[b][1]["run"]])
+        yield (keys[a], keys[b]), one, _Tests(labels, float(p_value), exact, runs)
+
+
+def _test_row(two: _Two, one: Estimate, tests: _Tests) -> dict[str, object]:
+    p_value = tests.p_value if one.cells == 1 else t_test(one)
+    row = {"first": tests.labels[0], "second": tests.labels[1], "difference": one.value}
+    row |= {"low": one.low, "high": one.high, "se": one.se, "p_value": p_value}
+    exact = tests.exact if one.cells == 1 else None
+    row |= {"mcnemar": exact, "posts": one.clusters, "runs": " ".join(sorted(tests.runs))}
+    return row | {
+        "cells": one.cells,
+        "cell_sd": one.cell_sd,
+        "cell_values": listed_values(one.cell_values),
+    }
 
 
 def reference_scorers(samples: pd.DataFrame) -> list[PreferenceScorer]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from eval.common.beside import compared, told
+from eval.common.rows import bars, intervals
 from eval.common.study import (
     SCORER_NAMES,
     Picture,
@@ -47,13 +49,13 @@ def scorers(study: StudyResults) -> list[PreferenceScorer]:
 
 @once
 def preference_table(study: StudyResults) -> pd.DataFrame:
-    """Result table of `eval.preference.measure.preference` of every policy by every scorer, seeds pooled."""
+    """Result table of `eval.preference.measure.preference` of every policy by every scorer, over cells."""
     return _preferences(study, POOLED)
 
 
 @once
-def preference_by_seed_table(study: StudyResults) -> pd.DataFrame:
-    """The same, each seed apart."""
+def preference_by_cell_table(study: StudyResults) -> pd.DataFrame:
+    """The same, each cell apart."""
     return _preferences(study, GROUP)
 
 
@@ -138,7 +140,8 @@ def preference_section(study: StudyResults) -> Section:
     if len(tests):
         caption = (
             f"Preference by the {SCORER_NAMES[known[0].name]} of every two policies on the same posts: "
-            "difference with 95 % interval, sign-flip permutation test, and that with Holm's correction."
+            f"difference with {intervals(tests)}, and a p value (of a t test over cells, or in a single "
+            "cell of a sign-flip permutation test), also with Holm's correction."
         )
         section.tables.append(plain_table("preference_paired", tests, caption))
     return section
@@ -146,20 +149,26 @@ def preference_section(study: StudyResults) -> Section:
 
 def _add_scorer(study: StudyResults, section: Section, scorer: PreferenceScorer) -> None:
     name, measure = SCORER_NAMES[scorer.name], main_measure(scorer)
-    tables = (preference_table(study), preference_by_seed_table(study))
+    tables = (preference_table(study), preference_by_cell_table(study))
     pooled, single = (table[table["scorer"] == scorer.name] for table in tables)
-    rows, seeds = (table[table["measure"] == measure].dropna(subset=["params"]) for table in (pooled, single))
+    rows = pooled[pooled["measure"] == measure].dropna(subset=["params"])
     if len(headline(rows)):
+        other = _of_other(study, scorer.name, measure)
         picture = preference_by_size(
-            rows, seeds, published(study.paper, "fig1"), title=f"This study, by the {name}"
+            rows,
+            published(study.paper, "fig1"),
+            title=f"This study, by the {name}",
+            beside=other,
+            beside_title="" if study.beside is None else f"{study.beside.name}: {_interval_of(other)}",
         )
         caption = (
-            f"Left: {measure.replace('_', ' ')} by the {name}, at the lowest temperature sampled; bars: 95 % "
-            "intervals over posts, which leave out the spread between training seeds; small dots: single "
-            "seeds. Right: the paper's human evaluation, digitised; bars: 1.96 standard errors."
+            f"Left: {measure.replace('_', ' ')} by the {name}, at the lowest temperature sampled; "
+            f"{bars(rows)}. Right: the paper's human evaluation, digitised; bars: 1.96 standard errors."
         )
         section.pictures.append(Picture(f"preference_{scorer.name}", picture, caption))
-    for end, table, what in (("", pooled, "seeds pooled"), ("_by_seed", single, "each seed apart")):
+        if other is not None:
+            section.tables.append(_beside_table(study, scorer.name, headline(rows), headline(other)))
+    for end, table, what in (("", pooled, "over cells"), ("_by_cell", single, "each cell apart")):
         section.tables.append(
             results_table(f"preference_{scorer.name}{end}", table, f"By the {name}, {what}.")
         )
@@ -174,6 +183,33 @@ def _add_scorer(study: StudyResults, section: Section, scorer: PreferenceScorer)
             section.tables.append(Table(title, part, caption, _spread(part)))
 
 
+def _of_other(study: StudyResults, scorer: str, measure: str) -> pd.DataFrame | None:
+    """The committed report's rows of the figure; None without such a report or table."""
+    table = None if study.beside is None else study.beside.table(f"preference_{scorer}")
+    if table is None:
+        return None
+    names = ["variant", "selected_by"]
+    table[names] = table[names].fillna("")
+    return table[table["measure"] == measure]
+
+
+def _interval_of(table: pd.DataFrame | None) -> str:
+    cells = 1 if table is None or table.empty else int(table["cells"].max())
+    return f"95 % interval over {cells} cells" if cells > 1 else "one draw, 95 % interval over posts"
+
+
+POLICY = ["method", "size", "best_of", "temperature"]
+
+
+def _beside_table(study: StudyResults, scorer: str, own: pd.DataFrame, other: pd.DataFrame) -> Table:
+    """The figure's values beside the committed report's, and where they lie outside what it predicts."""
+    assert study.beside is not None
+    table = compared(own, other, POLICY)
+    labels = [f"{row.method} {row.size}" for row in table.itertuples()]
+    caption = told(table, labels, study.beside.name)
+    return plain_table(f"preference_{scorer}_beside", table.round(4), caption)
+
+
 def _spread(table: pd.DataFrame) -> pd.DataFrame:
     """One row per policy, one column a group; numbers of samples are in the long table."""
-    return wide(table[COLUMNS].assign(measure=table["group"], n=None, posts=None, seeds=1))
+    return wide(table[COLUMNS].assign(measure=table["group"], n=None, posts=None, cells=1))

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from eval.common.figures import cell_marks
 from eval.common.style import BLACK, CYCLE, GREY, MARKERS, styled
 from tldr.errors import UsageError
 
@@ -31,7 +32,8 @@ def probe_shares(
     if rows.empty:
         raise UsageError("no probe to draw")
     probes = list(dict.fromkeys(rows["measure"]))
-    figure = Figure(figsize=(10, 1.6 + 0.62 * len(probes)), layout="constrained")
+    several = "cells" in rows and rows["cells"].max() > 1
+    figure = Figure(figsize=(10, 1.6 + (0.95 if several else 0.62) * len(probes)), layout="constrained")
     axis = figure.subplots()
     for place, (scorer, label) in enumerate(series.items()):
         part = rows[rows["scorer"] == scorer]
@@ -42,6 +44,7 @@ def probe_shares(
             part["value"], heights, xerr=bars, color=CYCLE[place % len(CYCLE)],
             marker=MARKERS[place % len(MARKERS)], ls="", capsize=3, elinewidth=1.6, label=label,
         )  # fmt: skip
+        cell_marks(axis, heights, part, CYCLE[place % len(CYCLE)], across=True)
     hollow = list(dict.fromkeys(label for values in paper.values() for label in values))
     for place, label in enumerate(hollow):
         marks = [(values[label], probes.index(name)) for name, values in paper.items() if label in values]

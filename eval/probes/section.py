@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from eval.common.paper import load_paper
-from eval.common.rows import row_estimate
+from eval.common.rows import bars, intervals, row_estimate
 from eval.common.study import Picture, Section, StudyResults, once, results_table, without
 from eval.common.tables import named, result_table
 from eval.probes.figure import probe_shares
@@ -28,7 +28,7 @@ def probe_table(study: StudyResults) -> pd.DataFrame:
 
     Returns:
         Result columns: ``measure`` is the probe's name, ``scorer`` a reward model, or ``gold``, the
-        planted truth, where there is one: it says how far the rule itself is right. Intervals over posts.
+        planted truth, where there is one: it says how far the rule itself is right.
     """
     models = model_pairs(study.runs, PROBES_FILE)
     planted = scored_pairs(study.runs, PROBES_FILE).get(GOLD)
@@ -43,7 +43,6 @@ def probe_table(study: StudyResults) -> pd.DataFrame:
                 named(
                     str(row["group"]), UNIT, row_estimate(row), runs, method="reward", scorer=model.scorer,
                     size=model.size, params=model.params, variant=model.variant,
-                    seeds=pairs["seed"].nunique(dropna=False),
                 )
             )  # fmt: skip
     order = list(dict.fromkeys(models[0][1]["batch"])) if models else []
@@ -62,7 +61,7 @@ def probes_section(study: StudyResults) -> Section:
     table = probe_table(study)
     if table.empty:
         return without(section)
-    caption = "Share of pairs on which the better side scores higher; 95 % intervals over posts."
+    caption = f"Share of pairs on which the better side scores higher; {intervals(table)}."
     section.tables.append(results_table("probes", table, caption))
     main = table[(table["variant"] == "") & (table["scorer"] != GOLD)].drop_duplicates("scorer")
     labels = {
@@ -73,7 +72,7 @@ def probes_section(study: StudyResults) -> Section:
         labels[GOLD] = "Planted truth"
     published = _published(study, set(table["measure"]))
     caption = (
-        "Bars: 95 % intervals over posts. Hollow: the paper's values for its own posts and models"
+        f"{bars(table).capitalize()}. Hollow: the paper's values for its own posts and models"
         + (", where it prints them in its text." if published else ": none for these probes.")
         + (" The planted truth shows how often the rule itself is right." if GOLD in labels else "")
     )

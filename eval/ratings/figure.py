@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from eval.common.figures import dots, interval, published_bounds
+from eval.common.figures import cell_marks, dots, interval, published_bounds
 from eval.common.style import BLACK, GREY, METHODS, ORANGE, SKY, Series, parameter_axis, styled
 from eval.ratings.measure import AXES
 from tldr.errors import UsageError
@@ -150,6 +150,7 @@ def overall_by_length(bins: pd.DataFrame, fits: pd.DataFrame, paper: pd.DataFram
                 part["characters"], part["value"], yerr=bars, color=look.color, marker=look.marker,
                 linestyle="none", capsize=3, elinewidth=1.3, markersize=6, label=str(policy),
             )  # fmt: skip
+            cell_marks(panels[0], part["characters"], part, look.color)
             for fit in fits[fits["policy"] == policy].itertuples():
                 ends = np.array([part["characters"].min(), part["characters"].max()])
                 panels[0].plot(ends, fit.rating + fit.slope * (np.log(ends) - fit.length), color=look.color)

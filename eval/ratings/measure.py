@@ -11,8 +11,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from eval.common.cells import listed_values
 from eval.common.pairs import LENGTHS, REFERENCE, post_id
-from eval.common.stats import mean
+from eval.common.stats import Estimate, cellwise, mean
 from eval.common.tables import Measure, MeasuredResult, summarise
 from eval.length.measure import rating_by_length
 from tldr.errors import UsageError
@@ -52,12 +53,12 @@ def rating_results(rows: pd.DataFrame, *, draws: int = 2000) -> list[MeasuredRes
     """Every policy's mean on every axis, and the share of its summaries that are 7 of 7 overall.
 
     Args:
-        rows: as `rating_rows`, with ``run`` and ``seed``, and ``tag.method``, ``tag.size``,
+        rows: as `rating_rows`, with ``run`` and ``cell``, and ``tag.method``, ``tag.size``,
             ``tag.params`` where known.
 
     Returns:
         Results named like `AXES` and ``share_overall_7``; a policy without ratings of an axis has
-        none there. Intervals are over posts.
+        none there.
 
     Raises:
         UsageError: a rating outside 1..7.
@@ -78,9 +79,13 @@ def rating_results(rows: pd.DataFrame, *, draws: int = 2000) -> list[MeasuredRes
 
 
 def with_slope(rows: pd.DataFrame) -> pd.DataFrame:
-    """The overall ratings of policies that allow a slope: at least ten, of texts that differ in length."""
+    """The overall ratings of policies that allow a slope: at least ten, of texts that differ in length.
+
+    This holds for each of a policy's cells.
+    """
     rated = rows.dropna(subset=["overall"])
-    fit = rated.groupby("policy")["characters"].agg(["size", "nunique"])
+    of_cell = rated.groupby(["policy", "cell"])["characters"].agg(["size", "nunique"])
+    fit = of_cell.groupby("policy").min()
     return rated[rated["policy"].isin(fit.index[(fit["size"] >= 10) & (fit["nunique"] > 1)])]
 
 
@@ -88,7 +93,7 @@ def rating_lengths(rows: pd.DataFrame) -> pd.DataFrame:
     """Overall rating by length in characters, as the paper's Table 14.
 
     Args:
-        rows: as `rating_rows`, with ``run``.
+        rows: as `rating_rows`, with ``run`` and ``cell``.
 
     Returns:
         Columns of `eval.length.measure.rating_by_length` and ``runs``, a row per policy of `with_slope`.
@@ -106,13 +111,13 @@ def length_bins(rows: pd.DataFrame, *, bins: int = 6) -> pd.DataFrame:
 
     Returns:
         A row per policy and bin of about equally many ratings: ``policy``, ``characters`` (geometric
-        mean), ``value``, ``low``, ``high``, ``se``, ``n``; 95 % intervals over posts.
+        mean), ``value``, ``low``, ``high``, ``se``, ``n``, ``cell_values``. The bins are those of all cells.
     """
     made = []
     for policy, group in rows.dropna(subset=["overall"]).groupby("policy") if len(rows) else ():
         place = pd.qcut(group["characters"], min(bins, max(1, len(group) // 10)), duplicates="drop")
         for _, part in group.groupby(place, observed=True):
-            estimate = mean(part["overall"], part["id"])
+            estimate = cellwise(part, _overall)["overall"]
             made.append(
                 {
                     "policy": policy,
@@ -122,6 +127,11 @@ def length_bins(rows: pd.DataFrame, *, bins: int = 6) -> pd.DataFrame:
                     "high": estimate.high,
                     "se": estimate.se,
                     "n": estimate.n,
+                    "cell_values": listed_values(estimate.cell_values),
                 }
             )
     return pd.DataFrame(made)
+
+
+def _overall(part: pd.DataFrame, _: int) -> dict[str, Estimate]:
+    return {"overall": mean(part["overall"], part["id"])}

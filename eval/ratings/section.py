@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from eval.common.rows import bars
+from eval.common.runs import StudyRun
 from eval.common.study import (
     Picture,
     Section,
@@ -27,17 +29,14 @@ FILE = "ratings.jsonl"
 
 @once
 def ratings(study: StudyResults) -> pd.DataFrame:
-    """All ratings of the study (`rating_rows`) with ``run``, ``seed`` and what names the policy.
+    """All ratings of the study (`rating_rows`) with ``run``, ``cell`` and what names the policy.
 
     Files are those of the ratings runs and a ``ratings.jsonl`` (OpenAI's axis evaluations are such
     rows) at the top of the folder. Empty where there is none.
     """
-    places = [(run.run, run.seed or 0, run.folder / FILE) for run in study.runs.finished("ratings")]
-    places.append((FILE, 0, study.runs.folder / FILE))
+    loose = StudyRun(FILE, "ratings", study.runs.folder)
     tables = [
-        rating_rows(read_records(path, Rating)).assign(run=run, seed=seed)
-        for run, seed, path in places
-        if path.is_file()
+        _rows_of(run) for run in [*study.runs.finished("ratings"), loose] if (run.folder / FILE).is_file()
     ]
     rows = pd.concat([table for table in tables if len(table)] or [pd.DataFrame()], ignore_index=True)
     if rows.empty:
@@ -46,6 +45,11 @@ def ratings(study: StudyResults) -> pd.DataFrame:
     for name in ("method", "size", "params", "variant"):
         rows[f"tag.{name}"] = rows["policy"].map({policy: tag[name] for policy, tag in tags.items()})
     return rows
+
+
+def _rows_of(run: StudyRun) -> pd.DataFrame:
+    rows = rating_rows(read_records(run.folder / FILE, Rating))
+    return rows.assign(run=run.run, cell=run.cell, id=run.post_ids(rows["id"])) if len(rows) else rows
 
 
 @once
@@ -96,7 +100,6 @@ def rating_section(study: StudyResults) -> Section:
         "accuracy (paper, section 4.1). Policies are rated at the lowest temperature.",
     )
     table, news = rating_table(study), article_rating_table(study)
-    bars = "Bars: 95 % intervals over posts. Below, hollow: the paper's human ratings, digitised"
     for name, ours, paper, what in (
         ("ratings", table, "fig12", "Posts"),
         ("ratings_articles", news, "fig13", "News articles (CNN/DM)"),
@@ -111,7 +114,9 @@ def rating_section(study: StudyResults) -> Section:
             title = f"Published: Stiennon et al. 2020, Fig. {paper[3:]}"
             picture = axis_ratings(ours[ours["measure"].isin(AXES)], theirs, published=title)
             said = "" if len(ours) else " This study has no such ratings; only the paper's points are shown."
-            section.pictures.append(Picture(name, picture, f"{what}. {bars}.{said}"))
+            shown = f"{what}; {bars(ours)}." if len(ours) else f"{what}."
+            hollow = " Below, hollow: the paper's human ratings, digitised."
+            section.pictures.append(Picture(name, picture, shown + hollow + said))
     _add_news(study, section, news)
     missing = [f"{what}: not run here." for what, ours in (("Posts", table), ("News", news)) if ours.empty]
     return without(section, *missing) if missing else section
@@ -133,7 +138,7 @@ def _add_news(study: StudyResults, section: Section, news: pd.DataFrame) -> None
     sizes, levels = (published(study.paper, "fig4", item) for item in ("fig4a", "fig4a_line"))
     if sizes is not None and levels is not None:
         picture = overall_by_size(news[news["measure"] == "overall"], sizes, levels)
-        caption = f"Overall rating of news summaries by model size; bars: 95 % intervals over posts.{said}"
+        caption = f"Overall rating of news summaries by model size; {bars(news)}.{said}"
         section.pictures.append(Picture("ratings_articles_by_size", picture, caption))
     table, lengths = article_length_table(study), published(study.paper, "table14")
     if len(table):
@@ -146,7 +151,7 @@ def _add_news(study: StudyResults, section: Section, news: pd.DataFrame) -> None
         rows = _largest(_by_length(study))
         picture = overall_by_length(length_bins(rows), _log_fits(rows), lengths)
         caption = (
-            "Overall rating of news summaries by length; bars: 95 % intervals over posts, lines: linear in "
+            f"Overall rating of news summaries by length; {bars(table)}; lines: linear in "
             "the log of length; of several sizes the largest. Published: means and slopes, over one standard "
             f"deviation of length each way; dashed: 1.3B.{said}"
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from eval.common.beside import CommittedReport
 from eval.common.paper import PAPER_FOLDER
 from eval.common.runs import StudyRuns, load_runs
 from eval.common.study import Picture, Section, StudyResults, Table
@@ -43,6 +44,7 @@ def build_report(
     draws: int = 2000,
     paper: Path = PAPER_FOLDER,
     judgements: Sequence[Path] = (),
+    beside: Path | None = None,
 ) -> Path:
     """Write ``report.html``, ``samples.html``, ``claims.csv``, ``figures/`` and ``tables/``.
 
@@ -57,14 +59,16 @@ def build_report(
         paper: folder of the published numbers.
         judgements: files of verdicts for the sample viewer, beside ``judgements*.jsonl`` in the
             study's folder.
+        beside: a committed report's folder, whose intervals this study's values are set beside.
 
     Returns:
         The path of ``report.html``.
 
     Raises:
-        UsageError: no such folder. RecordError: a file in it that is broken.
+        UsageError: no such folder, or `beside` has no tables of a report. RecordError: a broken file in it.
     """
-    study = StudyResults(runs if isinstance(runs, StudyRuns) else load_runs(runs), paper, draws)
+    other = None if beside is None else CommittedReport(beside)
+    study = StudyResults(runs if isinstance(runs, StudyRuns) else load_runs(runs), paper, draws, other)
     console = Console(stderr=True)
     done = track(
         sections(study),

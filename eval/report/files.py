@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
+from eval.common.cells import one_world
 from eval.common.pairs import REFERENCE, judgement_pairs, score_pairs
 from eval.common.study import Section, try_table
 from eval.common.tables import GROUP, policy_groups
@@ -31,8 +32,8 @@ from eval.texts.measure import add_measures, baselines, distinct_results, length
 from tldr.errors import UsageError
 from tldr.records import Judgement, Rating
 
-BY = tuple(name for name in GROUP if name != "seed")
-"""Policies are told apart by name, tags and sampling; the seeds of one are pooled."""
+BY = tuple(name for name in GROUP if name != "cell")
+"""Policies are told apart by name, tags and sampling; the cells of one are together."""
 Breakdown = Literal["subreddit", "length"]
 
 
@@ -56,13 +57,16 @@ def file_sections(
 
     Returns:
         Tables of ROUGE and texts; of every scorer's preference, also at equal length, by
-        policy pairs and as Elo; of human comparisons, judges and ratings. All intervals are 95 % over
-        posts. What the files do not allow is said in `Section.missing`, and costs no other table.
+        policy pairs and as Elo; of human comparisons, judges and ratings. All intervals are 95 %, over
+        cells, or within a single one over posts. What the files do not allow is said in `Section.missing`,
+        and costs no other table.
 
     Raises:
-        UsageError: samples of posts that are not in `posts`.
+        UsageError: samples of posts that are not in `posts`, or of several data seeds beside `posts`.
     """
     sections = []
+    if samples is not None and posts is not None:
+        one_world(samples)
     if samples is not None:
         method = (
             samples["tag.method"] if "tag.method" in samples else pd.Series(None, samples.index, dtype=object)
@@ -91,7 +95,7 @@ def _judged(judgements: Sequence[Judgement]) -> Section:
 def _rated(rows: pd.DataFrame, draws: int) -> Section:
     """Axis ratings of summaries of posts and of articles, and what length has to do with the overall one."""
     section = Section("ratings", "Ratings on the axes")
-    rows = rows.assign(run=rows["batch"], seed=0)
+    rows = rows.assign(run=rows["batch"], cell="0")
     for article, name, what in ((False, "ratings", "posts"), (True, "ratings_articles", "news articles")):
         part = rows[rows["article"] == article]
         if part.empty:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from eval.common.runs import in_worlds
+from eval.common.stats import cells_of
 from eval.common.study import StudyResults
 from eval.common.tables import GROUP, METHOD_ORDER, PolicyNames, policy_groups
 from eval.preference.measure import scorers_of
@@ -44,8 +46,8 @@ Column = tuple[PolicyNames, pd.DataFrame]
 def viewer_data(study: StudyResults, judgements: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
     """The page's data, and its packed chunks of token values (none where no run traced tokens).
 
-    Of several seeds of a policy the lowest is shown, of several samples of a post the first, of the
-    posts the first `POSTS_SHOWN`; ``notes`` names what was left out.
+    Of several cells of a policy the first with the post is shown, of several samples of a post the first,
+    of the posts the first `POSTS_SHOWN`; ``notes`` names what was left out.
 
     Args:
         judgements: files of `Judgement` rows, beside ``judgements*.jsonl`` below the study's folder.
@@ -78,15 +80,16 @@ def viewer_data(study: StudyResults, judgements: Sequence[Path]) -> tuple[dict[s
 
 def _columns(samples: pd.DataFrame, notes: list[str]) -> list[Column]:
     """Each policy once, in reading order."""
-    found: dict[tuple[object, ...], Column] = {}
-    for names, group in policy_groups(samples, GROUP):
-        key = tuple(value for name, value in names.items() if name != "seed")
-        if key not in found or names["seed"] < found[key][0]["seed"]:
-            found[key] = names, group.drop_duplicates("id").set_index("id")
-    left = len(samples) - sum(len(table) for _, table in found.values())
+    found: list[Column] = []
+    for names, group in policy_groups(samples, [name for name in GROUP if name != "cell"]):
+        ordered = pd.concat(list(cells_of(group).values()))
+        found.append((names, ordered.drop_duplicates("id").set_index("id")))
+    left = len(samples) - sum(len(table) for _, table in found)
     if left:
-        notes.append(f"{left:,} samples left out: further seeds of a policy, or of one post at one setting.")
-    return list(found.values())
+        notes.append(
+            f"{left:,} samples left out: further training seeds of a policy, or of one post at one setting."
+        )
+    return found
 
 
 def _post_ids(study: StudyResults, notes: list[str]) -> list[str]:
@@ -183,7 +186,9 @@ def _verdicts(
     """Every verdict on a shown post; a summary that is in no column has None as its column."""
     known = _known_names(columns, labels)
     files = [*judgements, *files_below(study.runs.folder, "judgements*.jsonl")]
-    every = [one for file in distinct(files) for one in iter_records(file, Judgement)]
+    every = [
+        marked for file in distinct(files) for marked in in_worlds(iter_records(file, Judgement), study.runs)
+    ]
     shown = [one for one in every if one.id in rows]
     if len(every) > len(shown):
         notes.append(f"{len(every) - len(shown):,} verdicts are about posts that are not shown.")
@@ -222,7 +227,7 @@ def _known_names(columns: list[Column], labels: list[str]) -> dict[str, int]:
 
 
 def _judged_column(columns: list[Column], place: int | None, post: str, text: str | None) -> int | None:
-    """The column, unless what was judged is another text: of a further seed, for instance."""
+    """The column, unless what was judged is another text: of a further cell, for instance."""
     if place is None or place == REFERENCE or text is None:
         return place
     table = columns[place][1]
@@ -241,8 +246,9 @@ def _traces(
         file = run.folder / "tokens.jsonl"
         for trace in iter_records(file, TokenTrace) if file.is_file() else ():
             column = places.get((run.run, trace.policy, trace.temperature))
-            if column is not None and trace.id in rows:
-                yield rows[trace.id], column, trace
+            post = f"{run.world}:{trace.id}" if run.world else trace.id
+            if column is not None and post in rows:
+                yield rows[post], column, trace
 
 
 def _token_chunks(

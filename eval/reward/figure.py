@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from eval.common.figures import interval, spacing
+from eval.common.figures import cell_marks, interval, spacing
 from eval.common.style import (
     BLACK,
     CYCLE,
@@ -128,6 +128,7 @@ def calibration_curves(curves: Mapping[str, pd.DataFrame], notes: Mapping[str, s
             rows["claimed"], rows["value"], yerr=bars, color=CYCLE[0], marker="o", capsize=4,
             elinewidth=1.6, label="Observed, 95 % interval",
         )  # fmt: skip
+        cell_marks(panel, rows["claimed"], rows, CYCLE[0])
         panel.set_title(title)
         panel.text(0.97, 0.04, notes.get(title, ""), transform=panel.transAxes, ha="right", va="bottom")
         panel.set_xlim(0.49, 1.01)

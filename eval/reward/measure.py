@@ -15,7 +15,7 @@ from scipy import stats as scipy_stats
 from scipy.special import expit
 
 from eval.common.pairs import log_length_ratio
-from eval.common.stats import Estimate, bootstrap_means, bootstrap_totals, from_draws, share
+from eval.common.stats import Estimate, bootstrap_means, bootstrap_totals, from_draws, share, table_over_cells
 from tldr.errors import NonFiniteError, UsageError
 
 BREAKDOWNS = ("batch", "policies", "strength", "confidence", "split", "subreddit")
@@ -49,15 +49,20 @@ def accuracy(pairs: pd.DataFrame, *, by: Sequence[str] = BREAKDOWNS) -> pd.DataF
 
     Returns:
         Columns ``breakdown`` ("all" for the whole), ``group``, ``value``, ``low``, ``high``,
-        ``se``, ``n``, ``posts``; Wilson intervals widened for posts. Breakdowns that the pairs do
-        not carry are left out; pairs without a value form no group.
+        ``se``, ``n``, ``posts`` and those of `eval.common.stats.table_over_cells`; within a single cell
+        Wilson intervals widened for posts. Breakdowns that the pairs do not carry are left out; pairs
+        without a value form no group.
     """
-    judged = hits(pairs)
-    rows = [_row("all", "", judged)]
-    for name in by:
-        if name in judged and judged[name].notna().any():
-            rows += [_row(name, group, part) for group, part in judged.groupby(name)]
-    return pd.DataFrame(rows)
+
+    def of_cell(part: pd.DataFrame, _: int) -> pd.DataFrame:
+        judged = hits(part)
+        rows = [_row("all", "", judged)]
+        for name in by:
+            if name in judged and judged[name].notna().any():
+                rows += [_row(name, group, chosen) for group, chosen in judged.groupby(name)]
+        return pd.DataFrame(rows)
+
+    return table_over_cells(pairs, of_cell, ["breakdown", "group"])
 
 
 def _row(breakdown: str, group: object, part: pd.DataFrame) -> dict[str, object]:
@@ -152,7 +157,7 @@ def calibration_estimates(pairs: pd.DataFrame, *, bins: int = 10, draws: int = 2
     totals = bootstrap_totals(np.column_stack([by_bin, np.ones(len(gap))]), judged["id"], draws=draws)
     errors = np.abs(totals[:, :-1]).sum(axis=1) / totals[:, -1]
     ece = float(np.abs(by_bin.sum(axis=0)).sum() / len(gap))
-    moved = np.maximum(errors - (errors.mean() - ece), 0)
+    moved = np.maximum(errors - (errors.mean() - ece), 0) if draws else errors
     columns = np.column_stack([gap, judged["log_loss"], judged["brier"]])
     rest = bootstrap_means(columns, judged["id"], draws=draws)
     posts = judged["id"].nunique()

@@ -20,7 +20,7 @@ PREDICTIONS = "predictions.jsonl"
 
 @dataclass(frozen=True)
 class RewardModel:
-    """A reward model of a study, the same one at every seed of the study.
+    """A reward model of a study, the same one in every cell of the study.
 
     Attributes:
         scorer: what its scores are called, ``rm_<size>`` or ``rm_<size>_<variant>``.
@@ -83,7 +83,7 @@ def scored_pairs(runs: StudyRuns, name: str) -> dict[str, pd.DataFrame]:
 
     Returns:
         Scorer -> pairs (`eval.common.pairs.comparison_pairs`) with ``first_score``, ``second_score``,
-        ``pair`` (the same number for the same pair under every scorer), ``seed`` and ``run``: what
+        ``pair`` (the same number for the same pair under every scorer), ``cell`` and ``run``: what
         the numbers came from, the pairs run and the reward model it scored with. Scorers in the
         file's order.
 
@@ -96,7 +96,7 @@ def scored_pairs(runs: StudyRuns, name: str) -> dict[str, pd.DataFrame]:
         rows = read_records(run.folder / PREDICTIONS, Comparison) if fold_of(run) is not None else []
         if not rows:
             continue
-        pairs = comparison_pairs(rows).assign(seed=run.seed, pair=np.arange(start, start + len(rows)))
+        pairs = _of_run(run, rows, start)
         start += len(rows)
         own = pairs.assign(
             run=run.run,
@@ -109,7 +109,7 @@ def scored_pairs(runs: StudyRuns, name: str) -> dict[str, pd.DataFrame]:
         rows = read_records(run.folder / name, Comparison) if (run.folder / name).is_file() else []
         if not rows:
             continue
-        pairs = comparison_pairs(rows).assign(seed=run.seed, pair=np.arange(start, start + len(rows)))
+        pairs = _of_run(run, rows, start)
         start += len(rows)
         for scorer in scorers_of_pairs(pairs):
             model = run.parents.get(scorer.replace("rm_", "reward-", 1))
@@ -122,6 +122,12 @@ def scored_pairs(runs: StudyRuns, name: str) -> dict[str, pd.DataFrame]:
                 )
             )
     return {scorer: pd.concat(tables, ignore_index=True) for scorer, tables in parts.items()}
+
+
+def _of_run(run: StudyRun, rows: list[Comparison], start: int) -> pd.DataFrame:
+    pairs = comparison_pairs(rows)
+    numbers = np.arange(start, start + len(rows))
+    return pairs.assign(id=run.post_ids(pairs["id"]), cell=run.cell, pair=numbers)
 
 
 def model_pairs(runs: StudyRuns, name: str) -> list[tuple[RewardModel, pd.DataFrame]]:

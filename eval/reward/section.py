@@ -11,9 +11,17 @@ import numpy as np
 import pandas as pd
 
 from eval.common.paper import load_paper
-from eval.common.rows import FurtherResult, crossed, further_table, listed, row_estimate
+from eval.common.rows import FurtherResult, bars, crossed, further_table, intervals, listed, row_estimate
 from eval.common.runs import StudyRun, StudyRuns
-from eval.common.stats import Estimate, bootstrap_means, wilson
+from eval.common.stats import (
+    Estimate,
+    bootstrap_means,
+    cells_of,
+    cellwise,
+    over_cells,
+    table_over_cells,
+    wilson,
+)
 from eval.common.study import Picture, Section, StudyResults, Table, once, results_table, without
 from eval.common.tables import MeasuredResult, named, result_table
 from eval.reward.figure import calibration_curves, reward_accuracy
@@ -42,8 +50,8 @@ Evaluated = tuple[StudyRun, dict[str, Any]]
 def reward_accuracy_table(study: StudyResults) -> pd.DataFrame:
     """Accuracy of every reward model on valid1 (selection) and valid2 (reporting): Fig. 6.
 
-    valid2 comes from the ``pairs`` runs where they hold the model's scores, intervals over posts;
-    else from ``evaluation.json``, Wilson's interval over pairs. Seeds are pooled.
+    valid2 comes from the ``pairs`` runs where they hold the model's scores; else from ``evaluation.json``.
+    Within a single cell the interval is over posts, or Wilson's over pairs.
 
     Returns:
         Result columns and ``rankings``, the labels trained on (None: not known).
@@ -57,27 +65,20 @@ def reward_accuracy_table(study: StudyResults) -> pd.DataFrame:
     for result in accuracy_results(evaluated_rewards(study.runs)):
         model = models[result.scorer]
         if result.measure == "valid2_accuracy" and model.scorer in paired:
-            result = _paired_accuracy(model, paired.pop(model.scorer))
+            pairs = paired.pop(model.scorer)
+            estimate = row_estimate(accuracy(pairs, by=()).iloc[0])
+            result = named("valid2_accuracy", SHARE, estimate, _sources(pairs), **_names(model))
         rows.append((result, {"rankings": model.rankings}))
     return further_table(rows, "rankings")
 
 
-def _names(model: RewardModel, pairs: pd.DataFrame | None = None) -> dict[str, Any]:
+def _names(model: RewardModel) -> dict[str, Any]:
     names = {"size": model.size, "params": model.params, "variant": model.variant, "scorer": model.scorer}
-    seeds = {} if pairs is None else {"seeds": pairs["seed"].nunique(dropna=False)}
-    return {"method": "reward", **names, **seeds}
+    return {"method": "reward", **names}
 
 
 def _sources(pairs: pd.DataFrame) -> set[str]:
     return {name for joined in pairs["run"].unique() for name in joined.split()}
-
-
-def _paired_accuracy(model: RewardModel, pairs: pd.DataFrame) -> MeasuredResult:
-    row = accuracy(pairs, by=()).iloc[0]
-    by_seed = hits(pairs).groupby("seed", dropna=False)["hit"].mean()
-    spread = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
-    names = _names(model, pairs) | {"seed_sd": spread}
-    return named("valid2_accuracy", SHARE, row_estimate(row), _sources(pairs), **names)
 
 
 def evaluated_rewards(runs: StudyRuns) -> list[Evaluated]:
@@ -87,10 +88,7 @@ def evaluated_rewards(runs: StudyRuns) -> list[Evaluated]:
 
 
 def accuracy_results(evaluated: list[Evaluated]) -> list[MeasuredResult]:
-    """Accuracy of every size and variant on valid1 and valid2, averaged over its seeds.
-
-    The seeds judge the same pairs, so the interval is Wilson's at one seed's number of pairs.
-    """
+    """Accuracy of every size and variant on valid1 and valid2, over cells; Wilson's interval within one."""
     results = []
     for measure in ("valid1_accuracy", "valid2_accuracy"):
         groups: dict[tuple[str, str, float | None], list[Evaluated]] = {}
@@ -100,17 +98,13 @@ def accuracy_results(evaluated: list[Evaluated]) -> list[MeasuredResult]:
         for (size, variant, params), members in groups.items():
             judged = [_pairs(run, values, measure.split("_")[0]) for run, values in members]
             right = [values[measure] * pairs for (_, values), pairs in zip(members, judged, strict=True)]
-            by_seed = pd.DataFrame({"seed": [run.seed for run, _ in members], "right": right, "n": judged})
-            by_seed = by_seed.groupby(
-                "seed", dropna=False
-            ).sum()  # the folds of a seed judge pairs of their own
-            shares, pairs = by_seed["right"] / by_seed["n"], int(by_seed["n"].min())
-            estimate = wilson(float(shares.mean()) * pairs, pairs)
-            names = _names(RewardModel(scorer_name(size, variant), size, variant, params))
-            names |= {
-                "seeds": len(shares),
-                "seed_sd": float(shares.std(ddof=1)) if len(shares) > 1 else None,
+            of_cell = pd.DataFrame({"cell": [run.cell for run, _ in members], "right": right, "n": judged})
+            sums = of_cell.groupby("cell").sum()  # the folds of a cell judge pairs of their own
+            estimates = {
+                str(cell): wilson(float(sums["right"][cell]), int(sums["n"][cell])) for cell in sums.index
             }
+            estimate = over_cells(estimates)
+            names = _names(RewardModel(scorer_name(size, variant), size, variant, params))
             result = named(measure, SHARE, estimate, [run.run for run, _ in members], **names)
             results.append(replace(result, posts=None))
     return results
@@ -126,14 +120,15 @@ def _pairs(run: StudyRun, values: dict[str, Any], split: str) -> int:
 
 
 def _hits_by_pair(scored: list[tuple[RewardModel, pd.DataFrame]]) -> pd.DataFrame:
-    """Index (pair, id); a column of hits a scorer; only pairs that all these reward models scored."""
-    columns = {model.scorer: hits(pairs).set_index(["pair", "id"])["hit"] for model, pairs in scored}
-    return pd.DataFrame(columns).dropna()
+    """Columns ``cell``, ``id`` and one of hits a scorer; only pairs that all these reward models scored."""
+    index = ["cell", "pair", "id"]
+    columns = {model.scorer: hits(pairs).set_index(index)["hit"] for model, pairs in scored}
+    return pd.DataFrame(columns).dropna().reset_index()
 
 
 @once
 def reward_difference_table(study: StudyResults) -> pd.DataFrame:
-    """Accuracy of one reward model minus another's on the same pairs, intervals over posts.
+    """Accuracy of one reward model minus another's on the same pairs.
 
     Every two sizes of the main models (``kind`` "size"), and every two amounts of labels at a size
     ("data"); the larger minus the smaller.
@@ -153,13 +148,16 @@ def reward_difference_table(study: StudyResults) -> pd.DataFrame:
         table = _hits_by_pair([(one, one_pairs), (two, two_pairs)])
         if table.empty:
             continue
-        posts = table.index.get_level_values("id")
-        difference = (table[large.scorer] - table[small.scorer]).to_numpy()
-        estimate = bootstrap_means(difference[:, None], posts, draws=study.draws)[0]
+        table["difference"] = table[large.scorer] - table[small.scorer]
+        estimate = cellwise(table, _mean_difference, study.draws)["difference"]
         runs = _sources(one_pairs) | _sources(two_pairs)
-        result = named("accuracy_difference", SHARE, estimate, runs, **_names(large, one_pairs))
+        result = named("accuracy_difference", SHARE, estimate, runs, **_names(large))
         rows.append((result, {"kind": "size" if by_size else "data", "against": small.scorer}))
     return further_table(rows, "kind", "against")
+
+
+def _mean_difference(part: pd.DataFrame, draws: int) -> dict[str, Estimate]:
+    return {"difference": bootstrap_means(part[["difference"]], part["id"], draws=draws)[0]}
 
 
 @once
@@ -167,8 +165,8 @@ def reward_slope_table(study: StudyResults) -> pd.DataFrame:
     """Accuracy gained by a doubling of the model and of the labels, as the paper's text to Fig. 6 has it.
 
     Least squares of every reward model's accuracy on log2 parameters and log2 labels. Each slope is
-    a weighted sum of accuracies on the same pairs, so its interval is that of a mean over pairs,
-    clustered by post. What does not vary has no slope.
+    a weighted sum of accuracies on the same pairs, so within a cell its interval is that of a mean over
+    pairs, clustered by post. What does not vary has no slope.
     """
     scored = [(m, p) for m, p in model_pairs(study.runs, LABELS_FILE) if m.params and m.rankings]
     if not scored:
@@ -182,13 +180,16 @@ def reward_slope_table(study: StudyResults) -> pd.DataFrame:
     design = np.column_stack([np.ones(len(scored)), *varied.values()])
     if not varied or table.empty or np.linalg.matrix_rank(design) < design.shape[1]:
         return result_table([])
-    slopes = table.to_numpy() @ np.linalg.pinv(design).T[:, 1:]
-    estimates = bootstrap_means(slopes, table.index.get_level_values("id"), draws=study.draws)
+    scorers = [model.scorer for model, _ in scored]
+
+    def slopes(part: pd.DataFrame, draws: int) -> dict[str, Estimate]:
+        weighted = part[scorers].to_numpy() @ np.linalg.pinv(design).T[:, 1:]
+        return dict(zip(varied, bootstrap_means(weighted, part["id"], draws=draws), strict=True))
+
     runs = set.union(*(_sources(pairs) for _, pairs in scored))
-    seeds = scored[0][1]["seed"].nunique(dropna=False)
     return result_table(
-        named(name, f"{SHARE} a doubling", estimate, runs, method="reward", seeds=seeds)
-        for name, estimate in zip(varied, estimates, strict=True)
+        named(name, f"{SHARE} a doubling", estimate, runs, method="reward")
+        for name, estimate in cellwise(table, slopes, study.draws).items()
     )
 
 
@@ -203,9 +204,7 @@ def reward_breakdown_table(study: StudyResults) -> pd.DataFrame:
     for model, pairs in model_pairs(study.runs, LABELS_FILE):
         table = accuracy(pairs)
         for _, row in table[table["breakdown"] != "confidence"].iterrows():
-            result = named(
-                "valid2_accuracy", SHARE, row_estimate(row), _sources(pairs), **_names(model, pairs)
-            )
+            result = named("valid2_accuracy", SHARE, row_estimate(row), _sources(pairs), **_names(model))
             group = row["group"]
             shown = f"{group:g}" if isinstance(group, float) else str(group)
             rows.append((result, {"breakdown": row["breakdown"], "group": shown}))
@@ -222,11 +221,15 @@ def calibration_table(study: StudyResults) -> pd.DataFrame:
     """
     rows: list[FurtherResult] = []
     for model, pairs in _calibrated(study):
-        for _, row in calibration(pairs, bins=BINS).curve.iterrows():
-            estimate = row_estimate(row.rename({"observed": "value"}))
-            result = named("observed", SHARE, estimate, _sources(pairs), **_names(model, pairs))
+        for _, row in table_over_cells(pairs, _curve, ["bin"], averaged=["claimed"]).iterrows():
+            result = named("observed", SHARE, row_estimate(row), _sources(pairs), **_names(model))
             rows.append((result, {"claimed": row["claimed"]}))
     return further_table(rows, "claimed")
+
+
+def _curve(pairs: pd.DataFrame, _: int) -> pd.DataFrame:
+    curve = calibration(pairs, bins=BINS).curve.rename(columns={"observed": "value"})
+    return curve.assign(bin=range(len(curve)))
 
 
 @once
@@ -234,14 +237,23 @@ def calibration_summary_table(study: StudyResults) -> pd.DataFrame:
     """``ece``, ``overconfidence``, ``log_loss`` and ``brier`` of every reward model on valid2."""
     units = {"ece": "probability", "overconfidence": "probability", "log_loss": "nats", "brier": "0-1"}
     return result_table(
-        named(measure, units[measure], estimate, _sources(pairs), **_names(model, pairs))
+        named(measure, units[measure], estimate, _sources(pairs), **_names(model))
         for model, pairs in _calibrated(study)
-        for measure, estimate in calibration_estimates(pairs, bins=BINS, draws=study.draws).items()
+        for measure, estimate in cellwise(pairs, _calibration_of, study.draws).items()
     )
 
 
+def _calibration_of(pairs: pd.DataFrame, draws: int) -> dict[str, Estimate]:
+    return calibration_estimates(pairs, bins=BINS, draws=draws)
+
+
 def _calibrated(study: StudyResults) -> list[tuple[RewardModel, pd.DataFrame]]:
-    return [(model, pairs) for model, pairs in model_pairs(study.runs, LABELS_FILE) if len(pairs) >= BINS]
+    """The reward models with enough pairs in every cell."""
+    return [
+        (model, pairs)
+        for model, pairs in model_pairs(study.runs, LABELS_FILE)
+        if all(len(part) >= BINS for part in cells_of(pairs).values())
+    ]
 
 
 @once
@@ -253,14 +265,20 @@ def length_bias_table(study: StudyResults) -> pd.DataFrame:
     """
     results = []
     for model, pairs in model_pairs(study.runs, LABELS_FILE):
-        bias = length_bias(pairs)
-        for measure in (
-            "labelers_longer", "model_longer", "accuracy_longer_chosen", "accuracy_shorter_chosen",
-        ):  # fmt: skip
-            estimate: Estimate | None = getattr(bias, measure)
-            if estimate is not None:
-                results.append(named(measure, SHARE, estimate, _sources(pairs), **_names(model, pairs)))
+        for measure, estimate in cellwise(pairs, _bias).items():
+            results.append(named(measure, SHARE, estimate, _sources(pairs), **_names(model)))
     return result_table(results)
+
+
+def _bias(pairs: pd.DataFrame, _: int) -> dict[str, Estimate]:
+    bias = length_bias(pairs)
+    estimates: dict[str, Estimate | None] = {
+        "labelers_longer": bias.labelers_longer,
+        "model_longer": bias.model_longer,
+        "accuracy_longer_chosen": bias.accuracy_longer_chosen,
+        "accuracy_shorter_chosen": bias.accuracy_shorter_chosen,
+    }
+    return {measure: estimate for measure, estimate in estimates.items() if estimate is not None}
 
 
 def reward_section(study: StudyResults) -> Section:
@@ -275,10 +293,10 @@ def reward_section(study: StudyResults) -> Section:
     if table.empty:
         return without(section)
     caption = (
-        "Accuracy on held-out pairs; 95 % intervals, over posts where a pairs run holds the model's scores, "
-        "else Wilson's over pairs. Variants were trained with other settings, such as on fewer labels."
+        f"Accuracy on held-out pairs; {intervals(table)}, or Wilson's over pairs where no pairs run holds "
+        "the model's scores. Variants were trained with other settings, such as on fewer labels."
     )
-    shown = listed(table, "scorer", "size", "params", "rankings", "measure", "seeds")
+    shown = listed(table, "scorer", "size", "params", "rankings", "measure", "cells")
     section.tables.append(Table("reward_accuracy", table, caption, shown))
     drawn = _drawn(study, table).dropna(subset=["params"])
     if len(drawn):
@@ -312,8 +330,8 @@ def _accuracy_picture(study: StudyResults, rows: pd.DataFrame) -> Picture:
     paper = load_paper("fig6", folder=study.paper) if file.is_file() else None
     picture = reward_accuracy(rows, sum(known) / len(known) if known else None, paper)
     caption = (
-        "Left: the reward models that scored the samples and those trained on fewer labels, seeds pooled; "
-        "bars: 95 % intervals. Dashed: how often two labelers agree, which is about the highest accuracy "
+        "Left: the reward models that scored the samples and those trained on fewer labels; "
+        f"{bars(rows)}. Dashed: how often two labelers agree, which is about the highest accuracy "
         "that a model can show. Right: the paper's values, digitised, without intervals."
     )
     return Picture("reward_accuracy", picture, caption)
@@ -328,8 +346,8 @@ def _comparison_tables(study: StudyResults) -> list[Table]:
         caption = "Accuracy gained by doubling. The paper's text: 0.018 for the model, 0.011 for the labels."
         tables.append(results_table("reward_slopes", slopes, caption))
     if len(differences):
-        caption = "Accuracy minus another reward model's on the same pairs; 95 % intervals over posts."
-        shown = listed(differences, "scorer", "against", "kind")
+        caption = f"Accuracy minus another reward model's on the same pairs; {intervals(differences)}."
+        shown = listed(differences, "scorer", "against", "kind", "cells")
         tables.append(Table("reward_differences", differences, caption, shown))
     if len(breakdown):
         caption = (
@@ -362,6 +380,6 @@ def _calibration_pictures(study: StudyResults) -> list[Picture]:
     caption = (
         "Pairs of valid2 in ten bins of equal size by the probability that the reward model claims. Below "
         "the dashed line it is overconfident. ECE: mean distance of claimed and observed, with its 95 % "
-        "interval over posts."
+        f"interval; {bars(main)}."
     )
     return [Picture("reward_calibration", calibration_curves(panels, notes), caption)]

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from eval.common.pairs import log_length_ratio
-from eval.common.rows import FurtherResult, further_table, listed
+from eval.common.rows import FurtherResult, further_table, intervals, listed
 from eval.common.runs import StudyRuns
-from eval.common.stats import bootstrap_means
+from eval.common.stats import Estimate, bootstrap_means, cellwise
 from eval.common.study import StudyResults, Table, once
 from eval.common.tables import named
 from eval.reward.measure import hits
@@ -55,22 +55,27 @@ def reward_floor_table(study: StudyResults) -> pd.DataFrame:
     """Accuracy of each of `JUDGES` on the pairs of all folds, and the reward model's lead over each.
 
     Returns:
-        Result columns (measures ``accuracy`` and ``lead``, intervals over posts) and ``judge``.
+        Result columns (measures ``accuracy`` and ``lead``) and ``judge``.
     """
     rows: list[FurtherResult] = []
     for model, pairs in folded_pairs(study.runs):
-        right = judged_right(pairs)
-        posts = pairs.loc[right.index, "id"]
-        lead = right[["reward model"]].to_numpy() - right.to_numpy()
-        estimates = bootstrap_means(np.column_stack([right.to_numpy(), lead]), posts, draws=study.draws)
         names = {"method": "reward", "size": model.size, "params": model.params, "scorer": model.scorer}
-        measures = [("accuracy", judge) for judge in right] + [("lead", judge) for judge in right]
-        for (measure, judge), estimate in zip(measures, estimates, strict=True):
+        for (measure, judge), estimate in cellwise(pairs, _against_floor, study.draws).items():
             if measure == "accuracy" or judge != "reward model":
                 unit = "share of labelled pairs"
                 result = named(measure, unit, estimate, sorted(pairs["run"].unique()), **names)
                 rows.append((result, {"judge": judge}))
     return further_table(rows, "judge")
+
+
+def _against_floor(pairs: pd.DataFrame, draws: int) -> dict[tuple[str, str], Estimate]:
+    """Accuracy of every judge, and the reward model's lead over it, by measure and judge."""
+    right = judged_right(pairs)
+    lead = right[["reward model"]].to_numpy() - right.to_numpy()
+    columns = np.column_stack([right.to_numpy(), lead])
+    measures = [(measure, judge) for measure in ("accuracy", "lead") for judge in map(str, right)]
+    estimates = bootstrap_means(columns, pairs.loc[right.index, "id"], draws=draws)
+    return dict(zip(measures, estimates, strict=True))
 
 
 def floor_section_tables(study: StudyResults) -> list[Table]:
@@ -80,8 +85,8 @@ def floor_section_tables(study: StudyResults) -> list[Table]:
         return []
     caption = (
         "Each pair is judged by the reward model that was trained without its post, and by judges that need "
-        "no language model. `lead`: the reward model's accuracy minus that judge's on the same pairs; 95 % "
-        "intervals over posts. " + "; ".join(f"{name}: {what}" for name, what in JUDGES.items()) + "."
+        "no language model. `lead`: the reward model's accuracy minus that judge's on the same "
+        f"pairs; {intervals(table)}. " + "; ".join(f"{name}: {what}" for name, what in JUDGES.items()) + "."
     )
     shown = listed(table, "scorer", "judge", "measure")
     return [Table("reward_floor", table, caption, shown)]

@@ -47,7 +47,7 @@ def rouge_by_size(
     """Mean of ROUGE-1, -2 and -L F1 against model size, at the lowest temperature.
 
     Args:
-        table: results with measure ``rouge_mean``, seeds pooled; baselines are drawn as lines.
+        table: results with measure ``rouge_mean``, over cells; baselines are drawn as lines.
         paper: rows of ``fig14.csv``: a second panel, as `beside` says.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from eval.common.rows import bars
 from eval.common.study import Picture, Section, StudyResults, Table, once, published
 from eval.common.tables import POOLED, result_table, wide
 from eval.rouge.figure import rouge_by_size
@@ -26,7 +27,7 @@ def rouge_scores(study: StudyResults) -> pd.DataFrame:
 def rouge_table(study: StudyResults) -> pd.DataFrame:
     """Result table of ROUGE against the reference, of every policy and of title and lead-2.
 
-    Measures are `eval.rouge.measure.MEASURES`, 0-1, without stemming; seeds pooled. Empty without references.
+    Measures are `eval.rouge.measure.MEASURES`, 0-1, without stemming; over cells. Empty without references.
     """
     scores = rouge_scores(study)
     if scores.empty:
@@ -42,7 +43,7 @@ def add_rouge(study: StudyResults, section: Section, table: pd.DataFrame) -> Non
         picture = rouge_by_size(table, published(study.paper, "fig14", "fig14a"))
         caption = (
             "ROUGE F1 against the reference, mean of ROUGE-1, -2 and -L, at the lowest temperature sampled; "
-            f"bars: 95 % intervals over posts. {how} The paper names no variant (T = 0); this mean is the "
+            f"{bars(table)}. {how} The paper names no variant (T = 0); this mean is the "
             "likely one."
         )
         section.pictures.append(Picture("rouge", picture, caption))

@@ -47,6 +47,7 @@ def _run_row(run: StudyRun, made: dict[str, Any]) -> dict[str, object]:
         "stage": run.stage,
         "size": run.size,
         "seed": "" if run.seed is None else run.seed,
+        **({} if run.data_seed is None else {"data seed": run.data_seed}),
         "variant": run.variant,
         "state": run.state,
         "seconds": made.get("seconds", ""),

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.common.figures import published_bounds
+from eval.common.figures import cell_marks, published_bounds
 from eval.common.style import BLACK, CYCLE, MARKERS, Series, percent_axis, styled
 
 _PUBLISHED = Series("Published (Fig. 8)", BLACK, "X")
@@ -60,3 +60,4 @@ def _line(
         elinewidth=1.6,
         label=series.label,
     )
+    cell_marks(panel, places, rows, series.color)

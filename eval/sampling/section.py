@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from eval.common.rows import bars
 from eval.common.study import (
     SCORER_NAMES,
     Picture,
@@ -20,7 +21,7 @@ from eval.sampling.figure import sampling_sweeps
 
 @once
 def sampling_table(study: StudyResults) -> pd.DataFrame:
-    """Preference of the supervised policies at every temperature and top-p, seeds pooled.
+    """Preference of the supervised policies at every temperature and top-p, over cells.
 
     Rows of `eval.preference.section.preference_table`: the temperature sweep has ``top_p`` 1, the
     nucleus sweep ``temperature`` 1.
@@ -46,13 +47,13 @@ def sampling_section(study: StudyResults) -> Section:
         name = SCORER_NAMES[scorer.name]
         picture = sampling_sweeps(rows, *papers, title=f"Supervised policies, by the {name}")
         caption = (
-            f"{main_measure(scorer).replace('_', ' ').capitalize()} by the {name}; bars: 95 % intervals over "
-            "posts. Black: the paper's human evaluation, digitised; bars: 1.96 standard errors."
+            f"{main_measure(scorer).replace('_', ' ').capitalize()} by the {name}; {bars(rows)}. "
+            "Black: the paper's human evaluation, digitised; bars: 1.96 standard errors."
         )
         section.pictures.append(Picture(f"sampling_{scorer.name}", picture, caption))
         by_scorer = table[table["scorer"] == scorer.name]
         section.tables.append(
-            results_table(f"sampling_{scorer.name}", by_scorer, f"By the {name}, seeds pooled.")
+            results_table(f"sampling_{scorer.name}", by_scorer, f"By the {name}, over cells.")
         )
     if swept:
         return section

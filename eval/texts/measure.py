@@ -7,12 +7,13 @@ characters are the text's without surrounding space.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from eval.common.io import join_by_post
-from eval.common.stats import Estimate, jackknife
+from eval.common.stats import Estimate, cells_of, cellwise, jackknife
 from eval.common.tables import (
     GROUP,
     Measure,
@@ -76,7 +77,7 @@ def _count_words(text: str) -> int:
 def length_results(
     measured: pd.DataFrame, *, by: Sequence[str] = GROUP, draws: int = 2000
 ) -> list[MeasuredResult]:
-    """Means of all `MEASURES` that the samples carry, for every policy, with intervals over posts."""
+    """Means of all `MEASURES` that the samples carry, for every policy (`summarise`)."""
     measures = [Measure(name, name, unit, counted=name == "stop_rate") for name, unit in MEASURES.items()]
     return summarise(measured, measures, by=by, draws=draws)
 
@@ -84,19 +85,23 @@ def length_results(
 def distinct_results(
     samples: pd.DataFrame, *, by: Sequence[str] = GROUP, sizes: Sequence[int] = (1, 2)
 ) -> list[MeasuredResult]:
-    """distinct-n of every policy's texts, with jackknife intervals over posts.
+    """distinct-n of every policy's texts in each cell, within a single one with jackknife intervals.
 
-    It falls with the size of the set: compare policies with equal `n` only. Policies whose texts
-    are shorter than n words have none.
+    It falls with the size of the set: compare policies with equal `n` and ``cells`` only. Policies whose
+    texts are shorter than n words have none.
     """
     results = []
     for names, group in policy_groups(samples, by):
-        for size in sizes:
+        estimates = cellwise(group, partial(_distinct, sizes))
+        for size in [size for size in sizes if size in estimates]:
             measure = Measure("text", f"distinct_{size}", f"share of {size}-grams, of the whole set")
-            estimate = distinct_estimate(group["text"], group["id"], size)
-            if estimate is not None:
-                results.append(group_result(group, names, measure, estimate))
+            results.append(group_result(group, names, measure, estimates[size]))
     return results
+
+
+def _distinct(sizes: Sequence[int], part: pd.DataFrame, _: int) -> dict[int, Estimate]:
+    found = {size: distinct_estimate(part["text"], part["id"], size) for size in sizes}
+    return {size: estimate for size, estimate in found.items() if estimate is not None}
 
 
 def distinct_estimate(texts: pd.Series[str], posts: pd.Series[str], n: int) -> Estimate | None:
@@ -121,12 +126,21 @@ def distinct_estimate(texts: pd.Series[str], posts: pd.Series[str], n: int) -> E
 def distinct_table(
     samples: pd.DataFrame, *, by: Sequence[str] = GROUP, n: Sequence[int] = (1, 2)
 ) -> pd.DataFrame:
-    """distinct-n of every policy's texts; columns `by`, ``samples``, ``distinct_<n>``, ``runs``."""
+    """distinct-n of every policy's texts, the mean of its cells.
+
+    Returns:
+        Columns `by`, ``samples``, ``cells``, ``distinct_<n>``, ``runs``.
+    """
     rows = []
     for key, group in group_columns(samples).groupby(list(by), dropna=False):
-        values = {f"distinct_{size}": distinct_ngrams(list(group["text"]), size) for size in n}
+        cells = cells_of(group).values()
+        values = {
+            f"distinct_{size}": float(np.mean([distinct_ngrams(list(part["text"]), size) for part in cells]))
+            for size in n
+        }
+        about = {"samples": len(group), "cells": len(cells), **values}
         runs = " ".join(sorted(set(group["run"])))
-        rows.append({**dict(zip(by, key, strict=True)), "samples": len(group), **values, "runs": runs})
+        rows.append({**dict(zip(by, key, strict=True)), **about, "runs": runs})
     return pd.DataFrame(rows)
 
 
@@ -152,5 +166,8 @@ def baselines(posts: pd.DataFrame) -> pd.DataFrame:
         for name, text in texts.items()
     ]
     table = pd.concat(tables, ignore_index=True).dropna(subset="text")
+    # A baseline has no training seed: its cells are the worlds of the posts.
+    worlds = table["id"].map(posts["world"]) if "world" in posts else pd.Series("", table.index)
+    table["cell"] = worlds.replace("", "0")
     fixed = {"seed": 0, "temperature": np.nan, "top_p": np.nan, "n": 1, "tokens": np.nan, "stopped": None}
     return table.assign(**fixed, logprob=np.nan, logprob_sft=np.nan).reset_index(drop=True)

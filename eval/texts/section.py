@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from eval.common.rows import intervals
 from eval.common.study import Section, StudyResults, once, plain_table, results_table, without
 from eval.common.tables import POOLED, result_table
 from eval.rouge.section import add_rouge, rouge_table
@@ -13,7 +14,7 @@ from eval.texts.samples import measured_samples
 
 @once
 def text_table(study: StudyResults) -> pd.DataFrame:
-    """Result table of `eval.texts.measure.MEASURES` of every policy and baseline, seeds pooled."""
+    """Result table of `eval.texts.measure.MEASURES` of every policy and baseline, over cells."""
     measured = measured_samples(study)
     return result_table(
         lengths.length_results(measured, by=POOLED, draws=study.draws) if len(measured) else []
@@ -33,11 +34,10 @@ def text_section(study: StudyResults) -> Section:
     scores = rouge_table(study)
     if len(scores):
         add_rouge(study, section, scores)
-    caption = (
-        "Length, stopping, KL to the supervised start, repetition and copying; 95 % intervals over posts."
-    )
-    section.tables.append(results_table("texts", text_table(study), caption))
-    caption = "Distinct words and word pairs; comparable only between equal numbers of samples."
+    texts = text_table(study)
+    caption = f"Length, stopping, KL to the supervised start, repetition and copying; {intervals(texts)}."
+    section.tables.append(results_table("texts", texts, caption))
+    caption = "Distinct words and word pairs; comparable only between equal numbers of samples and cells."
     distinct = lengths.distinct_table(measured_samples(study), by=POOLED).round(4)
     section.tables.append(plain_table("distinct", distinct, caption))
     note = "ROUGE and copying: not run here, as the posts with references (valid2.jsonl) are not at hand."

@@ -42,7 +42,8 @@ def training_curves(
 
     Args:
         metrics: rows of all runs' ``metrics.jsonl`` with columns ``run``, ``episodes``, `by`, `order`
-            and any of the curves' keys; a key that was not logged gets no panel.
+            and any of the curves' keys; a key that was not logged gets no panel. Several ``cell`` of one
+            `by` are thin lines, and their mean is the thick one.
         by: the column that a colour stands for, its values being the legend; `order`: sorts them.
 
     Raises:
@@ -75,10 +76,19 @@ def _colors(metrics: pd.DataFrame, by: str, order: str) -> dict[str, str]:
 
 
 def _runs(axis: Axes, metrics: pd.DataFrame, key: str, by: str, colors: Mapping[str, str]) -> None:
+    """Each colour's runs; those that differ in their cell alone are thin lines with their mean."""
     for name, color in colors.items():
-        for _, run in metrics[metrics[by] == name].groupby("run"):
-            run = run.sort_values("episodes")
-            axis.plot(run["episodes"], run[key], color=color, linewidth=1.8)
+        part = metrics[metrics[by] == name]
+        for _, alike in part.groupby("variant", dropna=False) if "variant" in part else [("", part)]:
+            cells = alike["cell"].nunique() if "cell" in alike else 1
+            for _, run in alike.groupby("run"):
+                run = run.sort_values("episodes")
+                width, alpha = (1.8, 1.0) if cells < 2 else (0.8, 0.45)
+                axis.plot(run["episodes"], run[key], color=color, linewidth=width, alpha=alpha)
+            if cells > 1:
+                values = alike.groupby(["cell", "episodes"])[key].mean().groupby(level="episodes")
+                shared = values.mean()[values.size() == cells]
+                axis.plot(shared.index, shared, color=color, linewidth=2.4)
 
 
 def _episode_axis(axis: Axes, *, named: bool = True) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from eval.common.io import load_samples
-from eval.common.rows import FurtherResult, further_table, runs_by_name, settings_of
+from eval.common.rows import FurtherResult, further_table, intervals, runs_by_name, settings_of
 from eval.common.runs import StudyRun, training_metrics
-from eval.common.stats import bootstrap_means
+from eval.common.stats import Estimate, bootstrap_means, cellwise
 from eval.common.study import (
     Picture,
     Section,
@@ -44,11 +45,11 @@ def training_section(study: StudyResults) -> Section:
     if not {curve.key for curve in CURVES} & set(metrics.columns):
         return without(section, "The PPO runs logged none of the curves.")
     main = metrics[metrics["variant"] == ""] if (metrics["variant"] == "").any() else metrics
-    caption = "One line per run, one colour per size; raw values, not smoothed."
+    caption = f"One colour per size, {_lines(main)}; raw values, not smoothed."
     section.pictures.insert(0, Picture("training_curves", training_curves(main), caption))
     section.pictures[1:1] = _sweep_pictures(study, metrics)
     last = metrics.groupby("run", sort=False).tail(1).drop(columns=["seconds"], errors="ignore")
-    front = ["run", "size", "seed", "variant", "episodes"]
+    front = ["run", "size", "cell", "variant", "episodes"]
     columns = front + [name for name in last if name not in (*front, "params", "update")]
     section.tables.append(
         plain_table("training_last", last[columns].round(4), "The last update of every PPO run.")
@@ -69,11 +70,16 @@ def _sweep_pictures(study: StudyResults, metrics: pd.DataFrame) -> list[Picture]
         beta = rows["run"].map(coefficient)
         drawn = rows.assign(coefficient=beta, line=beta.map("beta = {:g}".format))
         caption = (
-            f"Sweep {sweep.name}: one line per run, one colour per KL coefficient; raw values, not smoothed."
+            f"Sweep {sweep.name}: one colour per KL coefficient, {_lines(drawn)}; raw values, not smoothed."
         )
         name = f"training_curves_sweep_{number}"
         pictures.append(Picture(name, training_curves(drawn, by="line", order="coefficient"), caption))
     return pictures
+
+
+def _lines(metrics: pd.DataFrame) -> str:
+    several = metrics["cell"].nunique() > 1
+    return "thin lines: single cells, thick: their mean" if several else "one line per run"
 
 
 def compared_runs(study: StudyResults) -> dict[str, dict[str, list[StudyRun]]]:
@@ -90,9 +96,9 @@ def compared_runs(study: StudyResults) -> dict[str, dict[str, list[StudyRun]]]:
 
 @once
 def value_network_table(study: StudyResults) -> pd.DataFrame:
-    """Score of the last kept rollout of the policies compared in Fig. 11, seeds pooled.
+    """Score of the last kept rollout of the policies compared in Fig. 11, over cells.
 
-    Measures ``rm_score`` and ``gold_score``, means over the episodes with intervals over posts.
+    Measures ``rm_score`` and ``gold_score``, means over the episodes.
 
     Returns:
         Result columns and ``value_network`` (``separate``, ``shared``), ``iteration``.
@@ -106,11 +112,12 @@ def value_network_table(study: StudyResults) -> pd.DataFrame:
                 continue
             samples = pd.concat(parts, ignore_index=True)
             for name in [name for name in ("rm", "gold") if f"score.{name}" in samples]:
-                estimate = bootstrap_means(samples[[f"score.{name}"]], samples["id"], draws=study.draws)[0]
+                column = f"score.{name}"
+                estimate = cellwise(samples, partial(_mean_of, column), study.draws)[column]
                 result = named(
                     f"{name}_score", "score", estimate, [run.run for run in kept], method="ppo", scorer=name,
                     size=size, params=kept[0].params, variant=kept[0].variant,
-                    temperature=float(samples["temperature"].iloc[0]), seeds=len(kept),
+                    temperature=float(samples["temperature"].iloc[0]),
                 )  # fmt: skip
                 iteration = int(samples["tag.iteration"].max())
                 rows.append((result, {"value_network": network, "iteration": iteration}))
@@ -120,7 +127,11 @@ def value_network_table(study: StudyResults) -> pd.DataFrame:
 def _last_rollout(run: StudyRun) -> pd.DataFrame:
     samples = load_samples(run.folder / ROLLOUTS_FILE)
     last: pd.DataFrame = samples[samples["tag.iteration"] == samples["tag.iteration"].max()]
-    return last
+    return last.assign(cell=run.cell, id=run.post_ids(last["id"]))
+
+
+def _mean_of(column: str, samples: pd.DataFrame, draws: int) -> dict[str, Estimate]:
+    return {column: bootstrap_means(samples[[column]], samples["id"], draws=draws)[0]}
 
 
 def _add_value_networks(study: StudyResults, section: Section) -> None:
@@ -133,15 +144,16 @@ def _add_value_networks(study: StudyResults, section: Section) -> None:
     paper = published(study.paper, "fig11")
     if not panels and paper is None:
         return
-    caption = (
-        "One line per run: the mean score of an update's episodes, not smoothed. "
-        if panels
-        else "Not run here. "
-    ) + "The paper's points were read by eye from its smoothed figure, which has no intervals."
+    if panels:
+        lines = _lines(pd.concat(panels.values()))
+        said = f"{lines[0].upper()}{lines[1:]}: the mean score of an update's episodes, not smoothed. "
+    else:
+        said = "Not run here. "
+    caption = said + "The paper's points were read by eye from its smoothed figure, which has no intervals."
     section.pictures.append(Picture("value_networks", value_networks(panels, paper), caption))
     table = value_network_table(study)
     if len(table):
-        caption = "Scores of the last kept rollout with either value network; 95 % intervals over posts."
+        caption = f"Scores of the last kept rollout with either value network; {intervals(table)}."
         section.tables.append(results_table("value_networks", table, caption))
 
 

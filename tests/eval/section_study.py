@@ -35,18 +35,21 @@ def expit(x: float) -> float:
 class Made:
     """A study folder that grows run by run."""
 
-    def __init__(self, folder: Path, posts: int, seed: int = 0):
+    def __init__(self, folder: Path, posts: int, seed: int = 0, data_seed: int | None = None):
         self.folder, self.posts, self.seed = folder, [f"p{n}" for n in range(posts)], seed
+        self.data_seed = data_seed
+        self.end = str(seed) if data_seed is None else f"d{data_seed}-{seed}"
         self.runs: list[Json] = []
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed if data_seed is None else [data_seed, seed])
 
     def run(self, stage: str, size: str = "", variant: str = "", method: str = "", **more: Any) -> Path:
         """Add a finished run; `settings` and `parents` as keywords. Its name is its parts joined."""
-        name = "-".join(filter(None, (stage, size, method, variant, str(self.seed))))
+        name = "-".join(filter(None, (stage, size, method, variant, self.end)))
         where = self.folder / name
         where.mkdir(parents=True)
         row = {"run": name, "stage": stage, "folder": name, "size": size, "seed": self.seed}
-        parents = {key: f"{parent}-{self.seed}" for key, parent in more.get("parents", {}).items()}
+        row |= {} if self.data_seed is None else {"data_seed": self.data_seed}
+        parents = {key: f"{parent}-{self.end}" for key, parent in more.get("parents", {}).items()}
         self.runs.append(row | {"variant": variant, "params": SIZES.get(size), "parents": parents})
         write_json(where / "run.json", {"run": name, "settings": more.get("settings", {})})
         write_json(where / "DONE", {})

@@ -57,7 +57,7 @@ def rows(made: list[Group], value: str, effect: Effect, *, seed: int = 0, seeds:
         for one in range(seeds):
             values = effect(group) + hard + draw.normal(0, 0.1, POSTS)
             ids = [f"p{post}" for post in range(POSTS)]
-            names = {"id": ids, "key": ids, "run": f"run-{number}-{one}", "seed": one, value: values}
+            names = {"id": ids, "key": ids, "run": f"run-{number}-{one}", "cell": str(one), value: values}
             parts.append(pd.DataFrame({**names, **group}))
     return pd.concat(parts, ignore_index=True)
 
@@ -195,12 +195,10 @@ def test_log_prob_at_most_at_chance(monkeypatch: pytest.MonkeyPatch) -> None:
         assert verdicts(monkeypatch, "log-prob-at-chance-on-rl", frame)[0].verdict == verdict
 
 
-def test_the_interval_is_the_paired_one_and_seeds_are_pooled() -> None:
-    frame = rows(SAMPLED, "preference", by_size, seeds=3)
+def test_the_interval_of_one_cell_is_the_paired_one() -> None:
+    frame = rows(SAMPLED, "preference", by_size)
     ppo, sft = (frame[(frame["method"] == name) & (frame["size"] == "s")] for name in ("ppo", "sft"))
-    step = contrast(
-        [(1.0, ppo), (-1.0, sft)], "preference", label="", unit="share", on=["key", "seed"], draws=4000
-    )
+    step = contrast([(1.0, ppo), (-1.0, sft)], "preference", label="", unit="share", draws=4000)
     means = [part.groupby("id")["preference"].mean() for part in (ppo, sft)]
     paired = scipy_stats.ttest_rel(*means)
     low, high = paired.confidence_interval(0.95)
@@ -208,11 +206,21 @@ def test_the_interval_is_the_paired_one_and_seeds_are_pooled() -> None:
     assert (step.effect.low, step.effect.high) == pytest.approx((low, high), abs=0.1 * (high - low))
     apart = scipy_stats.ttest_ind(*means).confidence_interval(0.95)
     assert high - low < 0.5 * (apart[1] - apart[0]), "pairing takes the posts' difficulty out"
-    by_seed = [
-        ppo[ppo["seed"] == s]["preference"].mean() - sft[sft["seed"] == s]["preference"].mean()
-        for s in range(3)
+    assert step.effect.cells == 1 and step.effect.cell_sd is None
+
+
+def test_the_interval_of_several_cells_is_the_t_interval_over_their_effects() -> None:
+    frame = rows(SAMPLED, "preference", by_size, seeds=3)
+    ppo, sft = (frame[(frame["method"] == name) & (frame["size"] == "s")] for name in ("ppo", "sft"))
+    step = contrast([(1.0, ppo), (-1.0, sft)], "preference", label="", unit="share", draws=50)
+    of_cell = [
+        ppo[ppo["cell"] == cell]["preference"].mean() - sft[sft["cell"] == cell]["preference"].mean()
+        for cell in ("0", "1", "2")
     ]
-    assert step.seed_sd == pytest.approx(np.std(by_seed, ddof=1))
+    expected = scipy_stats.ttest_1samp(of_cell, 0).confidence_interval(0.95)
+    assert (step.effect.low, step.effect.high) == pytest.approx((expected.low, expected.high))
+    assert step.effect.cell_sd == pytest.approx(np.std(of_cell, ddof=1))
+    assert list(step.cells.values()) == pytest.approx(of_cell)
     assert len(step.runs) == 6 and step.effect.clusters == POSTS and step.effect.n == 3 * POSTS
 
 
@@ -248,7 +256,7 @@ def lengths(shift: float, lead: float, seed: int = 0) -> pd.DataFrame:
         chance = 1 / (1 + np.exp(-(skill + 1.5 * ratio)))
         ids = [f"p{post}" for post in range(400)]
         parts.append(pd.DataFrame({
-            "id": ids, "key": ids, "run": f"run-{method}", "seed": 0, "method": method, "size": "s",
+            "id": ids, "key": ids, "run": f"run-{method}", "cell": "0", "method": method, "size": "s",
             "params": 1e4, "variant": "", "top_p": 1.0, "temperature": 0.0,
             "log_length_ratio": ratio, "preference": chance,
         }))  # fmt: skip

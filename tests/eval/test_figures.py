@@ -19,7 +19,8 @@ def table(**changes: object) -> pd.DataFrame:
     rows = [
         {
             "method": method, "params": params, "value": 0.2 + 0.1 * place, "temperature": temperature,
-            "selected_by": "", "variant": "", "best_of": 1, "top_p": 1.0, "seeds": 1, "seed": 0,
+            "selected_by": "", "variant": "", "best_of": 1, "top_p": 1.0, "cells": 1,
+            "cell": "0", "cell_values": "",
         }
         for place, method in enumerate(("pretrained", "sft", "ppo"))
         for params in (1e6, 1e5)
@@ -47,7 +48,7 @@ def test_headline_is_the_coldest_sampling_and_the_largest_pool_by_rm() -> None:
 
 def test_preference_figure_shows_values_and_intervals() -> None:
     paper = load_paper("fig1", "fig1")
-    figure = preference_by_size(table(), table(), paper, title="Ours")
+    figure = preference_by_size(table(), paper, title="Ours")
     ours, theirs = figure.axes
     bars = {bar.get_label(): bar for bar in ours.containers}
     assert list(bars) == [
@@ -115,9 +116,7 @@ def test_training_curves_draw_each_run_in_order() -> None:
 
 
 def test_reward_figure_draws_the_agreement_line() -> None:
-    rows = pd.DataFrame(
-        {"measure": ["valid2_accuracy"] * 2, "params": [1e5, 1e6], "seed": None, "value": [0.6, 0.65]}
-    )
+    rows = pd.DataFrame({"measure": ["valid2_accuracy"] * 2, "params": [1e5, 1e6], "value": [0.6, 0.65]})
     figure = reward_accuracy(rows.assign(low=0.58, high=0.67), agreement=0.74)
     heights = {
         line.get_label(): line.get_ydata()[0] for line in figure.axes[0].lines if len(line.get_ydata()) == 2
@@ -129,7 +128,7 @@ def test_reward_figure_draws_the_agreement_line() -> None:
 def test_files_are_the_same_bytes_twice_and_leave_no_trace(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     for folder in (tmp_path / "a", tmp_path / "b"):
-        save(preference_by_size(table(), table(), title="T"), folder, "f")
+        save(preference_by_size(table(), title="T"), folder, "f")
     for name in ("f.png", "f.svg"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert (tmp_path / "a" / "f.png").read_bytes()[:4] == b"\x89PNG"

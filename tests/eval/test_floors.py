@@ -99,7 +99,7 @@ def test_folds_are_one_model_judged_on_all_pairs(folded: StudyResults) -> None:
     table = reward_accuracy_table(folded).set_index("measure")
     right = judged_right(pairs)["reward model"].mean()
     assert table.loc["valid2_accuracy", "value"] == pytest.approx(right)
-    assert table.loc["valid2_accuracy", ["n", "seeds"]].tolist() == [200, 1]
+    assert table.loc["valid2_accuracy", ["n", "cells"]].tolist() == [200, 1]
     # 10 pairs at 0.5 and 20 at 0.75
     assert table.loc["valid1_accuracy", ["value", "n"]].tolist() == pytest.approx([20 / 30, 30])
 

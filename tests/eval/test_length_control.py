@@ -119,7 +119,7 @@ def scored_samples() -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:
         )
     parts.append(parts[0].assign(m="title", y=0.0))
     table = pd.concat(parts, ignore_index=True).rename(columns={"m": "tag.method"})
-    fixed = {"seed": 0, "temperature": 0.0, "top_p": 1.0, "n": 1}
+    fixed = {"cell": "0", "temperature": 0.0, "top_p": 1.0, "n": 1}
     table = table.assign(policy=table["tag.method"], run="r-" + table["tag.method"], **fixed)
     pairs = simulated(300, 1)
     return table, pd.DataFrame({"summary": pairs["second_text"].to_numpy()}, index=pairs["id"]), table["y"]
@@ -127,14 +127,14 @@ def scored_samples() -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:
 
 def test_policies_against_their_references() -> None:
     samples, posts, preferred = scored_samples()
-    results, control = length_controlled(samples, posts, preferred, scorer="rm")
+    results, slope = length_controlled(samples, posts, preferred, scorer="rm")
     found = {result.method: result for result in results}
     assert set(found) == {"sft", "ppo"}, "a policy that never wins has no finite estimate"
     assert found["ppo"].runs == ("r-ppo",) and found["ppo"].n == 300 and found["ppo"].scorer == "rm"
     raw = preferred[samples["tag.method"] == "ppo"].mean()
     assert found["ppo"].low < expit(0.5) < found["ppo"].high
     assert found["ppo"].value < raw, "its longer texts helped it"
-    assert control.slope.value > 0
+    assert slope.value > 0
     with pytest.raises(UsageError, match="no policy has both won and lost"):
         length_controlled(samples, posts, preferred * 0, scorer="rm")
 

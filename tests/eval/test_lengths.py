@@ -30,7 +30,7 @@ POSTS = pd.DataFrame(
 
 def samples(**columns: object) -> pd.DataFrame:
     base = {
-        "policy": "p", "run": "r", "seed": 0, "temperature": 1.0, "top_p": 1.0, "n": 1,
+        "policy": "p", "run": "r", "cell": "0", "temperature": 1.0, "top_p": 1.0, "n": 1,
         "tokens": 4, "stopped": True, "logprob": -3.0, "logprob_sft": -5.0,
     }  # fmt: skip
     return pd.DataFrame({"id": ["a", "a"], "text": [" one two ", ""]} | columns).assign(

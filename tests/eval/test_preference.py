@@ -25,7 +25,7 @@ from tldr.errors import UsageError
 
 
 def samples(**columns: object) -> pd.DataFrame:
-    base = {"policy": "ppo-s", "run": "r", "seed": 0, "temperature": 0.0, "top_p": 1.0, "n": 1}
+    base = {"policy": "ppo-s", "run": "r", "cell": "0", "temperature": 0.0, "top_p": 1.0, "n": 1}
     return pd.DataFrame(columns).assign(**base, **{"tag.method": "ppo", "tag.size": "s", "tag.params": 10})
 
 
@@ -77,17 +77,20 @@ def test_a_scorer_without_scores_of_the_references_is_refused() -> None:
         wins(table, PreferenceScorer("x"))
 
 
-def test_seeds_are_pooled_over_the_same_posts() -> None:
+def test_every_cell_counts_the_same_and_shares_its_posts() -> None:
     seeds = [
         samples(id=["a", "b"], **{"score.rm": score, "score.rm_reference": [0.0, 0.0]}).assign(
-            seed=seed, run=f"r{seed}"
+            cell=str(seed), run=f"r{seed}"
         )
         for seed, score in enumerate([[1.0, -1.0], [1.0, 1.0]])
     ]
     rows = result_table(preference(pd.concat(seeds), RM, by=POOLED)).set_index("measure")
     row = rows.loc["preference"]
-    assert (row["value"], row["n"], row["posts"], row["seeds"], row["runs"]) == (0.75, 4, 2, 2, "r0 r1")
-    assert row["seed_sd"] == pytest.approx(np.std([0.5, 1.0], ddof=1))
+    assert (row["value"], row["n"], row["posts"], row["cells"], row["runs"]) == (0.75, 4, 2, 2, "r0 r1")
+    assert row["cell_sd"] == pytest.approx(np.std([0.5, 1.0], ddof=1))
+    assert row["cell_values"] == "0=0.5; 1=1.0"
+    # t(0.975, 1) = 12.7062; the standard error is |1 - 0.5| / 2.
+    assert row["high"] - row["value"] == pytest.approx(12.7062 * 0.25, rel=1e-5)
 
 
 def test_a_policy_half_scored_is_refused_and_one_unscored_left_out() -> None:

@@ -151,7 +151,7 @@ def test_files_are_written(report: Path) -> None:
     assert figures >= {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     for name in (
         "preference_gold",
-        "preference_rm_by_seed",
+        "preference_rm_by_cell",
         "reward_accuracy",
         "rouge",
         "texts",

@@ -139,7 +139,7 @@ def test_processes_give_the_same_rows_in_the_same_order(monkeypatch: pytest.Monk
 
 def test_trap_rouge_results_name_the_stemmer() -> None:
     samples = pd.DataFrame(
-        {"id": ["p", "q"], "policy": "a", "run": "r", "seed": 0, "n": 1, "temperature": 0.0}
+        {"id": ["p", "q"], "policy": "a", "run": "r", "cell": "0", "n": 1, "temperature": 0.0}
     )
     samples = samples.assign(top_p=1.0, text=["he was running", "no"])
     posts = pd.DataFrame({"summary": ["he was runs", "no"]}, index=["p", "q"])

@@ -236,19 +236,19 @@ def test_kl_of_best_of_n_is_the_papers() -> None:
     assert best_of_n_kl(paper["x"]).round(1).tolist() == paper["value"].tolist()
 
 
-def test_curves_of_several_seeds_and_gains() -> None:
+def test_curves_of_several_cells_and_gains() -> None:
     rng = np.random.default_rng(3)
     pool = pd.DataFrame(
         {
-            "id": np.tile(np.repeat(["a", "b", "c"], 4), 2), "seed": np.repeat([0, 1], 12),
+            "id": np.tile(np.repeat(["a", "b", "c"], 4), 2), "cell": np.repeat(["0", "1"], 12),
             "rm": rng.normal(size=24), "gold": rng.normal(size=24),
         }
     )  # fmt: skip
     shuffled = pool.sample(frac=1, random_state=0)
     both = best_of_n_curve(shuffled, "rm", "gold", [1, 2, 4], draws=50)
     alone = [
-        best_of_n_curve(part.drop(columns="seed"), "rm", "gold", [1, 2, 4], draws=50)["value"]
-        for _, part in pool.groupby("seed")
+        best_of_n_curve(part.drop(columns="cell"), "rm", "gold", [1, 2, 4], draws=50)["value"]
+        for _, part in pool.groupby("cell")
     ]
     assert both["value"].to_numpy() == pytest.approx(np.mean(alone, axis=0)) and (both["posts"] == 3).all()
     gain = best_of_n_curve(pool, "rm", "gold", [1, 2, 4], gain=True, draws=50)["value"]

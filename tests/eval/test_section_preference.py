@@ -131,7 +131,7 @@ def test_headline_samples_are_cold_and_plain(study: StudyResults) -> None:
 def test_section_holds_breakdowns_and_paired_tests(study: StudyResults) -> None:
     tables = {table.name: table for table in preference_section(study).tables}
     assert set(tables) == {
-        "preference_rm", "preference_rm_by_seed", "preference_rm_by_subreddit", "preference_rm_by_length",
+        "preference_rm", "preference_rm_by_cell", "preference_rm_by_subreddit", "preference_rm_by_length",
         "preference_paired",
     }  # fmt: skip
     assert {"tifu", "jobs", "other"} <= set(tables["preference_rm_by_subreddit"].shown.columns)

@@ -85,12 +85,12 @@ def test_means_and_shares_by_hand() -> None:
     rows = rating_rows(
         [rating("p", "x", 7), rating("p", "x", 4), rating("q", "x", 7), rating("q", "x", None)]
     )
-    results = {one.measure: one for one in rating_results(rows.assign(run="r", seed=0), draws=50)}
+    results = {one.measure: one for one in rating_results(rows.assign(run="r", cell="0"), draws=50)}
     assert results["overall"].value == 6 and results["overall"].n == 3 and results["overall"].posts == 2
     assert results["share_overall_7"].value == pytest.approx(2 / 3)
     assert results["accuracy"].n == 4 and results["accuracy"].unit == "mean of 1-7"
     with pytest.raises(UsageError, match=r"outside 1\.\.7"):
-        rating_results(rating_rows([rating("p", "x", 7)]).assign(run="r", seed=0, overall=8))
+        rating_results(rating_rows([rating("p", "x", 7)]).assign(run="r", cell="0", overall=8))
     with pytest.raises(ValidationError):
         rating("p", "x", 8)
 
@@ -100,19 +100,19 @@ def test_trap_two_ratings_of_one_summary_are_not_two_posts() -> None:
     once = [rating(f"p{n}", "x", 1 + n % 7) for n in range(30)]
     widths = []
     for records in (once, once * 2):
-        results = rating_results(rating_rows(records).assign(run="r", seed=0), draws=4000)
+        results = rating_results(rating_rows(records).assign(run="r", cell="0"), draws=4000)
         overall = next(one for one in results if one.measure == "overall")
         widths.append(overall.high - overall.low)
     assert widths[1] == pytest.approx(widths[0], rel=0.05)
 
 
-def test_table_pools_seeds_and_names_the_policies(study: StudyResults) -> None:
+def test_table_averages_cells_and_names_the_policies(study: StudyResults) -> None:
     table = rating_table(study).set_index(["policy", "measure"])
     assert set(table.index.get_level_values(0)) == set(POLICIES), "news is in a table of its own"
     row = table.loc[("ppo-m", "overall")]
     assert (row["method"], row["size"], row["params"]) == ("ppo", "m", 170_000)
     assert (
-        row["n"] == 40 and row["posts"] == 20 and row["runs"] == "ratings-0 ratings-1" and row["seeds"] == 2
+        row["n"] == 40 and row["posts"] == 20 and row["runs"] == "ratings-0 ratings-1" and row["cells"] == 2
     )
     assert row["low"] < row["value"] < row["high"]
     assert table.loc[("lead-2", "share_overall_7"), "value"] == 0

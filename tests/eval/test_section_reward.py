@@ -226,7 +226,7 @@ def test_broken_lines_are_named(folder: Path, tmp_path: Path) -> None:
         reward_accuracy_table(edited(folder, tmp_path, lambda side: side.pop("text")))
 
 
-def test_seeds_are_pooled_over_the_same_posts(tmp_path: Path) -> None:
+def test_cells_are_averaged_and_share_their_posts(tmp_path: Path) -> None:
     runs = []
     for seed in (0, 1):
         made = Made(tmp_path / str(seed), posts=40, seed=seed)
@@ -238,10 +238,10 @@ def test_seeds_are_pooled_over_the_same_posts(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text(json.dumps({"runs": runs}))
     study = StudyResults(load_runs(tmp_path), PAPER_FOLDER, draws=50)
     row = reward_accuracy_table(study).query("measure == 'valid2_accuracy' and scorer == 'rm_m'").iloc[0]
-    assert (row["n"], row["posts"], row["seeds"]) == (160, 40, 2)
+    assert (row["n"], row["posts"], row["cells"]) == (160, 40, 2)
     alone = [np.mean(raw_hits(tmp_path / str(seed), "rm_m", seed)) for seed in (0, 1)]
     assert row["value"] == pytest.approx(np.mean(alone))
-    assert row["seed_sd"] == pytest.approx(np.std(alone, ddof=1))
+    assert row["cell_sd"] == pytest.approx(np.std(alone, ddof=1))
     assert row["runs"] == "pairs-0 pairs-1 reward-m-0 reward-m-1"
     assert len(reward_slope_table(study)) == 2
 

@@ -222,6 +222,12 @@ def report(
         Path | None, typer.Option(help="Folder for the report.", show_default="STUDY/report")
     ] = None,
     judgements: Annotated[list[Path], typer.Option(help="Additional verdicts for the sample viewer.")] = [],  # noqa: B006
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            help="A committed report's folder (results/toy): its intervals are shown beside this study."
+        ),
+    ] = None,
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Build the report of a study: figures, tables, claims, and samples to read."""
@@ -229,7 +235,13 @@ def report(
     from eval.report.build import build_report
 
     if study.is_dir():
-        path = build_report(study, out or study / "report", title=study.resolve().name, judgements=judgements)
+        path = build_report(
+            study,
+            out or study / "report",
+            title=study.resolve().name,
+            judgements=judgements,
+            beside=beside,
+        )
     else:
         opened = open_study(study, overrides, runs_dir)
         if not opened.root.is_dir():
@@ -245,5 +257,6 @@ def report(
             synthetic=opened.study.data.kind == "toy",
             draws=opened.study.evaluation.bootstrap,
             judgements=judgements,
+            beside=beside,
         )
     typer.echo(path)
