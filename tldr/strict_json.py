@@ -45,6 +45,9 @@ def _finite(text: str) -> float:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=_finite
 )
+_WITH_NAN = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=float
+)
 NESTING = 100
 """Most levels of objects and lists in a line; deeper nesting could be read but not written again."""
 
@@ -93,15 +96,18 @@ def numbered_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
         yield number, line.removeprefix(BOM) if number == 1 else line
 
 
-def parse_json(raw: bytes) -> Any:
+def parse_json(raw: bytes, *, nan: bool = False) -> Any:
     """The JSON value in a text.
+
+    Args:
+        nan: take NaN and Infinity, to find them.
 
     Raises:
         ValueError: invalid UTF-8, invalid JSON (NaN, Infinity, a repeated key, deep nesting), an unpaired
             surrogate, or a number beyond 64 bits; the message is one line.
     """
     try:
-        data = _DECODER.decode(raw.decode("utf-8"))
+        data = (_WITH_NAN if nan else _DECODER).decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"invalid UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -116,13 +122,13 @@ def parse_json(raw: bytes) -> Any:
     return data
 
 
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object in a text.
+def parse_object(raw: bytes, *, nan: bool = False) -> dict[str, Any]:
+    """The JSON object in a text; `nan` as of `parse_json`.
 
     Raises:
         ValueError: as `parse_json`; or a value that is not an object.
     """
-    data = parse_json(raw)
+    data = parse_json(raw, nan=nan)
     if not isinstance(data, dict):
         raise ValueError(f"expected a JSON object, found {type(data).__name__}")
     return data

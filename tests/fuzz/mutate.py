@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-COUNTS = [150, pytest.param(10_000, marks=pytest.mark.slow)]
+COUNTS = [100, pytest.param(10_000, marks=pytest.mark.slow)]
 """Damaged inputs of each reader: a sample in every run, and many in the slow one."""
 
 

@@ -114,7 +114,7 @@ def test_zstd_without_a_checksum_reads_what_zstd_reads(count: int, tmp_path: Pat
         found = read(path)
         try:
             expected = oracle.decompress(damaged, 1 << 20, allow_extra_data=False)
-        except zstandard.ZstdError:
+        except (zstandard.ZstdError, MemoryError):  # a length that no memory holds
             expected = None
         if expected is not None and found is not None:
             assert found == expected.removeprefix(BOM), damaged

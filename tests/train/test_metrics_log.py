@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,21 @@ def test_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["3", "{}", '{"update": "x"}', '{"update": 1, "update": 2}', '{"update": NaN}', "\udcff"]
+    "line",
+    ["3", "{}", '{"update": "x"}', '{"update": 1, "update": 2}', '{"update": 1, "loss": null}', "\udcff"],
 )
 def test_a_row_of_another_kind_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"update": 1}}\n{line}\n', encoding="utf-8", errors="surrogateescape")
     with pytest.raises(RecordError, match=r"metrics.jsonl:2: "):
+        MetricsLog(path, resumed=1)
+
+
+def test_nan_is_read_and_never_kept(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"update": 1, "loss": NaN}\n')
+    assert math.isnan(read_metrics(path)[0]["loss"])
+    with pytest.raises(NonFiniteError, match="update 1 cannot be written: loss: not a finite number"):
         MetricsLog(path, resumed=1)
 
 

@@ -22,6 +22,8 @@ TIMES = frozenset({"seconds", "tokens_per_s", "mfu"})
 def read_metrics(path: Path) -> list[MetricsRow]:
     """The rows of a log, without a last line that is incomplete because the process was killed.
 
+    NaN is read, although no stage writes it: the doctor looks for it.
+
     Raises:
         RecordError: any other line is invalid.
     """
@@ -31,9 +33,11 @@ def read_metrics(path: Path) -> list[MetricsRow]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = parse_object(line)
-            if type(row.get("update")) not in (int, float):
-                raise ValueError("no number under 'update'")
+            row = parse_object(line, nan=True)
+            if "update" not in row:
+                raise ValueError("no 'update'")
+            if odd := [name for name, value in row.items() if type(value) not in (int, float)]:
+                raise ValueError(f"{odd[0]} is no number")
         except ValueError as error:
             raise RecordError(
                 str(error), where=f"{path}:{number}", remedy="remove the run's folder to start it again"
