@@ -129,7 +129,7 @@ function explain(reply) {
   $("submit").replaceChildren("Next", el("kbd", {}, "↵"));
   window.scrollTo(0, 0);
   changed();
-  $("submit").focus();
+  $("submit").focus({ preventScroll: true });
 }
 
 async function submit() {

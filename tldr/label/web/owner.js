@@ -44,7 +44,7 @@ function labelerRow(row) {
 function described(entry, ...more) {
   return el("details", {}, el("summary", {}, `${entry.title || "Untitled"} `, el("span", { className: "pill" }, entry.reason ?? entry.kind ?? "item")),
     el("p", { className: "text" }, entry.post ?? ""),
-    ...(entry.summaries ?? []).map((summary, place) => el("div", { className: "votes" }, el("h3", {}, `${place + 1}: ${summary.policy}`), el("p", { className: "text" }, summary.text))),
+    ...(entry.summaries ?? []).map((summary, place) => el("div", { className: "votes" }, el("h3", {}, `${place + 1}: ${summary.policy}`), el("p", { className: "text" }, summary.text.trim()))),
     el("div", { className: "votes" }, ...(entry.votes ?? []).map((vote) => el("div", {}, el("strong", {}, vote.worker), ` ${vote.says}`,
       ...vote.notes.filter(Boolean).map((note) => el("small", { className: "muted" }, ` “${note}”`))))), ...more);
 }

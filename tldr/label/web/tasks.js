@@ -237,8 +237,8 @@ function demonstration(item, state, me, changed) {
   recount();
   const answer = () => ({ summary: box.value });
   return {
-    body: el("div", { className: "card stack" }, el("label", { htmlFor: "summary" }, el("h3", {}, "Your summary")), box, meter,
-      el("div", { className: "count" }, el("span", {}, number, ` of ${least} to ${most}`), hint)),
+    body: el("div", { className: "card stack" }, el("label", { htmlFor: "summary" }, el("h3", {}, "Your summary")),
+      el("div", { className: "count" }, el("span", {}, number, ` of ${least} to ${most}`), hint), meter, box),
     ready: () => count >= least && count <= most, answer, state: answer, first: box, key: () => false,
   };
 }
