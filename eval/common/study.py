@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 
 from eval.common.beside import CommittedReport
+from eval.common.numeric import numeric_failures_told
 from eval.common.paper import load_paper
 from eval.common.runs import NEWS, StudyRuns, study_posts, study_samples
 from eval.common.tables import METHOD_ORDER, MeasuredResult, PolicyNames, readable, result_table, wide
@@ -163,7 +164,8 @@ def try_table(
         r"[^\w.-]+", "_", name
     )  # names of judges and scorers come from outside, and this becomes a file name
     try:
-        made = make()
+        with numeric_failures_told():
+            made = make()
     except (UsageError, NonFiniteError) as error:
         section.missing.append(f"{name}: {error.what}")
         return

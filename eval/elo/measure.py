@@ -121,6 +121,8 @@ def fit_strengths(pairs: pd.DataFrame, *, base: str, features: pd.DataFrame | No
     if len(posts) < 2:
         raise UsageError("all pairs are about one post: no interval over posts")
     try:
+        if np.linalg.matrix_rank(matrix) < matrix.shape[1]:  # rounding would decide where the fit fails
+            raise NonFiniteError("the columns depend on one another")
         coefficients = fit_logistic(matrix, response, steps=100, tolerance=1e-10)
     except NonFiniteError as error:
         raise NonFiniteError(

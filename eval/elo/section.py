@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from eval.agreement.section import labelled_pairs
+from eval.common.numeric import numeric_failures_told
 from eval.common.pairs import REFERENCE
 from eval.common.rows import bars
 from eval.common.study import Picture, Section, StudyResults, Table, once, policy_names, without
@@ -32,7 +33,8 @@ def _ratings(study: StudyResults) -> tuple[pd.DataFrame, str]:
     names = pd.concat([between["first"], between["second"]])
     base = REFERENCE if (names == REFERENCE).any() else str(names.mode()[0])
     try:
-        table = elo(between, base=base, base_rating=BASE_RATING)
+        with numeric_failures_told():
+            table = elo(between, base=base, base_rating=BASE_RATING)
     except (UsageError, NonFiniteError) as error:
         return empty, f"No finite ratings: {error.what}."
     runs = " ".join(sorted(set(between["run"])))

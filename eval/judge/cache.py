@@ -119,6 +119,13 @@ class Cache:
         with self._guard, self._database:
             self._database.execute(sql, (*row, answer.text, answer.prompt_tokens, answer.answer_tokens))
 
+    def forget(self, questions: Iterable[JudgeQuestion]) -> None:
+        """Delete the answers to these questions, so that they are asked again."""
+        with self._guard, self._database:
+            self._database.executemany(
+                "DELETE FROM answers WHERE key = ?", [(question.key,) for question in questions]
+            )
+
     @contextmanager
     def claim(self, question: JudgeQuestion) -> Iterator[None]:
         """Be the only process that asks this question; look it up again once the claim is yours."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -45,8 +47,31 @@ class AgainError(Exception):
 
 
 class _Message(BaseModel):
-    content: str | None = None
+    """`content` is a text or a list of parts; whatever else it is, it was paid for and is kept as it came."""
+
+    content: Any = None
     refusal: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer's text, or the whole content in JSON where no text can be read from it."""
+        if self.content is None:
+            return self.refusal or ""
+        if isinstance(self.content, str):
+            return self.content or self.refusal or ""
+        parts = self.content if isinstance(self.content, list) else []
+        texts = [text for part in parts if (text := _text_of(part)) is not None]
+        return "".join(texts) if texts else self.refusal or json.dumps(self.content)
+
+
+def _text_of(part: Any) -> str | None:
+    """The text of one part of a message; None for a part of another kind, such as an image or a thought."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict) or part.get("type", "text") not in ("text", "output_text"):
+        return None
+    text = part.get("text")
+    return text if isinstance(text, str) else None
 
 
 class _Choice(BaseModel):
@@ -103,6 +128,7 @@ class Endpoint:
         if not self._key and connection.url == OPENAI_URL:
             raise UsageError(f"no key for {OPENAI_URL}", remedy=f"put it into {KEY_VARIABLE}")
         self.connection = connection
+        self._limit = "max_tokens"
         self._openai = openai
         self._client = openai.OpenAI(
             api_key=self._key or "none",
@@ -122,13 +148,7 @@ class Endpoint:
             AgainError, UnansweredError, RefusedError: as they say.
         """
         try:
-            response = self._client.chat.completions.with_raw_response.create(
-                model=question.model,
-                messages=[{"role": "user", "content": question.prompt}],
-                temperature=question.parameters["temperature"],
-                max_tokens=int(question.parameters["max_tokens"]),
-            )
-            content = response.content
+            content = self._complete(question)
         except self._openai.APIStatusError as error:
             raise self._of_status(error) from None
         except self._openai.APIError as error:
@@ -143,13 +163,37 @@ class Endpoint:
             place = ".".join(map(str, first["loc"]))
             reason = f"not a chat completion: {place}{': ' if place else ''}{first['msg']}"
             raise AgainError(self._reason(reason), billed=True) from None
-        message = completion.choices[0].message
-        text = message.content or message.refusal or ""
-        return Answer(
-            self._without_key(text),
-            _count(completion.usage, "prompt_tokens"),
-            _count(completion.usage, "completion_tokens"),
+        message, written = completion.choices[0].message, _count(completion.usage, "completion_tokens")
+        if written is None and not isinstance(message.content, str | list | dict | None):
+            # Neither a message nor a bill: a broken server rather than an unusual answer.
+            raise AgainError("not a chat completion: content is neither text nor parts", billed=True)
+        return Answer(self._without_key(message.text), _count(completion.usage, "prompt_tokens"), written)
+
+    def _complete(self, question: JudgeQuestion) -> bytes:
+        """The body of the answer. After a refusal of `max_tokens` it is `max_completion_tokens`.
+
+        Raises:
+            openai.APIError: as its client does.
+        """
+        limit = self._limit
+        try:
+            return self._request(question, limit)
+        except self._openai.BadRequestError as error:
+            if limit != "max_tokens" or not _refuses_max_tokens(error):
+                raise
+        self._limit = "max_completion_tokens"
+        return self._request(question, self._limit)
+
+    def _request(self, question: JudgeQuestion, limit: str) -> bytes:
+        answer_tokens: dict[str, Any] = {limit: int(question.parameters["max_tokens"])}
+        response = self._client.chat.completions.with_raw_response.create(
+            model=question.model,
+            messages=[{"role": "user", "content": question.prompt}],
+            temperature=question.parameters["temperature"],
+            **answer_tokens,
         )
+        content: bytes = response.content
+        return content
 
     def _of_status(self, error: Any) -> Exception:
         status = int(error.status_code)
@@ -169,6 +213,11 @@ class Endpoint:
     def _reason(self, text: str) -> str:
         """An error on one short line; some endpoints send whole pages."""
         return " ".join(self._without_key(text).split())[:300]
+
+
+def _refuses_max_tokens(error: Any) -> bool:
+    """Whether a refusal is about this parameter: an endpoint names it as such, or in its message."""
+    return error.param == "max_tokens" or re.search(r"\bmax_tokens\b", str(error.message)) is not None
 
 
 def _count(usage: Any, name: str) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
@@ -25,6 +25,10 @@ _LONGEST_WAIT = 600.0
 """Seconds; a question stays unanswered if the endpoint asks for a longer pause."""
 _FAILURES_IN_A_ROW = 10
 """After this many questions without an answer the rest are not asked."""
+_LOOKED_AT = 20
+"""Answers after which a judge is stopped if nearly all are invalid: enough to tell, and cheap."""
+_MOST_INVALID = 0.9
+"""Share of invalid answers; a pair counts with two valid ones, so fewer than 1 % of pairs would."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Limits:
         concurrency: requests at once. attempts: for one question.
         backoff: seconds before the second attempt; doubled for each further one up to a minute.
         answer_tokens: at most this many tokens of answer; a longer answer is cut, and invalid.
+        retry_invalid: ask questions again whose answer in the cache holds no verdict.
     """
 
     max_cost: float | None = None
@@ -43,6 +48,7 @@ class Limits:
     attempts: int = 8
     backoff: float = 0.5
     answer_tokens: int = 200
+    retry_invalid: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,28 @@ class _Asked:
     question: JudgeQuestion
 
 
+class _Verdicts:
+    """How many answers there are, and how many of them hold no verdict; safe for threads."""
+
+    def __init__(self) -> None:
+        self.answers = self.invalid = 0
+        self.last = ""
+        self._guard = threading.Lock()
+
+    def add(self, answer: Answer) -> None:
+        """Count an answer."""
+        with self._guard:
+            self.answers += 1
+            if parse_verdict(answer.text) == "invalid":
+                self.invalid += 1
+                self.last = answer.text
+
+    @property
+    def useless(self) -> bool:
+        """Whether nearly all answers are invalid."""
+        return self.answers >= _LOOKED_AT and self.invalid > _MOST_INVALID * self.answers
+
+
 class LLMJudge:
     """Judges by asking a model; see `eval.judge.prompt` for what it asks and how it reads."""
 
@@ -63,6 +91,7 @@ class LLMJudge:
         self.retries = 0
         self._stop = threading.Event()
         self._failures = 0
+        self._verdicts = _Verdicts()
         self._tokens_per_estimate = 1.0
 
     @property
@@ -73,8 +102,9 @@ class LLMJudge:
     def estimate(self, pairs: Sequence[SummaryPair], axes: Sequence[Axis]) -> CostEstimate:
         """The cost of judging these pairs, without the answers that the cache holds."""
         questions = {asked.question.key: asked.question for asked in self._questions(pairs, axes)}
-        known = self.cache.known(questions.values())
-        paid = sum(self._cost(questions[key], answer) for key, answer in known.items())
+        kept = self.cache.known(questions.values())
+        known = self._usable(kept)
+        paid = sum(self._cost(questions[key], answer) for key, answer in kept.items())
         open_ones = [question for key, question in questions.items() if key not in known]
         return CostEstimate(
             questions=len(questions),
@@ -90,18 +120,25 @@ class LLMJudge:
 
         Raises:
             RefusedError: the endpoint refuses every question.
-            LabError: the money is spent, or questions got no answer; what was answered is kept.
+            LabError: the money is spent, questions got no answer, or nearly all answers are invalid; what
+                was answered is kept.
         """
         asked: dict[str, list[_Asked]] = {}
         for one in self._questions(pairs, axes):
             asked.setdefault(one.question.key, []).append(one)
         questions = {key: same[0].question for key, same in asked.items()}
-        known = self.cache.known(questions.values())
+        kept = self.cache.known(questions.values())
+        known = self._usable(kept)
+        self.cache.forget(questions[key] for key in kept if key not in known)
+        self._verdicts = _Verdicts()
         for key, answer in known.items():
+            self._verdicts.add(answer)
             yield from self._judgements(asked[key], answer)
         self._stop.clear()
+        if self._verdicts.useless:
+            self._stop.set()
         self._failures = 0
-        spent = sum(self._cost(questions[key], answer) for key, answer in known.items())
+        spent = sum(self._cost(questions[key], answer) for key, answer in kept.items())
         budget = Budget(self.limits.max_cost, spent)
         lost: list[str] = []
         refused: RefusedError | None = None
@@ -132,6 +169,15 @@ class LLMJudge:
         if refused is not None:
             raise refused
         self._tell(lost, unasked, len(questions), budget)
+
+    def _usable(self, kept: Mapping[str, Answer]) -> dict[str, Answer]:
+        """Of the answers in the cache, those that are not asked for again, by key."""
+        again = self.limits.retry_invalid
+        return {
+            key: answer
+            for key, answer in kept.items()
+            if not (again and parse_verdict(answer.text) == "invalid")
+        }
 
     def _questions(self, pairs: Sequence[SummaryPair], axes: Sequence[Axis]) -> Iterator[_Asked]:
         for pair in pairs:
@@ -171,6 +217,10 @@ class LLMJudge:
                 self._stop.set()
                 raise
         self._failures = 0
+        if answer is not None:
+            self._verdicts.add(answer)
+            if self._verdicts.useless:
+                self._stop.set()
         return answer
 
     def _ask(self, question: JudgeQuestion, budget: Budget) -> Answer | None:
@@ -228,6 +278,16 @@ class LLMJudge:
                 f"{len(lost) + unasked} of {questions} questions got no answer; the last: {lost[-1]}",
                 where=self.endpoint.connection.url,
                 remedy=f"run it again: {kept}",
+            )
+        seen = self._verdicts
+        if unasked and seen.useless:
+            raise LabError(
+                f"{seen.invalid} of {seen.answers} answers ({seen.invalid / seen.answers:.0%}) hold no "
+                f"verdict, so {unasked} of {questions} questions were not asked; the last: "
+                f"{seen.last[:200]!r}",
+                where=self.endpoint.connection.url,
+                remedy="take another model, or --retry-invalid once the endpoint answers as the prompt asks: "
+                + kept,
             )
         if unasked:
             raise LabError(

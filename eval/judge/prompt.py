@@ -59,9 +59,26 @@ Preferred: A
 Preferred: B
 Preferred: tie"""
 
-_CLAIM = re.compile(r"\s*preferred\s*:", re.IGNORECASE)
+_CLAIM = re.compile(r"[\s#>*_`-]*preferred[\s*_`]*:", re.IGNORECASE)
 _VERDICT = re.compile(r"Preferred: (A|B|tie)")
+_FENCE = re.compile(r"```\w*")
+_HEADING = re.compile(r"#{1,6}\s+")
+_WRAPPED = re.compile(r"(\*+|_+|`+)(.+)\1")
 _VERDICTS: dict[str, JudgeVerdict] = {"A": "A", "B": "B", "tie": "tie"}
+
+
+def _unwrapped(text: str) -> str:
+    """A text without the emphasis or code span that encloses all of it."""
+    while found := _WRAPPED.fullmatch(text):
+        text = found[2]
+    return text
+
+
+def _plain(line: str) -> str:
+    """A line without Markdown around all of it, or around what follows ``Preferred:``."""
+    text = _unwrapped(_HEADING.sub("", line.strip()))
+    claim = "Preferred: "
+    return claim + _unwrapped(text.removeprefix(claim)) if text.startswith(claim) else text
 
 
 def _quote(text: str) -> str:
@@ -89,10 +106,13 @@ def build_prompt(source: JudgedText, a: str, b: str, axis: Axis = "overall") -> 
 def parse_verdict(answer: str) -> JudgeVerdict:
     """The verdict of an answer; "invalid" unless its last line is one, and no other line claims one.
 
-    A verdict is exactly ``Preferred: A``, ``Preferred: B`` or ``Preferred: tie``, blanks around it apart.
+    A verdict is exactly ``Preferred: A``, ``Preferred: B`` or ``Preferred: tie``. Apart from it there may be
+    blanks around it and Markdown: a heading's ``###``, emphasis or a code span around all of it or around the
+    letter (``**Preferred: A**``, ``Preferred: **A**``), and the fences of a code block.
     """
     lines = [line.strip() for line in answer.split("\n") if line.strip()]
-    match = _VERDICT.fullmatch(lines[-1]) if lines else None
+    lines = [line for line in lines if not _FENCE.fullmatch(line)]
+    match = _VERDICT.fullmatch(_plain(lines[-1])) if lines else None
     if match is None or any(_CLAIM.match(line) for line in lines[:-1]):
         return "invalid"
     return _VERDICTS[match[1]]

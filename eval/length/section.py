@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 from scipy.special import expit, logit
 
+from eval.common.numeric import numeric_failures_told
 from eval.common.rows import bars, further_table
 from eval.common.study import (
     SCORER_NAMES,
@@ -46,7 +47,10 @@ def _fits(study: StudyResults) -> _Fits:
     for scorer in scorers(study) if has_references(study) else []:
         assert samples is not None and posts is not None
         try:
-            found, slope = length_controlled(samples, posts, _preferred(samples, scorer), scorer=scorer.name)
+            with numeric_failures_told():
+                found, slope = length_controlled(
+                    samples, posts, _preferred(samples, scorer), scorer=scorer.name
+                )
         except (UsageError, NonFiniteError) as error:
             problems[scorer.name] = error.what
             continue

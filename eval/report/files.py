@@ -26,7 +26,7 @@ from eval.preference.measure import (
     reference_scorers,
     wins,
 )
-from eval.ratings.measure import rating_lengths, rating_results, rating_rows
+from eval.ratings.measure import rating_lengths, rating_results, rating_rows, with_slope
 from eval.rouge.measure import resolve_backend, rouge_results
 from eval.texts.measure import add_measures, baselines, distinct_results, length_results
 from tldr.errors import UsageError
@@ -106,10 +106,13 @@ def _rated(rows: pd.DataFrame, draws: int) -> Section:
             f"Overall rating of summaries of {what} by length in characters: means, what 100 more gain, and "
             f"value: the rating predicted at {part['characters'].mean():.0f} characters, the mean of all"
         )
-        lengths = rating_lengths(part).rename(columns={"at_length": "value"})
-        if len(lengths):
-            try_table(section, f"{name}_by_length", caption, lengths.copy)
+        if len(with_slope(part)):
+            try_table(section, f"{name}_by_length", caption, partial(_by_length, part))
     return section
+
+
+def _by_length(rows: pd.DataFrame) -> pd.DataFrame:
+    return rating_lengths(rows).rename(columns={"at_length": "value"})
 
 
 def _texts(samples: pd.DataFrame, posts: pd.DataFrame | None, stemmer: bool, draws: int) -> Section:

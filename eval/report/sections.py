@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from eval.agreement.section import agreement_section
 from eval.best_of_n.section import best_of_n_section
 from eval.claims.section import claims_section
-from eval.common.study import Section, StudyResults
+from eval.common.numeric import numeric_failures_told
+from eval.common.study import Section, StudyResults, without
 from eval.elo.section import elo_section
 from eval.length.section import length_section
 from eval.news.section import news_section
@@ -23,6 +24,7 @@ from eval.runs.section import runs_section
 from eval.sampling.section import sampling_section
 from eval.texts.section import text_section
 from eval.training.section import training_section
+from tldr.errors import NonFiniteError
 
 SECTIONS = (
     claims_section,
@@ -45,6 +47,12 @@ SECTIONS = (
 
 
 def sections(study: StudyResults) -> Iterator[Section]:
-    """All sections in reading order."""
+    """All sections in reading order; one whose numbers allow no estimate says so, and costs no other."""
     for section in SECTIONS:
-        yield section(study)
+        try:
+            with numeric_failures_told():
+                made = section(study)
+        except NonFiniteError as error:
+            name = section.__name__.removesuffix("_section")
+            made = without(Section(name, name.replace("_", " ").capitalize(), ""), error.what)
+        yield made

@@ -52,11 +52,52 @@ def test_trap_unparsable_answers_are_invalid_never_coin_flipped(answer: str) -> 
     assert {parse_verdict(answer) for _ in range(20)} == {"invalid"}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "**Preferred: A**",
+        "Preferred: **A**",
+        "*Preferred: A*",
+        "__Preferred: A__",
+        "### Preferred: A",
+        "## **Preferred: A**",
+        "`Preferred: A`",
+        "Preferred: `A`",
+        "**Preferred: `A`**",
+        "```\nPreferred: A\n```",
+        "```text\nPreferred: A\n```",
+    ],
+)
+def test_a_verdict_in_markdown_is_read(line: str) -> None:
+    assert parse_verdict(f"**Both** are short.\n\n{line}\n") == "A"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "**Preferred: A",
+        "Preferred: A**",
+        "**Preferred: A** because it is short",
+        "**A**",
+        "### A",
+        "I prefer **A**",
+        "**Preferred: B**\n**Preferred: A**",
+        "> Preferred: B\nPreferred: A",
+        "- **Preferred**: B\nPreferred: A",
+        "**Preferred: A\n**",
+        "#Preferred: A",
+        "**preferred: A**",
+    ],
+)
+def test_markdown_does_not_make_a_verdict_of_prose_or_of_two(answer: str) -> None:
+    assert parse_verdict(answer) == "invalid"
+
+
 @given(ANSWERS)
 @example("Preferred: A")
 def test_no_verdict_without_its_exact_line(answer: str) -> None:
     verdict = parse_verdict(answer)
-    lines = [line.strip() for line in answer.split("\n")]
+    lines = [line.replace("**", "").strip() for line in answer.split("\n")]
     if verdict != "invalid":
         assert lines.count(f"Preferred: {verdict}") == 1
         assert sum(line.lower().startswith("preferred:") for line in lines) == 1

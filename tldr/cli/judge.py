@@ -65,6 +65,9 @@ def judge(
     cache: Annotated[
         Path | None, typer.Option(help="Cache of all answers.", show_default="judge-cache.sqlite beside OUT")
     ] = None,
+    retry_invalid: Annotated[
+        bool, typer.Option("--retry-invalid", help="Pay again for cached answers that hold no verdict.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before spending.")] = False,
     on_error: OnErrorOption = "stop",
 ) -> None:
@@ -98,7 +101,7 @@ def judge(
     if kind != "openai":
         _collect(_local(kind, model).judge(pairs, axes), total, out)
         return
-    limits = Limits(max_cost=max_cost, concurrency=concurrency)
+    limits = Limits(max_cost=max_cost, concurrency=concurrency, retry_invalid=retry_invalid)
     connection = Connection(model, base_url, timeout)
     with _asking(connection, price, cache or out.parent / "judge-cache.sqlite", limits) as llm:
         estimate = llm.estimate(pairs, axes)

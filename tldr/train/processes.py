@@ -61,6 +61,11 @@ def _part() -> None:
         dist.destroy_process_group()
 
 
+def process_count() -> int:
+    """Processes that share this run; known before anything is loaded."""
+    return int(PartialState(cpu=not torch.cuda.is_available()).num_processes)
+
+
 def make_accelerator(precision: Precision) -> Accelerator:
     """The accelerator of a stage: one GPU, several processes with DDP or FSDP2, or the CPU.
 

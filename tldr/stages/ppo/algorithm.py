@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tldr.errors import UsageError
 from tldr.mathematics.kl import adaptive_beta
 from tldr.mathematics.ppo import (
     policy_loss,
@@ -35,6 +34,7 @@ from tldr.mathematics.ppo import (
 from tldr.models.lora import add_lora
 from tldr.models.packed import PackedBatch, response_logprobs, response_values
 from tldr.settings.base import Precision, scalar
+from tldr.stages.ppo.batches import ptx_texts, queries_a_pass, rollout_plan
 from tldr.stages.ppo.networks import IterationProgress, Networks, Queries, Unsaved, add_value_head
 from tldr.stages.ppo.rollout import (
     Episodes,
@@ -53,7 +53,7 @@ from tldr.stages.shared.batches import left_pad
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.language import EncodedDocument, TextBatch, collate_documents, language_loss
 from tldr.stages.shared.networks import as_model
-from tldr.train.batching import BatchPlan, micro_batches
+from tldr.train.batching import micro_batches
 from tldr.train.frozen import Frozen, LoraOff
 from tldr.train.processes import make_accelerator
 from tldr.train.rng import derive, generator, permutation
@@ -191,12 +191,6 @@ class PPO:
             return [MicroBatch(part) for part in selected]
         texts = self._ptx_texts(len(rows) * self.settings.samples_per_query, int(rows[0]), index, epoch)
         passes = len(parts) * processes
-        if len(texts) < passes:
-            raise UsageError(
-                f"{len(texts)} pretraining texts a minibatch for {passes} forward passes",
-                where="ppo.ptx_ratio",
-                remedy="raise it, or micro_batch",
-            )
         mine = [texts[rank + i * processes :: passes] for i in range(len(parts))]
         batches = [collate_documents(part, self._asked.pad, 1.0) for part in mine]
         weight = sum(len(text.ids) - 1 for text in texts)
@@ -210,7 +204,7 @@ class PPO:
     def _ptx_texts(self, episodes: int, first: int, index: int, epoch: int) -> list[EncodedDocument]:
         """`ptx_ratio` pretraining documents for each episode of the minibatch."""
         documents = self._asked.documents
-        count = max(1, round(episodes * self.settings.ptx_ratio))
+        count = ptx_texts(self.settings, episodes)
         numbers = generator(self.seed, "ptx", index, epoch, first)
         return [documents[i] for i in torch.randint(len(documents), (count,), generator=numbers).tolist()]
 
@@ -272,27 +266,13 @@ class PPO:
         self.queries, self._asked = queries.tokens, queries
         self.seed = derive(seed, "ppo")
         self.accelerator, self.device = make_accelerator(precision), Device.open(precision)
-        self.plan = self._plan()
+        self.plan = rollout_plan(settings, len(queries.tokens), self.accelerator.num_processes, self.seed)
         self.sampler, self.stepper = self._learning(networks)
         self.reference = self._reference(networks)
         self.reward = self._frozen(networks.reward)
         self.progress: IterationProgress = Unsaved()
         self.on_phase: Callable[[str], None] = lambda name: None
         self.on_rollout: Callable[[int, Rollout], None] = lambda index, rollout: None
-
-    def _plan(self) -> BatchPlan:
-        settings = self.settings
-        queries = self.batch // settings.samples_per_query
-        processes, parts = self.accelerator.num_processes, settings.minibatches
-        if queries % processes or queries // parts < processes:
-            raise UsageError(
-                f"{processes} processes cannot share {queries} queries in {parts} minibatches",
-                where="ppo.batch",
-                remedy="make the queries a multiple of the processes, and each minibatch no smaller",
-            )
-        updates = max(1, scalar(settings.episodes) // self.batch)
-        lengths = [0] * len(self.queries)
-        return BatchPlan(lengths, queries, self.seed, updates=updates, keep_last=False)
 
     def _learning(self, networks: Networks) -> tuple[Sampler, Stepper]:
         """What samples, and the networks that learn, placed; dropout is off in both of them."""
@@ -325,10 +305,7 @@ class PPO:
     @property
     def micro_batch(self) -> int:
         """Queries a forward pass: the setting, or a process's whole share of a minibatch."""
-        asked, settings = self.settings.micro_batch, self.settings
-        queries = self.batch // settings.samples_per_query // settings.minibatches
-        share = max(1, queries // int(self.accelerator.num_processes))
-        return share if asked is None else min(scalar(asked), share)
+        return queries_a_pass(self.settings, int(self.accelerator.num_processes))
 
     def _keep(self, episodes: Episodes) -> None:
         """Keep the episodes with the run's state, so that a run stopped inside the iteration has them."""

@@ -103,7 +103,7 @@ class VLLMSampler:
         memory: share of the device's memory that its weights and cache may take.
 
     Raises:
-        UsageError: vLLM is missing, or there are several processes.
+        UsageError: vLLM is missing.
     """
 
     exact = False
@@ -121,12 +121,6 @@ class VLLMSampler:
         pad: int,
     ):
         need("vllm", "ppo.sampler")
-        if accelerator.num_processes > 1:
-            raise UsageError(
-                f"vLLM samples in one process, not in {accelerator.num_processes}",
-                where="ppo.sampler",
-                remedy="take `own`, which several processes share, or one process",
-            )
         # In this process: weights are passed in memory. Read when vLLM is imported.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         self._vllm: Any = import_module("vllm")

@@ -18,6 +18,7 @@ from tldr.records import Post, Sample, read_records, write_records
 from tldr.settings.base import scalar
 from tldr.stages.ppo import PPORun
 from tldr.stages.ppo.algorithm import PPO
+from tldr.stages.ppo.batches import rollout_plan
 from tldr.stages.ppo.networks import Networks, Queries
 from tldr.stages.ppo.rollout import Rollout
 from tldr.stages.ppo.samplers import Sampler, VLLMSampler
@@ -31,6 +32,7 @@ from tldr.stages.shared.sample_records import policy_name, to_sample
 from tldr.stages.shared.sampling import Draw
 from tldr.stages.shared.tokenizers import eos_id, open_tokenizer, pad_id
 from tldr.train.loop import TrainLoop
+from tldr.train.processes import process_count
 
 ROLLOUTS = "rollouts"
 
@@ -52,6 +54,7 @@ def run(ctx: PPORun) -> None:
             where="ppo.batch",
             remedy="lower the batch or give more posts",
         )
+    rollout_plan(ctx.settings, len(posts), process_count(), ctx.seed)  # before a network is loaded
     ppo = open_ppo(ctx, tokenizer, posts)
     kept = KeptRollouts(ctx, tokenizer, posts, ppo)
     loop = TrainLoop("ppo", ctx.folder, ppo.stepper, ppo.plan.total_updates, ctx.settings)

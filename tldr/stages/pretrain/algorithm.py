@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
@@ -29,18 +31,28 @@ def pretraining(
         pad: token id of padding.
         seed: of the run.
     """
-    plan = BatchPlan(
-        [len(document.ids) for document in documents],
-        scalar(settings.batch),
-        derive(seed, "pretrain"),
-        updates=scalar(settings.steps),
-        processes=accelerator.num_processes,
-    )
     return SupervisedTraining(
         Stepper(accelerator, {"policy": policy}, settings, derive(seed, "pretrain")),
-        plan,
+        pretraining_plan(documents, settings, accelerator.num_processes, seed=seed),
         settings,
         documents,
         collate=lambda chosen: collate_documents(chosen, pad, settings.query_weight),
         loss=language_loss,
+    )
+
+
+def pretraining_plan(
+    documents: Sequence[EncodedDocument], settings: PretrainSettings, processes: int, *, seed: int
+) -> BatchPlan:
+    """The documents of every update.
+
+    Raises:
+        UsageError: too few documents for a batch, or for the processes that share it.
+    """
+    return BatchPlan(
+        [len(document.ids) for document in documents],
+        scalar(settings.batch),
+        derive(seed, "pretrain"),
+        updates=scalar(settings.steps),
+        processes=processes,
     )

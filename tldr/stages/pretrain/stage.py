@@ -6,7 +6,7 @@ from tldr.errors import UsageError
 from tldr.models.ladder import build_policy, parameter_count, save_policy
 from tldr.models.vocabulary import card_note, logit_rows, mask_ids, unwritable_ids
 from tldr.stages.pretrain import PretrainRun
-from tldr.stages.pretrain.algorithm import pretraining
+from tldr.stages.pretrain.algorithm import pretraining, pretraining_plan
 from tldr.stages.shared.corpus import read_corpus
 from tldr.stages.shared.language import encode_documents
 from tldr.stages.shared.networks import as_model
@@ -28,6 +28,8 @@ def run(ctx: PretrainRun) -> None:
     tokenizer = open_tokenizer(ctx.inputs.data)
     documents = encode_documents(read_corpus(ctx.inputs.data), tokenizer, ctx.model.context)
     accelerator = make_accelerator(ctx.precision)
+    # Before a network is built.
+    pretraining_plan(documents, ctx.settings, accelerator.num_processes, seed=ctx.seed)
     policy = build_policy(
         ctx.model,
         vocab_size=len(tokenizer),

@@ -5,7 +5,7 @@ A prompt is encoded once with all its K summaries. Each summary's score is read 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,20 +46,30 @@ def reward_training(
     """
     add_lora(model, settings.lora, derive(seed, "lora"))
     freeze_lowest(model, settings.frozen_layers)
-    plan = BatchPlan(
-        [prompt.length for prompt in prompts],
-        scalar(settings.batch),
-        seed,
-        epochs=scalar(settings.epochs),
-        processes=accelerator.num_processes,
-    )
     return SupervisedTraining(
         Stepper(accelerator, {"reward": model}, settings, seed),
-        plan,
+        reward_plan(prompts, settings, accelerator.num_processes, seed=seed),
         settings,
         prompts,
         collate=lambda chosen: collate_prompts(chosen, pad),
         loss=ranking_loss,
+    )
+
+
+def reward_plan(
+    prompts: Sequence[RankedPrompt], settings: RewardSettings, processes: int, *, seed: int
+) -> BatchPlan:
+    """The prompts of every update.
+
+    Raises:
+        UsageError: too few prompts for a batch, or for the processes that share it.
+    """
+    return BatchPlan(
+        [prompt.length for prompt in prompts],
+        scalar(settings.batch),
+        seed,
+        epochs=scalar(settings.epochs),
+        processes=processes,
     )
 
 

@@ -27,6 +27,7 @@ from tldr.stages.reward.algorithm import (
     encode_references,
     pair_count,
     predictions,
+    reward_plan,
     reward_training,
     shared_scores,
 )
@@ -110,6 +111,7 @@ def train_reward(ctx: RewardRun, train: list[RankedPrompt], tokenizer: PreTraine
     """Train from the SFT policy with a fresh head, saving on the way; the stepper holds the model."""
     seed, pad = derive(ctx.seed, "reward"), pad_id(tokenizer)
     accelerator = make_accelerator(ctx.precision)
+    reward_plan(train, ctx.settings, accelerator.num_processes, seed=seed)  # before a network is loaded
     model = reward_from_policy(checkpoint_folder(ctx.inputs.policy), seed=seed, pad_id=pad)
     training = reward_training(model, train, ctx.settings, accelerator, pad=pad, seed=seed)
     updates = training.plan.total_updates

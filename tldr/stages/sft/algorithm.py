@@ -53,20 +53,30 @@ def fine_tuning(
     set_dropout(policy, settings.dropout)
     add_lora(policy, settings.lora, derive(seed, "sft", "lora"))
     policy.train()
-    plan = BatchPlan(
-        [len(query) + len(response) for query, response in examples],
-        scalar(settings.batch),
-        derive(seed, "sft"),
-        epochs=scalar(settings.epochs),
-        processes=accelerator.num_processes,
-    )
     return SupervisedTraining(
         Stepper(accelerator, {"policy": policy}, settings, derive(seed, "sft")),
-        plan,
+        fine_tuning_plan(examples, settings, accelerator.num_processes, seed=seed),
         settings,
         examples,
         collate=lambda chosen: pack(chosen, pad),
         loss=full_text_loss if settings.query_loss else response_loss,
+    )
+
+
+def fine_tuning_plan(
+    examples: Sequence[QueryResponse], settings: SFTSettings, processes: int, *, seed: int
+) -> BatchPlan:
+    """The examples of every update.
+
+    Raises:
+        UsageError: too few examples for a batch, or for the processes that share it.
+    """
+    return BatchPlan(
+        [len(query) + len(response) for query, response in examples],
+        scalar(settings.batch),
+        derive(seed, "sft"),
+        epochs=scalar(settings.epochs),
+        processes=processes,
     )
 
 

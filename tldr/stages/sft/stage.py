@@ -6,10 +6,17 @@ from tldr.models.ladder import disable_dropout, load_policy, save_policy
 from tldr.models.vocabulary import card_note
 from tldr.settings.base import scalar
 from tldr.stages.sft import SFTRun
-from tldr.stages.sft.algorithm import BestWeights, encode_references, fine_tuning, validation_loss
+from tldr.stages.sft.algorithm import (
+    BestWeights,
+    encode_references,
+    fine_tuning,
+    fine_tuning_plan,
+    validation_loss,
+)
 from tldr.stages.shared.networks import as_model, checkpoint_folder
 from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
+from tldr.train.batching import micro_batches
 from tldr.train.loop import TrainLoop
 from tldr.train.processes import make_accelerator
 
@@ -27,6 +34,9 @@ def run(ctx: SFTRun) -> None:
         encode_references(tokenizer, read_posts(data, name, references=True), ctx.lengths)
         for name in ("sft", "valid1")
     )
+    # Before a network is loaded: how the processes share what is trained on and what is validated on.
+    fine_tuning_plan(examples, settings, accelerator.num_processes, seed=ctx.seed)
+    micro_batches(held_out, processes=accelerator.num_processes)
     policy = load_policy(checkpoint_folder(ctx.inputs.policy), tokenizer)
     training = fine_tuning(policy, examples, settings, accelerator, pad=pad_id(tokenizer), seed=ctx.seed)
     stepper, plan = training.stepper, training.plan
