@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eval.judge.prompt import AXES
+from eval.judge.prompt import AXES, Axis
 from tldr.cli.evaluate import OnErrorOption, tell_bad_lines
 from tldr.errors import UsageError
 from tldr.files import drop_abandoned
@@ -87,13 +87,7 @@ def judge(
     known = load_posts(posts, on_error=on_error, reports=reports)
     tell_bad_lines(reports)
     pairs = pairs_to_judge(texts, known, against=against, limit=limit)
-    axes = [name for name in AXES if name in axis]
-    if unknown := set(axis) - set(AXES):
-        raise UsageError(
-            f"unknown axis {', '.join(sorted(unknown))}",
-            where="--axis",
-            remedy=f"choose from {', '.join(AXES)}",
-        )
+    axes = _known_axes(axis)
     kind, _, model = judge_name.partition(":")
     if kind not in ("openai", "rm", "embed") or not model:
         raise UsageError(f"unknown judge {judge_name!r}", where="--judge", remedy=REMEDY)
@@ -107,6 +101,21 @@ def judge(
         estimate = llm.estimate(pairs, axes)
         _agree(estimate, len(pairs), max_cost, yes)
         _collect(llm.judge(pairs, axes), total, out)
+
+
+def _known_axes(asked: Sequence[str]) -> list[Axis]:
+    """The criteria in their order.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    if unknown := set(asked) - set(AXES):
+        raise UsageError(
+            f"unknown axis {', '.join(sorted(unknown))}",
+            where="--axis",
+            remedy=f"choose from {', '.join(AXES)}",
+        )
+    return [name for name in AXES if name in asked]
 
 
 def _local(kind: str, model: str) -> Judge:
