@@ -143,8 +143,8 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
     """One row per judge, one column per policy: agreement with a labeler."""
     rows = table[table["first"] == LABELER]
     cells = rows.assign(
-        cell=[f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows.itertuples()]
+        text=[f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows.itertuples()]
     )
-    wide = cells.pivot(index="second", columns="policy", values="cell")
+    wide = cells.pivot(index="second", columns="policy", values="text")
     wide = wide.loc[sorted(wide.index, key=judge_order), list(dict.fromkeys(table["policy"]))]
     return wide.fillna("").rename_axis("judge").reset_index()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -36,13 +37,12 @@ def cell_order(cell: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", cell)))
 
 
-def in_world(ids: pd.Series[str], world: str) -> pd.Series[str]:
+def in_world(ids: pd.Series[Any], world: str) -> pd.Series[Any]:
     """Post ids marked with their world; unchanged where there is only one ("")."""
     if not world:
         return ids
     if isinstance(ids.dtype, pd.CategoricalDtype):
-        marked: pd.Series[str] = pd.Series(ids.cat.rename_categories(lambda one: f"{world}:{one}"))
-        return marked
+        return ids.cat.rename_categories(lambda one: f"{world}:{one}")
     return world + ":" + ids
 
 

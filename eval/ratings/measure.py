@@ -100,7 +100,7 @@ def rating_lengths(rows: pd.DataFrame) -> pd.DataFrame:
     """
     rows = with_slope(rows) if len(rows) else rows
     if rows.empty:
-        return pd.DataFrame(columns=["policy", "n", "runs"])
+        return pd.DataFrame(columns=["policy", "n", "cells", "runs"])
     table = rating_by_length(rows.rename(columns={"characters": "length", "overall": "rating"}))
     runs = rows.groupby("policy")["run"].agg(lambda names: " ".join(sorted(set(names))))
     return table.assign(runs=table["policy"].map(runs))

@@ -56,14 +56,14 @@ def compare(folders: Mapping[str, Path], out: Path, *, draws: int = 2000) -> pd.
         [study_results(name, folder, draws) for name, folder in folders.items()], ignore_index=True
     )
     cells = long.assign(
-        cell=[
+        text=[
             f"{value:.3f} [{low:.3f}, {high:.3f}]"
             for value, low, high in zip(long["value"], long["low"], long["high"], strict=True)
         ],
         temperature=long["temperature"].map(lambda value: "" if pd.isna(value) else f"{value:g}"),
     )
     order = cells.drop_duplicates(ROWS)[ROWS]
-    wide = cells.pivot_table(index=ROWS, columns="study", values="cell", aggfunc="first", sort=False)
+    wide = cells.pivot_table(index=ROWS, columns="study", values="text", aggfunc="first", sort=False)
     shown = order.merge(wide.reset_index(), on=ROWS, how="left")[[*ROWS, *folders]].fillna("")
     write_table(long, shown, out, "compare")
     return shown

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+from eval.claims.schema import CLAIMS_FILE
 from eval.common.paper import PAPER_FOLDER
 from eval.common.runs import load_runs
 from eval.common.study import StudyResults
@@ -75,10 +78,20 @@ def add_policies(made: Made, methods: Sequence[str] = METHODS, sizes: Sequence[s
             write_lines(where / "samples.jsonl", rows)
 
 
+def one_claim(folder: Path) -> Path:
+    """A folder of published numbers whose only claim is that PPO is preferred to supervised learning."""
+    shutil.copytree(PAPER_FOLDER, folder)
+    claims = yaml.safe_load((folder / CLAIMS_FILE).read_text(encoding="utf-8"))
+    shapes = [claim for claim in claims["shapes"] if claim["id"] == "rl-over-supervised"]
+    text = yaml.safe_dump({"numbers": [], "shapes": shapes})
+    (folder / CLAIMS_FILE).write_text(text, encoding="utf-8")
+    return folder
+
+
 def cells_study(
     folder: Path, cells: Sequence[Cell] = CELLS, *, posts: int = 30, whole: bool = False, draws: int = 100
 ) -> StudyResults:
-    """Policies of every cell; with `whole` also reward models, pairs, a sweep, value networks and pools."""
+    """Policies of every cell; with `whole` also reward models, pairs, a sweep and pools."""
     rows = [add_data(folder, data_seed, posts) for data_seed in dict.fromkeys(data for data, _ in cells)]
     for data_seed, seed in cells:
         made = Made(folder, posts, seed, data_seed)
@@ -91,7 +104,7 @@ def cells_study(
                 add_pool(made, size, 8)
         rows += made.runs
     write_json(folder / "study.json", {"study": "cells", "runs": rows})
-    return StudyResults(load_runs(folder), PAPER_FOLDER, draws=draws)
+    return StudyResults(load_runs(folder), one_claim(folder / "paper"), draws=draws)
 
 
 def unfinished(study: StudyResults, run: str) -> StudyResults:

@@ -7,19 +7,34 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from eval.claims.evidence import Evidence
 from eval.claims.schema import load_claims
 from eval.claims.section import claims_section
 from eval.claims.verdicts import ClaimRow, shape_rows
-from eval.common.cells import cell_name, cell_order, listed_values, values_of, with_cells, world_of
+from eval.common.cells import (
+    cell_name,
+    cell_order,
+    listed_values,
+    one_world,
+    values_of,
+    with_cells,
+    world_of,
+)
+from eval.common.figures import interval
+from eval.common.pairs import score_pairs
 from eval.common.runs import incomplete
 from eval.common.stats import Estimate, cellwise, mean, over_cells, table_over_cells
 from eval.common.study import StudyResults
+from eval.common.style import METHODS
+from eval.elo.measure import elo
+from eval.overoptimisation.measure import fit_overoptimisation, mean_fit
 from eval.preference.section import paired_test_table, preference_by_cell_table, preference_table
 from eval.report.viewer_data import viewer_data
 from eval.rouge.section import rouge_scores, rouge_table
 from eval.texts.samples import measured_samples
+from eval.training.figure import training_curves
 from tests.eval.cells_study import cells_study, post_text, unfinished
 from tldr.errors import UsageError
 
@@ -88,7 +103,7 @@ def test_trap_posts_are_not_cells() -> None:
             {
                 "cell": np.repeat([f"d{data} s{seed}" for data in (3, 4) for seed in range(3)], 40),
                 "id": np.tile(np.arange(40), 6),
-                "value": 0.5 + np.repeat(luck, 40) + draw.normal(0, 0.3, 240),
+                "value": 0.5 + np.repeat(luck, 40) + draw.normal(0, 0.15, 240),
             }
         )
         over_posts = mean(rows["value"], rows["cell"].str[:2] + rows["id"].astype(str))
@@ -96,7 +111,7 @@ def test_trap_posts_are_not_cells() -> None:
         for name, estimate in (("posts", over_posts), ("cells", found)):
             hits[name] += estimate.low < 0.5 < estimate.high
     assert 0.9 < hits["cells"] / 120 < 0.99
-    assert hits["posts"] / 120 < 0.6
+    assert hits["posts"] / 120 < 0.5
 
 
 def test_what_one_cell_alone_has_keeps_its_interval_over_posts() -> None:
@@ -177,7 +192,6 @@ def test_the_section_names_what_is_not_finished_and_writes_the_cells(tmp_path: P
     about = ["cells", "holds_in"]
     row = frame.loc["Human feedback (PPO) is preferred to supervised learning at each size (m)"]
     assert row[about].isin([0, 1, 2]).all() and row["cells"] == 2 and pd.notna(row["cell_sd"])
-    assert frame[frame["verdict"] == "not run here"][about].isna().all(axis=None)
 
 
 def test_a_missing_cell_is_named_and_the_others_are_used(tmp_path: Path) -> None:
@@ -224,3 +238,79 @@ def test_the_viewer_shows_each_data_seed_with_its_own_post(study: StudyResults) 
     place = posts["id"].index("d4:p5")
     assert len(posts["id"]) == 60 and posts["post"][place] == post_text(4, 5)
     assert all(column["text"][place].startswith("d4word5 ") for column in data["policies"])
+
+
+def test_elo_is_fitted_in_each_cell() -> None:
+    """Two cells in which a beats the base in 3 of 4 and in 2 of 4 pairs: 400 lg 3 and 0 points."""
+    rows = [
+        {"id": f"p{number}", "first": "a", "second": "base", "preferred": float(number < wins), "cell": cell}
+        for cell, wins in (("0", 3), ("1", 2))
+        for number in range(4)
+    ]
+    table = elo(pd.DataFrame(rows), base="base").set_index("policy")
+    expected = 400 * np.log10(3) / 2
+    assert table.loc["a", "elo"] == pytest.approx(1000 + expected)
+    assert table.loc["a", ["cells", "pairs", "wins"]].tolist() == [2, 8, 0.625]
+    # Two values d apart: t(0.975, 1) * d / 2, and d is twice the mean.
+    assert table.loc["a", "high"] == pytest.approx(1000 + expected + 12.7062 * expected, rel=1e-5)
+    assert table.loc["base", "elo"] == 1000 and np.isnan(table.loc["base", "low"])
+    never = pd.DataFrame([row | {"preferred": 1.0} if row["cell"] == "1" else row for row in rows])
+    with pytest.raises(UsageError, match="cell 1: groups of policies always win"):
+        elo(never, base="base")
+
+
+def test_scores_of_two_cells_are_never_one_pair() -> None:
+    columns = {"id": "p", "score.rm": [1.0, 2.0, 3.0, 0.0], "cell": ["0", "0", "1", "1"]}
+    pairs = score_pairs(pd.DataFrame(columns), "rm", pd.Series(["a", "b", "a", "b"]))
+    assert pairs[["cell", "preferred"]].to_numpy().tolist() == [["0", 0.0], ["1", 1.0]]
+
+
+def test_curves_are_fitted_in_each_cell() -> None:
+    kl = np.array([1.0, 4.0, 9.0, 16.0])
+    d = np.sqrt(kl)
+    one_cell, other = (fit_overoptimisation(kl, d * (alpha - 0.1 * d), "best_of_n") for alpha in (1.0, 2.0))
+    both = mean_fit({"0": one_cell, "1": other})
+    assert both.alpha.value == pytest.approx(1.5) and both.alpha.cells == 2
+    assert both.peak.value == pytest.approx(7.5), "the peaks are at d = alpha / (2 beta): 5 and 10"
+    assert both.predict([4.0]) == pytest.approx([2 * (1.5 - 0.2)])
+    rising = fit_overoptimisation(kl, d * (1 + 0.1 * d), "best_of_n")
+    assert mean_fit({"0": one_cell, "1": rising}).peak.value == np.inf
+
+
+def test_samples_of_several_data_seeds_need_their_own_posts() -> None:
+    with pytest.raises(UsageError, match=r"several data seeds \(d3, d4\)"):
+        one_world(pd.DataFrame({"cell": ["d3 s0", "d4 s0"]}))
+    one_world(pd.DataFrame({"cell": ["0", "1"]}))
+
+
+def test_figures_show_each_cell_as_a_dot_beside_its_interval() -> None:
+    rows = pd.DataFrame(
+        {"params": [1e5], "value": [0.5], "low": [0.4], "high": [0.6], "cell_values": ["0=0.45; 1=0.55"]}
+    )
+    axis = Figure().subplots()
+    interval(axis, rows, METHODS["ppo"])
+    dots = axis.lines[-1]
+    assert dots.get_ydata().tolist() == [0.45, 0.55] and dots.get_transform() != axis.transData
+    count = len(axis.lines)
+    interval(axis, rows.assign(cell_values=""), METHODS["ppo"])
+    assert len(axis.lines) - count == count - 1, "one cell has no dot"
+
+
+def test_training_curves_show_the_mean_of_the_cells_and_the_cells() -> None:
+    rows = [
+        {
+            "size": "s",
+            "params": 1e5,
+            "variant": "",
+            "run": f"r{cell}",
+            "cell": cell,
+            "episodes": at,
+            "kl": at * level,
+        }
+        for cell, level in (("0", 1.0), ("1", 3.0))
+        for at in (1, 2, 3)
+        if (cell, at) != ("1", 3)
+    ]
+    lines = training_curves(pd.DataFrame(rows)).axes[0].lines[:3]
+    assert [line.get_ydata().tolist() for line in lines] == [[1, 2, 3], [3, 6], [2, 4]]
+    assert lines[2].get_linewidth() > lines[0].get_linewidth(), "where all cells are"

@@ -121,7 +121,8 @@ def test_a_series_that_nobody_spoke_of_is_an_error(tmp_path: Path) -> None:
 
 def result(**columns: Any) -> pd.DataFrame:
     base = {"measure": "preference", "method": "ppo", "variant": "", "temperature": 0.0, "params": 1.4e9,
-            "value": 0.6, "low": 0.57, "high": 0.63, "n": 500, "unit": "share", "runs": "a b"}  # fmt: skip
+            "value": 0.6, "low": 0.57, "high": 0.63, "n": 500, "cells": 1,
+            "unit": "share", "runs": "a b"}  # fmt: skip
     return pd.DataFrame([base | columns])
 
 
@@ -225,7 +226,10 @@ def test_the_section_opens_the_report_and_hides_nothing(study_folder: Path) -> N
     study = StudyResults(load_runs(study_folder), PAPER_FOLDER, draws=50)
     table, silent = claims_section(study).tables
     assert list(table.frame.columns) == COLUMNS
-    assert COLUMNS == ["claim", "kind", "paper", "ours", "low", "high", "n", "runs", "verdict"]
+    assert COLUMNS == [
+        *("claim", "kind", "paper", "ours", "low", "high", "n"),
+        *("cells", "cell_sd", "holds_in", "step", "runs", "verdict"),
+    ]
     kinds = list(table.frame["kind"])
     assert kinds == sorted(kinds, reverse=True), "shapes, then numbers"
     numbers = sum(

@@ -304,6 +304,34 @@ def test_best_of_n_spends_less_where_it_does(monkeypatch: pytest.MonkeyPatch) ->
     assert verdicts(monkeypatch, "best-of-n-spends-less-kl", beyond)[0].verdict == "not run here"
 
 
+def test_best_of_n_is_compared_in_the_cells_whose_curve_holds_the_policy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    curve = groups(size=["l"], pool=[8], n=[1, 2, 4, 8], chooser=["rm"])
+    pool = rows(curve, "preference", lambda group: 0.3 + 0.1 * np.log2(group["n"]), seeds=3)
+    pool["kl"] = np.log(pool["n"]) - (pool["n"] - 1) / pool["n"]
+    monkeypatch.setitem(SOURCES, "pool", lambda evidence: pool)
+    policy = rows(
+        [{"size": "l", "optimised": "rm_l", "beta": 0.05}], "preference", lambda group: 0.5, seeds=3
+    )
+    policy.loc[policy["cell"] == "2", "preference"] = 2.0
+    policy = policy.assign(kl=4.0, logprob=-16.0, logprob_sft=-20.0)
+    row = verdicts(monkeypatch, "best-of-n-spends-less-kl", policy)[0]
+    assert (row.cells, row.holds_in) == (2, 2) and "without 2" in row.note
+    assert row.ours == pytest.approx(4 - (np.log(4) - 0.75), abs=0.15)
+
+
+def test_the_length_claim_is_fitted_in_each_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [lengths(0.5, 1.0, seed).assign(cell=str(seed)) for seed in range(3)]
+    made = verdicts(monkeypatch, "length-shrinks-lead-over-supervised", pd.concat(cells, ignore_index=True))
+    alone = [verdicts(monkeypatch, "length-shrinks-lead-over-supervised", frame) for frame in cells]
+    for place in (1, 2):
+        effects = [one[place].ours for one in alone]
+        assert made[place].ours == pytest.approx(np.mean(effects))
+        assert made[place].cell_sd == pytest.approx(np.std(effects, ddof=1))
+    assert made[0].verdict == "reproduced" and (made[0].cells, made[0].holds_in) == (3, 3)
+
+
 def test_lengths_that_never_vary_make_the_length_claim_missing_not_a_crash() -> None:
     rows = pd.DataFrame(
         {

@@ -64,19 +64,19 @@ def test_preference_figure_shows_values_and_intervals() -> None:
     ppo = theirs.containers[0].lines
     assert ppo[0].get_ydata().tolist() == [0.607, 0.701]
     assert ppo[2][0].get_segments()[0][:, 1] == pytest.approx([0.607 - 1.96 * 0.02, 0.607 + 1.96 * 0.02])
-    assert len(preference_by_size(table(), table(), title="Ours").axes) == 1
+    assert len(preference_by_size(table(), title="Ours").axes) == 1
 
 
 def test_the_legend_names_what_only_the_paper_has() -> None:
     ours = table()
-    figure = preference_by_size(ours[ours["method"] == "sft"], None, load_paper("fig1", "fig1"), title="Ours")
+    figure = preference_by_size(ours[ours["method"] == "sft"], load_paper("fig1", "fig1"), title="Ours")
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == [METHODS["sft"].label, METHODS["ppo"].label, METHODS["pretrained"].label, "Reference"]
 
 
 def test_nothing_to_draw_is_said() -> None:
     with pytest.raises(UsageError, match="no policies"):
-        preference_by_size(table(method="other"), table(), title="t")
+        preference_by_size(table(method="other"), title="t")
     with pytest.raises(UsageError, match="no reward model accuracy"):
         reward_accuracy(pd.DataFrame({"measure": ["x"], "params": [1.0]}))
     with pytest.raises(UsageError, match="no training curve"):
