@@ -144,6 +144,68 @@ def labels_read_twice(root: Path) -> None:
     path.write_text(path.read_text() * 2)
 
 
+@plant("fault", "labels", "one_sided_workers")
+def a_worker_who_always_prefers_the_left_summary(root: Path) -> None:
+    for split in ("train", "valid1", "valid2"):
+        path = root / "labels" / f"{split}.jsonl"
+        edit_rows(path, lambda row: {"rank": [1, 2]} if row["worker"] == "worker-3" else {})
+
+
+@plant("warning", "labels", "one_sided_workers")
+def a_worker_who_nearly_always_prefers_the_right_summary(root: Path) -> None:
+    for split in ("train", "valid1", "valid2"):
+        path, seen = root / "labels" / f"{split}.jsonl", iter(range(10**6))
+        edit_rows(
+            path,
+            lambda row, seen=seen: (
+                {"rank": [1, 2] if next(seen) % 10 == 5 else [2, 1]} if row["worker"] == "worker-3" else {}
+            ),
+        )
+
+
+@plant("fault", "labels", "repeating_workers")
+def a_worker_who_clicks_in_turn(root: Path) -> None:
+    seen = iter(range(10**6))
+    for split in ("train", "valid1", "valid2"):
+        path = root / "labels" / f"{split}.jsonl"
+        edit_rows(
+            path,
+            lambda row: {"rank": [[1, 2], [2, 1]][next(seen) % 2]} if row["worker"] == "worker-3" else {},
+        )
+
+
+@plant("fault", "labels", "repeating_workers")
+def a_worker_of_one_confidence_among_others(root: Path) -> None:
+    rng = random.Random(0)
+    for split in ("train", "valid1", "valid2"):
+        path = root / "labels" / f"{split}.jsonl"
+        edit_rows(
+            path,
+            lambda row: {"extra": {"confidence": 7 if row["worker"] == "worker-3" else rng.randint(1, 4)}},
+        )
+
+
+def with_second_opinions(root: Path, own: Callable[[list[int]], list[int]]) -> None:
+    """Two others answer worker-3's questions of train, alike; worker-3 answers `own` of that."""
+    path = root / "labels" / "train.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    theirs = [row for row in rows if row["worker"] == "worker-3"]
+    more = [row | {"worker": worker} for row in theirs for worker in ("worker-1", "worker-2")]
+    rows = [row | {"rank": own(row["rank"])} if row["worker"] == "worker-3" else row for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows + more))
+
+
+@plant("fault", "labels", "deviating_workers")
+def a_worker_who_prefers_what_the_others_reject(root: Path) -> None:
+    with_second_opinions(root, lambda rank: rank[::-1])
+
+
+@plant("warning", "labels", "deviating_workers")
+def a_worker_who_answers_at_random(root: Path) -> None:
+    rng = random.Random(3)
+    with_second_opinions(root, lambda rank: rng.choice([[1, 2], [2, 1]]))
+
+
 @plant("fault", "labels", "prompts")
 def labels_whose_posts_have_other_line_breaks(root: Path) -> None:
     edit_rows(

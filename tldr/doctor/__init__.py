@@ -20,6 +20,9 @@ trained    learning_rate       the configured learning rate
 trained    diverged            a final loss no higher than the initial one
 data       leakage             no post in two sets that must be disjoint (labels included)
 labels     repeated_labels     no answer of a worker twice
+labels     one_sided_workers   workers who do not nearly always prefer the same place
+labels     repeating_workers   answers without a short pattern, and confidences that vary
+labels     deviating_workers   workers who agree with the others about as often as these do
 labels     prompts             labelled posts with exactly the data's text
 sft        reference_window    references that fit into the response window
 sft        ngram_floor         a loss on valid1 below that of unigram and bigram models

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tldr.doctor import data, ppo, reward, samples, tokens, training
+from tldr.doctor import data, ppo, reward, samples, tokens, training, workers
 from tldr.doctor.findings import CHECKS, SEVERITIES, Finding
 from tldr.doctor.folders import open_examination
 from tldr.errors import LabError
 
-GROUPS = (training, data, tokens, reward, ppo, samples)
+GROUPS = (training, data, workers, tokens, reward, ppo, samples)
 """The modules with checks; importing them registers the checks."""
 KEPT = (data.rankings, data.references, reward.length_floor, ppo.rollouts, samples.sample_statistics)
 """Functions cached for several checks; their caches are cleared after an examination."""

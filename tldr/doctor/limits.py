@@ -97,3 +97,21 @@ DISTINCT = Limit(0.5, 0.2)
 GOLD_DROP = 1.0
 """Standard deviations of SFT's gold scores: a smaller drop of gold is the known cost of optimising; beyond
 it the policy is worse than most SFT samples."""
+FEWEST_ANSWERS = 25
+"""Fewest answers of a worker for a judgement about the worker: among fewer, chance makes patterns."""
+ONE_SIDED = Limit(0.85, 0.95)
+"""Fraction of a worker's answers that prefer the same place. Summaries are shown in random order, so half is
+expected; careful workers of OpenAI's batches reach 0.72. Of 25 answers at random, 22 are of one side once in
+6,000 workers."""
+PERIODIC = Limit(0.9, 0.97)
+"""Fraction of answers equal to the one 2, 3 or 4 answers before: half is expected, and a worker with a share
+of 0.72 for one side reaches 0.6. All of them means that the answers were clicked in turn."""
+SAME_CONFIDENCE = Limit(0.9, 0.98)
+"""Fraction of a worker's answers with the commonest confidence: at most 0.45 in OpenAI's batches (a scale of
+nine), 0.6 of toy workers, who are nearly always sure (1 or 9)."""
+CONFIDENCE_VARIES = 0.8
+"""If the other workers give one confidence more often than this, the scale says nothing about anybody."""
+LEAST_AGREEMENT = Limit(0.1, 0.3)
+"""By how much the upper bound of a worker's agreement with the others is below their agreement with one
+another (about 0.72). Among OpenAI's workers with as many answers all bounds are above it. At random a worker
+agrees in half of them; with 100 answers the bound is then 0.12 below."""
