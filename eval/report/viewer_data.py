@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from eval.common.cells import world_of
 from eval.common.runs import in_worlds
 from eval.common.stats import cells_of
 from eval.common.study import StudyResults
@@ -46,8 +47,8 @@ Column = tuple[PolicyNames, pd.DataFrame]
 def viewer_data(study: StudyResults, judgements: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
     """The page's data, and its packed chunks of token values (none where no run traced tokens).
 
-    Of several cells of a policy the first with the post is shown, of several samples of a post the first,
-    of the posts the first `POSTS_SHOWN`; ``notes`` names what was left out.
+    Of several seeds of a policy the lowest is shown (for each data seed), of several samples of a post the
+    first, of the posts the first `POSTS_SHOWN`; ``notes`` names what was left out.
 
     Args:
         judgements: files of `Judgement` rows, beside ``judgements*.jsonl`` below the study's folder.
@@ -82,13 +83,13 @@ def _columns(samples: pd.DataFrame, notes: list[str]) -> list[Column]:
     """Each policy once, in reading order."""
     found: list[Column] = []
     for names, group in policy_groups(samples, [name for name in GROUP if name != "cell"]):
-        ordered = pd.concat(list(cells_of(group).values()))
-        found.append((names, ordered.drop_duplicates("id").set_index("id")))
+        parts: dict[str, pd.DataFrame] = {}
+        for cell, part in cells_of(group).items():
+            parts.setdefault(world_of(cell), part)
+        found.append((names, pd.concat(list(parts.values())).drop_duplicates("id").set_index("id")))
     left = len(samples) - sum(len(table) for _, table in found)
     if left:
-        notes.append(
-            f"{left:,} samples left out: further training seeds of a policy, or of one post at one setting."
-        )
+        notes.append(f"{left:,} samples left out: further seeds of a policy, or of one post at one setting.")
     return found
 
 

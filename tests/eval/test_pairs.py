@@ -153,6 +153,7 @@ def test_policies_are_set_against_each_other_by_their_scores() -> None:
     table = pd.DataFrame(
         {
             "id": ["p", "p", "p", "q", "q"],
+            "cell": "0",
             "score.rm": [1.0, 2.0, 1.5, 0.0, None],
             "score.rm_reference": [1.0, 1.0, 1.0, 4.0, 4.0],
         }
