@@ -13,8 +13,8 @@ import typer
 from tldr.cli.reporting import reports_errors
 from tldr.cli.study import RUNS, Overrides, RunsDir
 from tldr.errors import UsageError
+from tldr.strict_yaml import read_yaml
 from tldr.study.load import load_study, read_settings
-from tldr.study.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
     from tldr.label.project import Project
