@@ -84,7 +84,9 @@ def _beside(visible: pd.DataFrame, table: pd.DataFrame, other: CommittedReport) 
     visible.insert(list(visible).index("unit"), other.name, column)
     if theirs["cells"].max() < 2:
         return visible, f"Beside {other.name}: {beside.ALONE}."
-    return visible, beside.told(both, list(both["claim"]), other.name)
+    # A part of a split claim that is its whole's weakest step is the same value.
+    single = both.drop_duplicates(["value", "other"])
+    return visible, beside.told(single, list(single["claim"]), other.name)
 
 
 KINDS = {"shape": "the shapes", "number": "the numbers"}

@@ -93,10 +93,14 @@ def legend_of(axes: Iterable[Axes]) -> dict[str, Any]:
     }
 
 
-def spacing(rows: pd.DataFrame) -> float:
-    """Factor that moves a point by a hundredth of a log axis of model sizes, or by three beside cells."""
+def spacing(rows: pd.DataFrame, *, wide: bool = False) -> float:
+    """Factor that moves a point by a hundredth of a log axis of model sizes; by three where cells are drawn.
+
+    Args:
+        wide: by three in any case.
+    """
     sizes = rows["params"]
-    share = 0.03 if "cells" in rows and rows["cells"].max() > 1 else 0.01
+    share = 0.03 if wide or ("cells" in rows and rows["cells"].max() > 1) else 0.01
     return float((sizes.max() / sizes.min()) ** share) if sizes.nunique() > 1 else 1 + 2 * share
 
 

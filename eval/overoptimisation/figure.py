@@ -66,7 +66,7 @@ def points(axis: Axes, x: str, rows: pd.DataFrame, series: Series, *, line: str 
         at = np.array([values_of(places).get(cell, kl) for cell in values], dtype=np.float64)
         axis.plot(
             np.sqrt(at.clip(min=0)) if x == "d" else at, list(values.values()), ls="none", marker="o",
-            ms=4.5, mew=0.5, mec="white", alpha=0.8, color=series.color, zorder=3,
+            ms=4.5, mew=0, alpha=0.6, color=series.color, zorder=3,
         )  # fmt: skip
 
 

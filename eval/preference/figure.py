@@ -55,7 +55,7 @@ def preference_by_size(
     figure = Figure(figsize=(12.5 if paper is not None else 7, 5.2), layout="constrained")
     panels = figure.subplots(1, 2 if paper is not None else 1, sharey=True, squeeze=False)[0]
     present = [name for name in METHODS if (rows["method"] == name).any()]
-    step = spacing(rows)
+    step = spacing(rows, wide=beside is not None)
     others = None if beside is None else headline(beside.dropna(subset=["params"]))
     for place, name in enumerate(present):
         part, shift = rows[rows["method"] == name], step ** (place - (len(present) - 1) / 2)
@@ -86,8 +86,8 @@ def _pale_bars(axis: Axes, rows: pd.DataFrame, places: pd.Series[float], color: 
     """Another study's intervals at this study's places of the same sizes, with its values as ticks."""
     rows = rows[rows["size"].isin(places.index) & rows["low"].notna()]
     x = rows["size"].map(places)
-    axis.vlines(x, rows["low"], rows["high"], color=color, linewidth=13, alpha=0.25, zorder=1)
-    axis.plot(x, rows["value"], linestyle="none", marker="_", markersize=13, color=color, alpha=0.7)
+    axis.vlines(x, rows["low"], rows["high"], color=color, linewidth=9, alpha=0.25, zorder=1)
+    axis.plot(x, rows["value"], linestyle="none", marker="_", markersize=9, color=color, alpha=0.7)
 
 
 def _paper_panel(axis: Axes, paper: pd.DataFrame, title: str) -> None:
