@@ -189,7 +189,7 @@ def _of_other(study: StudyResults, scorer: str, measure: str) -> pd.DataFrame | 
     if table is None:
         return None
     names = ["variant", "selected_by"]
-    table[names] = table[names].fillna("")
+    table[names] = table[names].astype(object).fillna("")
     return table[table["measure"] == measure]
 
 

@@ -334,11 +334,12 @@ def test_the_report_is_made_from_the_study_folder(
     args, kwargs = calls[0]
     assert args == (lab.root, lab.root / "report")
     about = {"title": "tiny", "description": "", "synthetic": True, "draws": 50}
-    assert kwargs == about | {"judgements": []}
+    assert kwargs == about | {"judgements": [], "beside": None}
     assert (lab.root / "study.json").exists()
 
-    assert tell("report", lab.root, "--out", tmp_path / "out").exit_code == 0
-    assert calls[1] == ((lab.root, tmp_path / "out"), {"title": "tiny", "judgements": []})
+    assert tell("report", lab.root, "--out", tmp_path / "out", "--beside", tmp_path).exit_code == 0
+    about = {"title": "tiny", "judgements": [], "beside": tmp_path}
+    assert calls[1] == ((lab.root, tmp_path / "out"), about)
     missing = tell("report", lab.config, "--runs", tmp_path / "none")
     assert missing.exit_code == 2 and "has not been run" in missing.stderr
 
