@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eval.judge.prompt import AXES
+from eval.judge.prompt import AXES, Axis
 from tldr.cli.evaluate import OnErrorOption, tell_bad_lines
 from tldr.errors import UsageError
 from tldr.records import Judgement, ReadReport, read_records, write_records
@@ -82,13 +82,7 @@ def judge(
     known = load_posts(posts, on_error=on_error, reports=reports)
     tell_bad_lines(reports)
     pairs = pairs_to_judge(texts, known, against=against, limit=limit)
-    axes = [name for name in AXES if name in axis]
-    if unknown := set(axis) - set(AXES):
-        raise UsageError(
-            f"unknown axis {', '.join(sorted(unknown))}",
-            where="--axis",
-            remedy=f"choose from {', '.join(AXES)}",
-        )
+    axes = _axes(axis)
     kind, _, model = judge_name.partition(":")
     if kind not in ("openai", "rm", "embed") or not model:
         raise UsageError(f"unknown judge {judge_name!r}", where="--judge", remedy=REMEDY)
@@ -102,6 +96,21 @@ def judge(
         estimate = llm.estimate(pairs, axes)
         _agree(estimate, len(pairs), max_cost, yes)
         _collect(llm.judge(pairs, axes), total, before, out)
+
+
+def _axes(asked: list[str]) -> list[Axis]:
+    """The axes asked for, each once and in the order of the prompt's.
+
+    Raises:
+        UsageError: there is no such axis.
+    """
+    if unknown := set(asked) - set(AXES):
+        raise UsageError(
+            f"unknown axis {', '.join(sorted(unknown))}",
+            where="--axis",
+            remedy=f"choose from {', '.join(AXES)}",
+        )
+    return [name for name in AXES if name in asked]
 
 
 def _local(kind: str, model: str) -> Judge:
