@@ -14,6 +14,8 @@ from eval.common.study import StudyResults, once
 from eval.common.tables import group_columns
 from eval.reward.scored_pairs import scorer_name
 
+FURTHER = ("sweep", "beta", "kl", "kl_low", "kl_high", "kl_cells")
+"""Columns of the tables of sweeps besides those of a result."""
 BETAS = 3
 """Different KL coefficients that make a sweep."""
 PROXY = ("score.proxy", "score.proxy_reference")

@@ -15,6 +15,7 @@ from eval.common.paper import PAPER_FOLDER, load_paper
 from eval.common.runs import load_runs
 from eval.common.study import StudyResults
 from eval.common.tables import COLUMNS
+from eval.overoptimisation.course import ppo_course_table
 from eval.overoptimisation.figure import kl_sweep
 from eval.overoptimisation.measure import fit_overoptimisation
 from eval.overoptimisation.section import (
@@ -22,7 +23,6 @@ from eval.overoptimisation.section import (
     overoptimisation_fit_table,
     overoptimisation_section,
     overoptimisation_table,
-    ppo_course_table,
 )
 from eval.overoptimisation.sweeps import find_sweeps
 from eval.training.section import compared_runs, training_section, value_network_table

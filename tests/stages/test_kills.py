@@ -21,6 +21,7 @@ import pytest
 
 from tests.stages import forks
 from tests.stages.lab import TRAINED
+from tldr.errors import DiskFullError
 from tldr.study.folder import last_error
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -174,7 +175,7 @@ def test_a_full_disk_stops_with_the_reason_and_the_run_goes_on_later(lab: Path, 
         time.sleep(0.0003)
     resource.prlimit(process.pid or 0, resource.RLIMIT_FSIZE, (4096, 4096))
     process.join()
-    assert process.exitcode == 1
+    assert process.exitcode == DiskFullError.exit_code
     assert "File too large" in (last_error(full) or ""), (full / "log.txt").read_text()[-2000:]
     assert states(full) and not any(name.endswith(".partial") for name in states(full))
     forks.finish(full)

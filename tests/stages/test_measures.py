@@ -130,9 +130,9 @@ def test_scores_of_pairs_are_those_of_the_text_alone(lab: Path) -> None:
         query = encode_queries(tokenizer, [pair.info], 96)[0]
         response = encode_response(tokenizer, pair.summaries[1].text, 64)
         with torch.inference_mode():
-            logits = policy(torch.tensor([query + response])).logits[0]
-        logits[:, tokenizer.pad_token_id] = -math.inf  # which no policy can write
-        logits = logits.log_softmax(-1)
+            logits = policy(torch.tensor([query + response])).logits[0].clone()
+            logits[:, tokenizer.pad_token_id] = -math.inf  # which no policy can write
+            logits = logits.log_softmax(-1)
         own = sum(float(logits[len(query) - 1 + i, token]) for i, token in enumerate(response))
         assert pair.summaries[1].scores["logprob_s"] == pytest.approx(own, abs=1e-3)
         assert pair.summaries[1].scores["tokens"] == len(response)

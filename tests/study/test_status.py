@@ -177,7 +177,9 @@ def test_clock() -> None:
 
 
 def test_headlines(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"loss": 3.0}\n{"loss": 2.0, "score": 0.51234, "kl": 1.5}\n')
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"update": 1, "loss": 3.0}\n{"update": 2, "loss": 2.0, "score": 0.51234, "kl": 1.5}\n'
+    )
     (tmp_path / "evaluation.json").write_text('{"valid1_accuracy": 0.75}')
     assert headline(tmp_path, "pretrain") == "loss 2"
     assert headline(tmp_path, "ppo") == "score 0.5123, kl 1.5"
