@@ -221,10 +221,10 @@ def test_the_section_opens_the_report_and_hides_nothing(study_folder: Path) -> N
     study = StudyResults(load_runs(study_folder), PAPER_FOLDER, draws=50)
     table, silent = claims_section(study).tables
     assert list(table.frame.columns) == COLUMNS
-    assert COLUMNS == [
+    assert [
         *("claim", "kind", "paper", "ours", "low", "high", "n"),
         *("cells", "cell_sd", "holds_in", "step", "runs", "verdict"),
-    ]
+    ] == COLUMNS
     kinds = list(table.frame["kind"])
     assert kinds == sorted(kinds, reverse=True), "shapes, then numbers"
     numbers = sum(
