@@ -163,6 +163,13 @@ def a_worker_who_nearly_always_prefers_the_right_summary(root: Path) -> None:
         )
 
 
+def test_labels_that_list_the_preferred_summary_first_blame_no_worker(study: Path) -> None:
+    for split in ("train", "valid1", "valid2"):
+        edit_rows(study / "labels" / f"{split}.jsonl", lambda row: {"rank": [1, 2]})
+    _, findings = examine(study)
+    assert not [one for one in findings if one.check.endswith("_workers")]
+
+
 @plant("fault", "labels", "repeating_workers")
 def a_worker_who_clicks_in_turn(root: Path) -> None:
     seen = iter(range(10**6))

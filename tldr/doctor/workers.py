@@ -56,11 +56,15 @@ def _commonest(values: Sequence[object]) -> tuple[object, float]:
     remedy="Leave the worker's labels out; check that the summaries of a pair were shown in random order.",
 )
 def one_sided_workers(run: Examined) -> Iterator[Observation]:
-    """No worker nearly always prefers the summary at the same place."""
-    for worker, rows in _by_worker(run).items():
+    """No worker nearly always prefers the summary at the same place, unless all do: a file may list the
+    preferred summary first."""
+    workers = _by_worker(run)
+    for worker, rows in workers.items():
         orders = _orders(rows)
         order, share = _commonest(orders)
-        if len(orders) >= FEWEST_ANSWERS and (severity := ONE_SIDED.above(share)):
+        others = [tuple(row.rank) for name, theirs in workers.items() if name != worker for row in theirs]
+        listed = bool(others) and ONE_SIDED.above(others.count(order) / len(others)) is not None
+        if len(orders) >= FEWEST_ANSWERS and not listed and (severity := ONE_SIDED.above(share)):
             seen = f"{worker} gave {share:.0%} of {len(orders)} answers the places {order}"
             yield Observation(run, severity, seen, "each side about as often")
 

@@ -98,11 +98,11 @@ def card_note(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str
     if not ids:
         return ""
     return (
-        f"\n\nThe model has logits for {len(ids):,} ids that are no text: pad, and ids without a token "
-        f"({_spans(ids)}). In training and sampling they were always set to -inf. In plain transformers "
-        "`generate` does the same, because `suppress_tokens` of generation_config.json names them. Other "
-        "code that samples or computes log-probabilities must set them to -inf as well: otherwise it may "
-        "draw them, and its log-probabilities are slightly lower."
+        f"\n\nThe model has logits for ids that are no text (pad, or without a token): {_spans(ids)}. In "
+        "training and sampling they were always set to -inf. In plain transformers `generate` does the "
+        "same, because `suppress_tokens` of generation_config.json names them. Other code that samples or "
+        "computes log-probabilities must set them to -inf as well: otherwise it may draw them, and its "
+        "log-probabilities are slightly lower."
     )
 
 
