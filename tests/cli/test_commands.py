@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from eval.common.runs import StudyRuns
 from tests.study.conftest import FAKE, TINY, Lab, config, lab, same_code
 from tldr.cli import study as study_commands
 from tldr.cli.main import app
@@ -331,8 +332,8 @@ def test_the_report_is_made_from_the_study_folder(
     monkeypatch.setitem(sys.modules, "eval.report.build", module)
     result = tell("report", lab.config, "--runs", lab.root.parent, "--set", "evaluation.bootstrap=50")
     assert result.exit_code == 0 and "the/report.html" in result.output
-    args, kwargs = calls[0]
-    assert args == (lab.root, lab.root / "report")
+    (runs, out), kwargs = calls[0]
+    assert isinstance(runs, StudyRuns) and (runs.folder, out) == (lab.root, lab.root / "report")
     about = {"title": "tiny", "description": "", "synthetic": True, "draws": 50}
     assert kwargs == about | {"judgements": [], "beside": None}
     assert (lab.root / "study.json").exists()

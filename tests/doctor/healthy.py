@@ -245,8 +245,8 @@ def edit_log(folder: Path, change: Callable[[dict[str, float]], dict[str, float]
 
 
 def edit_json(path: Path, **changes: Any) -> None:
-    """Change an object's fields."""
-    write_json(path, json.loads(path.read_text(encoding="utf-8")) | changes)
+    """Change an object's fields; a library's file may hold numbers that ours refuse."""
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
 def edit_rows(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
