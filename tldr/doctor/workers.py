@@ -63,7 +63,8 @@ def one_sided_workers(run: Examined) -> Iterator[Observation]:
         orders = _orders(rows)
         order, share = _commonest(orders)
         others = [tuple(row.rank) for name, theirs in workers.items() if name != worker for row in theirs]
-        listed = bool(others) and ONE_SIDED.above(others.count(order) / len(others)) is not None
+        same = sum(other == order for other in others)
+        listed = bool(others) and ONE_SIDED.above(same / len(others)) is not None
         if len(orders) >= FEWEST_ANSWERS and not listed and (severity := ONE_SIDED.above(share)):
             seen = f"{worker} gave {share:.0%} of {len(orders)} answers the places {order}"
             yield Observation(run, severity, seen, "each side about as often")
