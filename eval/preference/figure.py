@@ -64,7 +64,8 @@ def preference_by_size(
         interval(panels[0], part, METHODS[name], shift=shift, label=label)
         if others is not None:
             sizes = part.set_index("size")["params"]
-            _pale_bars(panels[0], others[others["method"] == name], sizes * shift, METHODS[name].color)
+            same = others[(others["method"] == name) & (others["best_of"] == first["best_of"])]
+            _pale_bars(panels[0], same, sizes * shift, METHODS[name].color)
     if others is not None:
         panels[0].plot([], [], color=GREY, linewidth=10, alpha=0.35, label=beside_title)
     parameter_axis(panels[0], list(rows["params"]))
@@ -78,7 +79,8 @@ def preference_by_size(
     # Our labels come first, as they say more; the published panel adds those that this study lacks.
     named = legend_of(panels)
     named["Reference"] = line
-    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named))
+    columns = len(named) if len(named) < 6 else 3
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
     return figure
 
 

@@ -165,6 +165,8 @@ def _add_scorer(study: StudyResults, section: Section, scorer: PreferenceScorer)
             f"Left: {measure.replace('_', ' ')} by the {name}, at the lowest temperature sampled; "
             f"{bars(rows)}. Right: the paper's human evaluation, digitised; bars: 1.96 standard errors."
         )
+        if study.beside is not None and other is not None:
+            caption += f" Wide pale bars: the committed intervals of {study.beside.name}."
         section.pictures.append(Picture(f"preference_{scorer.name}", picture, caption))
         if other is not None:
             section.tables.append(_beside_table(study, scorer.name, headline(rows), headline(other)))
