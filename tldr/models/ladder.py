@@ -24,7 +24,7 @@ from tldr.errors import CheckpointError, UsageError
 from tldr.files import replacing_folder
 from tldr.models.attention import BLOCKED
 from tldr.models.mimetic import mimetic_
-from tldr.models.vocabulary import logit_rows, mask_ids, suppress, unwritable_ids
+from tldr.models.vocabulary import card_note, logit_rows, mask_unwritable, suppress, unwritable_ids
 from tldr.queries.tokenizer import load_tokenizer
 from tldr.settings.models import ModelSpec
 
@@ -187,7 +187,7 @@ def load_policy(
     if tokenizer is None:
         tokenizer = _tokenizer_beside(path)
     if tokenizer is not None:
-        mask_ids(model, unwritable_ids(tokenizer, logit_rows(model)))
+        mask_unwritable(model, tokenizer)
     return model
 
 
@@ -213,14 +213,18 @@ def save_policy(
 ) -> Path:
     """Save a model (policy, reward or value) with its tokenizer and card; on failure keep the old folder.
 
-    The files are first written to a sibling folder, which is then renamed.
+    The files are first written to a sibling folder, which is then renamed. A policy's generation config
+    and its card also tell others which ids are never written (`tldr.models.vocabulary`).
 
     Args:
         card: the model card, written as README.md.
     """
     folder = Path(folder)
+    if model.can_generate():
+        unwritable = unwritable_ids(tokenizer, logit_rows(model))
+        suppress(model, unwritable)
+        card += card_note(unwritable)
     with replacing_folder(folder) as partial:
-        suppress(model, tokenizer)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")

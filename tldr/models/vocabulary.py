@@ -4,7 +4,7 @@ A model's vocabulary is often padded beyond its tokenizer, and a pad token added
 inside that padding. Such ids are no text. `mask_logits` sets their logits to -inf wherever logits are read,
 in sampling (`tldr.models.generate`) and in every log-probability and loss (`tldr.models.packed`). So text,
 ids, counts and log-probabilities agree. Plain transformers does not know of this: `suppress` tells its
-`generate`.
+`generate` when a policy is saved.
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ def mask_ids(policy: PreTrainedModel, ids: Iterable[int]) -> None:
     setattr(policy, _ATTRIBUTE, _MaskedIds(ids))
 
 
+def mask_unwritable(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Mask what no text of the tokenizer contains; see `mask_ids`."""
+    mask_ids(policy, unwritable_ids(tokenizer, logit_rows(policy)))
+
+
 def mask_logits(policy: PreTrainedModel, logits: Tensor) -> Tensor:
     """The logits (..., V) with those of the policy's masked ids set to -inf, in place.
 
@@ -85,16 +90,13 @@ def _masked(policy: PreTrainedModel, device: torch.device) -> Tensor | None:
     return None if ids is None or not len(ids) else ids
 
 
-def suppress(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let `generate` of plain transformers suppress the masked ids too (``generation_config.json``)."""
-    if model.can_generate():
-        ids = unwritable_ids(tokenizer, logit_rows(model))
-        cast(Any, model).generation_config.suppress_tokens = ids or None
+def suppress(policy: PreTrainedModel, ids: list[int]) -> None:
+    """Let `generate` of plain transformers suppress ids too (``generation_config.json``)."""
+    cast(Any, policy).generation_config.suppress_tokens = ids or None
 
 
-def card_note(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """What a policy's model card says about the masked ids; "" where there are none."""
-    ids = unwritable_ids(tokenizer, logit_rows(model))
+def card_note(ids: list[int]) -> str:
+    """What a policy's model card says about its unwritable ids; "" where there are none."""
     if not ids:
         return ""
     return (

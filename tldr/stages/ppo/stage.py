@@ -12,7 +12,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tldr.errors import UsageError
 from tldr.models.ladder import load_policy, save_policy
 from tldr.models.reward import load_reward, save_reward, value_from_reward
-from tldr.models.vocabulary import card_note
 from tldr.queries.encode import decode_response, encode_queries
 from tldr.records import Post, Sample, read_records, write_records
 from tldr.settings.base import scalar
@@ -186,5 +185,4 @@ def save(ctx: PPORun, ppo: PPO, tokenizer: PreTrainedTokenizerBase) -> None:
         f"{settings.algorithm.upper()} against a reward model, {scalar(settings.episodes):,} episodes, "
         f"beta {settings.beta}."
     )
-    policy = models["policy"]
-    save_policy(policy, tokenizer, ctx.folder / "checkpoint", card + card_note(policy, tokenizer))
+    save_policy(models["policy"], tokenizer, ctx.folder / "checkpoint", card)

@@ -19,21 +19,23 @@ from tldr.train.stepper import Stepper
 def pretraining(
     policy: PreTrainedModel,
     documents: list[EncodedDocument],
+    plan: BatchPlan,
     settings: PretrainSettings,
     accelerator: Accelerator,
     *,
     pad: int,
     seed: int,
 ) -> SupervisedTraining[EncodedDocument, TextBatch]:
-    """Train on documents for `steps` updates; a post's tokens weigh `query_weight`.
+    """Train on documents; a post's tokens weigh `query_weight`.
 
     Args:
+        plan: the documents of every update (`pretraining_plan`).
         pad: token id of padding.
         seed: of the run.
     """
     return SupervisedTraining(
         Stepper(accelerator, {"policy": policy}, settings, derive(seed, "pretrain")),
-        pretraining_plan(documents, settings, accelerator.num_processes, seed=seed),
+        plan,
         settings,
         documents,
         collate=lambda chosen: collate_documents(chosen, pad, settings.query_weight),

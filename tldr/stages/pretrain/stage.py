@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tldr.errors import UsageError
 from tldr.models.ladder import build_policy, parameter_count, save_policy
-from tldr.models.vocabulary import card_note, logit_rows, mask_ids, unwritable_ids
+from tldr.models.vocabulary import mask_unwritable
 from tldr.stages.pretrain import PretrainRun
 from tldr.stages.pretrain.algorithm import pretraining, pretraining_plan
 from tldr.stages.shared.corpus import read_corpus
@@ -29,7 +29,7 @@ def run(ctx: PretrainRun) -> None:
     documents = encode_documents(read_corpus(ctx.inputs.data), tokenizer, ctx.model.context)
     accelerator = make_accelerator(ctx.precision)
     # Before a network is built.
-    pretraining_plan(documents, ctx.settings, accelerator.num_processes, seed=ctx.seed)
+    plan = pretraining_plan(documents, ctx.settings, accelerator.num_processes, seed=ctx.seed)
     policy = build_policy(
         ctx.model,
         vocab_size=len(tokenizer),
@@ -37,12 +37,12 @@ def run(ctx: PretrainRun) -> None:
         pad_id=pad_id(tokenizer),
         seed=derive(ctx.seed, "init"),
     )
-    mask_ids(policy, unwritable_ids(tokenizer, logit_rows(policy)))
+    mask_unwritable(policy, tokenizer)
     parameters = parameter_count(policy)
-    training = pretraining(policy, documents, ctx.settings, accelerator, pad=pad_id(tokenizer), seed=ctx.seed)
-    updates = training.plan.total_updates
-    TrainLoop("pretrain", ctx.folder, training.stepper, updates, ctx.settings).run(training.update)
+    training = pretraining(
+        policy, documents, plan, ctx.settings, accelerator, pad=pad_id(tokenizer), seed=ctx.seed
+    )
+    TrainLoop("pretrain", ctx.folder, training.stepper, plan.total_updates, ctx.settings).run(training.update)
     if (trained := training.stepper.whole("policy")) is not None:
         card = f"Pretrained from scratch on the toy corpus, {parameters:,} parameters."
-        policy = as_model(trained)
-        save_policy(policy, tokenizer, ctx.folder / "checkpoint", card + card_note(policy, tokenizer))
+        save_policy(as_model(trained), tokenizer, ctx.folder / "checkpoint", card)

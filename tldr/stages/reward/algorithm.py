@@ -32,15 +32,17 @@ from tldr.train.stepper import Loss, Stepper
 def reward_training(
     model: PreTrainedModel,
     prompts: list[RankedPrompt],
+    plan: BatchPlan,
     settings: RewardSettings,
     accelerator: Accelerator,
     *,
     pad: int,
     seed: int,
 ) -> SupervisedTraining[RankedPrompt, RankedBatch]:
-    """Train the SFT policy's body and a fresh head on rankings, one pass by default.
+    """Train the SFT policy's body and a fresh head on rankings.
 
     Args:
+        plan: the prompts of every update (`reward_plan`).
         pad: token id of padding.
         seed: of the stage.
     """
@@ -48,7 +50,7 @@ def reward_training(
     freeze_lowest(model, settings.frozen_layers)
     return SupervisedTraining(
         Stepper(accelerator, {"reward": model}, settings, seed),
-        reward_plan(prompts, settings, accelerator.num_processes, seed=seed),
+        plan,
         settings,
         prompts,
         collate=lambda chosen: collate_prompts(chosen, pad),

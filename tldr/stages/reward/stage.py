@@ -111,11 +111,11 @@ def train_reward(ctx: RewardRun, train: list[RankedPrompt], tokenizer: PreTraine
     """Train from the SFT policy with a fresh head, saving on the way; the stepper holds the model."""
     seed, pad = derive(ctx.seed, "reward"), pad_id(tokenizer)
     accelerator = make_accelerator(ctx.precision)
-    reward_plan(train, ctx.settings, accelerator.num_processes, seed=seed)  # before a network is loaded
+    # Before a network is loaded.
+    plan = reward_plan(train, ctx.settings, accelerator.num_processes, seed=seed)
     model = reward_from_policy(checkpoint_folder(ctx.inputs.policy), seed=seed, pad_id=pad)
-    training = reward_training(model, train, ctx.settings, accelerator, pad=pad, seed=seed)
-    updates = training.plan.total_updates
-    TrainLoop("reward", ctx.folder, training.stepper, updates, ctx.settings).run(training.update)
+    training = reward_training(model, train, plan, ctx.settings, accelerator, pad=pad, seed=seed)
+    TrainLoop("reward", ctx.folder, training.stepper, plan.total_updates, ctx.settings).run(training.update)
     return training.stepper
 
 

@@ -38,15 +38,17 @@ QueryResponse = tuple[list[int], list[int]]
 def fine_tuning(
     policy: PreTrainedModel,
     examples: list[QueryResponse],
+    plan: BatchPlan,
     settings: SFTSettings,
     accelerator: Accelerator,
     *,
     pad: int,
     seed: int,
 ) -> SupervisedTraining[QueryResponse, PackedBatch]:
-    """Train a policy on references for `epochs` passes over them.
+    """Train a policy on references.
 
     Args:
+        plan: the examples of every update (`fine_tuning_plan`).
         pad: token id of padding.
         seed: of the run.
     """
@@ -55,7 +57,7 @@ def fine_tuning(
     policy.train()
     return SupervisedTraining(
         Stepper(accelerator, {"policy": policy}, settings, derive(seed, "sft")),
-        fine_tuning_plan(examples, settings, accelerator.num_processes, seed=seed),
+        plan,
         settings,
         examples,
         collate=lambda chosen: pack(chosen, pad),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tldr.models.ladder import disable_dropout, load_policy, save_policy
-from tldr.models.vocabulary import card_note
 from tldr.settings.base import scalar
 from tldr.stages.sft import SFTRun
 from tldr.stages.sft.algorithm import (
@@ -35,11 +34,13 @@ def run(ctx: SFTRun) -> None:
         for name in ("sft", "valid1")
     )
     # Before a network is loaded: how the processes share what is trained on and what is validated on.
-    fine_tuning_plan(examples, settings, accelerator.num_processes, seed=ctx.seed)
+    plan = fine_tuning_plan(examples, settings, accelerator.num_processes, seed=ctx.seed)
     micro_batches(held_out, processes=accelerator.num_processes)
     policy = load_policy(checkpoint_folder(ctx.inputs.policy), tokenizer)
-    training = fine_tuning(policy, examples, settings, accelerator, pad=pad_id(tokenizer), seed=ctx.seed)
-    stepper, plan = training.stepper, training.plan
+    training = fine_tuning(
+        policy, examples, plan, settings, accelerator, pad=pad_id(tokenizer), seed=ctx.seed
+    )
+    stepper = training.stepper
     loop = TrainLoop("sft", ctx.folder, stepper, plan.total_updates, settings)
     best = BestWeights(loop.tensors, loop.extra)
 
@@ -57,4 +58,4 @@ def run(ctx: SFTRun) -> None:
         trained = as_model(whole)
         disable_dropout(trained)
         card = f"SFT on {len(examples):,} references, {scalar(settings.epochs):g} epochs."
-        save_policy(trained, tokenizer, ctx.folder / "checkpoint", card + card_note(trained, tokenizer))
+        save_policy(trained, tokenizer, ctx.folder / "checkpoint", card)
