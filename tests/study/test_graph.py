@@ -180,7 +180,7 @@ def test_evaluation_changes_samples_and_scores_only(config: Path) -> None:
 
 
 def test_data_changes_everything(config: Path) -> None:
-    assert changed(config, "data.seed=2") == set(runs_of(config))
+    assert changed(config, "data.seeds=[2]") == set(runs_of(config))
     assert changed(config, "lengths.query=30") == set(runs_of(config))
 
 

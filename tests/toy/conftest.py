@@ -12,7 +12,7 @@ from tldr.toy import world
 from tldr.toy.generate import generate_toy
 from tldr.toy.settings import ToyData
 
-SMALL = ToyData(seed=3, corpus=1500, sft_posts=400, ppo_posts=500, valid1_posts=60, valid2_posts=80)
+SMALL = ToyData(seeds=[3], corpus=1500, sft_posts=400, ppo_posts=500, valid1_posts=60, valid2_posts=80)
 
 FACTS = {
     "rel": "boyfriend",

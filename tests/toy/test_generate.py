@@ -20,7 +20,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(folder: Path, tmp_path: Pat
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
         assert entry["sha256"] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
     assert (folder / "manifest.json").read_bytes() == (tmp_path / "again" / "manifest.json").read_bytes()
-    other = generate_toy(SMALL.model_copy(update={"seed": 4}), tmp_path / "other")
+    other = generate_toy(SMALL.model_copy(update={"seeds": [4]}), tmp_path / "other")
     assert all(other["files"][name]["sha256"] != entry["sha256"] for name, entry in again["files"].items())
 
 
@@ -86,7 +86,7 @@ def test_labels_stay_within_their_split(folder: Path) -> None:
 
 
 def test_evaluation_posts_do_not_depend_on_the_training_sizes(folder: Path, tmp_path: Path) -> None:
-    fewer = ToyData(seed=3, corpus=10, sft_posts=20, ppo_posts=20, valid1_posts=60, valid2_posts=80)
+    fewer = ToyData(seeds=[3], corpus=10, sft_posts=20, ppo_posts=20, valid1_posts=60, valid2_posts=80)
     generate_toy(fewer, tmp_path)
     for name in ("valid1.jsonl", "valid2.jsonl"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()

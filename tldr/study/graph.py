@@ -40,6 +40,7 @@ from tldr.study.hashes import FileHashes
 from tldr.study.load import nearest
 from tldr.study.runs import InputSource, Run, run_of
 from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Study
+from tldr.toy.settings import ToyData
 
 REWARD_DRAW, ROUND_DRAW = 1_000, 100_000
 """Added to a study's seed for every additional reward model and every additional round of labels."""
@@ -55,10 +56,13 @@ def expand(study: Study, files: FileHashes) -> list[Run]:
         UsageError: such a file is missing, or two different runs would have one title.
     """
     graph = _Graph(study, files)
-    settings = DataSettings(data=study.data, tokenizer=study.tokenizer)
-    data = graph.add(run_of(DataInputs(), settings))
-    for seed in study.seeds:
-        graph.add_seed(seed, data)
+    worlds = study.data.worlds() if isinstance(study.data, ToyData) else [study.data]
+    for world in worlds:
+        settings = DataSettings(data=world, tokenizer=study.tokenizer)
+        several = isinstance(world, ToyData) and len(worlds) > 1
+        data = graph.add(run_of(DataInputs(), settings, data_seed=world.seed if several else None))
+        for seed in study.seeds:
+            graph.add_seed(seed, data)
     return list(graph.runs.values())
 
 
@@ -122,7 +126,11 @@ class _Graph:
         self._titles: dict[str, str] = {}
 
     def add(self, run: Run) -> InputSource:
-        """Add the ingredients to a run and keep it."""
+        """Add the ingredients and the parents' data seed to a run, and keep it."""
+        data_seeds = {run.data_seed, *(parent.data_seed for parent in run.parent_runs())} - {None}
+        if data_seeds:
+            (data_seed,) = data_seeds
+            run = replace(run, data_seed=data_seed)
         ingredients: dict[str, Any] = {
             "stage": run.stage,
             "settings": self._settings(run.settings),

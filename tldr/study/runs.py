@@ -32,7 +32,8 @@ class Run:
 
     Attributes:
         size: model size in the ladder, if the stage has one.
-        seed: the study's seed; None if the stage does not depend on it.
+        seed: the training seed; None if the stage does not depend on it.
+        data_seed: of the toy world, in a study of several worlds; the same as that of its parents.
         method: the policy that is sampled or scored.
         variant: distinguishes it from the main run ("rm1", "r2"); "" for the main run.
         dataset: what is summarized, if not posts ("cnndm").
@@ -45,6 +46,7 @@ class Run:
     settings: Settings
     size: str | None = None
     seed: int | None = None
+    data_seed: int | None = None
     method: str = ""
     variant: str = ""
     dataset: str = ""
@@ -61,8 +63,10 @@ class Run:
     @property
     def title(self) -> str:
         """Its name without the key; it does not change with the settings."""
+        data_seed = None if self.data_seed is None else f"d{self.data_seed}"
         seed = None if self.seed is None else f"s{self.seed}"
-        return "-".join(filter(None, (self.stage, self.size, seed, self.method, self.variant, self.dataset)))
+        parts = (self.stage, self.size, data_seed, seed, self.method, self.variant, self.dataset)
+        return "-".join(filter(None, parts))
 
     @property
     def name(self) -> str:
@@ -72,8 +76,9 @@ class Run:
     @property
     def tags(self) -> Tags:
         """The tags by which tables group its samples."""
-        tags = {"size": self.size, "method": self.method, "variant": self.variant, "dataset": self.dataset}
-        return {name: value for name, value in tags.items() if value}
+        names = {"size": self.size, "method": self.method, "variant": self.variant, "dataset": self.dataset}
+        tags: Tags = {name: value for name, value in names.items() if value}
+        return tags if self.data_seed is None else tags | {"data_seed": self.data_seed}
 
     def parent_runs(self) -> list[Run]:
         """All runs that must be done before this one."""

@@ -291,6 +291,7 @@ def listing(study: Study, runs: Sequence[Run], root: Path) -> dict[str, Any]:
             "stage": run.stage,
             "size": run.size,
             "seed": run.seed,
+            "data_seed": run.data_seed,
             "variant": run.variant,
             "dataset": run.dataset,
             "params": params.get(run.size or ""),

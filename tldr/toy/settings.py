@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
+from tldr.errors import UsageError
 from tldr.settings.base import SeedOffset, Settings
 
 
@@ -14,8 +15,9 @@ class ToyData(Settings):
 
     kind: Literal["toy"] = "toy"
     """Names this kind of data."""
-    seed: SeedOffset = 1
-    """Of the world: another seed makes other posts, labelers and corpus."""
+    seeds: Annotated[list[SeedOffset], Field(min_length=1)] = [1]
+    """Data seeds. Each makes a world of its own, with other posts, labels and corpus; a study runs everything
+    once for each data seed with each training seed."""
     corpus: PositiveInt = 24000
     """Documents in the pretraining corpus."""
     sft_posts: PositiveInt = 6000
@@ -26,3 +28,29 @@ class ToyData(Settings):
     """Posts for model selection."""
     valid2_posts: PositiveInt = 1000
     """Posts for reporting; never used for selection."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"{seeds}: a data seed is repeated")
+        return seeds
+
+    @property
+    def seed(self) -> int:
+        """The data seed of one world.
+
+        Raises:
+            UsageError: the settings name several.
+        """
+        if len(self.seeds) > 1:
+            raise UsageError(
+                f"{len(self.seeds)} data seeds, but one world is made at a time",
+                where="seeds",
+                remedy="give one, or run a study, which makes them all",
+            )
+        return self.seeds[0]
+
+    def worlds(self) -> list[ToyData]:
+        """The settings of each world: the same with one data seed."""
+        return [self.model_copy(update={"seeds": [seed]}) for seed in self.seeds]
