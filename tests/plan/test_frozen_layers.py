@@ -21,7 +21,13 @@ from tldr.plan.models import model_config
 from tldr.plan.steps import Forward, Shape, _step, peak_of
 from tldr.settings.models import ModelSpec
 from tldr.settings.training import Lora
-from tldr.stages.reward.algorithm import RankedPrompt, collate_prompts, freeze_lowest, ranking_loss
+from tldr.stages.reward.algorithm import (
+    RankedPrompt,
+    collate_posts,
+    freeze_lowest,
+    ranked_posts,
+    ranking_loss,
+)
 from tldr.train.stepper import recompute_layers
 
 VOCAB = 64
@@ -79,7 +85,8 @@ def test_flops_are_those_that_torch_counts(arch: str, share: float, recomputed: 
     count = freeze_lowest(model, share)
     examples = [RankedPrompt([5] * query, [[6] * response, [7] * response], [1, 2]) for _ in range(rows)]
     with FlopCounterMode(display=False) as counter:
-        loss = ranking_loss(nn.ModuleDict({"reward": model}), collate_prompts(examples, pad=1))
+        batch = collate_posts(ranked_posts(examples, share=False), pad=1)
+        loss = ranking_loss(nn.ModuleDict({"reward": model}), batch)
         loss.total.backward()
     shape = Shape(model_config(spec, VOCAB))
     work = TrainingStep("reward", shape, query, 2, response, rows, frozen_layers=count)

@@ -23,7 +23,7 @@ from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import FileData
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.ppo.settings import AdaptiveKL, EOSRule
-from tldr.stages.reward.algorithm import RankedPrompt, collate_prompts, ranking_loss
+from tldr.stages.reward.algorithm import RankedPrompt, collate_posts, ranked_posts, ranking_loss
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.batches import inference_batches, left_pad
 from tldr.stages.shared.device import Device
@@ -261,7 +261,7 @@ def test_trap_kway_labels_train_as_one_element_a_prompt(lab: Path, tmp_path: Pat
     laboratory.run(ctx, "reward")
     assert len(read_metrics(tmp_path / "reward" / "metrics.jsonl")) == 3  # 24 prompts, batches of 8
     examples = [RankedPrompt([1, 2], [[3], [4], [5]], [1, 2, 2]), RankedPrompt([1], [[3], [4]], [2, 1])]
-    batch = collate_prompts(examples, pad=0)
+    batch = collate_posts(ranked_posts(examples, share=False), pad=0)
     assert batch.present.tolist() == [[True] * 3, [True, True, False]]
 
 
@@ -269,7 +269,8 @@ def test_a_ranking_whose_summaries_all_tie_has_no_loss(lab: Path) -> None:
     from tldr.models.reward import load_reward
 
     model = torch.nn.ModuleDict({"reward": load_reward(lab / "reward" / "checkpoint")})
-    tied = ranking_loss(model, collate_prompts([RankedPrompt([5, 6], [[7, 0], [8, 0]], [1, 1])], pad=1))
+    prompts = ranked_posts([RankedPrompt([5, 6], [[7, 0], [8, 0]], [1, 1])], share=False)
+    tied = ranking_loss(model, collate_posts(prompts, pad=1))
     assert float(tied.count) == 0 and float(tied.total.detach()) == 0
 
 

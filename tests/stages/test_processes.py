@@ -23,7 +23,7 @@ from tests.stages import lab as laboratory
 from tldr.models.packed import PackedBatch
 from tldr.models.reward import load_reward
 from tldr.records import Sample, read_records
-from tldr.stages.reward.algorithm import RankedPrompt, shared_scores
+from tldr.stages.reward.algorithm import RankedPrompt, ranked_posts, shared_scores
 from tldr.study.folder import last_error
 from tldr.study.launch import Launch
 from tldr.train.metrics import TIMES, read_metrics
@@ -99,7 +99,7 @@ def test_the_processes_share_what_is_judged(lab: Path) -> None:
             reduce=lambda tensor, _: tensor,
         )
         stepper: Any = SimpleNamespace(accelerator=accelerator, modules={"reward": model}, call=call)
-        return shared_scores(stepper, examples, 0)
+        return shared_scores(stepper, ranked_posts(examples, share=False), 0)
 
     whole, often = scores(0, 1), len(calls)
     parts = [scores(process, 4) for process in range(4)]

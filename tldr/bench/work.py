@@ -31,7 +31,13 @@ from tldr.stages.ppo.algorithm import PPO
 from tldr.stages.ppo.networks import Networks, Queries
 from tldr.stages.ppo.rollout import Rollout
 from tldr.stages.ppo.settings import PPOSettings
-from tldr.stages.reward.algorithm import RankedPrompt, collate_prompts, freeze_lowest, ranking_loss
+from tldr.stages.reward.algorithm import (
+    RankedPrompt,
+    collate_posts,
+    freeze_lowest,
+    ranked_posts,
+    ranking_loss,
+)
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.algorithm import full_text_loss, pack, response_loss
 from tldr.stages.sft.settings import SFTSettings
@@ -153,13 +159,14 @@ class RewardWork(SupervisedWork):
         queries = made_up_queries(count, setting.lengths.query, vocab, setting.seed)
         # As long as the policy's responses: labelers compared samples with references of similar length.
         responses = made_up_responses(2 * count, setting.lengths.response, vocab, setting.seed)
-        examples = [
+        prompts = [
             RankedPrompt(query, responses[2 * i : 2 * i + 2], [1, 2]) for i, query in enumerate(queries)
         ]
+        examples = ranked_posts(prompts, share=False)
         model = random_reward(setting.config, Device.open(setting.precision).device, setting.seed)
         freeze_lowest(model, settings.frozen_layers)
         rows = [(len(e.query), [len(response) for response in e.responses]) for e in examples]
-        collate = partial(collate_prompts, pad=PAD)
+        collate = partial(collate_posts, pad=PAD)
         super().__init__(settings, {"reward": model}, examples, collate, ranking_loss, rows, setting)
 
 

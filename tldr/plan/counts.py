@@ -62,6 +62,12 @@ class Counts:
             return round(train), round(splits.total() - train)
         return splits["train"], splits["valid1"] + splits["valid2"]
 
+    def rankings_per_post(self) -> int:
+        """Rankings of a post that has some, on average; 1 for files, whose posts are not counted."""
+        if not isinstance(self.study.data, ToyData):
+            return 1
+        return max(1, round(self.study.labels.pairs / self.study.data.sft_posts))
+
     def typical(self, window: PackedRow) -> PackedRow:
         """Mean lengths of texts after truncation to a window."""
         query, response = self.assumed.query, self.assumed.response

@@ -1,12 +1,13 @@
-"""The reward model: SFT body, scalar head, all pairs of a prompt as one batch element (P 3.4, IG 3.5).
+"""The reward model: SFT body, scalar head, all pairs of a ranking as one batch element (P 3.4, IG 3.5).
 
-A prompt is encoded once with all its K summaries. Each summary's score is read at its EOS.
+A prompt is encoded once with all summaries of its ranking, or with those of all rankings of its post
+(`share_posts`). Each summary's score is read at its EOS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
@@ -31,18 +32,18 @@ from tldr.train.stepper import Loss, Stepper
 
 def reward_training(
     model: PreTrainedModel,
-    prompts: list[RankedPrompt],
+    posts: list[RankedPost],
     plan: BatchPlan,
     settings: RewardSettings,
     accelerator: Accelerator,
     *,
     pad: int,
     seed: int,
-) -> SupervisedTraining[RankedPrompt, RankedBatch]:
+) -> SupervisedTraining[RankedPost, RankedBatch]:
     """Train the SFT policy's body and a fresh head on rankings.
 
     Args:
-        plan: the prompts of every update (`reward_plan`).
+        plan: the posts of every update (`reward_plan`).
         pad: token id of padding.
         seed: of the stage.
     """
@@ -52,23 +53,24 @@ def reward_training(
         Stepper(accelerator, {"reward": model}, settings, seed),
         plan,
         settings,
-        prompts,
-        collate=lambda chosen: collate_prompts(chosen, pad),
+        posts,
+        collate=lambda chosen: collate_posts(chosen, pad),
         loss=ranking_loss,
     )
 
 
 def reward_plan(
-    prompts: Sequence[RankedPrompt], settings: RewardSettings, processes: int, *, seed: int
+    posts: Sequence[RankedPost], settings: RewardSettings, processes: int, *, seed: int
 ) -> BatchPlan:
-    """The prompts of every update.
+    """The posts of every update: as many as have `batch` rankings on average.
 
     Raises:
-        UsageError: too few prompts for a batch, or for the processes that share it.
+        UsageError: too few posts for a batch, or for the processes that share it.
     """
+    rankings = sum(len(post.ranks) for post in posts)
     return BatchPlan(
-        [prompt.length for prompt in prompts],
-        scalar(settings.batch),
+        [post.length for post in posts],
+        max(1, round(scalar(settings.batch) * len(posts) / rankings)),
         seed,
         epochs=scalar(settings.epochs),
         processes=processes,
@@ -83,23 +85,67 @@ class RankedPrompt:
     responses: list[list[int]]
     rank: list[int]
 
+
+@dataclass(frozen=True)
+class RankedPost:
+    """The rankings that are encoded together: a query, and every summary in them once.
+
+    Attributes:
+        places: of each ranking, the index in `responses` of each of its summaries.
+        ranks: of each ranking, the labeler's places (1 = best).
+        numbers: of each ranking, its index among all prompts.
+    """
+
+    query: list[int]
+    responses: list[list[int]] = field(default_factory=list)
+    places: list[list[int]] = field(default_factory=list)
+    ranks: list[list[int]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+
     @property
     def length(self) -> int:
         """Positions of the packed sequence."""
         return len(self.query) + len(self.responses) * max(map(len, self.responses))
 
 
+def ranked_posts(prompts: Sequence[RankedPrompt], *, share: bool) -> list[RankedPost]:
+    """Prompts as they are encoded: each alone, or with `share` those of equal query together.
+
+    Equal summaries of a post are then encoded once. Posts are in the order of their first prompt.
+    """
+    posts: dict[object, RankedPost] = {}
+    for number, prompt in enumerate(prompts):
+        post = posts.setdefault(tuple(prompt.query) if share else number, RankedPost(prompt.query))
+        place = {tuple(response): index for index, response in enumerate(post.responses)} if share else {}
+        places = []
+        for response in prompt.responses:
+            if tuple(response) not in place or not share:
+                place[tuple(response)] = len(post.responses)
+                post.responses.append(response)
+            places.append(place[tuple(response)])
+        post.places.append(places)
+        post.ranks.append(prompt.rank)
+        post.numbers.append(number)
+    return list(posts.values())
+
+
 @dataclass(frozen=True)
 class RankedBatch:
-    """A packed batch and its `ranks` (B,K) int64; `present` (B,K) bool."""
+    """A packed batch of B posts with at most S summaries, and the R rankings among them.
+
+    `places` (R,K) int64 are indices into the flattened (B,S) scores; `ranks` (R,K) int64; `present` (R,K) bool.
+    """
 
     packed: PackedBatch
+    places: Tensor
     ranks: Tensor
     present: Tensor
 
     def to(self, device: torch.device) -> RankedBatch:
         """The same batch on another device."""
-        return RankedBatch(self.packed.to(device), self.ranks.to(device), self.present.to(device))
+        return RankedBatch(
+            self.packed.to(device), self.places.to(device), self.ranks.to(device), self.present.to(device)
+        )
 
 
 def encode_rankings(
@@ -124,26 +170,35 @@ def encode_references(
     return [RankedPrompt(query, [tokens], [1]) for query, tokens in zip(queries, responses, strict=True)]
 
 
-def collate_prompts(prompts: list[RankedPrompt], pad: int) -> RankedBatch:
-    """Pad prompts and summaries; a prompt with fewer than K summaries has absent ones."""
-    packed = collate([prompt.query for prompt in prompts], [prompt.responses for prompt in prompts], pad)
-    ranks = torch.zeros(packed.response.shape[:2], dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        ranks[row, : len(prompt.rank)] = torch.tensor(prompt.rank)
-    return RankedBatch(packed, ranks, packed.response_mask.any(-1))
+def collate_posts(posts: Sequence[RankedPost], pad: int) -> RankedBatch:
+    """Pad posts, summaries and rankings; a ranking with fewer than K summaries has absent ones."""
+    packed = collate([post.query for post in posts], [post.responses for post in posts], pad)
+    summaries = packed.response.shape[1]
+    rows = [
+        ([row * summaries + place for place in places], rank)
+        for row, post in enumerate(posts)
+        for places, rank in zip(post.places, post.ranks, strict=True)
+    ]
+    shape = len(rows), max(len(rank) for _, rank in rows)
+    places, ranks = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+    present = torch.zeros(shape, dtype=torch.bool)
+    for row, (place, rank) in enumerate(rows):
+        places[row, : len(place)], ranks[row, : len(rank)] = torch.tensor(place), torch.tensor(rank)
+        present[row, : len(rank)] = True
+    return RankedBatch(packed, places, ranks, present)
 
 
 def ranking_loss(parts: nn.ModuleDict, batch: RankedBatch) -> Loss:
-    """InstructGPT's K-way loss summed over prompts; with K = 2 the paper's pairwise loss."""
+    """InstructGPT's K-way loss summed over rankings; with K = 2 the paper's pairwise loss."""
     model = as_model(parts["reward"])
-    scores = response_scores(model, batch.packed)
-    prompts = ordered_pairs(batch.ranks, batch.present).any(-1).any(-1).sum()
+    scores = response_scores(model, batch.packed).flatten()[batch.places]
+    rankings = ordered_pairs(batch.ranks, batch.present).any(-1).any(-1).sum()
     with torch.no_grad():
         correct, pairs = pair_accuracy(scores, batch.ranks, batch.present)
         accuracy = (correct / pairs.clamp(min=1)).sum()
     return Loss(
         kway_loss(scores, batch.ranks, batch.present, count=1.0),
-        prompts,
+        rankings,
         tokens=batch.packed.tokens,
         stats={"accuracy": accuracy},
     )
@@ -179,28 +234,33 @@ def pair_count(prompts: list[RankedPrompt]) -> int:
     return sum(len(prompt.rank) * (len(prompt.rank) - 1) // 2 for prompt in prompts)
 
 
-def shared_scores(stepper: Stepper, prompts: list[RankedPrompt], pad: int) -> list[list[float]]:
-    """The trained model's score of every summary, without a shift; every process must call.
+def shared_scores(stepper: Stepper, posts: Sequence[RankedPost], pad: int) -> list[list[float]]:
+    """The trained model's score of every summary, a row for each ranking; every process must call.
 
-    The model is as it was trained, whole or sharded, and the processes share the batches: references and
-    validation pairs together are more than the training pairs, too many for one of them to score alone.
+    Scores are without a shift. The model is as it was trained, whole or sharded, and the processes share the
+    batches: references and validation pairs together are more than the training pairs, too many for one of
+    them to score alone.
     """
     accelerator = stepper.accelerator
     stepper.modules["reward"].train(False)
-    batches = list(inference_batches([prompt.length for prompt in prompts]))
-    most = max(len(prompt.responses) for prompt in prompts)
-    scores = torch.zeros(len(prompts), most, dtype=torch.float64, device=accelerator.device)
+    batches = list(inference_batches([post.length for post in posts]))
+    most = max(len(post.responses) for post in posts)
+    scores = torch.zeros(len(posts), most, dtype=torch.float64, device=accelerator.device)
     with torch.no_grad():
         for first in range(0, len(batches), accelerator.num_processes):
             number = first + accelerator.process_index
             # A process without a batch of its own repeats the last one: all must call equally often.
             rows = batches[min(number, len(batches) - 1)]
-            packed = collate_prompts([prompts[row] for row in rows], pad).packed
+            packed = collate_posts([posts[row] for row in rows], pad).packed
             found = stepper.call(_rewards, packed.to(accelerator.device))
             if number < len(batches):
                 scores[rows, : found.shape[1]] = found.double()
-    whole = accelerator.reduce(scores, "sum").tolist()
-    return [row[: len(prompt.responses)] for row, prompt in zip(whole, prompts, strict=True)]
+    by_ranking = {
+        number: [row[place] for place in places]
+        for row, post in zip(accelerator.reduce(scores, "sum").tolist(), posts, strict=True)
+        for number, places in zip(post.numbers, post.places, strict=True)
+    }
+    return [by_ranking[number] for number in sorted(by_ranking)]
 
 
 def _rewards(parts: nn.ModuleDict, packed: PackedBatch) -> Tensor:

@@ -16,19 +16,20 @@ def job(planned: PlannedRun) -> RunJob:
     assert isinstance(settings, RewardSettings)
     shape = planned.shape
     labelled, _ = counts.comparisons()
+    together = counts.rankings_per_post() if settings.share_posts else 1
     step = TrainingStep(
         "reward",
         shape,
         lengths.query,
-        counts.study.labels.k[1] if counts.toy else 2,
+        together * (counts.study.labels.k[1] if counts.toy else 2),
         lengths.rm_response,
-        scalar(settings.batch),
+        max(1, round(scalar(settings.batch) / together)),
         frozen_layers=round(settings.frozen_layers * shape.layers),  # as `freeze_lowest`
     )
     return planned.training(
         step,
         settings,
-        examples=min(settings.limit or labelled, labelled),
+        examples=min(settings.limit or labelled, labelled) / together,
         epochs=scalar(settings.epochs),
         judged=_judged(planned, settings, step),
     )

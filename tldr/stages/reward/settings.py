@@ -19,6 +19,9 @@ class RewardSettings(Finetuning):
     """RMs trained a size, best on valid1 kept (the paper: 3-10)."""
     limit: PositiveInt | None = None
     """Use only the first `limit` training rankings (data scaling)."""
+    share_posts: bool = False
+    """Encode a post once for all its rankings, which makes several comparisons of a post cheap. The loss is
+    the same. An update then has whole posts, as many as have `batch` rankings on average."""
     frozen_layers: Unit = 0.0
     """Share of the layers, the lowest ones with the embeddings, that stay as SFT left them. Not the
     paper's: trlx freezes 0.7 (examples/summarize_rlhf), which halves a step and its memory."""

@@ -27,6 +27,7 @@ from tldr.stages.reward.algorithm import (
     encode_references,
     pair_count,
     predictions,
+    ranked_posts,
     reward_plan,
     reward_training,
     shared_scores,
@@ -62,8 +63,13 @@ def run(ctx: RewardRun) -> None:
     posts = read_posts(ctx.inputs.data, "sft", references=True)[: ctx.settings.shift_posts]
     references = encode_references(tokenizer, posts, ctx.lengths)
     stepper = train_reward(ctx, train, tokenizer)
-    before = shared_scores(stepper, references, pad_id(tokenizer))
-    scores = {name: shared_scores(stepper, prompts, pad_id(tokenizer)) for name, prompts in splits.items()}
+
+    def scored(prompts: list[RankedPrompt]) -> list[list[float]]:
+        posts = ranked_posts(prompts, share=ctx.settings.share_posts)
+        return shared_scores(stepper, posts, pad_id(tokenizer))
+
+    before = scored(references)
+    scores = {name: scored(prompts) for name, prompts in splits.items()}
     model = stepper.whole("reward")
     if model is None:
         return
@@ -112,9 +118,10 @@ def train_reward(ctx: RewardRun, train: list[RankedPrompt], tokenizer: PreTraine
     seed, pad = derive(ctx.seed, "reward"), pad_id(tokenizer)
     accelerator = make_accelerator(ctx.precision)
     # Before a network is loaded.
-    plan = reward_plan(train, ctx.settings, accelerator.num_processes, seed=seed)
+    posts = ranked_posts(train, share=ctx.settings.share_posts)
+    plan = reward_plan(posts, ctx.settings, accelerator.num_processes, seed=seed)
     model = reward_from_policy(checkpoint_folder(ctx.inputs.policy), seed=seed, pad_id=pad)
-    training = reward_training(model, train, plan, ctx.settings, accelerator, pad=pad, seed=seed)
+    training = reward_training(model, posts, plan, ctx.settings, accelerator, pad=pad, seed=seed)
     TrainLoop("reward", ctx.folder, training.stepper, plan.total_updates, ctx.settings).run(training.update)
     return training.stepper
 
