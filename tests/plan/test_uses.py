@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -25,8 +25,8 @@ from tldr.plan.study import RunPlan, UnreadFiles
 from tldr.plan.uses import InferenceJob, LoadedModel, Portion, in_one_batch
 from tldr.records import Post
 from tldr.settings.models import ModelSpec
-from tldr.stages.labels.algorithm import random_slot
-from tldr.stages.labels.cost import policy_slots
+from tldr.stages.labels.algorithm import plan_questions
+from tldr.stages.labels.cost import policy_slots, slots_of_one
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.pairs.cost import PROBED
 from tldr.stages.pairs.probes import Prober
@@ -162,15 +162,21 @@ def test_batches_are_as_large_as_the_stages_make_them(budget: int, length: int) 
 
 
 def test_slots_of_the_policy_are_those_that_are_drawn() -> None:
-    settings, rng, questions = LabelsSettings(k=(2, 4)), random.Random(0), 40_000
-    drawn = Counter[int]()
-    for _ in range(questions):
-        slots = [random_slot(rng, settings) for _ in range(rng.randint(*settings.k))]
-        drawn[slots.count("policy") + max(slots.count("ref") - 1, 0)] += 1
+    settings, questions, policies = LabelsSettings(k=(2, 4), pairs=40_000), 40_000, ["a", "b", "c"]
+    drawn, own = Counter[int](), Counter[int]()
+    posts = {
+        split: [Post(id="p", subreddit="s", title="t", post="b")] for split in ("train", "valid1", "valid2")
+    }
+    for question in islice(plan_questions(settings, policies, posts, 0), questions):
+        drawn[sum(slot in policies for slot in question.slots)] += 1
+        own[question.slots.count("b")] += 1
     shares = policy_slots(settings)
     assert sum(shares.values()) == pytest.approx(1)
     for slots, share in shares.items():
         assert drawn[slots] / questions == pytest.approx(share, abs=0.01)
+    assert 0 not in slots_of_one(shares, 3)
+    for slots, share in slots_of_one(shares, 3).items():
+        assert own[slots] / questions == pytest.approx(share, abs=0.01)
 
 
 def test_the_probes_texts_are_counted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -274,11 +275,17 @@ def test_a_ranking_whose_summaries_all_tie_has_no_loss(lab: Path) -> None:
     assert float(tied.count) == 0 and float(tied.total.detach()) == 0
 
 
-def test_fresh_label_rounds_start_from_the_policy_and_keep_the_reference(lab: Path, tmp_path: Path) -> None:
-    """Round 2: labels of the PPO policy, an RM from SFT on both rounds' labels, PPO goes on."""
+def test_a_further_round_labels_the_earlier_policies_and_keeps_the_reference(
+    lab: Path, tmp_path: Path
+) -> None:
+    """Round 2: labels of SFT, PPO and best-of-N, an RM from SFT on both rounds' labels; PPO may go on."""
     labels = laboratory.context("labels", lab, tmp_path / "labels2", seed=1)
-    labels = laboratory.rewired(labels, policies={"s": lab / "ppo"})
+    policies = {"sft-s": lab / "sft", "ppo-s-r1": lab / "ppo", "best_of_n-s-r1": lab / "sft"}
+    labels = laboratory.rewired(labels, policies=policies, choosers={"best_of_n-s-r1": lab / "reward"})
     laboratory.run(labels, "labels")
+    rows = load_comparisons(tmp_path / "labels2" / "train.jsonl")
+    shown = Counter(summary.policy for row in rows for summary in row.summaries)
+    assert {f"{name}-t0.85" for name in policies} < set(shown)
     reward = laboratory.context("reward", lab, tmp_path / "reward2", seed=1)
     reward = laboratory.rewired(reward, further_labels={"2": tmp_path / "labels2"})
     laboratory.run(reward, "reward")

@@ -90,42 +90,66 @@ def test_what_each_run_is_made_from(config: Path) -> None:
 
 def test_parents_come_first_and_names_are_folders(config: Path) -> None:
     seen: set[str] = set()
-    for run in runs_of(config, "ppo.rounds=2", "reward.seeds=2", "seeds=[0, 1]").values():
+    for run in runs_of(config, "rounds=[{}]", "reward.seeds=2", "seeds=[0, 1]").values():
         assert all(parent.name in seen for parent in run.parent_runs())
         assert run.name == f"{run.title}-{run.key[:10]}"
         assert run.name not in seen
         seen.add(run.name)
 
 
-def test_rounds_of_fresh_labels(config: Path) -> None:
-    runs = runs_of(config, "ppo.rounds=3")
-    assert parents(runs["labels-s0-r2"]) == {
+def test_rounds_of_feedback(config: Path) -> None:
+    """As the paper's batches: later labelers see the earlier policies, and every policy starts from SFT."""
+    runs = runs_of(config, "rounds=[{sizes: [m], ppo: {episodes: 8}}, {sizes: [s]}]")
+    assert parents(runs["labels-s0-r1"]) == {
         "data": ["data"],
-        "policy-s": ["ppo-s-s0"],
-        "policy-m": ["ppo-m-s0"],
+        "policy-sft-s": ["sft-s-s0"],
+        "policy-sft-m": ["sft-m-s0"],
     }
-    assert parents(runs["reward-s-s0-r3"]) == {
-        "policy": ["sft-s-s0"],
-        "labels": ["labels-s0"],
-        "labels-2": ["labels-s0-r2"],
-        "labels-3": ["labels-s0-r3"],
-        "data": ["data"],
+    assert parents(runs["labels-s0-r2"]) == parents(runs["labels-s0-r1"]) | {
+        "policy-ppo-m-r1": ["ppo-m-s0-r1"],
+        "policy-best_of_n-m-r1": ["sft-m-s0"],
+        "chooser-best_of_n-m-r1": ["reward-m-s0-r1"],
     }
-    assert parents(runs["ppo-s-s0-r3"]) == {
-        "policy": ["ppo-s-s0-r2"],
-        "reference": ["sft-s-s0"],
-        "reward": ["reward-s-s0-r3"],
-        "data": ["data"],
+    assert set(parents(runs["labels-s0"])) - set(parents(runs["labels-s0-r2"])) == {
+        "policy-ppo-s-r2",
+        "policy-best_of_n-s-r2",
+        "chooser-best_of_n-s-r2",
     }
-    assert parents(runs["sample-s-s0-ppo"])["policy"] == ["ppo-s-s0-r3"]
-    assert parents(runs["score-s-s0-sft"])["reward"] == ["reward-s-s0-r3"]
-    draws = [runs[name].offset for name in ("ppo-s-s0", "ppo-s-s0-r2", "ppo-s-s0-r3")]
+    assert "reward-s-s0-r1" not in runs and "ppo-m-s0-r2" not in runs
+    labels = {"labels": ["labels-s0-r1"], "labels-2": ["labels-s0-r2"], "labels-3": ["labels-s0"]}
+    assert parents(runs["reward-s-s0"]) == {"policy": ["sft-s-s0"], "data": ["data"], **labels}
+    assert parents(runs["ppo-s-s0"])["policy"] == parents(runs["ppo-s-s0-r2"])["policy"] == ["sft-s-s0"]
+    assert runs["ppo-m-s0-r1"].settings.episodes == 8 != runs["ppo-m-s0"].settings.episodes
+    assert parents(runs["sample-s-s0-ppo"])["policy"] == ["ppo-s-s0"]
+    assert parents(runs["score-s-s0-ppo-r2"])["reward"] == ["reward-s-s0-r2"]
+    draws = [runs[name].offset for name in ("ppo-s-s0", "ppo-m-s0-r1", "ppo-s-s0-r2")]
     assert len(set(draws)) == 3, "every round draws anew"
 
 
-def test_a_further_round_leaves_the_first_as_it_was(config: Path) -> None:
-    one, two = runs_of(config), runs_of(config, "ppo.rounds=2")
-    assert one["ppo-s-s0"].key == two["ppo-s-s0"].key
+def test_a_later_round_leaves_the_earlier_as_they_were(config: Path) -> None:
+    one, two = runs_of(config, "rounds=[{}]"), runs_of(config, "rounds=[{}, {sizes: [m]}]")
+    assert one["ppo-s-s0-r1"].key == two["ppo-s-s0-r1"].key
+    assert one["ppo-s-s0"].key != two["ppo-s-s0"].key
+
+
+def test_a_rounds_faults_are_named(config: Path, refusal: Refusal) -> None:
+    assert "rounds.1.sizes: the ladder has no x" in refusal(lambda: runs_of(config, "rounds=[{sizes: [x]}]"))
+    assert "did you mean 'episodes'" in refusal(lambda: runs_of(config, "rounds=[{ppo: {episode: 3}}]"))
+
+
+def test_several_worlds(config: Path) -> None:
+    runs = runs_of(config, "data.seeds=[3, 4]", "seeds=[0, 1]")
+    assert {"data-d3", "data-d4", "sft-s-d3-s1", "sft-s-d4-s0"} <= set(runs)
+    assert parents(runs["ppo-m-d4-s1"])["data"] == ["data-d4"]
+    assert runs["sample-m-d4-s1-ppo"].tags["data_seed"] == 4
+    assert Counter(run.data_seed for run in runs.values()) == {3: len(runs) / 2, 4: len(runs) / 2}
+    one = runs_of(config)
+    assert "data_seed" not in one["sample-m-s0-ppo"].tags and one["data"].settings.data.seeds == [1]
+
+
+def test_a_study_of_one_of_several_worlds_has_the_same_world(config: Path) -> None:
+    both, one = runs_of(config, "data.seeds=[3, 4]"), runs_of(config, "data.seeds=[4]")
+    assert both["data-d4"].settings == one["data"].settings
 
 
 def test_several_reward_models(config: Path) -> None:
@@ -200,7 +224,7 @@ def test_a_name_holds_no_code(config: Path, same_code: dict[str, str]) -> None:
 
 
 def test_every_run_reads_what_its_stage_declares(config: Path) -> None:
-    for run in runs_of(config, "ppo.rounds=2", "pairs={posts: 4}", "ratings={posts: 4}").values():
+    for run in runs_of(config, "rounds=[{}]", "pairs={posts: 4}", "ratings={posts: 4}").values():
         stage = STAGES[run.stage]
         inputs = stage.typed(run.parents)
         assert named(inputs) == run.parents
@@ -266,7 +290,7 @@ def test_missing_files_are_refused(config: Path, refusal: Refusal) -> None:
 
 
 def test_only_a_stage_and_what_it_needs(config: Path, refusal: Refusal) -> None:
-    runs = list(runs_of(config, "ppo.rounds=2").values())
+    runs = list(runs_of(config, "rounds=[{}]").values())
     assert {run.stage for run in needed_for(runs, "sft")} == {"data", "pretrain", "sft"}
     assert Counter(run.stage for run in needed_for(runs, "best_of_n"))["ppo"] == 2
     assert needed_for(runs, None) == runs

@@ -7,7 +7,8 @@
     all sizes' reward models and SFT policies -> pairs;   samples of all policies -> ratings
     pretrained, sft, ppo -> sample -> score again on news articles, if the data has some
     variants: reward, ppo -> sample -> score, or best_of_n, again with other settings
-    further rounds: ppo of all sizes -> labels -> reward (from SFT, on all labels so far) -> ppo
+    earlier rounds (r1, ...): labels -> reward -> ppo, whose samples, and the best of several SFT samples by
+                              whose reward models, are labelled in the next round
 
 A model that is loaded from a path is not pretrained. Parents are created before their children, so the
 graph has no cycles, and the runs are listed in an order in which they can be executed.
@@ -25,9 +26,9 @@ from tldr.stages.best_of_n import BestOfNInputs
 from tldr.stages.data import DataInputs
 from tldr.stages.data.settings import DataSettings, FileData
 from tldr.stages.labels import LabelsInputs
+from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.pairs import PairsInputs
 from tldr.stages.ppo import PPOInputs
-from tldr.stages.ppo.settings import PPOSettings
 from tldr.stages.pretrain import PretrainInputs
 from tldr.stages.ratings import RatingsInputs
 from tldr.stages.reward import RewardInputs
@@ -39,7 +40,7 @@ from tldr.stages.shared.settings import EvaluationSettings
 from tldr.study.hashes import FileHashes
 from tldr.study.load import nearest
 from tldr.study.runs import InputSource, Run, run_of
-from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Study
+from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Round, Study
 from tldr.toy.settings import ToyData
 
 REWARD_DRAW, ROUND_DRAW = 1_000, 100_000
@@ -93,7 +94,7 @@ class SeedRuns:
     """The products of one seed's main runs.
 
     Attributes:
-        labels: labels of each round.
+        labels: labels of each round, the last one's at the end.
         models: size -> method -> policy.
         reward: size -> reward model.
         samples: ``method-size`` -> samples.
@@ -105,6 +106,28 @@ class SeedRuns:
     models: dict[str, dict[str, InputSource]]
     reward: dict[str, InputSource]
     samples: dict[str, InputSource] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Writers:
+    """Who writes the summaries that labelers compare.
+
+    Attributes:
+        policies: name -> policy that is sampled.
+        choosers: name -> reward model that chooses the best of several samples of that policy.
+    """
+
+    policies: dict[str, InputSource]
+    choosers: dict[str, InputSource] = field(default_factory=dict)
+
+    def with_round(
+        self, number: int, size: str, sft: InputSource, reward: InputSource, policy: InputSource
+    ) -> Writers:
+        """With a round's policy, and best-of-N of the SFT policy by the round's reward model."""
+        best = f"best_of_n-{size}-r{number}"
+        return Writers(
+            self.policies | {f"ppo-{size}-r{number}": policy, best: sft}, self.choosers | {best: reward}
+        )
 
 
 @dataclass(frozen=True)
@@ -173,30 +196,31 @@ class _Graph:
             size: self._add(SFTInputs(policy=start[size], data=data), self.study.sft, size, seed)
             for size in sizes
         }
-        # A run does not depend on the number of later rounds, so that is not part of its settings.
-        ppo = self.study.ppo.model_copy(update={"rounds": PPOSettings.model_fields["rounds"].default})
-        policies, reward = sft, dict[str, InputSource]()
+        writers = Writers({f"sft-{size}": policy for size, policy in sft.items()})
         labels: list[InputSource] = []
-        for number in range(1, self.study.ppo.rounds + 1):
-            labels.append(self._labels(number, seed, policies, data))
-            further = {str(later): source for later, source in enumerate(labels[1:], start=2)}
-            for size in sizes:
-                start_of = RewardInputs(policy=sft[size], labels=labels[0], further_labels=further, data=data)
-                reward[size] = self._reward(number, size, seed, start_of)
-                inputs = PPOInputs(policy=policies[size], reference=sft[size], reward=reward[size], data=data)
-                run = self._run(inputs, ppo, size, seed)
-                policies = policies | {size: self.add(replace(run, **_round(number)))}
-        models = {
-            size: {"pretrained": start[size], "sft": sft[size], "ppo": policies[size]} for size in sizes
-        }
-        main = SeedRuns(seed, data, labels, models, reward)
+        earlier: dict[tuple[str, str], tuple[InputSource, InputSource]] = {}
+        for number, settings in enumerate(self.study.rounds, start=1):
+            labels.append(self._labels(settings.labels, seed, writers, data, number))
+            for size in settings.sizes or sizes:
+                reward, policy = self._feedback(settings, size, seed, sft[size], labels, data, number)
+                earlier[f"r{number}", size] = reward, policy
+                writers = writers.with_round(number, size, sft[size], reward, policy)
+        labels.append(self._labels(self.study.labels, seed, writers, data))
+        rewards, models = dict[str, InputSource](), dict[str, dict[str, InputSource]]()
+        for size in sizes:
+            rewards[size], policy = self._feedback(self.study, size, seed, sft[size], labels, data)
+            models[size] = {"pretrained": start[size], "sft": sft[size], "ppo": policy}
+        main = SeedRuns(seed, data, labels, models, rewards)
         for size in sizes:
             self._measure(main, size)
-        rewards = self._reward_variants(main)
-        self._policy_variants(main, rewards)
-        self._pools(main, rewards)
+        for (name, size), (reward, policy) in earlier.items():
+            sampling = VariantSampling(name, reward)
+            self._sample_and_score(main, size, "ppo", policy, sampling)
+        others = {place: reward for place, (reward, _) in earlier.items()} | self._reward_variants(main)
+        self._policy_variants(main, others)
+        self._pools(main, others)
         if self.study.pairs is not None:
-            self._pairs(main, rewards)
+            self._pairs(main, others)
         if self.study.ratings is not None:
             rated = RatingsInputs(samples=main.samples, data=data)
             self.add(run_of(rated, self.study.ratings, seed=seed))
@@ -217,22 +241,42 @@ class _Graph:
         return self._add(PretrainInputs(data=data), self.study.pretrain, size, seed)
 
     def _labels(
-        self, number: int, seed: int, policies: dict[str, InputSource], data: InputSource
+        self, settings: LabelsSettings, seed: int, writers: Writers, data: InputSource, number: int = 0
     ) -> InputSource:
-        """Labels of the samples of all sizes; labels from files do not depend on the seed."""
-        if isinstance(self.study.data, FileData):
-            return self.add(run_of(LabelsInputs(data=data), self.study.labels))
-        inputs = LabelsInputs(data=data, policies=policies)
-        return self.add(run_of(inputs, self.study.labels, seed=seed, **_round(number)))
+        """Labels of what the writers write; labels from files do not depend on the seed.
 
-    def _reward(self, number: int, size: str, seed: int, inputs: RewardInputs[InputSource]) -> InputSource:
+        Args:
+            number: of an earlier round; 0 is the last one.
+        """
+        if isinstance(self.study.data, FileData):
+            return self.add(run_of(LabelsInputs(data=data), settings))
+        inputs = LabelsInputs(data=data, policies=writers.policies, choosers=writers.choosers)
+        return self.add(run_of(inputs, settings, seed=seed, **_round(number)))
+
+    def _feedback(
+        self,
+        settings: Study | Round,
+        size: str,
+        seed: int,
+        sft: InputSource,
+        labels: list[InputSource],
+        data: InputSource,
+        number: int = 0,
+    ) -> tuple[InputSource, InputSource]:
+        """The reward model on all labels of a round, and the policy trained from SFT against it."""
+        reward = self._reward(settings.reward, size, seed, _on_labels(sft, labels, data), number)
+        inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=data)
+        run = self._run(inputs, settings.ppo, size, seed)
+        return reward, self.add(replace(run, **_round(number)))
+
+    def _reward(
+        self, given: RewardSettings, size: str, seed: int, inputs: RewardInputs[InputSource], number: int
+    ) -> InputSource:
         """The reward models of a size, all on the same labels; runs that read them use the best."""
-        settings = self.study.reward.model_copy(
-            update={"seeds": RewardSettings.model_fields["seeds"].default}
-        )
+        settings = given.model_copy(update={"seeds": RewardSettings.model_fields["seeds"].default})
         run = self._run(inputs, settings, size, seed)
         runs: list[Run] = []
-        for index in range(self.study.reward.seeds):
+        for index in range(given.seeds):
             changes = _round(number, *([f"rm{index}"] if index else []))
             changes["offset"] += REWARD_DRAW * index
             runs += self.add(replace(run, **changes)).runs
@@ -322,16 +366,14 @@ class _Graph:
         return self._run(inputs, settings, size, seed_runs.seed)
 
     def _reward_variants(self, seed_runs: SeedRuns) -> dict[tuple[str, str], InputSource]:
-        """Reward models of the variants, on the first round's labels: (variant, size) -> run."""
+        """Reward models of the variants, on the labels of all rounds: (variant, size) -> run."""
         rewards: dict[tuple[str, str], InputSource] = {}
         for name, variant in self.study.variants.items():
             if not isinstance(variant, RewardVariant):
                 continue
             settings = variant.set.model_copy(update={"seeds": RewardSettings.model_fields["seeds"].default})
             for size in variant.sizes or self.study.ladder:
-                inputs = RewardInputs(
-                    policy=seed_runs.models[size]["sft"], labels=seed_runs.labels[0], data=seed_runs.data
-                )
+                inputs = _on_labels(seed_runs.models[size]["sft"], seed_runs.labels, seed_runs.data)
                 run = self._run(inputs, settings, size, seed_runs.seed)
                 rewards[name, size] = self.add(replace(run, variant=name))
         return rewards
@@ -381,10 +423,18 @@ class _Graph:
         self.add(run_of(inputs, self.study.pairs, seed=seed_runs.seed))
 
 
+def _on_labels(
+    policy: InputSource, labels: list[InputSource], data: InputSource
+) -> RewardInputs[InputSource]:
+    """What a reward model reads: the labels of all rounds so far."""
+    further = {str(number): source for number, source in enumerate(labels[1:], start=2)}
+    return RewardInputs(policy=policy, labels=labels[0], further_labels=further, data=data)
+
+
 def _round(number: int, *variant: str) -> dict[str, Any]:
-    """The fields in which a round's runs differ from those of the first round."""
-    names = [*variant, *([f"r{number}"] if number > 1 else [])]
-    return {"variant": "-".join(names), "offset": ROUND_DRAW * (number - 1)}
+    """The fields in which the runs of an earlier round differ from those of the last, which is 0."""
+    names = [*([f"r{number}"] if number else []), *variant]
+    return {"variant": "-".join(names), "offset": ROUND_DRAW * number}
 
 
 def _identity(source: InputSource) -> str | list[str]:

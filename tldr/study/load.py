@@ -59,7 +59,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     path = Path(path)
     tree, files = _with_bases(path, ())
     where = Places(files, _with_overrides({}, overrides))
-    tree = _with_variants(_with_overrides(tree, overrides), where)
+    tree = _with_rounds(_with_variants(_with_overrides(tree, overrides), where))
     study = read_settings(Study, tree, where=where)
     try:
         study = study.chosen()
@@ -67,6 +67,9 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise UsageError(str(error), where=where.of(("sizes",)), remedy="change one of them") from None
     stages = [(name, stage) for name, stage in study if isinstance(stage, Settings)]
     stages += [(f"variants.{name}.set", variant.set) for name, variant in study.variants.items()]
+    for number, each in enumerate(study.rounds, start=1):
+        parts = [(name, part) for name, part in each if isinstance(part, Settings)]
+        stages += [(f"rounds.{number}.{name}", part) for name, part in parts]
     for name, stage in stages:
         for size in study.ladder:
             try:
@@ -101,6 +104,15 @@ def _with_variants(tree: Tree, where: Places) -> Tree:
             kept = {key: value for key, value in variant.items() if key != "sweep"}
             whole[title] = kept | {"set": settings}
     return tree | {"variants": whole}
+
+
+def _with_rounds(tree: Tree) -> Tree:
+    """Lay each earlier round's settings over those of the study."""
+    rounds = tree.get("rounds")
+    if not isinstance(rounds, list):
+        return tree
+    stages = {name: tree.get(name) or {} for name in ("labels", "reward", "ppo")}
+    return tree | {"rounds": [_merge(stages, each) if isinstance(each, dict) else each for each in rounds]}
 
 
 def _swept(name: str, variant: Tree, where: Places) -> list[tuple[str, Tree]]:

@@ -35,7 +35,7 @@ class Run:
         seed: the training seed; None if the stage does not depend on it.
         data_seed: of the toy world, in a study of several worlds; the same as that of its parents.
         method: the policy that is sampled or scored.
-        variant: distinguishes it from the main run ("rm1", "r2"); "" for the main run.
+        variant: distinguishes it from the main run ("rm1", "r1"); "" for the main run.
         dataset: what is summarized, if not posts ("cnndm").
         offset: added to the seed, so that additional reward models and rounds use other random numbers.
         ingredients: everything that its name depends on: settings, seed, external inputs, and its parents'

@@ -62,6 +62,18 @@ class BestOfNVariant(Settings):
 Variant = Annotated[RewardVariant | PPOVariant | BestOfNVariant, Field(discriminator="kind")]
 
 
+class Round(Settings):
+    """An earlier round of feedback, as the paper's batches: labels of what the policies so far write, reward
+    models on all labels so far, and policies trained from SFT against them. Its settings are laid over the
+    study's own."""
+
+    sizes: list[Name] | None = None
+    """Sizes that train a reward model and a policy in this round; None: the whole ladder."""
+    labels: LabelsSettings
+    reward: RewardSettings
+    ppo: PPOSettings
+
+
 class Study(Settings):
     """One experiment: data, ladder, seeds, stages, evaluation."""
 
@@ -85,6 +97,11 @@ class Study(Settings):
     labels: LabelsSettings = LabelsSettings()
     reward: RewardSettings = RewardSettings()
     ppo: PPOSettings = PPOSettings()
+    rounds: list[Round] = []
+    """Rounds of feedback before the last one, whose settings are `labels`, `reward` and `ppo` above. Labelers
+    compare samples of all SFT policies. From the second round on they also compare samples of the earlier
+    rounds' policies, and the best of several SFT samples by their reward models. Each round has `sizes` and
+    what differs from the study's `labels`, `reward` and `ppo`."""
     best_of_n: BestOfNSettings | None = BestOfNSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     pairs: PairsSettings | None = None
@@ -112,6 +129,16 @@ class Study(Settings):
             for name, variant in self.variants.items()
             if (sizes := _some(variant.sizes, self.sizes)) != []
         }
+        changes["rounds"] = [
+            Round(
+                sizes=sizes,
+                labels=each.labels,
+                reward=each.reward.of_sizes(self.sizes),
+                ppo=each.ppo.of_sizes(self.sizes),
+            )
+            for each in self.rounds
+            if (sizes := _some(each.sizes, self.sizes)) != []
+        ]
         return self.model_validate({**dict(self), **changes, "sizes": None})
 
     @model_validator(mode="after")
@@ -187,11 +214,14 @@ class Study(Settings):
     @model_validator(mode="after")
     def _labelers(self) -> Study:
         """Only the toy world can label a policy's samples."""
+        for number, each in enumerate(self.rounds, start=1):
+            if odd := set(each.sizes or ()) - set(self.ladder):
+                raise ValueError(f"rounds.{number}.sizes: the ladder has no {_list(odd)}")
         if isinstance(self.data, FileData):
             if self.data.comparisons is None:
                 raise ValueError("data.comparisons is missing: data from files need labels from files")
-            if self.ppo.rounds > 1:
-                raise ValueError(f"ppo.rounds {self.ppo.rounds} needs new labels, which files cannot provide")
+            if self.rounds:
+                raise ValueError("rounds: each needs new labels, which files cannot provide")
             if self.best_of_n and "gold" in self.best_of_n.scorers:
                 raise ValueError("best_of_n.scorers: gold scores exist only in the toy world")
             if self.ratings:

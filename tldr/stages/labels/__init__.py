@@ -9,7 +9,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.shared.context import RunContext
-from tldr.stages.shared.declaration import DATA, LABELS, POLICY, Stage, reads, reads_each
+from tldr.stages.shared.declaration import DATA, LABELS, POLICY, REWARD_MODEL, Stage, reads, reads_each
 
 T = TypeVar("T")
 
@@ -19,7 +19,12 @@ class LabelsInputs(Generic[T]):
     """What the labels stage reads."""
 
     data: T = reads(DATA, "Folder of posts and tokenizer, as the data stage makes it.")
-    policies: Mapping[str, T] = reads_each(POLICY, "policy", "Policies to sample, by size.")
+    policies: Mapping[str, T] = reads_each(POLICY, "policy", "Policies to sample, by name.")
+    choosers: Mapping[str, T] = reads_each(
+        REWARD_MODEL,
+        "chooser",
+        "Reward models that choose the best of several samples of a policy, by its name.",
+    )
 
 
 LabelsRun: TypeAlias = RunContext[LabelsSettings, LabelsInputs[Path]]

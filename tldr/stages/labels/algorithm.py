@@ -29,18 +29,18 @@ SELECTION = 10
 
 @dataclass(frozen=True)
 class LabelQuestion:
-    """A post whose `slots` summaries are ranked: each slot says who writes that summary."""
+    """A post whose `slots` summaries are ranked: each slot says who writes that summary ("ref": the post's
+    author, "writer": a scripted one, else a policy's name)."""
 
     post: Post
     split: str
     slots: list[str]
-    policy: str
 
 
 def plan_questions(
     settings: LabelsSettings, policies: Sequence[str], posts: Mapping[str, Sequence[Post]], seed: int
 ) -> Iterator[LabelQuestion]:
-    """What is asked about which post: the split's posts in turn, a policy in turn, slots at random.
+    """What is asked about which post: the split's posts in turn, slots at random.
 
     Args:
         policies: names of those that write.
@@ -53,42 +53,42 @@ def plan_questions(
         rng = random.Random(derive(seed, "questions", split))
         shuffled = list(posts[split])
         rng.shuffle(shuffled)
-        for index, post in enumerate(islice(cycle(shuffled), count)):
-            slots = [random_slot(rng, settings) for _ in range(rng.randint(*settings.k))]
+        for post in islice(cycle(shuffled), count):
+            slots = [random_slot(rng, settings, policies) for _ in range(rng.randint(*settings.k))]
             while slots.count("ref") > 1:
-                slots[slots.index("ref")] = "policy"
+                slots[slots.index("ref")] = rng.choice(policies)
             rng.shuffle(slots)
-            yield LabelQuestion(post, split, slots, policies[index % len(policies)])
+            yield LabelQuestion(post, split, slots)
 
 
-def random_slot(rng: random.Random, settings: LabelsSettings) -> str:
-    """Who writes a summary: the post's author ("ref"), a scripted writer or the policy."""
+def random_slot(rng: random.Random, settings: LabelsSettings, policies: Sequence[str]) -> str:
+    """Who writes a summary: the post's author ("ref"), a scripted writer or one of the policies."""
     draw = rng.random()
     if draw < settings.reference_share:
         return "ref"
-    return "writer" if draw < settings.reference_share + settings.writer_share else "policy"
+    return "writer" if draw < settings.reference_share + settings.writer_share else rng.choice(policies)
 
 
 def by_summaries_wanted(questions: Sequence[LabelQuestion], policy: str) -> dict[int, list[int]]:
     """A policy's questions (their indices) by the number of summaries that it writes for each."""
     groups: dict[int, list[int]] = defaultdict(list)
     for index, question in enumerate(questions):
-        if question.policy == policy and "policy" in question.slots:
-            groups[question.slots.count("policy")].append(index)
+        if policy in question.slots:
+            groups[question.slots.count(policy)].append(index)
     return dict(sorted(groups.items()))
 
 
 def fill_slots(
-    question: LabelQuestion, draws: Sequence[Draw], rng: random.Random, temperature: float
+    question: LabelQuestion, draws: Mapping[str, Sequence[Draw]], rng: random.Random, temperature: float
 ) -> list[Candidate]:
     """The summaries of a question, in the order of its slots.
 
     Args:
-        draws: the policy's.
+        draws: of each policy in the slots, as many as its slots.
         rng: of the scripted writers.
         temperature: that the policy was sampled at.
     """
-    drawn = iter(draws)
+    drawn = {policy: iter(own) for policy, own in draws.items()}
     candidates = []
     for slot in question.slots:
         if slot == "ref":
@@ -97,9 +97,15 @@ def fill_slots(
             name, text = writers.write(rng, question.post)
             candidates.append(Candidate(text, f"writer_{name}"))
         else:
-            draw = next(drawn)
-            candidates.append(Candidate(draw.text, f"{question.policy}-t{temperature:g}", draw.stopped))
+            draw = next(drawn[slot])
+            candidates.append(Candidate(draw.text, f"{slot}-t{temperature:g}", draw.stopped))
     return candidates
+
+
+def best_of_each(draws: Sequence[Draw], scores: Sequence[float], n: int) -> list[Draw]:
+    """The draw with the highest score of each consecutive `n`; the first wins a tie."""
+    blocks = (range(start, start + n) for start in range(0, len(draws), n))
+    return [draws[max(block, key=lambda index: scores[index])] for block in blocks]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from math import factorial
+from math import comb, factorial
 
 from tldr.plan.costs import PlannedRun, StageCost
 from tldr.plan.jobs import RunJob
@@ -22,18 +22,36 @@ def _models(planned: PlannedRun) -> Iterator[LoadedModel]:
     settings, policies = planned.run.settings, planned.inputs("policy-")
     assert isinstance(settings, LabelsSettings)
     questions = settings.pairs + settings.valid_pairs
-    shares = policy_slots(settings)
+    shares = slots_of_one(policy_slots(settings), len(policies))
     for name in policies:
-        each = questions / len(policies)
-        portions = (planned.portion(shares[slots] * each, slots) for slots in sorted(shares) if slots)
-        yield planned.model("sample", name, *portions)
+        chooser = f"chooser-{name.removeprefix('policy-')}"
+        n = settings.best_of if chooser in planned.run.parents else 1
+        portions = [planned.portion(share * questions, n * slots) for slots, share in sorted(shares.items())]
+        policy = planned.model("sample", name, *portions)
+        yield policy
+        if n > 1:
+            yield planned.model("judge", chooser, *portions, beside=policy.parameters)
+
+
+def slots_of_one(shares: dict[int, float], policies: int) -> dict[int, float]:
+    """How many of a question's summaries one policy writes, if each slot draws one of them; 0 is left out.
+
+    Args:
+        shares: the same for all policies together, as `policy_slots` gives it.
+    """
+    found: dict[int, float] = {}
+    for slots, share in shares.items():
+        for own in range(1, slots + 1):
+            chance = comb(slots, own) * (policies - 1) ** (slots - own) / policies**slots
+            found[own] = found.get(own, 0.0) + share * chance
+    return {own: share for own, share in found.items() if share}
 
 
 def policy_slots(settings: LabelsSettings) -> dict[int, float]:
-    """How many of a question's summaries the policy writes -> share of the questions.
+    """How many of a question's summaries the policies write -> share of the questions.
 
-    A slot is the reference's, a writer's or the policy's by their shares; of several references all but one
-    become the policy's.
+    A slot is the reference's, a writer's or a policy's by their shares; of several references all but one
+    become a policy's.
     """
     low, high = settings.k
     reference, writer = settings.reference_share, settings.writer_share

@@ -19,7 +19,9 @@ class LabelsSettings(Settings):
     k: tuple[PositiveInt, PositiveInt] = (2, 2)
     """Smallest and largest number of summaries ranked at once; (4, 9) is InstructGPT's."""
     temperature: Positive = 0.85
-    """At which the SFT policies are sampled."""
+    """At which the policies are sampled."""
+    best_of: Annotated[int, Field(ge=2)] = 8
+    """From the second round of feedback on: N of the best-of-N samples that are compared, too."""
     reference_share: Unit = 0.25
     """Share of shown summaries that are the author's reference."""
     writer_share: Unit = 0.25

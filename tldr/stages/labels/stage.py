@@ -18,6 +18,7 @@ from tldr.stages.labels import LabelsRun
 from tldr.stages.labels.algorithm import (
     POSTS,
     LabelQuestion,
+    best_of_each,
     by_split,
     by_summaries_wanted,
     fill_slots,
@@ -26,9 +27,10 @@ from tldr.stages.labels.algorithm import (
     split_folds,
 )
 from tldr.stages.shared.device import Device
-from tldr.stages.shared.networks import open_sampler
+from tldr.stages.shared.networks import open_reward, open_sampler
 from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.sampling import Draw, Sampling, sample_responses
+from tldr.stages.shared.summary_scorer import SummaryScorer
 from tldr.stages.shared.tokenizers import open_tokenizer
 from tldr.toy.labelers import Candidate
 from tldr.train.metrics import Progress
@@ -67,37 +69,45 @@ def run(ctx: LabelsRun) -> None:
     )
 
 
-def sample(ctx: LabelsRun, questions: Sequence[LabelQuestion]) -> dict[int, list[Draw]]:
-    """What the policies write, by the index of the question."""
-    drawn: dict[int, list[Draw]] = {}
+def sample(ctx: LabelsRun, questions: Sequence[LabelQuestion]) -> list[dict[str, list[Draw]]]:
+    """What the policies write for each question, by the policy's name."""
+    drawn: list[dict[str, list[Draw]]] = [{} for _ in questions]
     device = Device.open(ctx.precision)
     progress = Progress(ctx.folder, total=len(ctx.inputs.policies))
-    for done, (size, place) in enumerate(ctx.inputs.policies.items(), start=1):
+    for done, (name, place) in enumerate(ctx.inputs.policies.items(), start=1):
         tokenizer = open_tokenizer(place)
         policy = open_sampler(place, device, tokenizer)
-        for wanted, rows in by_summaries_wanted(questions, size).items():
+        chooser = ctx.inputs.choosers.get(name)
+        n = 1 if chooser is None else ctx.settings.best_of
+        for wanted, rows in by_summaries_wanted(questions, name).items():
+            queries = encode_queries(tokenizer, [questions[row].post for row in rows], ctx.lengths.query)
             samples = sample_responses(
                 policy,
                 tokenizer,
-                encode_queries(tokenizer, [questions[row].post for row in rows], ctx.lengths.query),
-                Sampling(n=wanted, temperature=ctx.settings.temperature),
+                queries,
+                Sampling(n=n * wanted, temperature=ctx.settings.temperature),
                 max_new_tokens=ctx.lengths.response,
-                seed=derive(ctx.seed, "labels", size, wanted),
+                seed=derive(ctx.seed, "labels", name, wanted),
                 device=device,
             )
-            drawn |= dict(zip(rows, samples, strict=True))
+            if chooser is not None:
+                ids = [[draw.ids for draw in row] for row in samples]
+                scores = SummaryScorer(tokenizer, queries, ids, device).rewards(open_reward(chooser, device))
+                samples = [best_of_each(*pair, n) for pair in zip(samples, scores, strict=True)]
+            for row, draws in zip(rows, samples, strict=True):
+                drawn[row][name] = draws
         progress.update(done)
     return drawn
 
 
 def candidates(
-    ctx: LabelsRun, questions: Sequence[LabelQuestion], drawn: dict[int, list[Draw]]
+    ctx: LabelsRun, questions: Sequence[LabelQuestion], drawn: Sequence[dict[str, list[Draw]]]
 ) -> list[list[Candidate]]:
     """The summaries that every question shows."""
     rng = random.Random(derive(ctx.seed, "writers"))
     return [
-        fill_slots(question, drawn.get(index, []), rng, ctx.settings.temperature)
-        for index, question in enumerate(questions)
+        fill_slots(question, draws, rng, ctx.settings.temperature)
+        for question, draws in zip(questions, drawn, strict=True)
     ]
 
 

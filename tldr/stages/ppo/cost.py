@@ -24,7 +24,7 @@ def job(planned: PlannedRun) -> RunJob:
         options,
         lengths.response,
         batch // options // settings.minibatches,
-        frozen=(shape.policy if settings.lora is None or settings.rounds > 1 else 0, shape.reward),
+        frozen=(shape.policy if settings.lora is None else 0, shape.reward),
         drawn=batch // options,
     )
     return planned.training(

@@ -86,8 +86,6 @@ class PPOSettings(Finetuning):
     """InstructGPT's gamma: weight of the pretraining loss in each update (27.8 there)."""
     ptx_ratio: Positive = 1.0
     """Pretraining examples per episode (InstructGPT: 8)."""
-    rounds: PositiveInt = 1
-    """Rounds of fresh labels: after each, sample the policy, label, retrain the reward model, continue."""
     save_every: PositiveInt = 10
     save_steps: PositiveInt | None = None
     """Also save inside an iteration: its scored episodes, then after every `save_steps` optimizer steps.

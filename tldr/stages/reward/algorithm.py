@@ -133,7 +133,9 @@ def ranked_posts(prompts: Sequence[RankedPrompt], *, share: bool) -> list[Ranked
 class RankedBatch:
     """A packed batch of B posts with at most S summaries, and the R rankings among them.
 
-    `places` (R,K) int64 are indices into the flattened (B,S) scores; `ranks` (R,K) int64; `present` (R,K) bool.
+    Attributes:
+        places: (R,K) int64, indices into the flattened (B,S) scores.
+        ranks: (R,K) int64. present: (R,K) bool.
     """
 
     packed: PackedBatch

@@ -7,6 +7,7 @@ shift is stored in the checkpoint.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -102,7 +103,7 @@ def read_rankings(labels: list[Path], name: str) -> list[Ranking]:
     Raises:
         UsageError: there is none.
     """
-    rows = [row for place in labels for row in load_comparisons(place / f"{name}.jsonl")]
+    rows = interleaved([load_comparisons(place / f"{name}.jsonl") for place in labels])
     useful = [row for row in rows if len(set(row.rank)) > 1]
     if not useful:
         raise UsageError(
@@ -111,6 +112,16 @@ def read_rankings(labels: list[Path], name: str) -> list[Ranking]:
             remedy="give comparisons whose summaries do not all tie",
         )
     return useful
+
+
+def interleaved(rounds: Sequence[list[Ranking]]) -> list[Ranking]:
+    """The rankings of all rounds, mixed evenly, so that the first n are a sample of the whole pool."""
+    placed = [
+        ((place + 0.5) / len(rows), number, row)
+        for number, rows in enumerate(rounds)
+        for place, row in enumerate(rows)
+    ]
+    return [row for _, _, row in sorted(placed, key=lambda entry: entry[:2])]
 
 
 def train_reward(ctx: RewardRun, train: list[RankedPrompt], tokenizer: PreTrainedTokenizerBase) -> Stepper:
