@@ -60,8 +60,8 @@ def test_what_each_run_is_made_from(config: Path) -> None:
     assert parents(runs["sft-s-s0"]) == {"policy": ["pretrain-s-s0"], "data": ["data"]}
     assert parents(runs["labels-s0"]) == {
         "data": ["data"],
-        "policy-s": ["sft-s-s0"],
-        "policy-m": ["sft-m-s0"],
+        "policy-sft-s": ["sft-s-s0"],
+        "policy-sft-m": ["sft-m-s0"],
     }
     assert parents(runs["reward-m-s0"]) == {"policy": ["sft-m-s0"], "labels": ["labels-s0"], "data": ["data"]}
     assert parents(runs["ppo-m-s0"]) == {
@@ -133,7 +133,7 @@ def test_a_later_round_leaves_the_earlier_as_they_were(config: Path) -> None:
 
 
 def test_a_rounds_faults_are_named(config: Path, refusal: Refusal) -> None:
-    assert "rounds.1.sizes: the ladder has no x" in refusal(lambda: runs_of(config, "rounds=[{sizes: [x]}]"))
+    assert "rounds.0.sizes: the ladder has no x" in refusal(lambda: runs_of(config, "rounds=[{sizes: [x]}]"))
     assert "did you mean 'episodes'" in refusal(lambda: runs_of(config, "rounds=[{ppo: {episode: 3}}]"))
 
 

@@ -57,11 +57,12 @@ def expand(study: Study, files: FileHashes) -> list[Run]:
         UsageError: such a file is missing, or two different runs would have one title.
     """
     graph = _Graph(study, files)
-    worlds = study.data.worlds() if isinstance(study.data, ToyData) else [study.data]
-    for world in worlds:
+    worlds: dict[int | None, ToyData | FileData] = {None: study.data}
+    if isinstance(study.data, ToyData) and len(study.data.seeds) > 1:
+        worlds = {world.seed: world for world in study.data.worlds()}
+    for data_seed, world in worlds.items():
         settings = DataSettings(data=world, tokenizer=study.tokenizer)
-        several = isinstance(world, ToyData) and len(worlds) > 1
-        data = graph.add(run_of(DataInputs(), settings, data_seed=world.seed if several else None))
+        data = graph.add(run_of(DataInputs(), settings, data_seed=data_seed))
         for seed in study.seeds:
             graph.add_seed(seed, data)
     return list(graph.runs.values())

@@ -67,7 +67,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise UsageError(str(error), where=where.of(("sizes",)), remedy="change one of them") from None
     stages = [(name, stage) for name, stage in study if isinstance(stage, Settings)]
     stages += [(f"variants.{name}.set", variant.set) for name, variant in study.variants.items()]
-    for number, each in enumerate(study.rounds, start=1):
+    for number, each in enumerate(study.rounds):
         parts = [(name, part) for name, part in each if isinstance(part, Settings)]
         stages += [(f"rounds.{number}.{name}", part) for name, part in parts]
     for name, stage in stages:
@@ -217,6 +217,11 @@ def _merge(under: Any, over: Any) -> Any:
 
 def _check_keys(annotation: Any, value: Any, place: tuple[str, ...], where: str | Places) -> None:
     """Refuse the first key that its settings class does not know, following the types downwards."""
+    if isinstance(value, list):
+        members = [get_args(option)[0] for option in _options(annotation) if get_origin(option) is list]
+        for number, inner in enumerate(value if members else ()):
+            _check_keys(members[0], inner, (*place, str(number)), where)
+        return
     kind = _settings_class(annotation, value)
     if kind is None or not isinstance(value, dict):
         return

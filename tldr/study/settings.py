@@ -214,7 +214,7 @@ class Study(Settings):
     @model_validator(mode="after")
     def _labelers(self) -> Study:
         """Only the toy world can label a policy's samples."""
-        for number, each in enumerate(self.rounds, start=1):
+        for number, each in enumerate(self.rounds):
             if odd := set(each.sizes or ()) - set(self.ladder):
                 raise ValueError(f"rounds.{number}.sizes: the ladder has no {_list(odd)}")
         if isinstance(self.data, FileData):
