@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tldr.errors import CheckpointError, LabError, UsageError
 from tldr.locks import Busy
@@ -16,9 +18,12 @@ from tldr.stages.sft import SFTInputs
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.declaration import Stage, named
+from tldr.stages.shared.device import Device
 from tldr.study import folder as folders
+from tldr.study.environment import THREADS
 from tldr.study.folder import ParentRun, RunFile, check_code, execute, is_busy, last_error, locked
 from tldr.study.registry import STAGES
+from tldr.train import precision as precisions
 
 Refusal = Callable[[Callable[[], object]], str]
 Act = Callable[[RunContext[Any, Any]], None]
@@ -71,6 +76,60 @@ def test_a_run_leaves_its_papers(run: Path, act: list[Act]) -> None:
     assert {"git", "packages", "device", "threads", "seconds", "started"} <= set(environment)
     config = json.loads((run / "config.json").read_text())
     assert config["settings"]["seed_offset"] == 2 and config["seed"] == 5
+
+
+def test_a_run_has_the_threads_of_its_study_whatever_the_environment_says(
+    run: Path, act: list[Act], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in THREADS:
+        monkeypatch.setenv(name, "7")
+    seen: list[tuple[int, str]] = []
+
+    def look(ctx: RunContext[Any, Any]) -> None:
+        Device.open(ctx.precision)
+        seen.append((torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]))
+        raise LabError("looked", where="here", remedy="none")
+
+    act.append(look)
+    before = torch.get_num_threads()
+    try:
+        for threads in (None, 1, 2):
+            RunFile.read(run).model_copy(update={"threads": threads}).write(run)
+            with pytest.raises(LabError, match="looked"):
+                execute(run)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [(7, "7"), (1, "1"), (2, "2")]
+
+
+@pytest.mark.parametrize(("first", "later"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_auto_precision_is_that_of_the_first_start_on_every_machine(
+    run: Path, act: list[Act], monkeypatch: pytest.MonkeyPatch, first: str, later: str
+) -> None:
+    monkeypatch.setattr(precisions, "cpu_has_bf16", lambda: first == "bf16")
+    seen: list[str] = []
+
+    def stop(ctx: RunContext[Any, Any]) -> None:
+        seen.append(ctx.precision)
+        raise LabError("stopped", where="here", remedy="none")
+
+    act.append(stop)
+    with pytest.raises(LabError):
+        execute(run)
+    monkeypatch.setattr(precisions, "cpu_has_bf16", lambda: later == "bf16")
+    act.append(lambda ctx: seen.append(ctx.precision) or act[0](ctx))
+    folders._take_part(RunFile.read(run), run)  # a further process of the same run
+    execute(run)
+    assert seen == [first, first, first]
+    assert json.loads((run / "environment.json").read_text())["precision"] == first
+
+
+def test_a_precision_that_is_set_is_taken(run: Path, act: list[Act]) -> None:
+    seen: list[str] = []
+    act.append(lambda ctx: seen.append(ctx.precision) or act[0](ctx))
+    RunFile.read(run).model_copy(update={"precision": "bf16"}).write(run)
+    execute(run)
+    assert seen == ["bf16"]
 
 
 def test_what_is_done_is_not_done_again(run: Path, act: list[Act]) -> None:

@@ -397,7 +397,7 @@ def test_swept_values_that_differ_in_the_seventh_digit_are_told_apart(config: Pa
     ("overrides", "title"),
     [
         (["variants.rm1={kind: reward, set: {epochs: 2}}", "reward.seeds=2"], "reward-s-s0-rm1"),
-        (["variants.r2={kind: ppo, set: {beta: 1.0}}", "ppo.rounds=2"], "ppo-s-s0-r2"),
+        (["variants.r1={kind: ppo, set: {beta: 1.0}}", "rounds=[{}]"], "ppo-s-s0-r1"),
     ],
 )
 def test_a_variant_called_as_a_further_reward_model_or_round_is_refused(

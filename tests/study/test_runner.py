@@ -27,7 +27,7 @@ from tldr.study.folder import RunFile, execute, locked
 from tldr.study.graph import expand
 from tldr.study.load import load_study
 from tldr.study.model_size import scale
-from tldr.study.runner import critical_paths, default_jobs, write_run
+from tldr.study.runner import critical_paths, default_jobs, describe, fitting_jobs, write_run
 from tldr.study.runs import Run
 
 
@@ -244,26 +244,55 @@ def test_run_json_draws_anew_for_further_models(lab: Lab) -> None:
     assert [spec.draw for spec in specs] == [4, 1004]
 
 
-def test_threads_and_memory_of_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runners, "cores", lambda: 9)
-    monkeypatch.setattr(runners, "gpus", list)
+def test_memory_and_waiting_of_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     env = lab.runner(jobs=4)._environment(0)
-    assert env["OMP_NUM_THREADS"] == env["MKL_NUM_THREADS"] == "2"
     assert env["MALLOC_TRIM_THRESHOLD_"] == "4294967296" and env["MALLOC_TOP_PAD_"] == "268435456"
     assert env["MALLOC_MMAP_THRESHOLD_"] == "1073741824"
+    assert env["OMP_WAIT_POLICY"] == "PASSIVE", "a waiting thread that spins slows the other runs"
     monkeypatch.setenv("MALLOC_TOP_PAD_", "7")
     assert lab.runner(jobs=12)._environment(0)["MALLOC_TOP_PAD_"] == "7"
-    assert lab.runner(jobs=12)._environment(0)["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 64])
+def test_trap_the_number_of_jobs_changes_no_bits(lab: Lab, jobs: int) -> None:
+    """It set the threads of a run, hence its last bits, and stood in no key."""
+    runner = lab.runner("threads=3", jobs=jobs)
+    assert not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & set(runner._environment(0))
+    study, runs = lab.load("threads=3")
+    assert [describe(run, study, lab.root).threads for run in runs if run.stage == "data"] == [3]
+    assert {run.name for run in runs}.isdisjoint(run.name for run in lab.load("threads=2")[1])
 
 
 @pytest.mark.parametrize(
-    ("cores", "devices", "jobs"),
-    [(1, "", 1), (2, "", 2), (8, "", 2), (64, "", 64), (64, "0", 1), (64, "2,3", 2)],
+    ("cores", "devices", "threads", "jobs"),
+    [
+        (1, "", 1, 1),
+        (2, "", 1, 2),
+        (2, "", 2, 1),
+        (2, "", 4, 1),
+        (8, "", 1, 2),
+        (64, "", 1, 64),
+        (64, "", 3, 21),
+        (64, "0", 1, 1),
+        (64, "2,3", 1, 2),
+        (1, "2,3", 1, 2),
+    ],
 )
-def test_default_jobs(monkeypatch: pytest.MonkeyPatch, cores: int, devices: str, jobs: int) -> None:
+def test_default_jobs(
+    monkeypatch: pytest.MonkeyPatch, cores: int, devices: str, threads: int, jobs: int
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
     monkeypatch.setattr(runners, "cores", lambda: cores)
-    assert default_jobs() == jobs
+    assert default_jobs(threads) == jobs
+
+
+@pytest.mark.parametrize(("wanted", "threads", "jobs"), [(8, 1, 4), (3, 1, 3), (3, 2, 2), (1, 9, 1)])
+def test_no_core_has_more_than_one_thread(
+    monkeypatch: pytest.MonkeyPatch, wanted: int, threads: int, jobs: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(runners, "cores", lambda: 4)
+    assert fitting_jobs(wanted, threads) == jobs
 
 
 def test_every_run_has_a_gpu_of_its_own(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,13 @@ from rich.text import Text
 from tldr.cli.reporting import reports_errors
 from tldr.errors import UsageError
 from tldr.study.display import Display, clock
+from tldr.study.environment import cores
 from tldr.study.folder import worker_on
 from tldr.study.graph import expand, needed_for
 from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
 from tldr.study.load import load_study
-from tldr.study.runner import Runner, default_jobs
+from tldr.study.runner import Runner, default_jobs, fitting_jobs
 from tldr.study.runs import Run
 from tldr.study.settings import Study
 from tldr.study.status import Status, listing, removable, remove, run_folders, study_status, write_listing
@@ -99,7 +100,11 @@ def run_command(
     wanted = needed_for(opened.runs, only or None)
     write_listing(opened.study, opened.runs, opened.root)
     with Display(Console(), len(wanted)) as display:
-        jobs = jobs or (1 if processes else default_jobs())
+        threads = opened.study.threads * (processes.per_machine if processes else 1)
+        wanted_jobs = jobs or (1 if processes else default_jobs(threads))
+        if (jobs := fitting_jobs(wanted_jobs, threads)) < wanted_jobs:
+            what = f"{jobs} at once instead of {wanted_jobs}: a run has {threads} threads, this machine "
+            display.say(f"{what}{cores()} cores", "yellow")
         runner = Runner(opened.study, wanted, opened.root, opened.files, display, jobs=jobs, launch=processes)
         try:
             code = runner.run()

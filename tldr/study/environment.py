@@ -33,6 +33,29 @@ def environment() -> dict[str, Any]:
     }
 
 
+MALLOC = {
+    "MALLOC_TOP_PAD_": str(2**28),
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+}
+"""Keep freed memory instead of returning it each step: 1.15-1.37x faster on small models (glibc)."""
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+"""A thread that waits for the others sleeps. If it spins, other processes on the same cores get less of them,
+up to ten times less."""
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def process_environment() -> dict[str, str]:
+    """What a run's process needs before its libraries are loaded; what the user has set stays."""
+    chosen = {name: os.environ.get(name, value) for name, value in (MALLOC | WAITING).items()}
+    return chosen | {"TLDR_DEBUG": "1"}  # tracebacks go into the run's log
+
+
+def set_threads(threads: int) -> None:
+    """Set the number of threads of this process, which `tldr.train.precision.prepare_cpu` reads."""
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
+
+
 def cores() -> int:
     """Number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +31,11 @@ from tldr.settings.extras import check_extras
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.shared.context import RunContext
 from tldr.strict_json import parse_object
-from tldr.study.environment import STATUS, environment, peak_bytes, proc
+from tldr.study.environment import STATUS, environment, peak_bytes, proc, set_threads
 from tldr.study.hashes import changed_code, code_of, sha256
 from tldr.study.registry import STAGES
+
+log = logging.getLogger(__name__)
 
 RUN, CONFIG, ENVIRONMENT, DONE, FAILED = "run.json", "config.json", "environment.json", "DONE", "FAILED"
 LOG, LOCK = "log.txt", ".lock"
@@ -57,6 +62,7 @@ class RunFile(BaseModel):
         inputs: paths and hub names from outside the study.
         parents: inputs made by runs of the same study, in the folders beside this one.
         code: the code that it runs, module -> hash (`tldr.study.hashes.code_of`).
+        threads: of its process; None leaves them to the environment.
         toy: whether its data come from the toy world.
         adopted: the run that it was adopted from (`tldr.study.adopt`).
     """
@@ -74,6 +80,7 @@ class RunFile(BaseModel):
     model: ModelSpec | None = None
     lengths: Lengths = Lengths()
     precision: Precision = "auto"
+    threads: int | None = None
     tags: dict[str, str | int | float | bool] = {}
     inputs: dict[str, str] = {}
     parents: dict[str, ParentRun] = {}
@@ -129,10 +136,11 @@ class RunFile(BaseModel):
 def execute(folder: Path) -> None:
     """Execute the run in `folder`; resume it if it was stopped, do nothing if it is done.
 
-    ``config.json`` and ``environment.json`` are written before the stage, ``DONE`` after it, and
-    ``FAILED`` if it fails. On SIGTERM the stage may save first, otherwise the run exits at once. With
-    several processes per run (`accelerate launch`) the first does all this; the others only execute the
-    stage.
+    ``precision: auto`` is resolved when a run first starts, and stays what it was when the run resumes, also
+    on another machine. ``config.json`` and ``environment.json`` are written before the stage, ``DONE``
+    after it, and ``FAILED`` if it fails. On SIGTERM the stage may save first, otherwise the run exits at
+    once. With several processes per run (`accelerate launch`) the first does all this; the others only
+    execute the stage.
 
     Raises:
         Busy: another process has locked the folder.
@@ -158,9 +166,11 @@ def execute(folder: Path) -> None:
             with _failure_noted(folder), exiting_on_sigterm():
                 write_json(folder / CONFIG, run.model_dump(mode="json", include=shown) | {"seed": ctx.seed})
                 check_extras(ctx.settings, run.stage)
-                stage = STAGES[run.stage].load()
+                stage = _load(run)
                 held = proc(STATUS, "VmRSS")  # memory used by the libraries
-                write_json(folder / ENVIRONMENT, {**environment(), "seconds": before.get("seconds", 0.0)})
+                ctx = replace(ctx, precision=_resolved(run.precision, before))
+                note = environment() | {"precision": ctx.precision, "seconds": before.get("seconds", 0.0)}
+                write_json(folder / ENVIRONMENT, note)
                 from tldr.queries.tokenized import keep_tokens  # the stage has loaded its imports by now
 
                 with keep_tokens(folder.parent / TOKENS if run.study else None):
@@ -183,7 +193,34 @@ def _take_part(run: RunFile, folder: Path) -> None:
         exiting_on_sigterm(),
         keep_tokens(folder.parent / TOKENS if run.study else None),
     ):
-        STAGES[run.stage].load()(run.context(folder))
+        stage = _load(run)
+        precision = _resolved(run.precision, read_note(folder / ENVIRONMENT))
+        stage(replace(run.context(folder), precision=precision))
+
+
+def _load(run: RunFile) -> Callable[..., None]:
+    """The stage's function, for this process's threads."""
+    if run.threads is not None:
+        set_threads(run.threads)
+    return STAGES[run.stage].load()
+
+
+def _resolved(precision: Precision, before: dict[str, Any]) -> Precision:
+    """The precision of a run: the one of its first start, else that of this device.
+
+    Args:
+        before: the run's ``environment.json`` so far.
+    """
+    if precision != "auto" or "torch" not in sys.modules:  # without torch a stage multiplies nothing
+        return precision
+    from tldr.stages.shared.device import Device
+
+    here: Precision = Device.open("auto").precision
+    began: Precision = before.get("precision", "auto")
+    if began in ("auto", here):
+        return here
+    log.warning("goes on in %s, in which it began, although this machine would choose %s", began, here)
+    return began
 
 
 def _check_parents(run: RunFile, folder: Path) -> None:

@@ -164,6 +164,7 @@ class _Graph:
             "model": run.model.model_dump(mode="json") if run.model and run.stage == "pretrain" else None,
             "lengths": self.study.lengths.model_dump(mode="json"),
             "precision": self.study.precision,
+            "threads": self.study.threads,
             "parents": {name: _identity(source) for name, source in run.parents.items()},
         }
         run = replace(run, ingredients=ingredients)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from tldr.errors import LabError, UsageError
 from tldr.interrupts import TERMINATED, handling
-from tldr.study.environment import cores
+from tldr.study.environment import process_environment
 from tldr.study.folder import DONE, LOG, RUN, RunFile, last_error
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
 from tldr.study.registry import STAGES
-from tldr.study.runner import MALLOC, THREADS, describe, locked_or_new, write_run
+from tldr.study.runner import describe, locked_or_new, write_run
 from tldr.study.runs import Run
 from tldr.study.slurm import TIME_LIMIT, Allocation
 from tldr.study.status import set_aside, status_of
@@ -94,9 +94,7 @@ def _await(spec: RunFile, folder: Path) -> None:
 def _command(job: JobFile, run: Run, here: Allocation) -> tuple[list[str], dict[str, str]]:
     """The command of a run, without its folder, and additions to its environment."""
     launch = Launch.read(Path(job.launch)) if job.launch and STAGES[run.stage].trains else None
-    processes = launch.per_machine if launch else 1
-    env = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
-    env |= dict.fromkeys(THREADS, str(max(1, cores() // processes))) | {"TLDR_DEBUG": "1"}
+    env = process_environment()
     if launch is None or launch.processes == 1:
         return job.program, env
     # Jobs on one machine need different ports; the machines of one job need the same one.

@@ -22,7 +22,7 @@ from tldr.interrupts import event_set_by
 from tldr.locks import Busy
 from tldr.settings.extras import check_extras
 from tldr.study.display import Display, clock, headline
-from tldr.study.environment import cores
+from tldr.study.environment import cores, process_environment
 from tldr.study.folder import (
     LOG,
     ParentRun,
@@ -48,20 +48,18 @@ RETRY = 2.0
 """Seconds between checks of a run that another runner executes."""
 LAPTOP_CORES = 16
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-MALLOC = {
-    "MALLOC_TOP_PAD_": str(2**28),
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-}
-"""Keep freed memory instead of returning it each step: 1.15-1.37x faster on small models (glibc)."""
 
-
-def default_jobs() -> int:
-    """One job per GPU; without GPUs one per core, but at most two on a laptop-sized machine."""
+def default_jobs(threads: int) -> int:
+    """One job per GPU; without GPUs one per `threads` cores, but at most two on a laptop-sized machine."""
     if devices := gpus():
         return len(devices)
-    return min(cores(), 2) if cores() <= LAPTOP_CORES else cores()
+    return fitting_jobs(2 if cores() <= LAPTOP_CORES else cores(), threads)
+
+
+def fitting_jobs(wanted: int, threads: int) -> int:
+    """As many of the wanted jobs as the cores have `threads` for, at least 1; all of them with GPUs, which do
+    the work."""
+    return wanted if gpus() else max(1, min(wanted, cores() // threads))
 
 
 def gpus() -> list[str]:
@@ -115,6 +113,7 @@ def describe(run: Run, study: Study, root: Path) -> RunFile:
         model=run.model,
         lengths=study.lengths,
         precision=study.precision,
+        threads=study.threads,
         tags=run.tags,
         inputs={name: source.external for name, source in run.parents.items() if not source.runs},
         parents={name: ParentRun(run=parent.name, outputs=digests[name]) for name, parent in taken.items()},
@@ -150,7 +149,7 @@ def _choose(candidates: Sequence[Run], root: Path) -> Run:
 
 @dataclass
 class ActiveRun:
-    """A run's process, its slot (threads, GPU), and its start time."""
+    """A run's process, its slot (GPU), and its start time."""
 
     run: Run
     process: subprocess.Popen[bytes] | Forked
@@ -177,7 +176,7 @@ class Runner:
     root: Path
     files: FileHashes
     display: Display
-    jobs: int = field(default_factory=default_jobs)
+    jobs: int = 1
     command: Sequence[str] = ()
     launch: Launch | None = None
     failed: dict[str, str] = field(default_factory=dict)
@@ -288,7 +287,6 @@ class Runner:
         env, command = self._environment(slot), self.command
         if self.launch is not None and STAGES[run.stage].trains:
             command = self.launch.command()
-            env |= dict.fromkeys(THREADS, str(max(1, cores() // self.jobs // self.launch.per_machine)))
         if not command:
             return self._nursery.start(folder, env)
         with (folder / LOG).open("ab") as log:
@@ -310,10 +308,7 @@ class Runner:
         self._later[run.name] = time.monotonic() + RETRY
 
     def _environment(self, slot: int) -> dict[str, str]:
-        threads = str(max(1, cores() // self.jobs))
-        env = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
-        env |= dict.fromkeys(THREADS, threads)
-        env["TLDR_DEBUG"] = "1"  # Tracebacks go into the run's log.
+        env = process_environment()
         if len(self._gpus) > 1 and self.jobs > 1:
             env["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
         return env

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tldr.settings.base import Name, NonNegative, Precision, Seed, Settings, different
 from tldr.settings.models import Lengths, ModelSpec
@@ -85,6 +85,9 @@ class Study(Settings):
     """Every stage behind the data runs once for each."""
     precision: Precision = "auto"
     """auto: bf16 where the device multiplies in it, else fp32. Weights are fp32 in any case."""
+    threads: PositiveInt = 1
+    """CPU threads of a run's process. Last bits depend on their number, so the study sets it, whatever
+    `--jobs` is."""
     data: Annotated[ToyData | FileData, Field(discriminator="kind")]
     """A generated world (`kind: toy`), or files (`kind: files`)."""
     tokenizer: TokenizerSpec = TokenizerSpec()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from tldr.settings.base import Precision
-from tldr.train.precision import prepare_cpu, resolve_precision
+from tldr.train.precision import ResolvedPrecision, prepare_cpu, resolve_precision
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Device:
     """Where and in what precision a stage computes; resolved once a run."""
 
     device: torch.device
-    precision: str
+    precision: ResolvedPrecision
 
     @classmethod
     def open(cls, precision: Precision) -> Device:
