@@ -17,7 +17,7 @@ graph has no cycles, and the runs are listed in an order in which they can be ex
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from tldr.errors import UsageError
@@ -40,6 +40,7 @@ from tldr.stages.shared.settings import EvaluationSettings
 from tldr.study.hashes import FileHashes
 from tldr.study.load import nearest
 from tldr.study.runs import InputSource, Run, run_of
+from tldr.study.seed_runs import SeedRuns, VariantSampling, Writers
 from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Round, Study
 from tldr.toy.settings import ToyData
 
@@ -88,57 +89,6 @@ def needed_for(runs: list[Run], stage: str | None) -> list[Run]:
         if run.stage == stage or run.name in wanted:
             wanted.update([run.name, *(parent.name for parent in run.parent_runs())])
     return [run for run in runs if run.name in wanted]
-
-
-@dataclass(frozen=True)
-class SeedRuns:
-    """The products of one seed's main runs.
-
-    Attributes:
-        labels: labels of each round, the last one's at the end.
-        models: size -> method -> policy.
-        reward: size -> reward model.
-        samples: ``method-size`` -> samples.
-    """
-
-    seed: int
-    data: InputSource
-    labels: list[InputSource]
-    models: dict[str, dict[str, InputSource]]
-    reward: dict[str, InputSource]
-    samples: dict[str, InputSource] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Writers:
-    """Who writes the summaries that labelers compare.
-
-    Attributes:
-        policies: name -> policy that is sampled.
-        choosers: name -> reward model that chooses the best of several samples of that policy.
-    """
-
-    policies: dict[str, InputSource]
-    choosers: dict[str, InputSource] = field(default_factory=dict)
-
-    def with_round(
-        self, number: int, size: str, sft: InputSource, reward: InputSource, policy: InputSource
-    ) -> Writers:
-        """With a round's policy, and best-of-N of the SFT policy by the round's reward model."""
-        best = f"best_of_n-{size}-r{number}"
-        return Writers(
-            self.policies | {f"ppo-{size}-r{number}": policy, best: sft}, self.choosers | {best: reward}
-        )
-
-
-@dataclass(frozen=True)
-class VariantSampling:
-    """A variant's name, the reward model that scores its samples, and their temperatures (None: those of the
-    study's main policies)."""
-
-    name: str
-    reward: InputSource
-    temperatures: list[float] | None = None
 
 
 class _Graph:

@@ -13,7 +13,7 @@ from tldr.stages.labels.settings import LabelsSettings
 
 
 def job(planned: PlannedRun) -> RunJob | None:
-    """The policies that are sampled; none where labels are given."""
+    """The policies that are sampled, and the reward models that choose among samples."""
     models = tuple(_models(planned))
     return InferenceJob(models) if models else None
 
@@ -21,6 +21,8 @@ def job(planned: PlannedRun) -> RunJob | None:
 def _models(planned: PlannedRun) -> Iterator[LoadedModel]:
     settings, policies = planned.run.settings, planned.inputs("policy-")
     assert isinstance(settings, LabelsSettings)
+    if not policies:  # the labels are given
+        return
     questions = settings.pairs + settings.valid_pairs
     shares = slots_of_one(policy_slots(settings), len(policies))
     for name in policies:

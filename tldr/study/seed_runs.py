@@ -1,0 +1,58 @@
+"""What the graph of one seed hands from step to step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tldr.study.runs import InputSource
+
+
+@dataclass(frozen=True)
+class SeedRuns:
+    """The products of one seed's main runs.
+
+    Attributes:
+        labels: labels of each round, the last one's at the end.
+        models: size -> method -> policy.
+        reward: size -> reward model.
+        samples: ``method-size`` -> samples.
+    """
+
+    seed: int
+    data: InputSource
+    labels: list[InputSource]
+    models: dict[str, dict[str, InputSource]]
+    reward: dict[str, InputSource]
+    samples: dict[str, InputSource] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Writers:
+    """Who writes the summaries that labelers compare.
+
+    Attributes:
+        policies: name -> policy that is sampled.
+        choosers: name -> reward model that chooses the best of several samples of that policy.
+    """
+
+    policies: dict[str, InputSource]
+    choosers: dict[str, InputSource] = field(default_factory=dict)
+
+    def with_round(
+        self, number: int, size: str, sft: InputSource, reward: InputSource, policy: InputSource
+    ) -> Writers:
+        """With a round's policy, and best-of-N of the SFT policy by the round's reward model."""
+        best = f"best_of_n-{size}-r{number}"
+        return Writers(
+            self.policies | {f"ppo-{size}-r{number}": policy, best: sft}, self.choosers | {best: reward}
+        )
+
+
+@dataclass(frozen=True)
+class VariantSampling:
+    """A variant's name, the reward model that scores its samples, and their temperatures (None: those of the
+    study's main policies)."""
+
+    name: str
+    reward: InputSource
+    temperatures: list[float] | None = None
