@@ -14,8 +14,9 @@ reproduce: .venv/core.stamp
 	$(BIN)/tldr-lab study run configs/toy.yaml
 	$(BIN)/tldr-lab report configs/toy.yaml --out results/toy
 
+# Three workers on two cores: tests that start a study or a server wait for it a quarter of the time.
 test: lint
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --durations=15
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" --durations=15
 
 docs: .venv/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
