@@ -284,15 +284,21 @@ def test_verdicts_that_another_judge_wrote_meanwhile_are_kept(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_judge_that_is_told_to_end_keeps_its_verdicts(tell: Tell, folder: Path, signum: int) -> None:
+def test_a_judge_that_is_told_to_end_keeps_its_verdicts(folder: Path, signum: int) -> None:
     def answers() -> Iterator[Judgement]:
         for order in ([0, 1], [1, 0]):
             yield Judgement(id="p0", policies=["a", "b"], order=order, judge="rm:x", verdict="A", runs=["r"])
         os.kill(os.getpid(), signum)
         yield from answers()
 
-    before = signal.getsignal(signum)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        command._collect(answers(), 4, folder / "out.jsonl")
+    def ended(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    inherited = signal.signal(signum, ended)  # a program started in the background ignores SIGINT
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            command._collect(answers(), 4, folder / "out.jsonl")
+        assert signal.getsignal(signum) == ended
+    finally:
+        signal.signal(signum, inherited)
     assert len(read_records(folder / "out.jsonl", Judgement)) == 2
-    assert signal.getsignal(signum) == before

@@ -168,7 +168,7 @@ def test_the_listing_names_every_run_and_its_parents(lab: Lab) -> None:
     rows = {row["run"].rpartition("-")[0]: row for row in listing["runs"]}
     assert len(rows) == len(runs)
     assert rows["ppo-m-s0"]["params"] == 1234 and rows["ppo-s-s0"]["params"] is None
-    assert rows["labels-s0"]["parents"]["policy-s"] == rows["sft-s-s0"]["run"]
+    assert rows["labels-s0"]["parents"]["policy-sft-s"] == rows["sft-s-s0"]["run"]
     assert (rows["data"]["seed"], rows["score-s-s0-ppo"]["variant"]) == (None, "")
 
 
