@@ -20,7 +20,9 @@ from tldr.plan.models import model_config
 from tldr.plan.steps import Shape
 from tldr.plan.study import Machine, Planner, RunPlan
 from tldr.stages.labels.algorithm import SELECTION
+from tldr.stages.reward.settings import RewardSettings
 from tldr.study.load import load_study
+from tldr.study.runs import Run
 from tldr.study.settings import Study
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -254,5 +256,17 @@ def test_folds_are_counted_from_all_rows(tiny: Study, tmp_path: Path) -> None:
     data = tiny.data.model_copy(update={"comparisons": str(tmp_path / "pairs.jsonl")})
     labels = tiny.labels.model_copy(update={"folds": 3})
     study = tiny.model_copy(update={"data": data, "labels": labels})
-    train, held = Counts(study, TABLE.assumed).comparisons()
+    train, held = Counts(study, TABLE.assumed).comparisons(Run("reward", RewardSettings()))
     assert train + held == 300 and train == round(200 * (1 - 1 / SELECTION))
+
+
+def test_a_round_trains_on_the_labels_so_far(tmp_path: Path) -> None:
+    """Round 1 has 40 rankings of two summaries, the last one 100 of four and these."""
+    path = tmp_path / "rounds.yaml"
+    rounds = "rounds: [{labels: {pairs: 40, valid_pairs: 10, k: [2, 2]}}]"
+    last = "labels: {pairs: 100, valid_pairs: 30, k: [4, 4]}"
+    files = "{kind: files, sft: a, valid1: b, valid2: c, comparisons: d}"
+    path.write_text(f"{TINY.replace(files, '{kind: toy}')}{rounds}\n{last}\n")
+    plans = {plan.title: plan for plan in planned(load_study(path), 1.0, stage="reward")}
+    assert plans["reward-s-r1"].cost.tokens == 40 * (24 + 2 * 12)
+    assert plans["reward-s"].cost.tokens == 140 * (24 + 4 * 12)

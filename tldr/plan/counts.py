@@ -14,6 +14,8 @@ from tldr.plan.models import model_config
 from tldr.plan.steps import Shape
 from tldr.settings.models import ModelSpec
 from tldr.stages.labels.algorithm import SELECTION
+from tldr.stages.labels.settings import LabelsSettings
+from tldr.study.runs import Run
 from tldr.study.settings import Study
 from tldr.toy.settings import ToyData
 
@@ -47,12 +49,13 @@ class Counts:
         path = getattr(data, name) or data.sft
         return _lines(Path(path)) or int(getattr(self.assumed.posts, name))
 
-    def comparisons(self) -> tuple[int, int]:
-        """Labelled prompts for training and for evaluation (valid1 and valid2); a file's rows count by
-        split."""
+    def comparisons(self, run: Run) -> tuple[int, int]:
+        """Labelled prompts that a reward model trains and is evaluated on (valid1 and valid2): those of all
+        rounds so far; a file's rows count by split."""
         study = self.study
         if isinstance(study.data, ToyData):
-            return study.labels.pairs, study.labels.valid_pairs
+            rounds = self.rounds(run)
+            return sum(labels.pairs for labels in rounds), sum(labels.valid_pairs for labels in rounds)
         known = self.assumed.posts
         splits = _splits(Path(study.data.comparisons)) if study.data.comparisons else Counter()
         if not splits:
@@ -62,11 +65,16 @@ class Counts:
             return round(train), round(splits.total() - train)
         return splits["train"], splits["valid1"] + splits["valid2"]
 
-    def rankings_per_post(self) -> int:
+    def rounds(self, run: Run) -> list[LabelsSettings]:
+        """The settings of all labels that a reward model reads."""
+        parents = (parent.settings for parent in run.parent_runs())
+        return [settings for settings in parents if isinstance(settings, LabelsSettings)]
+
+    def rankings_per_post(self, run: Run) -> int:
         """Rankings of a post that has some, on average; 1 for files, whose posts are not counted."""
         if not isinstance(self.study.data, ToyData):
             return 1
-        return max(1, round(self.study.labels.pairs / self.study.data.sft_posts))
+        return max(1, round(self.comparisons(run)[0] / self.study.data.sft_posts))
 
     def typical(self, window: PackedRow) -> PackedRow:
         """Mean lengths of texts after truncation to a window."""

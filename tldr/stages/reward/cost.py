@@ -15,13 +15,13 @@ def job(planned: PlannedRun) -> RunJob:
     settings, lengths, counts = planned.run.settings, planned.lengths, planned.counts
     assert isinstance(settings, RewardSettings)
     shape = planned.shape
-    labelled, _ = counts.comparisons()
-    together = counts.rankings_per_post() if settings.share_posts else 1
+    labelled, _ = counts.comparisons(planned.run)
+    together = counts.rankings_per_post(planned.run) if settings.share_posts else 1
     step = TrainingStep(
         "reward",
         shape,
         lengths.query,
-        together * (counts.study.labels.k[1] if counts.toy else 2),
+        together * (max(labels.k[1] for labels in counts.rounds(planned.run)) if counts.toy else 2),
         lengths.rm_response,
         max(1, round(scalar(settings.batch) / together)),
         frozen_layers=round(settings.frozen_layers * shape.layers),  # as `freeze_lowest`
@@ -40,7 +40,7 @@ def _judged(planned: PlannedRun, settings: RewardSettings, step: TrainingStep) -
     references = planned.counts.posts("sft")
     if settings.shift_posts is not None:
         references = min(settings.shift_posts, references)
-    _, held_out = planned.counts.comparisons()
+    _, held_out = planned.counts.comparisons(planned.run)
     rows = ((references, 1), (held_out, step.options))
     portions = (planned.portion(queries, options, step.response) for queries, options in rows)
     return LoadedModel("judge", step.shape, tuple(portions))
