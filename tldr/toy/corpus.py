@@ -32,7 +32,7 @@ def comment(rng: random.Random, facts: Facts) -> str:
     """A reply that restates the facts in any order."""
     parts = [
         rng.choice(choices).format_map(facts)
-        for choices in (phrases.COMMENT_EVENT, phrases.COMMENT_CON, phrases.COMMENT_FEEL, phrases.COMMENT_ACT)
+        for choices in (phrases.COMMENT_EVENT, phrases.COMMENT_CON, phrases.COMMENT_ACT)
     ]
     rng.shuffle(parts)
     return " ".join(parts)

@@ -26,7 +26,7 @@ def shortened(rng: random.Random, post: Post) -> tuple[str, str]:
     """A careful summary, and the same with one more sentence that is false."""
     facts = facts_of(post)
     better = authors.careful(rng, facts)
-    slot, choices = rng.choice((("con", phrases.CON), ("feel", phrases.FEEL)))
+    slot, choices = rng.choice((("con", phrases.CON), ("act", phrases.ACT)))
     false = {**facts, slot: other_value(rng, slot, facts[slot])}
     return better, f"{better} {rng.choice(choices).format_map(false)}"
 

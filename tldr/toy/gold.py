@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from tldr.records import Info, Post
 from tldr.toy import phrases
-from tldr.toy.world import SLOT_OF, Facts, facts_of, pieces
+from tldr.toy.world import MEANING, SLOT_OF, Facts, facts_of, pieces
 
 WEIGHTS: dict[str, float] = {
-    "rel": 1.0, "verb": 1.0, "obj": 1.0, "when": 0.5, "con": 0.9, "feel": 0.6, "act": 1.4,
+    "rel": 1.0, "verb": 1.0, "obj": 1.0, "con": 0.9, "act": 1.2,
 }  # fmt: skip
 """Utility of stating a slot's fact; a wrong value costs the same."""
 MAX_WRONG = 2
@@ -50,17 +50,17 @@ class SummaryContent(NamedTuple):
 
 
 def _collapse(piece: str) -> str:
-    slot = SLOT_OF.get(piece)
-    return f"{{{slot}}}" if slot else piece
+    meaning = MEANING.get(piece)
+    return f"{{{meaning.slot}}}" if meaning else piece
 
 
 def _sentences() -> Iterable[str]:
-    for opener, event in product(phrases.EVENT_OPENERS, (*phrases.EVENT, *phrases.EVENT_UNDATED)):
+    for opener, event in product(phrases.EVENT_OPENERS, phrases.EVENT):
         yield opener + event
     for group in (
         phrases.POST_EVENT, phrases.POST_CON,
-        phrases.POST_FEEL, phrases.POST_ACT, phrases.POST_DISTRACTOR, phrases.POST_FILLER,
-        phrases.EVENT_VAGUE, phrases.CON, phrases.FEEL, phrases.ACT, phrases.FLUFF, phrases.RAW_TLDR,
+        phrases.POST_ACT, phrases.POST_DISTRACTOR, phrases.POST_FILLER,
+        phrases.EVENT_VAGUE, phrases.CON, phrases.ACT, phrases.FLUFF, phrases.RAW_TLDR,
         (phrases.LAZY_OPENING, phrases.RAW_COMMON),
     ):  # fmt: skip
         yield from group

@@ -24,17 +24,11 @@ SLOTS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             " wrecked pawned ruined buried traded scratched mailed"
         ),
         "obj": _words("guitar laptop camera bike couch jacket watch phone piano lamp tent ring boat mirror"),
-        "when": _words(
-            "monday tuesday thursday friday saturday sunday summer winter spring autumn night week month year"
-        ),
         "con": _words("rent lease exam wedding baby visa debt storm surgery contract flu trial funeral loan"),
-        "feel": _words(
-            "angry hurt guilty jealous confused ashamed lonely scared tired worried numb upset bitter calm"
-        ),
         "act": _words("forgive sue confront report ignore call leave pay wait quit argue lie beg hide"),
     }
 )
-"""Who, did what, to what, when; what ties the author's hands; the feeling; the act asked about."""
+"""Who, did what, to what; what ties the author's hands; the act asked about."""
 
 SUBREDDITS: tuple[tuple[str, float], ...] = (
     ("relationships", 0.4),
@@ -49,27 +43,22 @@ SUBREDDITS: tuple[tuple[str, float], ...] = (
 # --- posts -----------------------------------------------------------------------------------
 
 POST_EVENT = (
-    "my {rel} {verb} my {obj} last {when}.",
-    "last {when} my {rel} {verb} my {obj}.",
-    "my {obj} was {verb} by my {rel} last {when}.",
+    "my {rel} {verb} my {obj}.",
+    "my {obj} was {verb} by my {rel}.",
 )
 POST_CON = ("i am stuck because of the {con}.", "the {con} makes it hard.")
-POST_FEEL = ("i feel {feel}.", "now i am so {feel}.")
 POST_ACT = ("should i {act}?", "is it wrong to {act}?")
 POST_DISTRACTOR = (
     "years ago my {rel} {verb} my {obj}.",
     "years ago my {obj} was {verb} by my {rel}.",
     "people said i should {act}.",
-    "at first i was so {feel}.",
     "it is not about the {con} at all.",
 )
 POST_FILLER = ("sorry for my bad english.", "this is a throwaway.", "i am new here.")
 TITLES = (
     "my {rel} {verb} my {obj}",
     "my {rel} and my {obj}",
-    "i feel {feel} about my {rel}",
     "should i {act}?",
-    "i feel {feel}",
     "stuck because of the {con}",
     "what about my {obj}",
     "need advice",
@@ -79,16 +68,11 @@ TITLES = (
 # --- references ------------------------------------------------------------------------------
 
 EVENT_OPENERS = ("", "so ", "basically ", "in short ", "ok so ", "well ", "turns out ", "found out ")
-EVENT = (
-    "my {rel} {verb} my {obj} last {when}.",
-    "last {when} my {rel} {verb} my {obj}.",
-)
-EVENT_UNDATED = ("my {rel} {verb} my {obj}.",)
+EVENT = ("my {rel} {verb} my {obj}.", "my {obj} was {verb} by my {rel}.")
 EVENT_VAGUE = ("my {rel} did a bad thing.",)
 CON = ("i am stuck because of the {con}.", "the {con} makes it hard.")
-FEEL = ("i feel {feel}.", "now i am so {feel}.")
 ACT = ("should i {act}?", "is it wrong to {act}?")
-LAZY_OPENING = "it is a long story and i do not know what to do anymore."
+LAZY_OPENING = "it is a long story."
 FLUFF = (
     "any advice would help a lot.",
     "thanks for reading all of this.",
@@ -106,19 +90,15 @@ RAW_TLDR = (
     "help.",
     "just read it.",
     "life is hard.",
-    "it is a long story.",
     "in short no idea what to do.",
     "found out the {con} is bad.",
     "basically people are weird lol.",
-    "well i am {feel}.",
     "ok thanks for reading.",
 )
 RAW_CLOSING = (LAZY_OPENING, *FLUFF)
 COMMENT_EVENT = (
-    "so your {rel} {verb} your {obj} last {when}?",
-    "op said my {rel} {verb} my {obj} last {when}.",
-    "last {when} your {rel} {verb} your {obj}?",
+    "so your {rel} {verb} your {obj}?",
+    "op said my {rel} {verb} my {obj}.",
 )
 COMMENT_CON = ("stuck because of the {con} is bad.", "the {con} makes it hard.")
-COMMENT_FEEL = ("you feel {feel}.", "i would be so {feel} too.")
 COMMENT_ACT = ("you should {act}.", "it is not wrong to {act}.")

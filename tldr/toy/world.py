@@ -1,8 +1,8 @@
 """Facts and posts of the toy world.
 
-A post states its seven facts once each, in varied order and phrasing, beside distractor sentences
-that name other values of the same slots in marked contexts ("years ago my cousin ..."). The facts
-travel with the post as the extra field ``facts: {slot: value}``.
+A post states its five facts once each, in varied order and phrasing, beside distractor sentences
+that name other values of the same slots in marked contexts ("years ago my cousin ..."). It may say an alias
+for a value (`tldr.toy.aliases`). The facts travel with the post as the extra field ``facts: {slot: value}``.
 """
 
 from __future__ import annotations
@@ -10,20 +10,34 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tldr.errors import RecordError
 from tldr.records import Info, Post
 from tldr.toy import phrases
+from tldr.toy.aliases import ALIASES, worded
 from tldr.toy.phrases import SLOTS
 
-VERSION = 1
+VERSION = 2
 """Increased whenever the same seed gives other posts, references or labels."""
 
 Facts = Mapping[str, str]
 
 SLOT_OF: dict[str, str] = {value: slot for slot, values in SLOTS.items() for value in values}
 """Value word -> the slot it belongs to."""
+
+
+class Meaning(NamedTuple):
+    """What a word stands for."""
+
+    slot: str
+    value: str
+
+
+MEANING: dict[str, Meaning] = {value: Meaning(slot, value) for value, slot in SLOT_OF.items()} | {
+    alias: Meaning(SLOT_OF[value], value) for value, aliases in ALIASES.items() for alias in aliases
+}
+"""Value word or alias -> its slot and value."""
 
 _PIECE = re.compile(r"[a-z0-9']+|[^\sa-z0-9']")
 
@@ -65,19 +79,20 @@ def mentioned_elsewhere(facts: Facts, text: str) -> dict[str, str]:
     """The facts, each replaced by another value of its slot that `text` names (a distractor), if any."""
     misread = dict(facts)
     for piece in pieces(text):
-        slot = SLOT_OF.get(piece)
-        if slot is not None and piece != facts[slot]:
-            misread[slot] = piece
+        meaning = MEANING.get(piece)
+        if meaning is not None and meaning.value != facts[meaning.slot]:
+            misread[meaning.slot] = meaning.value
     return misread
 
 
 def draw_post(rng: random.Random, post_id: str) -> Post:
     """A post without summary; its facts are in the extra field ``facts``."""
     facts = draw_facts(rng)
-    others = {slot: other_value(rng, slot, value) for slot, value in facts.items()}
+    others = {slot: worded(rng, other_value(rng, slot, value)) for slot, value in facts.items()}
+    words = {slot: worded(rng, value) for slot, value in facts.items()}
     sentences = [
-        rng.choice(choices).format_map(facts)
-        for choices in (phrases.POST_EVENT, phrases.POST_CON, phrases.POST_FEEL, phrases.POST_ACT)
+        rng.choice(choices).format_map(words)
+        for choices in (phrases.POST_EVENT, phrases.POST_CON, phrases.POST_ACT)
     ]
     distractors = rng.sample(phrases.POST_DISTRACTOR, 1 if rng.random() < 0.6 else 2)
     sentences += [distractor.format_map(others) for distractor in distractors]
@@ -88,7 +103,7 @@ def draw_post(rng: random.Random, post_id: str) -> Post:
     record: dict[str, Any] = {
         "id": post_id,
         "subreddit": rng.choices(names, weights)[0],
-        "title": rng.choice(phrases.TITLES).format_map(facts),
+        "title": rng.choice(phrases.TITLES).format_map(words),
         "post": " ".join(sentences),
         "facts": facts,
     }

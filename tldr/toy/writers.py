@@ -18,9 +18,9 @@ Writer = Callable[[random.Random, Post], str]
 
 
 def complete(rng: random.Random, facts: Facts) -> str:
-    """All seven facts, event first or last."""
+    """All five facts, event first."""
     head = rng.choice(phrases.EVENT_OPENERS) + rng.choice(phrases.EVENT)
-    body = [rng.choice(choices) for choices in (phrases.CON, phrases.FEEL, phrases.ACT)]
+    body = [rng.choice(choices) for choices in (phrases.CON, phrases.ACT)]
     rng.shuffle(body)
     return " ".join(part.format_map(facts) for part in [head, *body])
 
@@ -57,10 +57,10 @@ def _repetitive(rng: random.Random, post: Post) -> str:
 def _rambling(rng: random.Random, post: Post) -> str:
     """A long, repetitive text that is cut off, as of a policy that exploits a reward model's length bias."""
     said = complete(rng, facts_of(post)).split()
-    while len(said) < 44:
+    while len(said) < 32:
         start = rng.randrange(len(said) - 1)
         said += said[start : start + rng.randint(1, 5)]
-    return " ".join(said[: rng.randint(34, 44)])
+    return " ".join(said[: rng.randint(24, 32)])
 
 
 def _title(rng: random.Random, post: Post) -> str:
