@@ -6,7 +6,7 @@ import random
 
 from tldr.records import Post
 from tldr.toy import authors, phrases
-from tldr.toy.world import facts_of, other_value
+from tldr.toy.world import facts_of, other_value, pieces
 
 
 def corrected(rng: random.Random, post: Post) -> tuple[str, str]:
@@ -14,7 +14,8 @@ def corrected(rng: random.Random, post: Post) -> tuple[str, str]:
     facts = facts_of(post)
     state = rng.getstate()
     better = authors.careful(rng, facts)
-    slot = rng.choice([name for name, value in facts.items() if value in better.replace(".", " ").split()])
+    said = pieces(better)
+    slot = rng.choice([name for name, value in facts.items() if value in said])
     wrong = {**facts, slot: other_value(rng, slot, facts[slot])}
     rng.setstate(state)
     worse = authors.careful(rng, wrong)
