@@ -23,6 +23,8 @@ EXPONENT = 1.0
 """A value's r-th alias is drawn with probability proportional to 1 / r ** EXPONENT."""
 
 _ONSETS, _VOWELS = "bdfgklmnprstvz", "aeiou"
+_ENGLISH = frozenset({"gone", "life", "sure", "tifu"})
+"""Words of templates and names of subreddits that look like an invented word."""
 
 
 def _coined() -> list[str]:
@@ -32,7 +34,7 @@ def _coined() -> list[str]:
     known = {value for values in SLOTS.values() for value in values}
     words = [word for word in words if word not in known]
     random.Random("aliases").shuffle(words)
-    return words
+    return [word for word in words if word not in _ENGLISH]
 
 
 def _aliases() -> dict[str, tuple[str, ...]]:
