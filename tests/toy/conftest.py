@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
 
 from tldr.records import Post
-from tldr.toy import world
+from tldr.toy import phrases, world
 from tldr.toy.generate import generate_toy
 from tldr.toy.settings import ToyData
 
@@ -18,9 +19,7 @@ FACTS = {
     "rel": "boyfriend",
     "verb": "sold",
     "obj": "guitar",
-    "when": "monday",
     "con": "rent",
-    "feel": "angry",
     "act": "sue",
 }
 
@@ -39,7 +38,7 @@ def post() -> Post:
             "id": "p",
             "subreddit": "self",
             "title": "need advice",
-            "post": "my boyfriend sold my guitar last monday. i feel angry. should i sue?"
+            "post": "my boyfriend sold my guitar. should i sue?"
             " years ago my boss lost my ring. i am stuck because of the rent.",
             "facts": FACTS,
         }
@@ -50,3 +49,15 @@ def post() -> Post:
 def posts() -> list[Post]:
     rng = random.Random(11)
     return [world.draw_post(rng, f"p{i}") for i in range(400)]
+
+
+def templates() -> list[str]:
+    """Every sentence and title of the world, with its slots in braces."""
+    groups = [group for group in vars(phrases).values() if isinstance(group, tuple)]
+    texts = [text for group in groups for text in group if isinstance(text, str)]
+    return [*texts, phrases.LAZY_OPENING, phrases.RAW_COMMON]
+
+
+def template_words() -> set[str]:
+    """Every word that a template says of its own, whatever the facts."""
+    return {piece for text in templates() for piece in world.pieces(re.sub(r"\{\w+\}", " ", text))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.texts import encode_response
+from tests.toy.conftest import template_words, templates
 from tldr.errors import RecordError
 from tldr.queries.encode import encode_queries, encode_responses
 from tldr.queries.tokenizer import train_bpe
@@ -29,25 +31,17 @@ def test_every_value_is_one_lower_case_word_of_one_slot() -> None:
 
 def test_no_template_contains_a_value_of_its_own() -> None:
     """Else every text with that phrase would state a fact nobody chose."""
-    texts = [
-        text
-        for group in vars(phrases).values()
-        if isinstance(group, tuple) and all(isinstance(text, str) for text in group)
-        for text in group
-    ]
-    texts += [phrases.LAZY_OPENING, phrases.RAW_COMMON]
-    assert len(texts) >= 70
-    bare = {piece for text in texts for piece in world.pieces(text.replace("{", "<").replace("}", ">"))}
-    assert not bare & set(world.SLOT_OF)
+    assert len(templates()) >= 55
+    assert not template_words() & set(world.SLOT_OF)
 
 
 def test_a_post_states_each_fact_and_marks_what_it_does_not_mean(posts: list[Post]) -> None:
     for post in posts:
         facts = world.facts_of(post)
         said = world.pieces(post.post)
-        assert all(value in said for value in facts.values())
-        others = [piece for piece in said if piece in world.SLOT_OF and piece not in facts.values()]
-        assert others, "no distractor"
+        meant = [world.MEANING[piece].value for piece in said if piece in world.MEANING]
+        assert all(meant.count(value) == 1 for value in facts.values())
+        assert set(meant) - set(facts.values()), "no distractor"
 
 
 def test_facts_of_refuses_foreign_and_broken_records() -> None:
@@ -66,16 +60,16 @@ def test_other_value_reaches_every_other_value_and_never_the_same() -> None:
     assert seen == set(SLOTS["rel"]) - {"wife"}
 
 
-def test_references_follow_the_papers_window(folder: Path) -> None:
-    """24 to 48 tokens incl. EOS under a BPE of the corpus, mean about 30 (P 3.2)."""
+def test_references_keep_to_a_window_as_the_papers_do(folder: Path) -> None:
+    """16 to 32 tokens incl. EOS under a BPE of the corpus, two thirds of the paper's 24 to 48 (P 3.2)."""
     documents = read_records(folder / "corpus.jsonl", ToyDocument)
     tokenizer = train_bpe((document.text for document in documents), 768)
     posts = read_records(folder / "sft.jsonl", Post)
     lengths = [len(ids) for ids in encode_responses(tokenizer, [p.summary or "" for p in posts], 1000)]
-    assert min(lengths) >= 24 and max(lengths) <= 48
-    assert 26 <= sum(lengths) / len(lengths) <= 34
+    assert min(lengths) >= 16 and max(lengths) <= 32
+    assert 18 <= sum(lengths) / len(lengths) <= 24
     queries = [len(ids) for ids in encode_queries(tokenizer, posts, 1000)]
-    assert 55 <= sum(queries) / len(queries) <= 75 and max(queries) <= 96
+    assert 50 <= sum(queries) / len(queries) <= 70 and max(queries) <= 96
     assert all(len(encode_response(tokenizer, value, 99)) == 2 for value in world.SLOT_OF), "not one token"
 
 
@@ -88,10 +82,12 @@ def test_careful_authors_say_more_than_lazy_ones(posts: list[Post]) -> None:
             for p in posts
         ) / len(posts)
 
-    assert stated(authors.careful) > 5.0
-    assert 2.0 < stated(authors.lazy) < 4.0
+    assert stated(authors.careful) > 4.2
+    assert 2.0 < stated(authors.lazy) < 3.9
     openings = [authors.reference(rng, world.facts_of(p), p.post).split(".")[0] + "." for p in posts]
-    assert 0.45 < openings.count(phrases.LAZY_OPENING) / len(openings) < 0.65
+    assert openings.count(phrases.LAZY_OPENING) / len(openings) == pytest.approx(authors.LAZY_SHARE, abs=0.1)
+    common = Counter(" ".join(opening.split()[:2]) for opening in openings).most_common(1)[0][0]
+    assert phrases.LAZY_OPENING.startswith(common), "greedy decoding would open as careful authors do"
 
 
 def test_with_errors_changes_the_wanted_share_of_values(posts: list[Post]) -> None:
@@ -104,8 +100,9 @@ def test_with_errors_changes_the_wanted_share_of_values(posts: list[Post]) -> No
         assert all(world.SLOT_OF[value] == slot for slot, value in wrong.items())
         differ = [value for slot, value in wrong.items() if value != facts[slot]]
         changed += len(differ)
-        misread += sum(value in world.pieces(post.post) for value in differ)
-    assert changed / (7 * len(posts)) == pytest.approx(0.5, abs=0.04)
+        meant = {world.MEANING[piece].value for piece in world.pieces(post.post) if piece in world.MEANING}
+        misread += len(meant & set(differ))
+    assert changed / (len(SLOTS) * len(posts)) == pytest.approx(0.5, abs=0.04)
     assert 0.1 < misread / changed < 0.6
     assert authors.with_errors(rng, world.facts_of(posts[0]), 0.0, posts[0].post) == world.facts_of(posts[0])
 
@@ -134,13 +131,13 @@ def test_each_writer_has_its_own_fault(name: str, posts: list[Post]) -> None:
     wrong = sum(sum(c.wrong.values()) for c in seen) / len(seen)
     repeated = sum(c.repeated for c in seen) / len(seen)
     if name == "complete":
-        assert covered == 7 and wrong == 0 and sum(c.illegal for c in seen) == 0
+        assert covered == len(SLOTS) and wrong == 0 and sum(c.illegal for c in seen) == 0
     elif name in ("careful", "lazy", "title"):
-        assert wrong == 0 and covered < 7
+        assert wrong == 0 and covered < len(SLOTS)
     elif name in ("wrong", "misreader", "lead_2"):
         assert wrong > 0.3
     elif name == "rambling":
-        assert repeated > 1 and all(c.words >= 30 for c in seen)
+        assert repeated > 1 and all(24 <= c.words <= 32 for c in seen)
         assert sum(c.illegal for c in seen) / len(seen) > 2
     else:
         assert name == "repetitive" and repeated > 1
