@@ -1,6 +1,6 @@
 """Words that only the corpus explains: a value's aliases, rarer by Zipf's law.
 
-A post may say "the pobaku" for the exam. Comments, references and labelers use the plain word. A model that
+A post may say "the poba" for the exam. Comments, references and labelers use the plain word. A model that
 saw an alias often enough in pretraining knows its meaning, and a larger model learns more of them from the
 same corpus. An alias in a summary says nothing to a labeler.
 """
