@@ -296,4 +296,6 @@ def test_make_reproduce_on_a_fresh_copy(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(copy)], check=True)
     subprocess.run(["make", "reproduce"], cwd=copy, check=True, timeout=1800)
-    assert (copy / "results" / "toy" / "report.html").exists()
+    assert (copy / "runs" / "toy" / "report" / "report.html").exists()
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=copy, capture_output=True, text=True)
+    assert changed.stdout == "", "it changes no committed file"
