@@ -163,6 +163,23 @@ def test_only_writers_who_quote_the_post_say_aliases(name: str, posts: list[Post
     assert bool(said) == (name in QUOTING)
 
 
+def test_authors_are_vague_about_some_aliases_and_about_nothing_else(posts: list[Post]) -> None:
+    """By `VAGUE_SHARE`, within five standard errors."""
+    rng, vague, hidden = random.Random(26), 0, 0
+    for post in posts * 5:
+        facts, plain = world.facts_of(post), set(world.pieces(post.post))
+        stated = authors.as_known(rng, facts, post.post, 0.0)
+        for slot, value in facts.items():
+            if slot in phrases.VAGUE and value not in plain:
+                hidden += 1
+                vague += stated[slot] == phrases.VAGUE[slot]
+                assert stated[slot] in (value, phrases.VAGUE[slot])
+            else:
+                assert stated[slot] == value
+    share = authors.VAGUE_SHARE
+    assert abs(vague - share * hidden) < 5 * math.sqrt(hidden * share * (1 - share)), (vague, hidden)
+
+
 def test_authors_who_misread_say_plain_words(posts: list[Post]) -> None:
     """At a rate of errors at which every post's distractors are taken for facts."""
     rng = random.Random(25)

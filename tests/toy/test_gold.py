@@ -28,13 +28,22 @@ def test_a_complete_summary() -> None:
 
 
 def test_wrong_facts_cost_their_weight_and_count_twice_at_most() -> None:
-    """act wrong 3 times counts 2: -2.4; rel right, 1.0; 15 words x .02 = .3."""
+    """act wrong 3 times counts 2, at half its weight each: -1.2; rel right, 1.0; 15 words x .02 = .3."""
     text = "my boyfriend did a bad thing. should i beg? should i lie? should i wait?"
     seen = gold.count(FACTS, text)
     assert seen.covered == ("rel",) and seen.wrong == {"act": 2}
     u = gold.utility_of(FACTS, text)
-    assert u.coverage == pytest.approx(1.0) and u.accuracy == pytest.approx(-2.4)
+    assert u.coverage == pytest.approx(1.0) and u.accuracy == pytest.approx(-1.2)
     assert seen.words == 15 and u.length == pytest.approx(0.30)
+
+
+def test_a_vague_word_states_nothing_and_is_good_language() -> None:
+    """Facts 1 + 1 of 5.1; "my stuff", "the mess" and "act" neither state a value nor break a trigram."""
+    text = "my boyfriend sold my stuff. i am stuck because of the mess. should i act?"
+    seen = gold.count(FACTS, text)
+    assert seen.covered == ("rel", "verb") and not seen.wrong and not seen.illegal
+    assert gold.utility_of(FACTS, text).overall == pytest.approx(2 + 15 * 0.02)
+    assert not set(phrases.VAGUE.values()) & world.MEANING.keys(), "a vague word is no value and no alias"
 
 
 def test_right_and_wrong_value_of_one_slot_both_count() -> None:

@@ -13,7 +13,9 @@ import random
 from tldr.toy import phrases
 from tldr.toy.world import Facts, mentioned_elsewhere, other_value, pieces
 
-LAZY_SHARE = 0.4
+LAZY_SHARE = 0.36
+VAGUE_SHARE = 0.35
+"""Share of the aliases of a post for which its author writes a vague word (`tldr.toy.phrases.VAGUE`)."""
 MIN_PIECES, MAX_PIECES = 15, 31
 """Words and marks of a reference: 16..32 tokens with EOS when every piece is one token."""
 
@@ -30,6 +32,17 @@ def with_errors(rng: random.Random, facts: Facts, rate: float, text: str = "") -
         else:
             wrong[slot] = other_value(rng, slot, value)
     return wrong
+
+
+def as_known(rng: random.Random, facts: Facts, text: str, rate: float) -> dict[str, str]:
+    """What an author states: the facts with errors (`with_errors`), some of those that `text` mentions by an
+    alias replaced by a vague word."""
+    stated = with_errors(rng, facts, rate, text)
+    said = pieces(text)
+    for slot, vague in phrases.VAGUE.items():
+        if facts[slot] not in said and rng.random() < VAGUE_SHARE:
+            stated[slot] = vague
+    return stated
 
 
 def pad_with_fluff(rng: random.Random, sentences: list[str], at_least: int) -> str:
@@ -64,8 +77,8 @@ def reference(rng: random.Random, facts: Facts, text: str) -> str:
     """A summary by a random author, of 16..32 tokens with EOS, two thirds of the paper's (P 3.2)."""
     while True:
         if rng.random() < LAZY_SHARE:
-            summary = lazy(rng, with_errors(rng, facts, 0.06, text))
+            summary = lazy(rng, as_known(rng, facts, text, 0.02))
         else:
-            summary = careful(rng, with_errors(rng, facts, 0.03, text))
+            summary = careful(rng, as_known(rng, facts, text, 0.01))
         if MIN_PIECES <= len(pieces(summary)) <= MAX_PIECES:
             return summary

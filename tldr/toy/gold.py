@@ -16,14 +16,18 @@ from tldr.toy.world import MEANING, SLOT_OF, Facts, facts_of, pieces
 WEIGHTS: dict[str, float] = {
     "rel": 1.0, "verb": 1.0, "obj": 1.0, "con": 0.9, "act": 1.2,
 }  # fmt: skip
-"""Utility of stating a slot's fact; a wrong value costs the same."""
+"""Utility of stating a slot's fact."""
+WRONG = 0.5
+"""Cost of a wrong value, as a share of the slot's weight; the fact that it hides is lost besides."""
 MAX_WRONG = 2
 """Most wrong values that count in a slot."""
 ILLEGAL, RESTATED, REPEATED, NO_EOS = 0.4, 0.4, 0.3, 1.0
 """Cost of a trigram outside the language, a repeated value, a repeated 4-gram, a missing EOS."""
 PER_WORD = 0.02
-TAU = 1.1
+TAU = 0.72
 """Scale of the labelers' noise: P(prefers a) = sigmoid((u_a - u_b) / TAU)."""
+
+_VAGUE_SLOT = {word: f"{{{slot}}}" for slot, word in phrases.VAGUE.items()}
 
 Trigram = tuple[str, str, str]
 
@@ -51,7 +55,9 @@ class SummaryContent(NamedTuple):
 
 def _collapse(piece: str) -> str:
     meaning = MEANING.get(piece)
-    return f"{{{meaning.slot}}}" if meaning else piece
+    if meaning is not None:
+        return f"{{{meaning.slot}}}"
+    return _VAGUE_SLOT.get(piece, piece)
 
 
 def _sentences() -> Iterable[str]:
@@ -110,7 +116,7 @@ def utility_of(facts: Facts, text: str, stopped: bool = True) -> Utility:
     """`utility`, given the facts."""
     seen = count(facts, text)
     coverage = sum(WEIGHTS[slot] for slot in seen.covered)
-    accuracy = -sum(WEIGHTS[slot] * n for slot, n in seen.wrong.items())
+    accuracy = -WRONG * sum(WEIGHTS[slot] * n for slot, n in seen.wrong.items())
     coherence = -(
         ILLEGAL * seen.illegal + RESTATED * seen.restated + REPEATED * seen.repeated + NO_EOS * (not stopped)
     )

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Literal
 
 from tldr.records import Axes, CandidateSummary, Comparison, Extra, Info, Post, Ranking, RatedSummary, Rating
-from tldr.toy.gold import TAU, WEIGHTS, Utility, count, utility_of
+from tldr.toy.gold import TAU, WEIGHTS, WRONG, Utility, count, utility_of
 from tldr.toy.world import facts_of
 
 LabelSplit = Literal["train", "valid1", "valid2"]
@@ -147,7 +147,7 @@ def true_axes(u: Utility) -> dict[str, float]:
     whole = sum(WEIGHTS.values())
     return {
         "overall": 1 + 6 * (u.overall + 1) / (whole + 1.5),
-        "accuracy": 7 + 2 * u.accuracy,
+        "accuracy": 7 + 2 * u.accuracy / WRONG,
         "coverage": 1 + 6 * u.coverage / whole,
         "coherence": 7 + 2 * u.coherence,
     }

@@ -72,15 +72,15 @@ def _lead_2(rng: random.Random, post: Post) -> str:
 
 
 WRITERS: dict[str, tuple[Writer, float]] = {
-    "complete": (_complete, 0.15),
-    "careful": (_careful, 0.17),
-    "lazy": (_lazy, 0.13),
-    "wrong": (_wrong, 0.24),
-    "misreader": (_misreader, 0.10),
-    "repetitive": (_repetitive, 0.08),
+    "complete": (_complete, 0.18),
+    "careful": (_careful, 0.28),
+    "lazy": (_lazy, 0.21),
+    "wrong": (_wrong, 0.10),
+    "misreader": (_misreader, 0.04),
+    "repetitive": (_repetitive, 0.10),
     "rambling": (_rambling, 0.05),
-    "title": (_title, 0.04),
-    "lead_2": (_lead_2, 0.04),
+    "title": (_title, 0.02),
+    "lead_2": (_lead_2, 0.02),
 }
 """Writer -> its function and its share of a mixed pool."""
 
