@@ -72,7 +72,7 @@ def write_done(folder: Path, outputs: list[str]) -> None:
 def fake_all() -> None:
     """Put the fakes in the stages' place, in this process."""
     for name, stage in STAGES.items():
-        STAGES[name] = replace(stage, module="fake_stages")
+        STAGES[name] = replace(stage, module="fake_stages", modules={})
     module: Any = types.ModuleType("fake_stages")
     module.run = run
     checkpoint: Any = types.ModuleType("tldr.train.checkpoint")
