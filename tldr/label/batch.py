@@ -108,8 +108,8 @@ def publish(folder: Path, items: Sequence[LabelItem], page: LabelSettings) -> No
     _write_items(folder, items)
     if text is not None:
         write_text(folder / INSTRUCTIONS, text)
-    settings = page.model_copy(update=changes).model_dump(mode="json", exclude_defaults=True)
-    write_text(folder / SETTINGS, HEAD + (yaml.safe_dump(settings, sort_keys=False) if settings else ""))
+    settings = page.model_copy(update=changes).model_dump(mode="json")
+    write_text(folder / SETTINGS, HEAD + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
 
 def _instructions(path: Path) -> str:

@@ -51,6 +51,9 @@ class Counts:
         """Labelled prompts for training and for evaluation (valid1 and valid2); a file's rows count by
         split."""
         study = self.study
+        if study.labels.kind == "people":
+            each = study.labels.page.labelers_per_item
+            return each * study.labels.pairs, each * study.labels.valid_pairs
         if isinstance(study.data, ToyData):
             return study.labels.pairs, study.labels.valid_pairs
         known = self.assumed.posts
@@ -63,10 +66,10 @@ class Counts:
         return splits["train"], splits["valid1"] + splits["valid2"]
 
     def rankings_per_post(self) -> int:
-        """Rankings of a post that has some, on average; 1 for files, whose posts are not counted."""
-        if not isinstance(self.study.data, ToyData):
+        """Rankings of a post that has some, on average; 1 for given labels, whose posts are not counted."""
+        if self.study.labels.kind != "people" and not isinstance(self.study.data, ToyData):
             return 1
-        return max(1, round(self.study.labels.pairs / self.study.data.sft_posts))
+        return max(1, round(self.comparisons()[0] / self.posts("sft")))
 
     def typical(self, window: PackedRow) -> PackedRow:
         """Mean lengths of texts after truncation to a window."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,7 +18,7 @@ from tldr.label.items import MOST_RANKED
 from tldr.label.settings import LabelSettings
 from tldr.settings.base import Positive, Settings, Unit, different
 
-FOR_PEOPLE = ("further_temperatures", "control", "spare", "page")
+FOR_PEOPLE = ("further_temperatures", "references", "control", "spare", "page")
 """Settings that only people's labels have."""
 NOT_FOR_PEOPLE = ("reference_share", "writer_share", "folds")
 """Settings of simulated and given labels alone."""
@@ -49,6 +50,8 @@ class LabelsSettings(Settings):
 
     further_temperatures: list[Positive] = []
     """People: further temperatures at which the policies are sampled."""
+    references: Unit = 0.5
+    """People: share of the posts whose reference may be shown, like the summaries of any policy."""
     control: Unit = 0.0
     """People: share of the comparisons, the same in every round, between the SFT policy of the ladder's last
     size and the reference, so that drift between rounds shows."""
@@ -69,6 +72,15 @@ class LabelsSettings(Settings):
         """Items by the split of their labels."""
         half = self.valid_pairs // 2
         return {"train": self.pairs, "valid1": half, "valid2": self.valid_pairs - half}
+
+    def items_made(self) -> dict[str, int]:
+        """Items that people are given, with spare ones, by the split of their labels."""
+        return {split: ceil(count * (1 + self.spare)) for split, count in self.items_wanted().items()}
+
+    def draws(self, policies: int) -> int:
+        """Summaries that each of some policies writes for people about a post, at each temperature: all together
+        two more than are shown at once, as some are empty or equal."""
+        return ceil((self.k[1] + 2) / (policies * len(self.temperatures)))
 
     @model_serializer(mode="wrap")
     def _of_its_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -101,6 +113,8 @@ class LabelsSettings(Settings):
             raise ValueError(f"k {self.k}: people rank at most {MOST_RANKED} summaries at once")
         if self.control and self.k[0] > 2:
             raise ValueError(f"control is a share of comparisons, but k {self.k} makes none")
+        if self.control and not self.references:
+            raise ValueError("control compares with the reference, but references is 0")
         if self.valid_pairs < 2:
             raise ValueError("valid_pairs 1: valid1 and valid2 need a label each")
         if self.temperature in self.further_temperatures:
