@@ -120,7 +120,7 @@ def lab(tmp_path: Path, config: Path, same_code: dict[str, str], monkeypatch: py
     """A study folder; stages are fake, in this process and in those it starts."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setattr(runner, "POLL", 0.02)
-    monkeypatch.setattr(Stage, "load", lambda self: fake_stages.run)
+    monkeypatch.setattr(Stage, "load", lambda self, settings: fake_stages.run)
     monkeypatch.setattr(fake_stages, "STEPS", 1)
     checkpoint: Any = types.ModuleType("tldr.train.checkpoint")
     checkpoint.write_done = fake_stages.write_done

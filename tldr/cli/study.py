@@ -83,8 +83,14 @@ def run_command(
         Path | None,
         typer.Option(help="Train in several processes: a file in configs/accelerate.", show_default="one"),
     ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until people have labeled enough, and go on.")
+    ] = False,
 ) -> None:
-    """Execute all runs that are not done; stopped runs resume."""
+    """Execute all runs that are not done; stopped runs resume.
+
+    Ends with 0 when all are done, 1 when a run failed, and 77 when people have to label first.
+    """
     processes = Launch.read(launch) if launch else None
     if processes and processes.machines > 1:
         raise UsageError(
@@ -105,7 +111,9 @@ def run_command(
         if (jobs := fitting_jobs(wanted_jobs, threads)) < wanted_jobs:
             what = f"{jobs} at once instead of {wanted_jobs}: a run has {threads} threads, this machine "
             display.say(f"{what}{cores()} cores", "yellow")
-        runner = Runner(opened.study, wanted, opened.root, opened.files, display, jobs=jobs, launch=processes)
+        runner = Runner(
+            opened.study, wanted, opened.root, opened.files, display, jobs=jobs, launch=processes, wait=wait
+        )
         try:
             code = runner.run()
         finally:
