@@ -255,6 +255,10 @@ def test_a_stale_run_asks_nothing_again(lab: Lab, same_code: dict[str, str]) -> 
     assert "set aside" in lab.screen.getvalue() and "waiting for labels: 5 of 12" in lab.screen.getvalue()
     _, runs = lab.load(ONE_ROUND)
     everything = removable(runs, lab.root, lab.files, everything=True)
+    cleaned = CliRunner().invoke(
+        app, ["study", "clean", str(lab.config), "--set", ONE_ROUND, "--all", "--runs", str(lab.root.parent)]
+    )
+    assert "kept  labeling: what people have labeled" in cleaned.stderr
     assert len(everything) >= 5 and not [path for path in everything if LABELING in path.parts]
     label(place)
     assert study_run(lab, ONE_ROUND) == 0
@@ -367,6 +371,14 @@ def test_a_job_that_waits_says_so_and_ends_with_its_own_code(
     assert f"{run.name}: waiting for labels: 0 of 12;" in ended.stdout
     assert f"not started before: {behind}" in ended.stdout
     assert "then submit the study again" in ended.stdout
+
+
+def test_a_status_that_cannot_open_the_labels_tells_the_last_known(lab: Lab) -> None:
+    place = ask(lab)
+    (place / "labels.sqlite").write_bytes(b"this is no database, " * 100)
+    assert lab.states(ONE_ROUND)[LAST].why.startswith("waiting for labels: 0 of 12; no two people")
+    with pytest.raises(LabError, match="cannot be used"):
+        again(lab)
 
 
 def test_what_only_shows_keeps_the_labels_and_what_counts_asks_anew(lab: Lab) -> None:

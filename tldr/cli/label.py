@@ -14,8 +14,8 @@ from tldr.cli.reporting import reports_errors
 from tldr.cli.study import RUNS, Overrides, RunsDir, command, open_study
 from tldr.errors import UsageError
 from tldr.strict_yaml import read_yaml
-from tldr.study.load import read_settings
-from tldr.study.people import asks_people, served
+from tldr.study.load import load_study, read_settings
+from tldr.study.people import is_by_people, served
 
 if TYPE_CHECKING:
     from tldr.label.project import Project
@@ -45,9 +45,10 @@ def label_folder(place: Path, runs_dir: Path) -> Path:
     """
     if not place.is_file():
         return place
+    study = load_study(place, [])
+    if not is_by_people(study):
+        return runs_dir / study.name / "label"
     opened = open_study(place, [], runs_dir)
-    if not any(asks_people(run) for run in opened.runs):
-        return opened.root / "label"
     folders = served(opened.runs, opened.root)
     if not folders:
         raise UsageError(

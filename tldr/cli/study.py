@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tldr.cli.reporting import reports_errors
 from tldr.errors import UsageError
+from tldr.label.batch import LABELING
 from tldr.study.display import Display, clock
 from tldr.study.environment import cores
 from tldr.study.folder import worker_on
@@ -168,6 +169,8 @@ def clean_command(
     running = {folder: worker for folder in run_folders(opened.root) if (worker := worker_on(folder))}
     for folder, worker in running.items() if everything else ():
         typer.echo(f"kept  {folder.name}: {worker} is executing it", err=True)
+    if everything and (opened.root / LABELING).exists():
+        typer.echo(f"kept  {LABELING}: what people have labeled", err=True)
     for folder in folders:
         typer.echo(f"{folder.name} (only the link)" if folder.is_symlink() else folder.name)
     if not folders:

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -20,13 +21,15 @@ from tldr.files import write_text
 from tldr.label.database import NAME, Database, sole_server
 from tldr.label.given import GivenLabel, read_labels
 from tldr.label.items import LabelItem, read_items
-from tldr.label.overview import ShareRow, pair_agreement, share_of
 from tldr.label.pools import draw
 from tldr.label.project import ITEMS, SETTINGS
 from tldr.label.settings import LabelSettings
 from tldr.locks import Busy
 from tldr.records import write_json, write_records
 from tldr.strict_json import parse_object
+
+if TYPE_CHECKING:
+    from tldr.label.overview import ShareRow
 
 LABELING = "labeling"
 """Folder in a study's folder with a labeling folder for each run that asks people, under the run's name."""
@@ -194,6 +197,8 @@ def labelled(labels: Sequence[GivenLabel], wanted: Wanted) -> Labelled:
     Args:
         labels: those that count.
     """
+    from tldr.label.overview import pair_agreement, share_of  # imports scipy, so only when needed
+
     of_items = Counter((label.item.split, label.item.id) for label in labels)
     by_split: Counter[str] = Counter()
     for (split, _), count in of_items.items():

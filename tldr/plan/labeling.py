@@ -11,7 +11,7 @@ from tldr.plan.study import UnreadFiles
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
-from tldr.study.people import asks_people, labelled_for, wanted_by
+from tldr.study.people import asks_people, is_by_people, labelled_for, wanted_by
 from tldr.study.runs import Run
 from tldr.study.settings import Study
 
@@ -63,7 +63,7 @@ def labeling_plans(study: Study, root: Path) -> list[LabelingPlan]:
     Args:
         root: the study's folder.
     """
-    if all(labels.kind != "people" for labels in (study.labels, *(each.labels for each in study.rounds))):
+    if not is_by_people(study):
         return []
     try:
         runs = expand(study, FileHashes(root / "hashes.json"))

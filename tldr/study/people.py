@@ -10,6 +10,12 @@ from tldr.label.project import ITEMS
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.study.folder import DONE, last_wait
 from tldr.study.runs import Run
+from tldr.study.settings import Study
+
+
+def is_by_people(study: Study) -> bool:
+    """Whether people label in some round of a study."""
+    return any(labels.kind == "people" for labels in (study.labels, *(each.labels for each in study.rounds)))
 
 
 def asks_people(run: Run) -> bool:

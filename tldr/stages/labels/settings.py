@@ -78,8 +78,8 @@ class LabelsSettings(Settings):
         return {split: ceil(count * (1 + self.spare)) for split, count in self.items_wanted().items()}
 
     def draws(self, policies: int) -> int:
-        """Summaries that each of some policies writes for people about a post, at each temperature: all
-        together two more than are shown at once, as some are empty or equal."""
+        """Summaries that each of some policies writes for people about a post, at each temperature: together
+        two more than are shown at once, as some are empty or equal."""
         return ceil((self.k[1] + 2) / (policies * len(self.temperatures)))
 
     @model_serializer(mode="wrap")
