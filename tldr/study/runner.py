@@ -53,13 +53,17 @@ def default_jobs(threads: int) -> int:
     """One job per GPU; without GPUs one per `threads` cores, but at most two on a laptop-sized machine."""
     if devices := gpus():
         return len(devices)
-    return fitting_jobs(2 if cores() <= LAPTOP_CORES else cores(), threads)
+    return _on_cores(2 if cores() <= LAPTOP_CORES else cores(), threads)
 
 
 def fitting_jobs(wanted: int, threads: int) -> int:
     """As many of the wanted jobs as the cores have `threads` for, at least 1; all of them with GPUs, which do
     the work."""
-    return wanted if gpus() else max(1, min(wanted, cores() // threads))
+    return wanted if gpus() else _on_cores(wanted, threads)
+
+
+def _on_cores(wanted: int, threads: int) -> int:
+    return max(1, min(wanted, cores() // threads))
 
 
 def gpus() -> list[str]:
