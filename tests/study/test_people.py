@@ -18,7 +18,7 @@ from tldr.cli.main import app
 from tldr.errors import LabError, UsageError, Waiting
 from tldr.inputs.posts import load_comparisons
 from tldr.label.answers import ComparisonAnswer, agreement
-from tldr.label.batch import LABELING, Wanted, counting, labelled, read_given, take
+from tldr.label.batch import LABELING, Wanted, counting, progress_of, read_given, take
 from tldr.label.desk import Sent
 from tldr.label.items import read_items
 from tldr.label.labelers import Labeler
@@ -31,7 +31,7 @@ from tldr.study import submit
 from tldr.study.folder import execute
 from tldr.study.graph import needed_for
 from tldr.study.load import load_study
-from tldr.study.runner import write_run
+from tldr.study.prepare import write_run
 from tldr.study.slurm import Resources
 from tldr.study.status import removable
 from tldr.toy import labelers
@@ -228,7 +228,9 @@ def test_a_label_that_comes_late_changes_nothing_even_if_the_run_is_made_again(
     shown = people.project.desk.next(people.of(0))
     assert shown is not None and shown.item == items[0]
     people.project.desk.skip(people.of(0), Sent(shown.ticket, "skip-0001"), "cannot-tell")
-    while not labelled(counting(read_given(place)), Wanted({"train": 8, "valid1": 2, "valid2": 2}, 1)).enough:
+    while not progress_of(
+        counting(read_given(place)), Wanted({"train": 8, "valid1": 2, "valid2": 2}, 1)
+    ).enough:
         assert people.answer(1) == 1
     folder = again(lab)
     names = ("train.jsonl", "valid1.jsonl", "valid2.jsonl", "agreement.json", "DONE")

@@ -108,10 +108,12 @@ def run_command(
     write_listing(opened.study, opened.runs, opened.root)
     with Display(Console(), len(wanted)) as display:
         threads = opened.study.threads * (processes.per_machine if processes else 1)
-        wanted_jobs = jobs or (1 if processes else default_jobs(threads))
-        if (jobs := fitting_jobs(wanted_jobs, threads)) < wanted_jobs:
-            what = f"{jobs} at once instead of {wanted_jobs}: a run has {threads} threads, this machine "
+        if jobs is None:
+            jobs = 1 if processes else default_jobs(threads)
+        elif (fitting := fitting_jobs(jobs, threads)) < jobs:
+            what = f"{fitting} at once instead of {jobs}: a run has {threads} threads, this machine "
             display.say(f"{what}{cores()} cores", "yellow")
+            jobs = fitting
         runner = Runner(
             opened.study, wanted, opened.root, opened.files, display, jobs=jobs, launch=processes, wait=wait
         )

@@ -53,7 +53,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class BatchProgress:
     """How far a batch is.
 
     Attributes:
@@ -191,7 +191,7 @@ def take(labels: Sequence[GivenLabel], wanted: Wanted, seed: int) -> dict[str, l
     return taken
 
 
-def labelled(labels: Sequence[GivenLabel], wanted: Wanted) -> Labelled:
+def progress_of(labels: Sequence[GivenLabel], wanted: Wanted) -> BatchProgress:
     """How far a batch is.
 
     Args:
@@ -205,7 +205,7 @@ def labelled(labels: Sequence[GivenLabel], wanted: Wanted) -> Labelled:
         by_split[split] += min(count, wanted.each)
     given = sum(min(by_split[split], count * wanted.each) for split, count in wanted.items.items())
     seconds = [label.seconds for label in labels]
-    return Labelled(
+    return BatchProgress(
         given=given,
         wanted=wanted.labels,
         agreement=share_of(pair_agreement(labels)),
@@ -214,12 +214,12 @@ def labelled(labels: Sequence[GivenLabel], wanted: Wanted) -> Labelled:
     )
 
 
-def labelled_in(folder: Path, wanted: Wanted) -> Labelled | None:
+def progress_in(folder: Path, wanted: Wanted) -> BatchProgress | None:
     """How far the batch in a labeling folder is; None if there is none, or it cannot be read now."""
     if not (folder / ITEMS).exists():
         return None
     try:
-        return labelled(counting(read_given(folder)), wanted)
+        return progress_of(counting(read_given(folder)), wanted)
     except LabError:
         return None
 
@@ -234,7 +234,7 @@ def as_counted(folder: Path, labels: Sequence[GivenLabel], wanted: Wanted) -> li
         return list(labels)
     then: Collection[str] = set(parse_object(file.read_bytes())["answers"])
     kept = [label for label in labels if label.answer_id in then]
-    return kept if labelled(counting(kept), wanted).enough else list(labels)
+    return kept if progress_of(counting(kept), wanted).enough else list(labels)
 
 
 def note_counted(folder: Path, labels: Sequence[GivenLabel]) -> None:

@@ -11,7 +11,7 @@ from tldr.plan.study import UnreadFiles
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
-from tldr.study.people import asks_people, is_by_people, labelled_for, wanted_by
+from tldr.study.people import asks_people, is_by_people, progress_for, wanted_by
 from tldr.study.runs import Run
 from tldr.study.settings import Study
 
@@ -73,7 +73,7 @@ def labeling_plans(study: Study, root: Path) -> list[LabelingPlan]:
 
 
 def _plan(run: Run, root: Path) -> LabelingPlan:
-    now = labelled_for(run, root)
+    now = progress_for(run, root)
     assert isinstance(run.settings, LabelsSettings)
     seconds, measured = assumed_seconds(run.settings), 0
     if now is not None and now.seconds is not None:

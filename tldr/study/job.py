@@ -17,8 +17,8 @@ from tldr.study.folder import DONE, LOG, RUN, RunFile, last_error, last_wait
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
+from tldr.study.prepare import describe, locked_or_new, write_run
 from tldr.study.registry import STAGES
-from tldr.study.runner import describe, locked_or_new, write_run
 from tldr.study.runs import Run
 from tldr.study.slurm import TIME_LIMIT, Allocation
 from tldr.study.status import set_aside, status_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tldr.label.batch import Labelled, Wanted, labeling_folder, labelled_in
+from tldr.label.batch import BatchProgress, Wanted, labeling_folder, progress_in
 from tldr.label.project import ITEMS
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.study.folder import DONE, last_wait
@@ -29,11 +29,11 @@ def wanted_by(run: Run) -> Wanted:
     return Wanted(run.settings.items_wanted(), run.settings.page.labelers_per_item)
 
 
-def labelled_for(run: Run, root: Path) -> Labelled | None:
+def progress_for(run: Run, root: Path) -> BatchProgress | None:
     """How far the labels of a run are; None if it asks no people, or has not asked them yet."""
     if not asks_people(run):
         return None
-    return labelled_in(labeling_folder(root, run.name), wanted_by(run))
+    return progress_in(labeling_folder(root, run.name), wanted_by(run))
 
 
 def wait_of(run: Run, root: Path) -> str | None:
@@ -42,7 +42,7 @@ def wait_of(run: Run, root: Path) -> str | None:
     Args:
         root: the study's folder.
     """
-    now = labelled_for(run, root)
+    now = progress_for(run, root)
     if now is None:
         return last_wait(root / run.name)
     if now.enough:

@@ -11,8 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,27 +22,17 @@ from tldr.locks import Busy
 from tldr.settings.extras import check_extras
 from tldr.study.display import Display, clock, headline
 from tldr.study.environment import cores, process_environment
-from tldr.study.folder import (
-    LOG,
-    ParentRun,
-    RunFile,
-    last_error,
-    last_wait,
-    locked,
-    outputs_digest,
-    read_note,
-    worker_on,
-)
-from tldr.study.hashes import FileHashes, code_of
+from tldr.study.folder import LOG, last_error, last_wait, worker_on
+from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
 from tldr.study.model_size import scale
 from tldr.study.nursery import Forked, Nursery
-from tldr.study.people import labelled_for, wait_of
+from tldr.study.people import progress_for, wait_of
+from tldr.study.prepare import locked_or_new, write_run
 from tldr.study.registry import STAGES
 from tldr.study.runs import Run, needed_by
 from tldr.study.settings import Study
 from tldr.study.status import set_aside, status_of, study_status
-from tldr.toy.settings import ToyData
 
 POLL = 0.2
 RETRY = 2.0
@@ -57,13 +46,17 @@ def default_jobs(threads: int) -> int:
     """One job per GPU; without GPUs one per `threads` cores, but at most two on a laptop-sized machine."""
     if devices := gpus():
         return len(devices)
-    return fitting_jobs(2 if cores() <= LAPTOP_CORES else cores(), threads)
+    return _on_cores(2 if cores() <= LAPTOP_CORES else cores(), threads)
 
 
 def fitting_jobs(wanted: int, threads: int) -> int:
     """As many of the wanted jobs as the cores have `threads` for, at least 1; all of them with GPUs, which do
     the work."""
-    return wanted if gpus() else max(1, min(wanted, cores() // threads))
+    return wanted if gpus() else _on_cores(wanted, threads)
+
+
+def _on_cores(wanted: int, threads: int) -> int:
+    return max(1, min(wanted, cores() // threads))
 
 
 def gpus() -> list[str]:
@@ -94,62 +87,6 @@ def critical_paths(runs: Sequence[Run]) -> dict[str, float]:
         for parent in run.parent_runs():
             after[parent.name] = max(after[parent.name], own[run.name] + after[run.name])
     return {name: own[name] + after[name] for name in own}
-
-
-def describe(run: Run, study: Study, root: Path) -> RunFile:
-    """The ``run.json`` of a run whose parents are done; of several reward models the best is used.
-
-    Raises:
-        LabError: one of several reward models has no accuracy.
-    """
-    toy = isinstance(study.data, ToyData)
-    taken = {name: _choose(source.runs, root) for name, source in run.parents.items() if source.runs}
-    digests = {name: outputs_digest(root / parent.name) for name, parent in taken.items()}
-    settings = run.settings.model_dump(mode="json")
-    return RunFile(
-        stage=run.stage,
-        settings=settings,
-        study=study.name,
-        run=run.name,
-        title=run.title,
-        size=run.size,
-        seed=run.seed,
-        draw=(run.seed or 0) + run.offset,
-        model=run.model,
-        lengths=study.lengths,
-        precision=study.precision,
-        threads=study.threads,
-        tags=run.tags,
-        inputs={name: source.external for name, source in run.parents.items() if not source.runs},
-        parents={name: ParentRun(run=parent.name, outputs=digests[name]) for name, parent in taken.items()},
-        ingredients=run.ingredients,
-        code=code_of(STAGES[run.stage].module_of(settings), toy=toy),
-        toy=toy,
-    )
-
-
-def write_run(run: Run, study: Study, root: Path) -> Path:
-    """Write a run's ``run.json`` (`describe`) and return its folder.
-
-    Raises:
-        LabError: as `describe`.
-    """
-    folder = root / run.name
-    describe(run, study, root).write(folder)
-    return folder
-
-
-def _choose(candidates: Sequence[Run], root: Path) -> Run:
-    """The reward model that agrees best with the labels of valid1 (P App. B.1); the first one of a tie."""
-    if len(candidates) == 1:
-        return candidates[0]
-    accuracies = []
-    for run in candidates:
-        accuracy = read_note(root / run.name / "evaluation.json").get("valid1_accuracy")
-        if not isinstance(accuracy, int | float):
-            raise LabError("has no valid1_accuracy for choosing a reward model", where=root / run.name)
-        accuracies.append(accuracy)
-    return candidates[accuracies.index(max(accuracies))]
 
 
 @dataclass
@@ -335,7 +272,7 @@ class Runner:
 
     def _still_asks(self, run: Run) -> bool:
         """Whether a run that waits for people has too few labels still."""
-        now = labelled_for(run, self.root)
+        now = progress_for(run, self.root)
         if now is None or now.enough:
             return False
         self._asks(run, wait_of(run, self.root) or str(now))
@@ -412,15 +349,3 @@ def _last_line(log: Path) -> str:
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return f": {lines[-1]}" if lines else ""
-
-
-@contextmanager
-def locked_or_new(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, creating the folder if necessary."""
-    with ExitStack() as stack:
-        while True:
-            folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # another process has just set the folder aside
-                stack.enter_context(locked(folder))
-                break
-        yield

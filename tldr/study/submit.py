@@ -24,7 +24,7 @@ from tldr.records import write_json
 from tldr.study.folder import last_error, last_wait, read_note
 from tldr.study.hashes import FileHashes, sha256
 from tldr.study.launch import Launch
-from tldr.study.people import asks_people, labelled_for, wait_of
+from tldr.study.people import asks_people, progress_for, wait_of
 from tldr.study.registry import STAGES
 from tldr.study.runs import Run
 from tldr.study.settings import Study
@@ -190,7 +190,7 @@ def unfinished(submission: Submission, there: Mapping[str, object], say: Say) ->
         waits = [parent.name for parent in run.parent_runs() if parent.name in held]
         if status.state == "done":
             continue
-        labels = labelled_for(run, submission.root)
+        labels = progress_for(run, submission.root)
         if asks_people(run) and not (labels and labels.enough):
             held.add(run.name)
         if run.name in there:

@@ -12,8 +12,8 @@ from tldr.label.batch import (
     as_counted,
     counting,
     labeling_folder,
-    labelled,
     note_counted,
+    progress_of,
     publish,
     read_given,
     take,
@@ -44,7 +44,7 @@ def run(ctx: LabelsRun) -> None:
     wanted = Wanted(ctx.settings.items_wanted(), ctx.settings.page.labelers_per_item)
     labels = as_counted(folder, read_given(folder), wanted)
     counted = counting(labels)
-    state = labelled(counted, wanted)
+    state = progress_of(counted, wanted)
     if not state.enough:
         raise Waiting(str(state), where=ctx.run, remedy=f"next: tldr-lab label serve {folder}")
     taken = take(counted, wanted, ctx.seed)
