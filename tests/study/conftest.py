@@ -16,7 +16,7 @@ from rich.console import Console
 from tests.study import fake_stages
 from tldr.records import write_json
 from tldr.stages.shared.declaration import Stage
-from tldr.study import folder, runner
+from tldr.study import folder, prepare, runner
 from tldr.study.display import Display
 from tldr.study.folder import execute
 from tldr.study.graph import expand, needed_for
@@ -52,7 +52,7 @@ def config(tmp_path: Path) -> Path:
 def same_code(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Code that only the test changes: module of a stage -> its version."""
     versions: dict[str, str] = {}
-    for module in (folder, runner):
+    for module in (folder, prepare):
         monkeypatch.setattr(module, "code_of", lambda name, **_: {name: versions.get(name, "as it was")})
     return versions
 
