@@ -65,6 +65,8 @@ def settings_page() -> str:
     shown: set[type[Settings]] = set()
     for root, title in ROOTS.items():
         lines += [f"## {title}" + " { #" + _slug(title) + " }", ""]
+        if root in shown:
+            lines += [f"The settings of [{root.__name__}](#{root.__name__.lower()}), above.", ""]
         for kind in _reachable(root, shown):
             lines += _settings_section(kind)
     return "\n".join(lines)

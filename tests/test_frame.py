@@ -17,7 +17,7 @@ FLOORS = {
     "strict_yaml": 0,
     "measures": 1, "mathematics": 1, "inputs": 1, "queries": 1,
     "toy": 2, "models": 2, "sources": 2,
-    "train": 3, "stages": 4, "study": 5, "label": 5,
+    "train": 3, "label": 3, "stages": 4, "study": 5,
     "plan": 6, "doctor": 6, "bench": 6, "cli": 7,
 }  # fmt: skip
 

@@ -47,5 +47,11 @@ class DiskFullError(LabError):
     exit_code = 74
 
 
+class Waiting(LabError):
+    """Nothing is wrong: people have to do something first. What was done so far is kept."""
+
+    exit_code = 77
+
+
 class NonFiniteError(LabError):
     """A loss, gradient or score is NaN or infinite; the last good checkpoint is unchanged."""

@@ -173,7 +173,7 @@ def given(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[RunContext[Any]]:
         calls.append(ctx)
         (ctx.folder / "out.txt").write_text("made")
 
-    monkeypatch.setattr(Stage, "load", lambda self: stage)
+    monkeypatch.setattr(Stage, "load", lambda self, settings: stage)
     return calls
 
 

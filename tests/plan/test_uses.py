@@ -120,6 +120,19 @@ def test_what_a_run_is_asked(tmp_path: Path) -> None:
     assert plan.row()["parameters"] == {"policy": shape.policy, "trained": 0, "loaded": plan.job.loaded}
 
 
+def test_what_policies_write_for_people(tmp_path: Path) -> None:
+    """Posts of items and spare ones, as far as there are posts; of each as many texts as make k + 2."""
+    people = "labels={kind: people, pairs: 10, valid_pairs: 200, spare: 0.5, best_of: 3, k: [4, 4]}"
+    world = "data={kind: toy, sft_posts: 40, valid1_posts: 50, valid2_posts: 60}"
+    found = plans(tmp_path, world, people, "labels.further_temperatures=[1.0]", "rounds=[{}]")
+    posts = 15 + 50 + 60
+    first, last = ({m.kind: [(p.queries, p.window.options) for p in m.portions] for m in models(found[name])}
+                   for name in ("labels-r1", "labels"))  # fmt: skip
+    assert first == {"sample": [(2 * posts, 3)]}
+    assert last["judge"] == [(2 * posts, 3)]
+    assert [m.portions[0].window.options for m in models(found["labels"])] == [3, 3, 1, 1]
+
+
 def test_zero_shot_queries_fill_their_window_for_the_pretrained_policy_alone(tmp_path: Path) -> None:
     found = plans(tmp_path, "evaluation.zero_shot.query_tokens=56")
     windows = {title: [p.window.query for m in models(plan) for p in m.portions]

@@ -125,7 +125,7 @@ def ppo_of(ctx: RunContext[Any, Any]) -> PPO:
 
 def run(ctx: RunContext[Any, Any], stage: str) -> Path:
     """Run a stage; its folder."""
-    STAGES[stage].load()(ctx)
+    STAGES[stage].load(ctx.settings.model_dump(mode="json"))(ctx)
     return ctx.folder
 
 

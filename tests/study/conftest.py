@@ -16,13 +16,14 @@ from rich.console import Console
 from tests.study import fake_stages
 from tldr.records import write_json
 from tldr.stages.shared.declaration import Stage
-from tldr.study import folder, runner
+from tldr.study import folder, prepare, runner
 from tldr.study.display import Display
 from tldr.study.folder import execute
 from tldr.study.graph import expand, needed_for
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
-from tldr.study.runner import Runner, write_run
+from tldr.study.prepare import write_run
+from tldr.study.runner import Runner
 from tldr.study.runs import Run
 from tldr.study.settings import Study
 from tldr.study.status import Status, study_status
@@ -51,7 +52,7 @@ def config(tmp_path: Path) -> Path:
 def same_code(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Code that only the test changes: module of a stage -> its version."""
     versions: dict[str, str] = {}
-    for module in (folder, runner):
+    for module in (folder, prepare):
         monkeypatch.setattr(module, "code_of", lambda name, **_: {name: versions.get(name, "as it was")})
     return versions
 
@@ -120,11 +121,13 @@ def lab(tmp_path: Path, config: Path, same_code: dict[str, str], monkeypatch: py
     """A study folder; stages are fake, in this process and in those it starts."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setattr(runner, "POLL", 0.02)
-    monkeypatch.setattr(Stage, "load", lambda self: fake_stages.run)
+    monkeypatch.setattr(Stage, "load", lambda self, settings: fake_stages.run)
     monkeypatch.setattr(fake_stages, "STEPS", 1)
     checkpoint: Any = types.ModuleType("tldr.train.checkpoint")
     checkpoint.write_done = fake_stages.write_done
     monkeypatch.setitem(sys.modules, "tldr.train.checkpoint", checkpoint)
+    # runs by people put another in its place; afterwards it is what it was
+    monkeypatch.setitem(sys.modules, "tldr.stages.labels.asking", fake_stages.asking(""))
     made = Lab(config, tmp_path / "runs" / "tiny")
     made.behave()
     return made

@@ -2,7 +2,8 @@
 
 What a run does is told by ``behaviour.json`` in the study's folder: title -> fail | crash | die
 (killed at step 2, once) | hold (until a file ``go`` appears) | wait (at step 2 until it is ended,
-once) | empty. Every start and end is a line of ``events.txt``.
+once) | empty | other (items of another draw). Every start and end is a line of ``events.txt``. Labels by
+people are the real ones, of items that no network has written.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -19,12 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from tldr.errors import LabError
-from tldr.records import write_json
+from tldr.label.items import LabelItem
+from tldr.label.make import info_for
+from tldr.records import CandidateSummary, write_json
 from tldr.settings.base import Settings
+from tldr.stages.labels import LabelsInputs, people
+from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.declaration import named
 from tldr.study import folder as folders
 from tldr.study.registry import STAGES
+from tldr.toy import world, writers
 
 STEPS = 4
 
@@ -57,22 +64,62 @@ def run(ctx: RunContext[Settings, Any]) -> None:
         write_json(
             ctx.folder / "progress.json", {"done": step + 1, "total": STEPS, "seconds": 0.1, "eta": 1.0}
         )
+    if getattr(ctx.settings, "kind", "") == "people":
+        sys.modules["tldr.stages.labels.asking"] = asking(behaviour)
+        people.run(ctx)
     if behaviour != "empty":
         made_from = {name: (path / "out.txt").read_text() for name, path in sorted(named(ctx.inputs).items())}
         (ctx.folder / "out.txt").write_text(f"{title} seed {ctx.seed} {json.dumps(made_from)}")
     event(root, f"end {title}")
 
 
+def asking(behaviour: str) -> Any:
+    """`tldr.stages.labels.asking` with scripted writers in place of policies."""
+
+    def make_batch(ctx: RunContext[LabelsSettings, LabelsInputs[Path]]) -> list[LabelItem]:
+        settings, writer = ctx.settings, random.Random(f"{ctx.seed}/{behaviour}")
+        names = list(ctx.inputs.policies)
+        made = {split: [an_item(writer, split, n, settings, names) for n in range(count)]
+                for split, count in settings.items_made().items()}  # fmt: skip
+        wanted = settings.items_wanted()
+        first = [item for split, items in made.items() for item in items[: wanted[split]]]
+        return first + [item for split, items in made.items() for item in items[wanted[split] :]]
+
+    module: Any = types.ModuleType("tldr.stages.labels.asking")
+    module.make_batch = make_batch
+    return module
+
+
+def an_item(
+    rng: random.Random, split: str, number: int, settings: LabelsSettings, names: list[str]
+) -> LabelItem:
+    """A question about a post of the toy world; its summaries have the names of policies in turn."""
+    post = world.draw_post(rng, f"{split}-post-{number}")
+    texts: dict[str, str] = {}
+    while len(texts) < settings.k[0]:
+        texts.setdefault(writers.write(rng, post)[1], names[len(texts) % len(names)])
+    fields = {
+        "id": f"{split}-{number}",
+        "kind": "comparison" if settings.k[0] == 2 else "ranking",
+        "info": info_for(post),
+        "summaries": [CandidateSummary(text=f" {text}", policy=name) for text, name in texts.items()],
+        "batch": f"{len(names)} policies",
+        "split": split,
+    }
+    return LabelItem.model_validate(fields)
+
+
 def write_done(folder: Path, outputs: list[str]) -> None:
     """`tldr.train.checkpoint.write_done` for plain files, without waiting for torch."""
-    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in outputs}
+    files = {name: folder / name for name in outputs if (folder / name).is_file()}
+    hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     write_json(folder / "DONE", {"outputs": hashes})
 
 
 def fake_all() -> None:
     """Put the fakes in the stages' place, in this process."""
     for name, stage in STAGES.items():
-        STAGES[name] = replace(stage, module="fake_stages")
+        STAGES[name] = replace(stage, module="fake_stages", modules={})
     module: Any = types.ModuleType("fake_stages")
     module.run = run
     checkpoint: Any = types.ModuleType("tldr.train.checkpoint")

@@ -33,7 +33,7 @@ Act = Callable[[RunContext[Any, Any]], None]
 def act(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Act]]:
     """What the SFT stage does: the last function in the list. DONE is written by the real writer."""
     acts: list[Act] = [lambda ctx: (ctx.folder / "out.txt").write_text("made") and None]
-    monkeypatch.setattr(Stage, "load", lambda self: lambda ctx: acts[-1](ctx))
+    monkeypatch.setattr(Stage, "load", lambda self, settings: lambda ctx: acts[-1](ctx))
     yield acts
 
 

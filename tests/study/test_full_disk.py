@@ -17,7 +17,7 @@ from tldr.cli.main import app
 from tldr.errors import DiskFullError
 from tldr.files import PARTIAL
 from tldr.study import folder as folders
-from tldr.study.runner import write_run
+from tldr.study.prepare import write_run
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ from tldr.study.folder import RunFile, execute, locked
 from tldr.study.graph import expand
 from tldr.study.load import load_study
 from tldr.study.model_size import scale
-from tldr.study.runner import critical_paths, default_jobs, describe, fitting_jobs, write_run
+from tldr.study.prepare import describe, write_run
+from tldr.study.runner import critical_paths, default_jobs, fitting_jobs
 from tldr.study.runs import Run
 
 

@@ -21,7 +21,7 @@ from tldr.study import job as jobs
 from tldr.study import slurm
 from tldr.study.graph import needed_for
 from tldr.study.launch import Launch
-from tldr.study.runner import write_run
+from tldr.study.prepare import write_run
 from tldr.study.slurm import Allocation, Needs, Resources, first_host
 from tldr.study.submit import JobFile, JobId, Submission, command_for, dependency, submit_slurm, unfinished
 

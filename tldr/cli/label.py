@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tldr.cli.reporting import reports_errors
-from tldr.cli.study import RUNS, Overrides, RunsDir
+from tldr.cli.study import RUNS, Overrides, RunsDir, command, open_study
 from tldr.errors import UsageError
 from tldr.strict_yaml import read_yaml
 from tldr.study.load import load_study, read_settings
+from tldr.study.people import is_by_people, served
 
 if TYPE_CHECKING:
     from tldr.label.project import Project
@@ -27,7 +28,8 @@ label_app = typer.Typer(
 YOU = "You"
 """The demo's labeler."""
 Folder = Annotated[
-    Path, typer.Argument(metavar="DIR|STUDY", help="A labeling folder, or a study file: runs/STUDY/label.")
+    Path,
+    typer.Argument(metavar="DIR|STUDY", help="A labeling folder, or a study file: of the round that waits."),
 ]
 Host = Annotated[str, typer.Option("--host", help="Address to listen at.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")]
@@ -35,8 +37,28 @@ CheckOption = Annotated[bool, typer.Option("--check", help="Start, answer one re
 
 
 def label_folder(place: Path, runs_dir: Path) -> Path:
-    """The labeling folder that an argument names."""
-    return runs_dir / load_study(place, []).name / "label" if place.is_file() else place
+    """The labeling folder that an argument names; of a study whose labels people give, that of the first run
+    that waits for them, else ``runs/STUDY/label``.
+
+    Raises:
+        UsageError: the study has not asked people yet.
+    """
+    if not place.is_file():
+        return place
+    study = load_study(place, [])
+    if not is_by_people(study):
+        return runs_dir / study.name / "label"
+    opened = open_study(place, [], runs_dir)
+    folders = served(opened.runs, opened.root)
+    if not folders:
+        raise UsageError(
+            "the study has not asked people yet",
+            where=opened.root,
+            remedy=f"make what they label: {command('study run', place, [], runs_dir)}",
+        )
+    for other in folders[1:]:
+        typer.echo(f"{other} waits, too", err=True)
+    return folders[0]
 
 
 def label_settings(folder: Path, overrides: list[str]) -> LabelSettings:

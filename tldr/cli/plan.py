@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ from tldr.study.load import load_study
 
 if TYPE_CHECKING:
     from tldr.plan.actual import Actual
+    from tldr.plan.labeling import LabelingPlan
     from tldr.plan.study import Machine, RunPlan
 
 GIB = 2**30
@@ -41,12 +42,13 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Predict what a study needs: parameters, memory by part, micro-batch, hours, price.
+    """Predict what a study needs: parameters, memory by part, micro-batch, hours, price, hours of labeling.
 
     For finished runs, the actual time and memory are shown beside the plan.
     """
     from tldr.plan.actual import actual
     from tldr.plan.hardware import device_named, hardware
+    from tldr.plan.labeling import labeling_plans
     from tldr.plan.study import Machine, Planner, placement_named
 
     found = hardware(table) if table else hardware()
@@ -57,17 +59,23 @@ def plan(
     machine = Machine(device_named(gpu, found), gpu, gpus, placement_named(placement), rate)
     plans = Planner(study, machine, assumed).plan(only or None)
     took = {run_plan.title: actual(run_plan, runs_dir / study.name) for run_plan in plans}
+    labeling = labeling_plans(study, runs_dir / study.name) if only in ("", "labels") else []
     if as_json:
         rows = [
             run_plan.row() | {"actual": [vars(run) for run in took[run_plan.title]]} for run_plan in plans
         ]
-        typer.echo(json.dumps({"study": study.name, "gpu": gpu, "gpus": gpus, "runs": rows}, indent=2))
+        whole: dict[str, Any] = {"study": study.name, "gpu": gpu, "gpus": gpus, "runs": rows}
+        if labeling:
+            whole["labeling"] = [label_plan.row() for label_plan in labeling]
+        typer.echo(json.dumps(whole, indent=2))
         return
     console = Console()
     if not console.is_terminal:
         console.width = 220
     console.print(_memory_table(plans, machine))
     console.print(_hours_table(plans, machine))
+    if labeling:
+        console.print(_labeling_table(labeling))
     for run_plan in plans:
         if not run_plan.fits:
             console.print(
@@ -143,6 +151,16 @@ def _hours_table(plans: list[RunPlan], machine: Machine) -> Table:
     if priced:
         total += f", {sum((run_plan.price or 0) * len(run_plan.runs) for run_plan in plans):,.0f} in price"
     table.caption, table.caption_justify = total, "left"
+    return table
+
+
+def _labeling_table(labeling: list[LabelingPlan]) -> Table:
+    table = Table("run", "labels", "seconds a label", "hours", "", box=None, pad_edge=False)
+    table.title, table.title_justify = "Labeling by people, all labelers together", "left"
+    for plan in labeling:
+        table.add_row(plan.title, f"{plan.labels:,}", f"{plan.seconds:.0f}", f"{plan.hours:.1f}", plan.basis)
+    table.caption = f"{sum(plan.hours for plan in labeling):.1f} hours of labeling"
+    table.caption_justify = "left"
     return table
 
 

@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import typer
 
-from tldr.errors import LabError
+from tldr.errors import LabError, Waiting
 from tldr.files import disk_full, is_disk_full
 
 P = ParamSpec("P")
@@ -21,7 +21,8 @@ INTERRUPTED = 130
 
 
 def reports_errors(command: Callable[P, T]) -> Callable[P, T]:
-    """Decorator: print a command's errors on stderr and exit with 1 or 2, or with 130 on Ctrl-C.
+    """Decorator: print a command's errors on stderr and exit with 1 or 2, with 77 if it waits for people, or
+    with 130 on Ctrl-C.
 
     With TLDR_DEBUG=1 in the environment the traceback is printed first.
     """
@@ -35,6 +36,9 @@ def reports_errors(command: Callable[P, T]) -> Callable[P, T]:
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
+        except Waiting as error:
+            typer.echo(str(error))
+            raise typer.Exit(error.exit_code) from None
         except LabError as error:
             _print_error(str(error))
             raise typer.Exit(error.exit_code) from None

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tldr.cli.reporting import reports_errors
 from tldr.errors import UsageError
+from tldr.label.batch import LABELING
 from tldr.study.display import Display, clock
 from tldr.study.environment import cores
 from tldr.study.folder import worker_on
@@ -83,8 +84,14 @@ def run_command(
         Path | None,
         typer.Option(help="Train in several processes: a file in configs/accelerate.", show_default="one"),
     ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until people have labeled enough, and go on.")
+    ] = False,
 ) -> None:
-    """Execute all runs that are not done; stopped runs resume."""
+    """Execute all runs that are not done; stopped runs resume.
+
+    Ends with 0 when all are done, 1 when a run failed, and 77 when people have to label first.
+    """
     processes = Launch.read(launch) if launch else None
     if processes and processes.machines > 1:
         raise UsageError(
@@ -101,11 +108,15 @@ def run_command(
     write_listing(opened.study, opened.runs, opened.root)
     with Display(Console(), len(wanted)) as display:
         threads = opened.study.threads * (processes.per_machine if processes else 1)
-        wanted_jobs = jobs or (1 if processes else default_jobs(threads))
-        if (jobs := fitting_jobs(wanted_jobs, threads)) < wanted_jobs:
-            what = f"{jobs} at once instead of {wanted_jobs}: a run has {threads} threads, this machine "
+        if jobs is None:
+            jobs = 1 if processes else default_jobs(threads)
+        elif (fitting := fitting_jobs(jobs, threads)) < jobs:
+            what = f"{fitting} at once instead of {jobs}: a run has {threads} threads, this machine "
             display.say(f"{what}{cores()} cores", "yellow")
-        runner = Runner(opened.study, wanted, opened.root, opened.files, display, jobs=jobs, launch=processes)
+            jobs = fitting
+        runner = Runner(
+            opened.study, wanted, opened.root, opened.files, display, jobs=jobs, launch=processes, wait=wait
+        )
         try:
             code = runner.run()
         finally:
@@ -160,6 +171,8 @@ def clean_command(
     running = {folder: worker for folder in run_folders(opened.root) if (worker := worker_on(folder))}
     for folder, worker in running.items() if everything else ():
         typer.echo(f"kept  {folder.name}: {worker} is executing it", err=True)
+    if everything and (opened.root / LABELING).exists():
+        typer.echo(f"kept  {LABELING}: what people have labeled", err=True)
     for folder in folders:
         typer.echo(f"{folder.name} (only the link)" if folder.is_symlink() else folder.name)
     if not folders:

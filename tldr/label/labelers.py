@@ -143,10 +143,11 @@ class Labelers:
 
 
 def recount(sql: sqlite3.Connection, where: str, *values: object) -> None:
-    """Count the labels of some items again, without skips and dropped labelers, and open or close them."""
+    """Count the labels of some items again, without skips, dropped and held-out labelers, and open or close
+    them: labels of held-out labelers come on top."""
     sql.execute(
         f"""UPDATE items SET count=(SELECT count(*) FROM labels JOIN labelers ON labelers.id=labels.labeler
-        WHERE item=items.id AND skip IS NULL AND status<>'dropped') WHERE {where}""",
+        WHERE item=items.id AND skip IS NULL AND status<>'dropped' AND held_out=0) WHERE {where}""",
         values,
     )
     sql.execute(

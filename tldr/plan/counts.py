@@ -53,17 +53,24 @@ class Counts:
         """Labelled prompts that a reward model trains and is evaluated on (valid1 and valid2): those of all
         rounds so far; a file's rows count by split."""
         study = self.study
-        if isinstance(study.data, ToyData):
-            rounds = self.rounds(run)
-            return sum(labels.pairs for labels in rounds), sum(labels.valid_pairs for labels in rounds)
+        if self.counted:
+            rounds = [(labels, _labelers(labels)) for labels in self.rounds(run)]
+            train = sum(each * labels.pairs for labels, each in rounds)
+            return train, sum(each * labels.valid_pairs for labels, each in rounds)
+        assert not isinstance(study.data, ToyData)
         known = self.assumed.posts
         splits = _splits(Path(study.data.comparisons)) if study.data.comparisons else Counter()
         if not splits:
             return known.comparisons, known.valid_comparisons
         if folds := study.labels.folds:  # one fold is for reporting, and a part of the others for selection
-            train = splits.total() * (1 - 1 / folds) * (1 - 1 / SELECTION)
-            return round(train), round(splits.total() - train)
+            trained = splits.total() * (1 - 1 / folds) * (1 - 1 / SELECTION)
+            return round(trained), round(splits.total() - trained)
         return splits["train"], splits["valid1"] + splits["valid2"]
+
+    @property
+    def counted(self) -> bool:
+        """Whether the study's settings say how many labels there are, as files do not."""
+        return self.toy or self.study.labels.kind == "people"
 
     def rounds(self, run: Run) -> list[LabelsSettings]:
         """The settings of all labels that a reward model reads."""
@@ -71,15 +78,18 @@ class Counts:
         return [settings for settings in parents if isinstance(settings, LabelsSettings)]
 
     def rankings_per_post(self, run: Run) -> int:
-        """Rankings of a post that has some, on average; 1 for files, whose posts are not counted."""
-        if not isinstance(self.study.data, ToyData):
-            return 1
-        return max(1, round(self.comparisons(run)[0] / self.study.data.sft_posts))
+        """Rankings of a post that has some, on average; 1 for given labels, whose posts are not counted."""
+        return max(1, round(self.comparisons(run)[0] / self.posts("sft"))) if self.counted else 1
 
     def typical(self, window: PackedRow) -> PackedRow:
         """Mean lengths of texts after truncation to a window."""
         query, response = self.assumed.query, self.assumed.response
         return replace(window, query=min(query, window.query), response=min(response, window.response))
+
+
+def _labelers(labels: LabelsSettings) -> int:
+    """Labels of an item."""
+    return labels.page.labelers_per_item if labels.kind == "people" else 1
 
 
 @cache

@@ -26,7 +26,7 @@ from tldr.records import write_json
 from tldr.settings.base import Settings
 from tldr.study.folder import CONFIG, DONE, ENVIRONMENT, LOG, RUN, RunFile, locked, read_note, read_outputs
 from tldr.study.hashes import FileHashes, changed_code
-from tldr.study.runner import describe
+from tldr.study.prepare import describe
 from tldr.study.runs import Run
 from tldr.study.settings import Study
 

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tldr import locks
-from tldr.errors import LabError, UsageError
+from tldr.errors import LabError, UsageError, Waiting
 from tldr.files import PARTIAL, disk_full, drop_abandoned, is_disk_full
 from tldr.interrupts import exiting_on_sigterm
 from tldr.locks import holder
@@ -38,9 +38,10 @@ from tldr.study.registry import STAGES
 log = logging.getLogger(__name__)
 
 RUN, CONFIG, ENVIRONMENT, DONE, FAILED = "run.json", "config.json", "environment.json", "DONE", "FAILED"
+WAITING = "WAITING"
 LOG, LOCK = "log.txt", ".lock"
 NOT_OUTPUTS = frozenset(
-    {RUN, CONFIG, ENVIRONMENT, DONE, FAILED, LOG, LOCK, "metrics.jsonl", "progress.json", "state"}
+    {RUN, CONFIG, ENVIRONMENT, DONE, FAILED, WAITING, LOG, LOCK, "metrics.jsonl", "progress.json", "state"}
 )
 """Files and folders in a run's folder that are not outputs for other runs."""
 TOKENS = ".tokens"
@@ -91,7 +92,7 @@ class RunFile(BaseModel):
 
     def code_now(self) -> dict[str, str]:
         """The current code of its stage."""
-        return code_of(STAGES[self.stage].module, toy=self.toy)
+        return code_of(STAGES[self.stage].module_of(self.settings), toy=self.toy)
 
     @classmethod
     def read(cls, folder: Path) -> RunFile:
@@ -136,15 +137,16 @@ class RunFile(BaseModel):
 def execute(folder: Path) -> None:
     """Execute the run in `folder`; resume it if it was stopped, do nothing if it is done.
 
-    ``precision: auto`` is resolved when a run first starts, and stays what it was when the run resumes, also
-    on another machine. ``config.json`` and ``environment.json`` are written before the stage, ``DONE``
-    after it, and ``FAILED`` if it fails. On SIGTERM the stage may save first, otherwise the run exits at
-    once. With several processes per run (`accelerate launch`) the first does all this; the others only
-    execute the stage.
+    ``precision: auto`` is resolved when a run first starts, and stays what it was when the run resumes,
+    also on another machine. ``config.json`` and ``environment.json`` are written before the stage, ``DONE``
+    after it, ``FAILED`` if it fails, and ``WAITING`` if people have to label first. On SIGTERM the stage
+    may save first, otherwise the run exits at once. With several processes per run (`accelerate launch`)
+    the first does all this; the others only execute the stage.
 
     Raises:
         Busy: another process has locked the folder.
         UsageError: a parent run is not done, or differs from the one that this run was described with.
+        Waiting: it waits for people.
         LabError: any error of the stage.
     """
     run = RunFile.read(folder)
@@ -157,7 +159,8 @@ def execute(folder: Path) -> None:
             return
         _check_parents(run, folder)
         drop_abandoned(folder)
-        (folder / FAILED).unlink(missing_ok=True)
+        for old in (FAILED, WAITING):
+            (folder / old).unlink(missing_ok=True)
         ctx = run.context(folder)
         shown = {"stage", "settings", "lengths", "precision", "model", "tags"}
         started, before = time.monotonic(), read_note(folder / ENVIRONMENT)
@@ -202,7 +205,7 @@ def _load(run: RunFile) -> Callable[..., None]:
     """The stage's function, for this process's threads."""
     if run.threads is not None:
         set_threads(run.threads)
-    return STAGES[run.stage].load()
+    return STAGES[run.stage].load(run.settings)
 
 
 def _resolved(precision: Precision, before: dict[str, Any]) -> Precision:
@@ -260,12 +263,15 @@ def _finish(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _failure_noted(folder: Path) -> Iterator[None]:
-    """Write ``FAILED`` if the body fails, and say clearly if that is because the disk is full.
+    """Write ``FAILED`` if the body fails (``WAITING`` if it waits), and say clearly if the disk is full.
 
     With several processes, the first to fail writes it; the others fail only because of the first.
     """
     try:
         yield
+    except Waiting as error:
+        write_json(folder / WAITING, _noted(error))
+        raise
     except Exception as error:
         shown = error
         if is_disk_full(error):
@@ -281,13 +287,23 @@ def _failure_noted(folder: Path) -> Iterator[None]:
 
 def _note_failure(folder: Path, error: Exception) -> None:
     if isinstance(error, LabError):
-        note = {"what": error.what, "where": error.where, "remedy": error.remedy}
+        note = _noted(error)
     else:
         last = traceback.extract_tb(error.__traceback__)[-1]
         what = "".join(traceback.format_exception_only(error)).strip()
         place = f"{Path(last.filename).name}:{last.lineno}"
         note = {"what": what, "where": place, "remedy": f"see the full traceback in {LOG}"}
     write_json(folder / FAILED, note)
+
+
+def _noted(error: LabError) -> dict[str, str | None]:
+    return {"what": error.what, "where": error.where, "remedy": error.remedy}
+
+
+def last_wait(folder: Path) -> str | None:
+    """What the run waited for when it last ended, and what to do; None if it did not wait for people."""
+    note = read_note(folder / WAITING)
+    return "; ".join(str(note[part]) for part in ("what", "remedy") if note.get(part)) or None
 
 
 def last_error(folder: Path) -> str | None:

@@ -128,8 +128,14 @@ class _Graph:
         return InputSource(runs=(run,))
 
     def _settings(self, settings: Settings) -> dict[str, Any]:
-        """Settings as JSON; files are represented by their content, not by their path."""
+        """Settings as JSON; files are represented by their content, not by their path.
+
+        Of the page on which people label only the labelers of an item count: what they have labeled must not
+        be lost because its title or its instructions are changed.
+        """
         values = settings.model_dump(mode="json")
+        if isinstance(settings, LabelsSettings) and settings.kind == "people":
+            values["page"] = {"labelers_per_item": settings.page.labelers_per_item}
         if isinstance(settings, DataSettings):
             if isinstance(settings.data, FileData):
                 no_path = ("kind", "on_error")
@@ -195,12 +201,12 @@ class _Graph:
     def _labels(
         self, settings: LabelsSettings, seed: int, writers: Writers, data: InputSource, number: int = 0
     ) -> InputSource:
-        """Labels of what the writers write; labels from files do not depend on the seed.
+        """Labels of what the writers write; given labels do not depend on the seed.
 
         Args:
             number: of an earlier round; 0 is the last one.
         """
-        if isinstance(self.study.data, FileData):
+        if isinstance(self.study.data, FileData) and settings.kind != "people":
             return self.add(run_of(LabelsInputs(data=data), settings))
         inputs = LabelsInputs(data=data, policies=writers.policies, choosers=writers.choosers)
         return self.add(run_of(inputs, settings, seed=seed, **_round(number)))

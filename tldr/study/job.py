@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tldr.errors import LabError, UsageError
+from tldr.errors import LabError, UsageError, Waiting
 from tldr.interrupts import TERMINATED, handling
 from tldr.study.environment import process_environment
-from tldr.study.folder import DONE, LOG, RUN, RunFile, last_error
+from tldr.study.folder import DONE, LOG, RUN, RunFile, last_error, last_wait
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
+from tldr.study.prepare import describe, locked_or_new, write_run
 from tldr.study.registry import STAGES
-from tldr.study.runner import describe, locked_or_new, write_run
 from tldr.study.runs import Run
 from tldr.study.slurm import TIME_LIMIT, Allocation
 from tldr.study.status import set_aside, status_of
@@ -36,6 +36,7 @@ def run_job(path: Path) -> int:
 
     Raises:
         UsageError: not a job file, or the study's settings or data were changed after it was submitted.
+        Waiting: people have to label first.
         LabError: the run failed (the message lists the runs that depend on it), or cannot be queued again.
     """
     job, here, root = JobFile.read(path), Allocation.read(), path.parent.parent
@@ -61,8 +62,13 @@ def run_job(path: Path) -> int:
             return 0
         if told:
             return _again(told, job, here)
-    reason = last_error(folder) or f"its process ended with code {code}"
     stopped = ", ".join(dependants(name, runs)) or "nothing"
+    if code == Waiting.exit_code:
+        why = last_wait(folder) or "people have to label first"
+        raise Waiting(
+            f"{why}; not started before: {stopped}", where=name, remedy="then submit the study again"
+        )
+    reason = last_error(folder) or f"its process ended with code {code}"
     raise LabError(
         f"failed: {reason}; not started for it: {stopped}", where=name, remedy=f"see {folder / LOG}"
     )

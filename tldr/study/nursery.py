@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from tldr.errors import DiskFullError, LabError
+from tldr.errors import DiskFullError, LabError, Waiting
 from tldr.files import is_disk_full
 from tldr.study.folder import LOG
 from tldr.study.registry import STAGES
@@ -82,6 +82,9 @@ def _work(place: str, env: dict[str, str]) -> None:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         execute(folder)
+    except Waiting as error:
+        print(error, flush=True)
+        sys.exit(error.exit_code)
     except LabError as error:
         _log_traceback()
         sys.exit(error.exit_code)

@@ -11,41 +11,34 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tldr.errors import DiskFullError, LabError
+from tldr.errors import DiskFullError, LabError, Waiting
 from tldr.files import disk_full, drop_abandoned, is_disk_full
 from tldr.interrupts import event_set_by
 from tldr.locks import Busy
 from tldr.settings.extras import check_extras
 from tldr.study.display import Display, clock, headline
 from tldr.study.environment import cores, process_environment
-from tldr.study.folder import (
-    LOG,
-    ParentRun,
-    RunFile,
-    last_error,
-    locked,
-    outputs_digest,
-    read_note,
-    worker_on,
-)
-from tldr.study.hashes import FileHashes, code_of
+from tldr.study.folder import LOG, last_error, last_wait, worker_on
+from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
 from tldr.study.model_size import scale
 from tldr.study.nursery import Forked, Nursery
+from tldr.study.people import progress_for, wait_of
+from tldr.study.prepare import locked_or_new, write_run
 from tldr.study.registry import STAGES
-from tldr.study.runs import Run
+from tldr.study.runs import Run, needed_by
 from tldr.study.settings import Study
 from tldr.study.status import set_aside, status_of, study_status
-from tldr.toy.settings import ToyData
 
 POLL = 0.2
 RETRY = 2.0
 """Seconds between checks of a run that another runner executes."""
+ASK_AGAIN = 5.0
+"""Seconds between checks of a run that waits for people."""
 LAPTOP_CORES = 16
 
 
@@ -53,13 +46,17 @@ def default_jobs(threads: int) -> int:
     """One job per GPU; without GPUs one per `threads` cores, but at most two on a laptop-sized machine."""
     if devices := gpus():
         return len(devices)
-    return fitting_jobs(2 if cores() <= LAPTOP_CORES else cores(), threads)
+    return _on_cores(2 if cores() <= LAPTOP_CORES else cores(), threads)
 
 
 def fitting_jobs(wanted: int, threads: int) -> int:
     """As many of the wanted jobs as the cores have `threads` for, at least 1; all of them with GPUs, which do
     the work."""
-    return wanted if gpus() else max(1, min(wanted, cores() // threads))
+    return wanted if gpus() else _on_cores(wanted, threads)
+
+
+def _on_cores(wanted: int, threads: int) -> int:
+    return max(1, min(wanted, cores() // threads))
 
 
 def gpus() -> list[str]:
@@ -92,61 +89,6 @@ def critical_paths(runs: Sequence[Run]) -> dict[str, float]:
     return {name: own[name] + after[name] for name in own}
 
 
-def describe(run: Run, study: Study, root: Path) -> RunFile:
-    """The ``run.json`` of a run whose parents are done; of several reward models the best is used.
-
-    Raises:
-        LabError: one of several reward models has no accuracy.
-    """
-    toy = isinstance(study.data, ToyData)
-    taken = {name: _choose(source.runs, root) for name, source in run.parents.items() if source.runs}
-    digests = {name: outputs_digest(root / parent.name) for name, parent in taken.items()}
-    return RunFile(
-        stage=run.stage,
-        settings=run.settings.model_dump(mode="json"),
-        study=study.name,
-        run=run.name,
-        title=run.title,
-        size=run.size,
-        seed=run.seed,
-        draw=(run.seed or 0) + run.offset,
-        model=run.model,
-        lengths=study.lengths,
-        precision=study.precision,
-        threads=study.threads,
-        tags=run.tags,
-        inputs={name: source.external for name, source in run.parents.items() if not source.runs},
-        parents={name: ParentRun(run=parent.name, outputs=digests[name]) for name, parent in taken.items()},
-        ingredients=run.ingredients,
-        code=code_of(STAGES[run.stage].module, toy=toy),
-        toy=toy,
-    )
-
-
-def write_run(run: Run, study: Study, root: Path) -> Path:
-    """Write a run's ``run.json`` (`describe`) and return its folder.
-
-    Raises:
-        LabError: as `describe`.
-    """
-    folder = root / run.name
-    describe(run, study, root).write(folder)
-    return folder
-
-
-def _choose(candidates: Sequence[Run], root: Path) -> Run:
-    """The reward model that agrees best with the labels of valid1 (P App. B.1); the first one of a tie."""
-    if len(candidates) == 1:
-        return candidates[0]
-    accuracies = []
-    for run in candidates:
-        accuracy = read_note(root / run.name / "evaluation.json").get("valid1_accuracy")
-        if not isinstance(accuracy, int | float):
-            raise LabError("has no valid1_accuracy for choosing a reward model", where=root / run.name)
-        accuracies.append(accuracy)
-    return candidates[accuracies.index(max(accuracies))]
-
-
 @dataclass
 class ActiveRun:
     """A run's process, its slot (GPU), and its start time."""
@@ -168,7 +110,9 @@ class Runner:
         command: a program that executes the run in a folder, given as its last argument; by default runs
             are forked (`tldr.study.nursery`).
         launch: an accelerate config; training stages run in its processes, with `accelerate launch`.
+        wait: stay until people have labeled enough, instead of ending with what can be done without them.
         failed: name of each failed run -> reason.
+        asking: name of each run that waits for people -> what it waits for.
     """
 
     study: Study
@@ -179,7 +123,9 @@ class Runner:
     jobs: int = 1
     command: Sequence[str] = ()
     launch: Launch | None = None
+    wait: bool = False
     failed: dict[str, str] = field(default_factory=dict)
+    asking: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._urgency = critical_paths(self.runs)
@@ -195,7 +141,7 @@ class Runner:
         """Execute all runs that are not done.
 
         Returns:
-            The exit code: 0 if all runs are done, 1 if a run failed.
+            The exit code: 0 if all runs are done, 1 if a run failed, else 77: a run waits for people.
 
         Raises:
             UsageError: a run needs a package that is not installed; no run is started.
@@ -211,15 +157,22 @@ class Runner:
                 self._stop(interrupted)
                 raise
         for run in self._waiting:
-            self.display.say(f"not run  {run.name}: it needs a run that failed", "yellow")
-        return 1 if self.failed else 0
+            self.display.say(f"not run  {run.name}: it needs {self._lacking(run)}", "yellow")
+        return 1 if self.failed else Waiting.exit_code if self.asking else 0
+
+    def _lacking(self, run: Run) -> str:
+        """What a run that was not started needs."""
+        needed = {one.name for one in needed_by(run)}
+        if needed & set(self.failed):
+            return "a run that failed"
+        return f"labels by people ({', '.join(sorted(needed & set(self.asking)))})"
 
     def _execute(self, interrupted: threading.Event) -> None:
         self._settle()
         for run in self._waiting:
             check_extras(run.settings, run.stage)
         moved = True
-        # When nothing changes any more, the waiting runs need a run that failed.
+        # When nothing changes any more, the waiting runs need a run that failed, or people.
         while moved or self._active or self._later:
             if interrupted.is_set():
                 raise KeyboardInterrupt
@@ -254,6 +207,8 @@ class Runner:
         return len(self._waiting) < before
 
     def _start(self, run: Run) -> None:
+        if run.name in self.asking and self._still_asks(run):
+            return
         status = status_of(run, self.root, self.files)  # its parents are done
         if status.state == "done":
             self._found_done(run.name)
@@ -307,6 +262,22 @@ class Runner:
             self.display.say(f"waiting  {run.name}: another runner is executing it{named}")
         self._later[run.name] = time.monotonic() + RETRY
 
+    def _asks(self, run: Run, why: str) -> None:
+        """Show what a run waits for, once for each change; with `wait`, look again later."""
+        if self.asking.get(run.name) != why:
+            self.asking[run.name] = why
+            self.display.say(f"waiting  {run.name}: {why}", "cyan")
+        if self.wait:
+            self._later[run.name] = time.monotonic() + ASK_AGAIN
+
+    def _still_asks(self, run: Run) -> bool:
+        """Whether a run that waits for people has too few labels still."""
+        now = progress_for(run, self.root)
+        if now is None or now.enough:
+            return False
+        self._asks(run, wait_of(run, self.root) or str(now))
+        return True
+
     def _environment(self, slot: int) -> dict[str, str]:
         env = process_environment()
         if len(self._gpus) > 1 and self.jobs > 1:
@@ -331,6 +302,11 @@ class Runner:
         if code == Busy.exit_code:
             self._waiting.append(active.run)
             self._wait_for_other(active.run)
+        elif code == Waiting.exit_code:
+            why = last_wait(folder) or "people have to label first"
+            if self.wait:
+                self._waiting.append(active.run)
+            self._asks(active.run, why)
         elif code != 0:
             reason = last_error(folder) or f"its process ended with code {code}{_last_line(folder / LOG)}"
             if code == DiskFullError.exit_code and "disk is full" not in reason:
@@ -338,6 +314,7 @@ class Runner:
             self._fail(active.run, f"{reason}\n         log: {folder / LOG}")
         else:
             self._done.add(active.run.name)
+            self.asking.pop(active.run.name, None)
             self.display.counted(len(self._done))
             took = clock(time.monotonic() - active.started)
             figures = headline(folder, active.run.stage)
@@ -372,15 +349,3 @@ def _last_line(log: Path) -> str:
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return f": {lines[-1]}" if lines else ""
-
-
-@contextmanager
-def locked_or_new(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, creating the folder if necessary."""
-    with ExitStack() as stack:
-        while True:
-            folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # another process has just set the folder aside
-                stack.enter_context(locked(folder))
-                break
-        yield

@@ -85,6 +85,18 @@ class Run:
         return [run for source in self.parents.values() for run in source.runs]
 
 
+def needed_by(run: Run) -> list[Run]:
+    """The runs that a run depends on, directly or through others."""
+    found: dict[str, Run] = {}
+    waiting = run.parent_runs()
+    while waiting:
+        parent = waiting.pop()
+        if parent.name not in found:
+            found[parent.name] = parent
+            waiting += parent.parent_runs()
+    return list(found.values())
+
+
 def run_of(inputs: Any, settings: Settings, **more: Any) -> Run:
     """A run of the stage with this class of inputs.
 

@@ -216,15 +216,25 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _labelers(self) -> Study:
-        """Only the toy world can label a policy's samples."""
+        """Only the toy world's labelers and people can label a policy's samples."""
         for number, each in enumerate(self.rounds):
             if odd := set(each.sizes or ()) - set(self.ladder):
                 raise ValueError(f"rounds.{number}.sizes: the ladder has no {_list(odd)}")
         if isinstance(self.data, FileData):
-            if self.data.comparisons is None:
-                raise ValueError("data.comparisons is missing: data from files need labels from files")
-            if self.rounds:
-                raise ValueError("rounds: each needs new labels, which files cannot provide")
+            kinds = {"labels": self.labels.kind}
+            kinds |= {f"rounds.{number}.labels": each.labels.kind for number, each in enumerate(self.rounds)}
+            by_people = [place for place, kind in kinds.items() if kind == "people"]
+            if self.data.comparisons is None and not by_people:
+                raise ValueError(
+                    "data.comparisons is missing: data from files need labels from files, or people's "
+                    "(labels.kind: people)"
+                )
+            if self.data.comparisons is not None and by_people:
+                raise ValueError(
+                    f"{by_people[0]}.kind people, but data.comparisons gives labels: drop one of them"
+                )
+            if self.rounds and len(by_people) < len(kinds):
+                raise ValueError("rounds: each needs new labels, which files cannot provide, but people can")
             if self.best_of_n and "gold" in self.best_of_n.scorers:
                 raise ValueError("best_of_n.scorers: gold scores exist only in the toy world")
             if self.ratings:

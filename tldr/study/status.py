@@ -19,6 +19,7 @@ from tldr.study.folder import (
     ENVIRONMENT,
     LOCK,
     RUN,
+    WAITING,
     RunFile,
     is_busy,
     last_error,
@@ -30,6 +31,7 @@ from tldr.study.folder import (
 )
 from tldr.study.hashes import FileHashes, changed_code
 from tldr.study.load import resolved
+from tldr.study.people import wait_of
 from tldr.study.runs import Run
 from tldr.study.settings import Study
 
@@ -84,6 +86,8 @@ def status_of(run: Run, root: Path, files: FileHashes, parents: Mapping[str, Sta
         return Status(run.name, "done", "", seconds, 1.0)
     if error := last_error(folder):
         return Status(run.name, "failed", error, seconds, progress)
+    if waits := (folder / WAITING).exists() and wait_of(run, root):
+        return Status(run.name, "waiting", waits, seconds, progress)
     why = "interrupted, will resume" if begun(folder) else ""
     return Status(run.name, "waiting", why, seconds, progress)
 

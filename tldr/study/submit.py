@@ -21,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tldr.errors import UsageError
 from tldr.locks import locked
 from tldr.records import write_json
-from tldr.study.folder import last_error, read_note
+from tldr.study.folder import last_error, last_wait, read_note
 from tldr.study.hashes import FileHashes, sha256
 from tldr.study.launch import Launch
+from tldr.study.people import asks_people, progress_for, wait_of
 from tldr.study.registry import STAGES
 from tldr.study.runs import Run
 from tldr.study.settings import Study
@@ -169,13 +170,16 @@ def dependency(parents: Sequence[Collection[JobId]]) -> str:
 
 
 def unfinished(submission: Submission, there: Mapping[str, object], say: Say) -> list[Run]:
-    """The runs to submit: neither done nor in the queue, and not waiting for one that runs elsewhere.
+    """The runs to submit: neither done nor in the queue, and not waiting for one that runs elsewhere or for
+    people.
 
-    A stale run is among them: its job sets the old folder aside.
+    A stale run is among them: its job sets the old folder aside. A run that asks people is submitted to ask
+    them, and again when they have labeled enough; only then the runs that need it are.
 
     Args:
         there: names of the runs that have a job already.
-        say: is told of stale runs, of runs that another process works on, and of those that need them.
+        say: is told of stale runs, of runs that another process works on or that wait for people, and of
+            those that need them.
     """
     found: list[Run] = []
     held: set[str] = set()
@@ -184,7 +188,16 @@ def unfinished(submission: Submission, there: Mapping[str, object], say: Say) ->
         status = status_of(run, submission.root, submission.files, states)
         states[run.name] = status
         waits = [parent.name for parent in run.parent_runs() if parent.name in held]
-        if run.name in there or status.state == "done":
+        if status.state == "done":
+            continue
+        labels = progress_for(run, submission.root)
+        if asks_people(run) and not (labels and labels.enough):
+            held.add(run.name)
+        if run.name in there:
+            continue
+        asking = status.state == "waiting" and last_wait(submission.root / run.name)
+        if asking and labels and not labels.enough:
+            say(f"not submitted  {run.name}: {wait_of(run, submission.root)}")
             continue
         if status.state == "running" or waits:
             held.add(run.name)

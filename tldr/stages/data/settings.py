@@ -28,7 +28,7 @@ class FileData(Settings):
     valid2: str
     """Posts to report on; nothing is ever chosen on them."""
     comparisons: str | None = None
-    """Comparisons or rankings to train the RM on, instead of simulated labels."""
+    """Comparisons or rankings to train the RM on; null: people label (`labels.kind: people`)."""
     corpus: str | None = None
     """Documents for pretraining, PPO-ptx and a tokenizer trained here."""
     cnndm: str | None = None

@@ -35,7 +35,8 @@ STAGE = Stage(
     settings=LabelsSettings,
     inputs=LabelsInputs,
     makes=LABELS,
-    help="Sample summaries and have simulated labelers rank them.",
+    help="Sample summaries and have simulated labelers, or people, rank them.",
     weight=2,
     alone=False,
+    modules={"people": "tldr.stages.labels.people"},
 )

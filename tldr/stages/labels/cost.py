@@ -9,6 +9,7 @@ from math import comb, factorial
 from tldr.plan.costs import PlannedRun, StageCost
 from tldr.plan.jobs import RunJob
 from tldr.plan.uses import InferenceJob, LoadedModel
+from tldr.stages.labels.algorithm import POSTS
 from tldr.stages.labels.settings import LabelsSettings
 
 
@@ -23,6 +24,9 @@ def _models(planned: PlannedRun) -> Iterator[LoadedModel]:
     assert isinstance(settings, LabelsSettings)
     if not policies:  # the labels are given
         return
+    if settings.kind == "people":
+        yield from _for_people(planned, settings)
+        return
     questions = settings.pairs + settings.valid_pairs
     shares = slots_of_one(policy_slots(settings), len(policies))
     for name in policies:
@@ -33,6 +37,23 @@ def _models(planned: PlannedRun) -> Iterator[LoadedModel]:
         yield policy
         if n > 1:
             yield planned.model("judge", chooser, *portions, beside=policy.parameters)
+
+
+def _for_people(planned: PlannedRun, settings: LabelsSettings) -> Iterator[LoadedModel]:
+    """Every policy writes, at each temperature, about every post that people are asked about."""
+    posts = sum(
+        min(total, planned.counts.posts(POSTS[split])) for split, total in settings.items_made().items()
+    )
+    policies = planned.inputs("policy-")
+    for name in policies:
+        chooser = f"chooser-{name.removeprefix('policy-')}"
+        n = settings.best_of if chooser in planned.run.parents else 1
+        options = n * settings.draws(len(policies))
+        portion = planned.portion(posts * len(settings.temperatures), options)
+        policy = planned.model("sample", name, portion)
+        yield policy
+        if n > 1:
+            yield planned.model("judge", chooser, portion, beside=policy.parameters)
 
 
 def slots_of_one(shares: dict[int, float], policies: int) -> dict[int, float]:

@@ -56,15 +56,15 @@ def run(ctx: LabelsRun) -> None:
     questions = list(plan_questions(ctx.settings, policies, posts, ctx.seed))
     drawn = sample(ctx, questions)
     summaries = candidates(ctx, questions, drawn)
-    labelled = label(questions, summaries, random.Random(derive(ctx.seed, "labelers")), ctx.run)
-    for split, rankings in labelled.rankings.items():
+    labels = label(questions, summaries, random.Random(derive(ctx.seed, "labelers")), ctx.run)
+    for split, rankings in labels.rankings.items():
         write_records(ctx.folder / f"{split}.jsonl", rankings)
     write_json(
         ctx.folder / "agreement.json",
         {
-            "agreement": labelled.alike / max(labelled.pairs, 1),
-            "pairs": labelled.pairs,
-            "rankings": {split: len(rankings) for split, rankings in labelled.rankings.items()},
+            "agreement": labels.alike / max(labels.pairs, 1),
+            "pairs": labels.pairs,
+            "rankings": {split: len(rankings) for split, rankings in labels.rankings.items()},
         },
     )
 

@@ -31,7 +31,8 @@ def _models(planned: PlannedRun) -> Iterator[LoadedModel]:
         for name in policies:
             yield planned.model("sample", name, planned.portion(probed, 2))
     # Questions go round the posts. The number of given labels is not known: one a post.
-    questions = study.labels.valid_pairs - study.labels.valid_pairs // 2 if toy else every
+    asked = toy or study.labels.kind == "people"
+    questions = study.labels.items_wanted()["valid2"] if asked else every
     labelled = min(questions, every)
     shown = round(questions / max(labelled, 1) * sum(study.labels.k) / 2)
     window = study.lengths.rm_response

@@ -21,7 +21,7 @@ def job(planned: PlannedRun) -> RunJob:
         "reward",
         shape,
         lengths.query,
-        together * (max(labels.k[1] for labels in counts.rounds(planned.run)) if counts.toy else 2),
+        together * (max(labels.k[1] for labels in counts.rounds(planned.run)) if counts.counted else 2),
         lengths.rm_response,
         max(1, round(scalar(settings.batch) / together)),
         frozen_layers=round(settings.frozen_layers * shape.layers),  # as `freeze_lowest`

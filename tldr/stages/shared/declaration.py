@@ -79,6 +79,7 @@ class Stage:
         weight: rough cost next to the others', for a model of the same size.
         alone: whether it is a command of its own; the others need more than one model's inputs.
         module: holds ``run(ctx)``; by default `stage` in the stage's folder.
+        modules: kind of the settings -> the module that holds ``run(ctx)`` for it instead.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Stage:
     weight: float
     alone: bool = True
     module: str = ""
+    modules: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.module:
@@ -99,9 +101,13 @@ class Stage:
         """Whether it is on the training loop, which several processes can share."""
         return issubclass(self.settings, Training)
 
-    def load(self) -> Callable[[Any], None]:
-        """Import the module and hand over its ``run``."""
-        run: Callable[[Any], None] = importlib.import_module(self.module).run
+    def module_of(self, settings: Mapping[str, Any]) -> str:
+        """The module that holds ``run(ctx)`` for settings, as a run file has them."""
+        return self.modules.get(str(settings.get("kind")), self.module)
+
+    def load(self, settings: Mapping[str, Any]) -> Callable[[Any], None]:
+        """Import the module for settings, as a run file has them, and hand over its ``run``."""
+        run: Callable[[Any], None] = importlib.import_module(self.module_of(settings)).run
         return run
 
     def fields(self) -> tuple[Field[Any], ...]:

@@ -1,0 +1,83 @@
+"""Labels by people: items from what the policies write, a folder to label them in, and the labels given.
+
+The run waits (`tldr.errors.Waiting`) until there are enough. Its own folder keeps the items, so starting it
+again samples nothing again.
+"""
+
+from __future__ import annotations
+
+from tldr.errors import UsageError, Waiting
+from tldr.label.batch import (
+    Wanted,
+    as_counted,
+    counting,
+    labeling_folder,
+    note_counted,
+    progress_of,
+    publish,
+    read_given,
+    take,
+)
+from tldr.label.export import to_record, write_labels
+from tldr.label.given import GivenLabel
+from tldr.label.items import LabelItem, read_items
+from tldr.label.project import ITEMS
+from tldr.records import Comparison, Ranking, write_json, write_records
+from tldr.stages.labels import LabelsRun
+
+
+def run(ctx: LabelsRun) -> None:
+    """Write ``train``, ``valid1`` and ``valid2`` rankings, ``agreement.json`` and, in ``given/``, all labels.
+
+    Inputs: ``data``, ``policy-<name>`` for all that are sampled, and ``chooser-<name>`` for best-of-N.
+
+    Raises:
+        Waiting: there are not enough labels yet.
+        UsageError: people have labeled other items, or sets share posts that they may not share.
+    """
+    if not ctx.inputs.policies:
+        raise UsageError(
+            "no policy to sample", where="labels", remedy="give at least one policy-<size> input"
+        )
+    items, folder = items_of(ctx), labeling_folder(ctx.folder.parent, ctx.folder.name)
+    publish(folder, items, ctx.settings.page)
+    wanted = Wanted(ctx.settings.items_wanted(), ctx.settings.page.labelers_per_item)
+    labels = as_counted(folder, read_given(folder), wanted)
+    counted = counting(labels)
+    state = progress_of(counted, wanted)
+    if not state.enough:
+        raise Waiting(str(state), where=ctx.run, remedy=f"next: tldr-lab label serve {folder}")
+    taken = take(counted, wanted, ctx.seed)
+    for split, rows in taken.items():
+        write_records(ctx.folder / f"{split}.jsonl", map(as_ranking, rows))
+    write_labels(labels, ctx.folder / "given")
+    found = state.agreement or {}
+    report = {
+        "agreement": found.get("share"),  # null where no two people have answered one item
+        "interval": [found.get("low"), found.get("high")],
+        "pairs": found.get("n", 0),
+        "rankings": {split: len(rows) for split, rows in taken.items()},
+    }
+    write_json(ctx.folder / "agreement.json", report)
+    note_counted(folder, labels)
+
+
+def as_ranking(label: GivenLabel) -> Ranking:
+    """A label as reward models read it."""
+    record = to_record(label)
+    if isinstance(record, Comparison):
+        return Ranking.from_comparison(record)
+    assert isinstance(record, Ranking)
+    return record
+
+
+def items_of(ctx: LabelsRun) -> list[LabelItem]:
+    """The run's items: those in its folder, or new ones."""
+    file = ctx.folder / ITEMS
+    if file.exists():
+        return read_items(file)
+    from tldr.stages.labels.asking import make_batch  # imports torch, so only when needed
+
+    items = make_batch(ctx)
+    write_records(file, items)
+    return items

@@ -1,0 +1,58 @@
+"""Runs that wait for people: how far their labels are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tldr.label.batch import BatchProgress, Wanted, labeling_folder, progress_in
+from tldr.label.project import ITEMS
+from tldr.stages.labels.settings import LabelsSettings
+from tldr.study.folder import DONE, last_wait
+from tldr.study.runs import Run
+from tldr.study.settings import Study
+
+
+def is_by_people(study: Study) -> bool:
+    """Whether people label in some round of a study."""
+    return any(labels.kind == "people" for labels in (study.labels, *(each.labels for each in study.rounds)))
+
+
+def asks_people(run: Run) -> bool:
+    """Whether people label for a run."""
+    return isinstance(run.settings, LabelsSettings) and run.settings.kind == "people"
+
+
+def wanted_by(run: Run) -> Wanted:
+    """The labels that a run by people waits for."""
+    assert isinstance(run.settings, LabelsSettings)
+    return Wanted(run.settings.items_wanted(), run.settings.page.labelers_per_item)
+
+
+def progress_for(run: Run, root: Path) -> BatchProgress | None:
+    """How far the labels of a run are; None if it asks no people, or has not asked them yet."""
+    if not asks_people(run):
+        return None
+    return progress_in(labeling_folder(root, run.name), wanted_by(run))
+
+
+def wait_of(run: Run, root: Path) -> str | None:
+    """What a run waits for now, and what to do; None if it has not asked people.
+
+    Args:
+        root: the study's folder.
+    """
+    now = progress_for(run, root)
+    if now is None:
+        return last_wait(root / run.name)
+    if now.enough:
+        return f"there are enough labels: {now.given:,} of {now.wanted:,}; next: run the study"
+    return f"{now}; next: tldr-lab label serve {labeling_folder(root, run.name)}"
+
+
+def served(runs: Iterable[Run], root: Path) -> list[Path]:
+    """The labeling folders of the runs that have asked people and are not done, in the order of the runs;
+    if all are done, of the last one."""
+    asked = [run for run in runs if asks_people(run) and (labeling_folder(root, run.name) / ITEMS).exists()]
+    waiting = [run for run in asked if not (root / run.name / DONE).exists()]
+    return [labeling_folder(root, run.name) for run in waiting or asked[-1:]]
