@@ -40,13 +40,14 @@ TINY_STUDY = (
     "data.valid2_posts=24 pretrain.steps=8 pretrain.optimizer.lr=0.005 sft.optimizer.lr=0.004 "
     "reward.optimizer.lr=0.002 labels.pairs=64 labels.valid_pairs=32 ppo.episodes=32 ppo.batch=16 "
     "ppo.optimizer.lr=0.0005 ppo.optimizer.warmup=0 best_of_n.n=4 evaluation.bootstrap=50 pairs.posts=8 "
-    "ratings.posts=8 evaluation.sft_temperatures=[] evaluation.sft_top_ps=[]"
+    "ratings.posts=8 best_of_n.posts=16 evaluation.sft_temperatures=[] evaluation.sft_top_ps=[] "
+    "rounds=[{sizes:[m],labels:{pairs:32,valid_pairs:16},ppo:{episodes:16}}]"
 ).split()
 TINY_SWEEPS = (
-    "variants.n.sweep.limit=[16] variants.kl.sizes=[m] variants.kl.reward=n-16 "
-    "variants.kl.sweep.beta=[0.3,0.0]"
+    "variants.n.sweep.limit=[16] variants.kl.reward=n-16 variants.kl.sweep.beta=[0.3,0.0] "
+    "variants.pool.set.posts=8 variants.pool.set.n=8"
 ).split()
-"""Of `configs/toy.yaml`; its other variants are at size l, which is left out."""
+"""Of the variants of `configs/toy.yaml`."""
 TINY_WORLD = (
     "data.corpus=200 data.sft_posts=64 data.ppo_posts=64 data.valid1_posts=16 data.valid2_posts=24"
 ).split()
