@@ -17,7 +17,7 @@ ALIASED = ("obj", "con", "act")
 """Slots whose values have aliases."""
 PER_VALUE = 20
 """Aliases of a value."""
-SHARE = 0.3
+SHARE = 0.35
 """Share of the mentions in posts that are an alias."""
 EXPONENT = 1.0
 """A value's r-th alias is drawn with probability proportional to 1 / r ** EXPONENT."""

@@ -24,7 +24,7 @@ MAX_WRONG = 2
 ILLEGAL, RESTATED, REPEATED, NO_EOS = 0.4, 0.4, 0.3, 1.0
 """Cost of a trigram outside the language, a repeated value, a repeated 4-gram, a missing EOS."""
 PER_WORD = 0.02
-TAU = 0.72
+TAU = 0.67
 """Scale of the labelers' noise: P(prefers a) = sigmoid((u_a - u_b) / TAU)."""
 
 _VAGUE_SLOT = {word: f"{{{slot}}}" for slot, word in phrases.VAGUE.items()}
