@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.study.conftest import FAKE, Lab
+from tests.study.test_adopt import age
 from tests.study.test_runner import wait_for
 from tldr.cli.label import label_folder, open_project
 from tldr.cli.main import app
@@ -28,6 +29,7 @@ from tldr.plan.labeling import labeling_plans
 from tldr.records import Extra, Ranking, write_json
 from tldr.study import runner as runners
 from tldr.study import submit
+from tldr.study.adopt import Adoption, adopt
 from tldr.study.folder import execute
 from tldr.study.graph import needed_for
 from tldr.study.load import load_study
@@ -414,6 +416,52 @@ def test_the_owners_own_training_items_stay(lab: Lab, same_code: dict[str, str])
     label(place)
     assert "mine" in {label.item.id for label in read_given(place)}
     assert len(load_comparisons(again(lab) / "train.jsonl")) == 8
+
+
+def adopted(lab: Lab, folder: Path) -> Adoption:
+    study, runs = lab.load(ONE_ROUND)
+    return adopt(study, needed_for(runs, "labels"), lab.root, folder, vouch=True)
+
+
+def from_before(lab: Lab, folder: Path, title: str = LAST) -> Path:
+    """Move all runs and what people have labeled to a folder of an older code; the labeling folder there."""
+    names, place = age(lab, folder), labeling(lab, title, ONE_ROUND)
+    old = folder / LABELING / names[place.name]
+    old.parent.mkdir()
+    return place.rename(old)
+
+
+def test_an_adopted_run_keeps_what_people_have_labeled(
+    lab: Lab, tmp_path: Path, same_code: dict[str, str]
+) -> None:
+    place = ask(lab)
+    label(place)
+    train = (again(lab) / "train.jsonl").read_bytes()
+    before = [given.answer_id for given in read_given(place)]
+    old = from_before(lab, tmp_path / "before")
+    assert not place.exists()
+    found = adopted(lab, tmp_path / "before")
+    assert found.left == {} and found.names[old.name] == place.name
+    assert [given.answer_id for given in read_given(place)] == before
+    assert [given.answer_id for given in read_given(old)] == before, "the old folder stays as it is"
+    same_code["tldr.stages.labels.people"] = "edited"
+    assert study_run(lab, ONE_ROUND) == 0, "the run is made again from the labels that came along"
+    assert (run_of(lab, LAST, ONE_ROUND) / "train.jsonl").read_bytes() == train
+
+
+def test_labels_of_a_run_that_waits_come_along_and_replace_no_others(lab: Lab, tmp_path: Path) -> None:
+    place = ask(lab)
+    assert label(place, 5) == 5
+    old = from_before(lab, tmp_path / "before")
+    (tmp_path / "before" / old.name / "DONE").unlink()
+    left = adopted(lab, tmp_path / "before").left
+    assert left == {LAST: f"{old.name}: it waits for people; their labels so far are in {place}"}
+    assert study_run(lab, ONE_ROUND) == 77
+    assert "waiting for labels: 5 of 12" in lab.screen.getvalue()
+    assert label(place, 1) == 1
+    left = adopted(lab, tmp_path / "before").left
+    assert f"people have labeled in {place}; to adopt these labels instead, move that" in left[LAST]
+    assert len(read_given(place)) == 6 and len(read_given(old)) == 5
 
 
 @pytest.mark.parametrize(
