@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,13 +22,14 @@ from tldr.errors import LabError, UsageError, Waiting
 from tldr.inputs.posts import load_comparisons
 from tldr.label.answers import ComparisonAnswer, agreement
 from tldr.label.batch import LABELING, Wanted, counting, progress_of, read_given, take
+from tldr.label.database import sole_server
 from tldr.label.desk import Sent
 from tldr.label.items import read_items
 from tldr.label.labelers import Labeler
 from tldr.label.project import ITEMS, Project
 from tldr.label.robots import robot_answer, robot_labels
 from tldr.plan.labeling import labeling_plans
-from tldr.records import Extra, Ranking, write_json
+from tldr.records import Comparison, Extra, Ranking, read_records, write_json, write_records
 from tldr.study import runner as runners
 from tldr.study import submit
 from tldr.study.adopt import Adoption, adopt
@@ -36,7 +39,7 @@ from tldr.study.load import load_study
 from tldr.study.prepare import write_run
 from tldr.study.slurm import Resources
 from tldr.study.status import removable
-from tldr.toy import labelers
+from tldr.toy import labelers, world
 
 PEOPLE = """
 name: tiny
@@ -464,9 +467,55 @@ def test_labels_of_a_run_that_waits_come_along_and_replace_no_others(lab: Lab, t
     assert len(read_given(place)) == 6 and len(read_given(old)) == 5
 
 
+def known_file(path: Path, *numbers: int) -> Path:
+    """Comparisons by a researcher about posts of the toy world."""
+    rows = []
+    for number in numbers:
+        rng = random.Random(number)
+        post = world.draw_post(rng, f"known-{number}")
+        a, b = (labelers.Candidate(text, "ref") for text in ("my boat sank", "a dog ate it"))
+        rows.append(labelers.compare(post, a, b, rng, worker=labelers.WORKERS[0]))
+    write_records(path, rows)
+    return path
+
+
+def test_known_answers_are_mixed_in_and_train_nothing(lab: Lab, tmp_path: Path) -> None:
+    changes = (f"labels.known={tmp_path / 'known.jsonl'}", "labels.page.calibration=0.5")
+    with pytest.raises(UsageError, match=r"no such file.*labels.known|labels.known.*no such file"):
+        ask(lab, LAST, *changes)
+    known_file(tmp_path / "known.jsonl", 0, 1)
+    place = ask(lab, LAST, *changes)
+    assert place == labeling(lab, LAST, ONE_ROUND), "they do not change which batch it is"
+    assert label(place, 6) == 6
+    tested = {given.item.id for given in read_given(place) if given.item.role == "calibration"}
+    assert len(tested) == 2, tested
+    known_file(tmp_path / "known.jsonl", 1, 2)
+    ask(lab, LAST, *changes)
+    roles = Counter(item.role for item in read_items(place / ITEMS))
+    assert roles == {"label": 16, "calibration": 3}, "another one is added; what was asked stays"
+    label(place)
+    folder = again(lab, *changes)
+    for split, count in (("train", 8), ("valid1", 2), ("valid2", 2)):
+        rows = load_comparisons(folder / f"{split}.jsonl")
+        assert len(rows) == count and not any((row.info.id or "").startswith("known") for row in rows)
+    assert len(read_records(folder / "given" / "calibration" / "comparisons.jsonl", Comparison)) == 3
+
+
+def test_known_answers_come_to_a_page_only_while_nobody_is_served(lab: Lab, tmp_path: Path) -> None:
+    place = ask(lab)
+    known = known_file(tmp_path / "known.jsonl", 0)
+    changes = (f"labels.known={known}", "labels.page.calibration=0.5")
+    with sole_server(place), pytest.raises(UsageError, match="end `tldr-lab label serve` first"):
+        again(lab, *changes)
+    with pytest.raises(Waiting):
+        again(lab, *changes)
+    assert len(read_items(place / ITEMS)) == 17
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        ("labels.known=some.jsonl", "at the share page.calibration, but that is 0"),
         ("labels.writer_share=0.5", "writer_share is for simulated or given labels alone"),
         ("labels.folds=3", "folds is for simulated or given labels alone"),
         ("labels.k=[2,12]", "people rank at most 9 summaries"),

@@ -131,11 +131,12 @@ class _Graph:
         """Settings as JSON; files are represented by their content, not by their path.
 
         Of the page on which people label only the labelers of an item count: what they have labeled must not
-        be lost because its title or its instructions are changed.
+        be lost because its title, its instructions or the known answers are changed.
         """
         values = settings.model_dump(mode="json")
         if isinstance(settings, LabelsSettings) and settings.kind == "people":
             values["page"] = {"labelers_per_item": settings.page.labelers_per_item}
+            del values["known"]
         if isinstance(settings, DataSettings):
             if isinstance(settings.data, FileData):
                 no_path = ("kind", "on_error")
