@@ -1,6 +1,6 @@
 """The paper's loop by robots' hands: labels clicked in a browser train the same weights as written ones.
 
-The models are so small that they hardly ever beat a reference. What is checked is the loop, not how much it teaches.
+The models are so small that they hardly ever beat a reference: the loop is checked, not how much it teaches.
 """
 
 from __future__ import annotations
