@@ -55,7 +55,12 @@ class Family:
 OPT = Family(
     "facebook/opt-",
     ("<s>", "<pad>", "</s>", "<unk>"),
-    {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True, "add_prefix_space": False, "errors": "replace"}
+    {
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_bos_token": True,
+        "add_prefix_space": False,
+        "errors": "replace",
+    }
     | {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"},
     padding=7,
 )
@@ -97,7 +102,7 @@ def fake_models(texts: Sequence[str], folder: Path, seed: int = 0) -> Iterator[t
 
 
 def _vocabulary(family: Family, texts: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Token -> id, and the merges, of a BPE trained on the texts; special tokens where the family has them."""
+    """Token -> id, and the merges, of a BPE trained on the texts; special tokens as in the family."""
     model = json.loads(train_bpe(texts, WORDS).backend_tokenizer.to_str())["model"]
     trained = sorted(model["vocab"], key=model["vocab"].__getitem__)
     words = [word for word in trained if not word.startswith("<|")]

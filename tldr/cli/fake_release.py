@@ -1,4 +1,4 @@
-"""``data fake-release``: OpenAI's release in miniature, to try a preset or a cluster without data or weights."""
+"""``data fake-release``: OpenAI's release in miniature, to try presets and clusters without any data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def fake_release_command(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
-    """Write a miniature of OpenAI's release from generated text, and tiny random models by the presets' names.
+    """Write a miniature of OpenAI's release from generated text, and tiny random models by known names.
 
     DIR/plain has the files as on OpenAI's server, DIR/hub the hub's copies, and DIR/home is an HF_HOME in
     which the data and the models are found offline under their names. --study adds DIR/NAME.yaml, which runs

@@ -100,7 +100,7 @@ def run_alone(
             "title": out.name,
             "seed": seed,
             "draw": seed,
-            "inputs": inputs,
+            "inputs": {key: files.pinned(place) for key, place in inputs.items()},
         }
     )
     run.ingredients.update(

@@ -5,7 +5,8 @@ the hub, and the real rows of batch13, cnndm0 and edit_b2_eval_test):
 
 - Of the validation posts, some are labelled valid1, some valid2, a few both, and the rest not at all. Most
   labels of the evaluation are about posts in none of the three files.
-- Posts are labelled in several batches, and pairs by several workers. Many pairs are two samples of one policy.
+- Posts are labelled in several batches, and pairs by several workers. Many pairs are two samples of one
+  policy.
 - Not every batch has every split: batch13 only evaluates.
 - Early batches have no confidence and some later rows a null; the slider is signed and never 5.
 - The edit batch has no ids, ``r/`` before the subreddit, and texts without the leading space.
@@ -44,7 +45,7 @@ ROWS = {"train": 92_858, "valid1": 33_082, "valid2": 50_715, "cnndm": 2_284, "ax
 SELECTED = 1_913 / 6_447
 """Share of the validation posts that are labelled valid1; half of the others are labelled valid2."""
 IN_VALIDATION = 1 / 3
-"""Share of the posts of the evaluation's labels that are validation posts (57 of 172, 180 of 543 in batch13)."""
+"""Share of the evaluation's labelled posts that are validation posts (batch13: 57 of 172, 180 of 543)."""
 LABELLED_TRAIN = 0.8
 """Share of the posts labelled for training that are SFT posts."""
 TWICE = 0.25
@@ -341,7 +342,7 @@ class _Writer:
         text = text or self.summary(body, policy, self.rng.randint(18, 34))
         good = _overlap(text, body)
         axes: Row = {
-            axis: None if self.rng.random() < 0.02 else max(1, min(7, round(self.rng.gauss(2 + 4.5 * good, 1))))
+            axis: None if self.rng.random() < 0.02 else self.likert(good)
             for axis in ("overall", "accuracy", "coverage", "coherence")
         }
         if self.rng.random() < 0.5:
@@ -350,6 +351,10 @@ class _Writer:
         info = post if news else _info(post)
         worker = self.rng.choice(self.workers)
         return {"info": info, "split": split, "summary": summary, "worker": worker, "batch": batch}
+
+    def likert(self, good: float) -> int:
+        """A mark of 1 to 7 for a summary of which this share of words is the post's."""
+        return max(1, min(7, round(self.rng.gauss(2 + 4.5 * good, 1))))
 
 
 def _info(post: Mapping[str, Any]) -> Row:

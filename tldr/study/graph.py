@@ -58,11 +58,13 @@ def expand(study: Study, files: FileHashes) -> list[Run]:
         UsageError: such a file is missing, or two different runs would have one title.
     """
     graph = _Graph(study, files)
+    path = study.tokenizer.path
+    tokenizer = study.tokenizer.model_copy(update={"path": None if path is None else files.pinned(path)})
     worlds: dict[int | None, ToyData | FileData] = {None: study.data}
     if isinstance(study.data, ToyData) and len(study.data.seeds) > 1:
         worlds = {world.seed: world for world in study.data.worlds()}
     for data_seed, world in worlds.items():
-        settings = DataSettings(data=world, tokenizer=study.tokenizer)
+        settings = DataSettings(data=world, tokenizer=tokenizer)
         data = graph.add(run_of(DataInputs(), settings, data_seed=data_seed))
         for seed in study.seeds:
             graph.add_seed(seed, data)
@@ -188,7 +190,7 @@ class _Graph:
         """The initial policy of SFT: the pretrained run, or the ladder's path."""
         path = self.study.ladder[size].path
         if path is not None:
-            return InputSource(external=path, identity=self.files.place(path))
+            return InputSource(external=self.files.pinned(path), identity=self.files.place(path))
         assert self.study.pretrain is not None
         return self._add(PretrainInputs(data=data), self.study.pretrain, size, seed)
 

@@ -30,8 +30,8 @@ def run(ctx: DataRun) -> None:
 
     Posts of valid1 that the comparisons mark valid2 only report: they go to ``validation_valid2``, or to
     ``valid2`` where one set of posts is given as both. Unmarked ones then go to ``validation_unmarked``, and
-    labels that cannot be used to ``rankings_set_aside`` (`tldr.inputs.validation`). A study that would train on
-    its evaluation posts is refused (`tldr.inputs.leakage`).
+    labels that cannot be used to ``rankings_set_aside`` (`tldr.inputs.validation`). A study that would train
+    on its evaluation posts is refused (`tldr.inputs.leakage`).
 
     Raises:
         UsageError: a file is missing or empty, or sets share posts that they may not share.
