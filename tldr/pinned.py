@@ -55,7 +55,7 @@ def is_commit(revision: str) -> bool:
 def pin(text: str) -> str:
     """``owner/name@commit`` of a hub name; the text itself where nothing can tell the commit.
 
-    Offline, or where the hub does not answer, the commit is the one that was fetched last.
+    Offline, or where the hub does not answer, it is the commit in the hub's cache.
 
     Raises:
         UsageError: the hub has no such model or revision.
@@ -108,13 +108,13 @@ def _offline() -> bool:
 
 
 def _cached(name: str, revision: str) -> str | None:
-    """The commit that the hub's cache has for a branch."""
-    place = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / revision
+    """The commit that the hub's cache has for a branch, or the only commit of the model that it holds."""
+    place = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
     try:
-        found = place.read_text(encoding="utf-8").strip()
+        found = [(place / "refs" / revision).read_text(encoding="utf-8").strip()]
     except OSError:
-        return None
-    return found if is_commit(found) else None
+        found = [path.name for path in place.glob("snapshots/*")] if revision == MAIN else []
+    return found[0] if len(found) == 1 and is_commit(found[0]) else None
 
 
 def _asked(name: str, revision: str) -> str | None:
@@ -136,7 +136,7 @@ def _asked(name: str, revision: str) -> str | None:
                 remedy="check the name, or the path of a local folder; for a gated model `hf auth login`",
             ) from None
         _unreachable.add(constants.ENDPOINT)
-        log.warning("%s does not answer: models stay at the commit fetched last", constants.ENDPOINT)
+        log.warning("%s does not answer: models stay at the commit in the cache", constants.ENDPOINT)
         return None
     return info.sha
 

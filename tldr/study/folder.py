@@ -122,7 +122,10 @@ class RunFile(BaseModel):
         """
         stage = STAGES[self.stage]
         settings = stage.settings.model_validate_json(json.dumps(self.settings), strict=True)
-        inputs = {name: local_folder(place) for name, place in self.inputs.items()}
+        inputs = {
+            name: local_folder(place) if stage.needs(name).metadata["product"].outside else Path(place)
+            for name, place in self.inputs.items()
+        }
         inputs |= {name: folder.parent / parent.run for name, parent in self.parents.items()}
         return RunContext(
             settings=settings,
