@@ -108,8 +108,8 @@ def _vocabulary(family: Family, texts: Iterable[str]) -> tuple[dict[str, int], l
     words = [word for word in trained if not word.startswith("<|")]
     special = list(family.special)
     order = [*words, *special] if family.at_end else [*special, *words]
-    merges = [tuple(pair.split()) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
-    return {word: id for id, word in enumerate(order)}, merges
+    pairs = [pair.split() if isinstance(pair, str) else pair for pair in model["merges"]]
+    return {word: id for id, word in enumerate(order)}, [(first, second) for first, second in pairs]
 
 
 def _write_tokenizer(

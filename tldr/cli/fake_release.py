@@ -59,7 +59,7 @@ def _write_models(release: FakeRelease, out: Path, seed: int) -> int:
     from tldr.records import Post
     from tldr.sources.fake_hub import keep_model
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     posts = [Post.model_validate(row) for row in release.posts["train"][:500]]
     texts = [f"{format_query(post)} {post.summary}" for post in posts]
     staging, made = out / "models", 0

@@ -9,7 +9,8 @@ the hub, and the real rows of batch13, cnndm0 and edit_b2_eval_test):
   policy.
 - Not every batch has every split: batch13 only evaluates.
 - Early batches have no confidence and some later rows a null; the slider is signed and never 5.
-- The edit batch has no ids, ``r/`` before the subreddit, and texts without the leading space.
+- The edit batch has no ids, ``r/`` before the subreddit, and texts without the leading space, as some of the
+  samples of news.
 - Any axis of a rating may be null, and some have the optional ``compatible``.
 
 Numbers of rows are the known ones divided (`tldr.sources.hub.catalog`). How they spread over batches is not
@@ -151,7 +152,8 @@ class _Writer:
             name: [self.post() for _ in range(self.size.rows(count, 4))] for name, count in TLDR_3.items()
         }
         marked = self.mark(posts["train"], posts["valid"])
-        comparisons = {name: [] for name in BATCHES} | self.reddit(marked) | self.news() | self.edits(marked)
+        labels = self.reddit(marked) | self.news() | self.edits(marked)
+        comparisons = {name: labels[name] for name in BATCHES}
         return FakeRelease(posts, comparisons, self.ratings(marked, posts["test"]))
 
     # Texts
@@ -161,7 +163,8 @@ class _Writer:
 
     def body(self) -> str:
         words = max(24, round(self.size.words * self.rng.lognormvariate(-0.1, 0.45)))
-        parts, made = [], 0
+        parts: list[str] = []
+        made = 0
         while made < words:
             length = self.rng.randint(6, 18)
             parts.append(("\n\n" if parts and self.rng.random() < 0.2 else " ") + self.sentence(length))
@@ -281,7 +284,8 @@ class _Writer:
             text = info["title"] if policy == "title" else text
             body = info.get("post") or info["article"]
             text = text or self.summary(body, policy, self.rng.randint(16, 36))
-            made.append({"text": lead + text, "policy": policy, "note": note})
+            bare = kind == "news" and policy.startswith(("pretrain", "sup")) and self.rng.random() < 0.03
+            made.append({"text": ("" if bare else lead) + text, "policy": policy, "note": note})
         return made
 
     def extra(self, batch: str, choice: int) -> Row:
