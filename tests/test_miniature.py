@@ -29,7 +29,7 @@ from tldr.stages.data.overlap import collect_study
 from tldr.stages.data.settings import FileData
 from tldr.study.load import load_study
 
-FIGURES = {"preference_rm", "rouge", "reward_accuracy", "length_controlled_rm", "training_curves"}
+FIGURES = {"preference_rm", "rouge", "reward_accuracy", "training_curves"}
 """What every preset with policies draws."""
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from tests.stages import lab as laboratory
 from tests.texts import encode_response
 from tldr.inputs.posts import load_comparisons, load_posts
-from tldr.models.ladder import load_policy
+from tldr.models.ladder import load_policy, parameter_count
 from tldr.models.packed import collate, response_logprobs
 from tldr.queries.encode import encode_queries
 from tldr.records import Comparison, Rating, Sample, TokenTrace, read_records, write_records
@@ -60,6 +60,11 @@ def test_traces_add_up_to_the_samples_they_are_of(lab: Path) -> None:
         kl = sum(row.logprob) - sum(row.logprob_sft)
         assert sum(row.reward) == pytest.approx(sample.scores["rm"] - beta * kl, abs=0.01)
         assert "".join(row.pieces).strip().startswith(sample.text.strip()[:10])
+
+
+def test_a_reward_model_counts_its_parameters_as_its_policy_does(lab: Path) -> None:
+    counted = json.loads((lab / "reward" / "evaluation.json").read_text())["params"]
+    assert counted == parameter_count(load_policy(lab / "sft" / "checkpoint"))
 
 
 @pytest.mark.parametrize("missing", ["none", "replace", "subtract"])
