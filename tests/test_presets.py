@@ -51,16 +51,22 @@ def billions(size: str) -> float:
 
 def moved(data: FileData, folder: Path) -> FileData:
     """The same splits of a local folder."""
-    places = {name: value.replace("openai-files@", f"{folder}@") for name, value in data if value is not None}
-    return FileData.model_validate(places)
+    values = data.model_dump(exclude_none=True)
+    places = {
+        name: value.replace("openai-files@", f"{folder}@")
+        for name, value in values.items()
+        if isinstance(value, str)
+    }
+    return FileData.model_validate(values | places)
 
 
 def test_the_presets_data_are_openais_files_by_name() -> None:
     data = load_study(CONFIGS / "opt-1.3b.yaml").data
     assert isinstance(data, FileData) and data.comparisons is not None
-    assert (data.sft, data.valid1, data.valid2) == tuple(
-        f"openai-files@tldr_3_filtered/{split}" for split in TLDR_3
+    assert (data.sft, data.valid1, data.valid2, data.test) == tuple(
+        f"openai-files@tldr_3_filtered/{split}" for split in ("train", "valid", "valid", "test")
     )
+    assert data.report_unmarked
     source, _, splits = data.comparisons.partition("@")
     known = set(map(split_name, CATALOG[source].files))
     assert splits.split("+") == [f"comparisons/{batch}" for batch in BATCHES]
@@ -101,8 +107,9 @@ def test_a_presets_data_and_labels_pass_where_validation_posts_are_marked_valid2
         folder.mkdir()
     data_stage.run(RunContext(settings, data, DataInputs()))
     labels_stage.run(RunContext(study.labels, out, inputs=LabelsInputs(data=data)))
-    assert [row.id for row in load_posts(data / "valid1.jsonl")] == ["t3_2", "t3_4"]
-    assert [row.id for row in load_posts(data / "validation_valid2.jsonl")] == ["t3_3"]
+    sets = {"valid1": "t3_2", "valid2": "t3_3", "validation_unmarked": "t3_4", "test": "t3_5"}
+    for name, id in sets.items():
+        assert [row.id for row in load_posts(data / f"{name}.jsonl")] == [id]
     for split, id in (("train", "t3_1"), ("valid1", "t3_2"), ("valid2", "t3_3")):
         assert [row.info.id for row in load_comparisons(out / f"{split}.jsonl")] == [id] * len(BATCHES)
 

@@ -191,9 +191,10 @@ class Sample(Record):
     """A policy's summary of one post, with all its scores.
 
     `response_ids` are the exact sampled tokens (absent in files from elsewhere, whose text is then
-    encoded); `tokens` counts them incl. EOS; `logprob*` are sums over them in nats at
-    temperature 1, under the sampling policy and under its initial SFT policy. Tables group by `tags`:
-    `method` (reference | pretrained | sft | ppo | best_of_n | ...), `size`, `params`, ...
+    encoded); `tokens` counts them incl. EOS; `logprob*` are sums over them in nats under the sampling
+    policy and under its initial SFT policy, at `logprob_temperature`: 1, but in PPO's rollouts that of
+    sampling, at which PPO computes its KL. Tables group by `tags`: `method` (reference | pretrained | sft |
+    ppo | best_of_n | ...), `size`, `params`, ...
     """
 
     id: NonEmpty
@@ -210,6 +211,7 @@ class Sample(Record):
     stopped: bool | None = None
     logprob: float | None = None
     logprob_sft: float | None = None
+    logprob_temperature: float = 1.0
     scores: dict[str, float] = Field(default_factory=dict)
     tags: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
@@ -218,7 +220,8 @@ class TokenTrace(Record):
     """Per-token values of a sampled summary, one value per token (EOS included).
 
     Log-probabilities are in nats at temperature 1 under the policy and its initial SFT policy. `value` is
-    the value network's estimate before the token. `reward` is the KL penalty, plus the score at the end.
+    the value network's estimate before the token. `reward` is as PPO gives it, but with the KL at
+    temperature 1: its penalty, plus the score at the end, after PPO's rule for responses without EOS.
     """
 
     id: NonEmpty

@@ -258,7 +258,8 @@ def _add_gains(study: StudyResults, section: Section) -> None:
             ["sweep", "iteration", "measure", "kl", "value", "low", "high", "n", "posts", "cells"]
         ].round(4)
         caption = (
-            "Gains along PPO's runs over their first rollout, which the supervised policy itself sampled."
+            "Gains along PPO's runs over their first rollout, which the supervised policy itself sampled; KL "
+            f"{_at_temperature(course)}."
         )
         section.tables.append(Table("ppo_course", course, caption, shown.rename(columns={"sweep": "run"})))
 
@@ -296,7 +297,7 @@ def _gain_pictures(study: StudyResults, gains: pd.DataFrame, course: pd.DataFram
     for number, (name, courses) in enumerate(_course_lines(study, course).items()):
         caption = (
             f"Along PPO's training ({name}): the gain of each kept rollout over the first, against "
-            f"d = sqrt(KL); {bars(courses)}."
+            f"d = sqrt(KL), {_at_temperature(courses)}; {bars(courses)}."
         )
         file = "ppo_course" + (f"_{number + 1}" if number else "")
         pictures.append(Picture(file, gains_by_kl(courses, {}), caption))
@@ -308,6 +309,12 @@ _GAIN_LINES = {
     "best_of_n": "best of N of the policy that the pool was drawn from, d (a - b d)",
 }
 """Method -> what its start and its fitted curve are."""
+
+
+def _at_temperature(course: pd.DataFrame) -> str:
+    """The temperature at which the rollouts were drawn and their KL was computed."""
+    found = sorted(course["temperature"].unique())
+    return f"at the rollouts' temperature, T = {' and '.join(f'{one:g}' for one in found)}"
 
 
 def _course_lines(study: StudyResults, course: pd.DataFrame) -> dict[str, pd.DataFrame]:

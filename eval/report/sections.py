@@ -13,6 +13,7 @@ from eval.claims.section import claims_section
 from eval.common.numeric import numeric_failures_told
 from eval.common.study import Section, StudyResults, without
 from eval.elo.section import elo_section
+from eval.further.section import further_section
 from eval.length.section import length_section
 from eval.news.section import news_section
 from eval.overoptimisation.section import overoptimisation_section
@@ -40,6 +41,7 @@ SECTIONS = (
     overoptimisation_section,
     training_section,
     text_section,
+    further_section,
     news_section,
     runs_section,
 )

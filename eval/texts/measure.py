@@ -23,7 +23,8 @@ from eval.common.tables import (
     policy_groups,
     summarise,
 )
-from eval.texts.overlap import copying, distinct_ngrams, lead, ngrams, repeated_ngrams, words
+from eval.texts.overlap import copying, distinct_ngrams, ngrams, repeated_ngrams, words
+from tldr.measures.sentences import lead
 
 MEASURES: dict[str, str] = {
     "tokens": "tokens, EOS included",

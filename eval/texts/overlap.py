@@ -9,8 +9,6 @@ import re
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
-from tldr.measures.sentences import sentences
-
 WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -70,8 +68,3 @@ def distinct_ngrams(texts: Sequence[str], n: int) -> float:
     """
     grams = [gram for text in texts for gram in ngrams(words(text), n)]
     return len(set(grams)) / len(grams) if grams else 0.0
-
-
-def lead(post: str, count: int = 2) -> str:
-    """The first `count` sentences: the paper's lead-2 baseline (lead-3 on news)."""
-    return " ".join(sentences(post)[:count])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
 from eval.common.runs import StudyRuns
@@ -21,11 +22,12 @@ from tldr.cli import study as study_commands
 from tldr.cli.main import app
 from tldr.errors import LabError
 from tldr.settings.models import Lengths, ModelSpec
+from tldr.sources.fake_hub import keep_model
 from tldr.stages.sft import SFTInputs
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.declaration import Stage, named
-from tldr.study.folder import locked
+from tldr.study.folder import RunFile, locked
 from tldr.study.registry import STAGES
 from tldr.study.runner import Runner
 
@@ -165,7 +167,7 @@ def test_usage_errors_of_a_study(tell: Tell, lab: Lab, args: list[str], told: st
 
 
 @pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[RunContext[Any]]:
+def given(monkeypatch: pytest.MonkeyPatch, lab: Lab, policy: Path) -> list[RunContext[Any]]:
     """The contexts that stages are called with; they write one file."""
     calls: list[RunContext[Any]] = []
 
@@ -178,6 +180,15 @@ def given(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> list[RunContext[Any]]:
 
 
 @pytest.fixture
+def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the model org/name, which has been fetched from the hub."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    return keep_model(tmp_path / "model", "org/name", tmp_path / "hub")
+
+
+@pytest.fixture
 def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     folder.mkdir()
@@ -186,7 +197,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_a_stage_alone_is_given_what_a_study_would_give_it(
-    tell: Tell, given: list[RunContext[Any]], data: Path, tmp_path: Path
+    tell: Tell, given: list[RunContext[Any]], policy: Path, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "mine"
     args = ["sft", "--policy", "org/name", "--data", data, "--out", out, "--seed", 3]
@@ -206,7 +217,8 @@ def test_a_stage_alone_is_given_what_a_study_would_give_it(
     assert ctx.settings == SFTSettings.model_validate(
         {"optimizer": SFTSettings().optimizer.model_copy(update={"lr": 5e-5})}
     )
-    assert ctx.inputs == SFTInputs(policy=Path("org/name"), data=data)
+    assert ctx.inputs == SFTInputs(policy=policy, data=data)
+    assert RunFile.read(out).inputs["policy"] == f"org/name@{policy.name}"
     assert (ctx.folder, ctx.seed, ctx.lengths, ctx.precision) == (out, 3, Lengths(query=64), "fp32")
     assert (ctx.tags, ctx.run, ctx.model) == ({"size": "s"}, "mine", None)
     assert (out / "DONE").exists()

@@ -10,12 +10,11 @@ from eval.texts.overlap import (
     copying,
     distinct_ngrams,
     lcs_length,
-    lead,
     ngrams,
     repeated_ngrams,
     words,
 )
-from tldr.measures.sentences import sentences
+from tldr.measures.sentences import lead, sentences
 
 
 def lcs_table(first: Sequence[int], second: Sequence[int]) -> int:

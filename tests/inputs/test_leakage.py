@@ -28,15 +28,13 @@ from tldr.records import Article, CandidateSummary, Info, Post, Ranking, write_r
 from tldr.stages.data.overlap import collect_study
 from tldr.stages.data.settings import FileData
 
+ONLY_REPORT = ("valid2", "test", "validation_valid2", "validation_unmarked")
 LEAKING = {
-    ("sft", "valid1"), ("sft", "valid2"), ("sft", "labels/valid1"), ("sft", "labels/valid2"),
-    ("ppo", "valid1"), ("ppo", "valid2"),
-    ("sft", "validation_valid2"), ("ppo", "validation_valid2"), ("labels/train", "validation_valid2"),
-    ("valid1", "validation_valid2"), ("labels/valid1", "validation_valid2"),
-    ("labels/train", "valid1"), ("labels/train", "valid2"),
-    ("labels/train", "labels/valid1"), ("labels/train", "labels/valid2"),
-    ("valid1", "valid2"), ("valid1", "labels/valid2"),
-    ("labels/valid1", "valid2"), ("labels/valid1", "labels/valid2"),
+    *((name, place) for name in ("sft", "ppo", "labels/train", "labels/valid1") for place in ONLY_REPORT),
+    *(("valid1", place) for place in ONLY_REPORT),
+    ("sft", "valid1"), ("sft", "labels/valid1"), ("sft", "labels/valid2"), ("ppo", "valid1"),
+    ("labels/train", "valid1"), ("labels/train", "labels/valid1"), ("labels/train", "labels/valid2"),
+    ("valid1", "labels/valid2"), ("labels/valid1", "labels/valid2"),
 }  # fmt: skip
 """Written out a second time: what the docstring's table says."""
 
@@ -147,13 +145,15 @@ def test_a_studys_validation_posts_are_divided_before_they_are_compared(tmp_path
     files["comparisons"] = str(write_records(tmp_path / "comparisons.jsonl", labels))
     found = Collected()
     collect_study(FileData.model_validate(files), found)
-    assert found.sets["valid1"].ids == {"t3_1", "t3_both", "t3_none"}
+    assert found.sets["valid1"].ids == {"t3_1", "t3_both"}
+    assert found.sets["validation_unmarked"].ids == {"t3_none"}
     assert found.sets["validation_valid2"].ids == {"t3_2"} and found.sets["valid2"].ids == {"t3_test"}
     assert found.sets["labels/valid1"].ids == {"t3_1", "t3_both"}
     assert found.sets["labels/valid2"].ids == {"t3_2", "t3_out"}
     assert not any(pair.leak and pair.either for pair in overlaps(found.sets))
-    one_file = FileData.model_validate(files | {"valid2": files["valid1"]})
+    one_file = FileData.model_validate(files | {"valid2": files["valid1"], "test": files["valid2"]})
     found = Collected()
     collect_study(one_file, found)
     assert found.sets["valid2"].ids == {"t3_2"} and "validation_valid2" not in found.sets
+    assert found.sets["validation_unmarked"].ids == {"t3_none"} and found.sets["test"].ids == {"t3_test"}
     assert not any(pair.leak and pair.either for pair in overlaps(found.sets))

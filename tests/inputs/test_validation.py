@@ -73,13 +73,24 @@ def test_posts_with_both_marks_alone_leave_the_files_as_they_are() -> None:
     assert [(row.info.id, row.split) for row in found.set_aside] == [("t3_1", "valid2")]
 
 
-def test_one_set_given_as_both_becomes_two() -> None:
+def test_one_set_given_as_both_becomes_three() -> None:
     posts = [post("t3_1"), post("t3_2"), post("t3_3")]
     found = divided(posts, [label("valid1", "t3_1"), label("valid2", "t3_2")], posts[::-1])
     assert {name: ids(rows) for name, rows in found.posts.items()} == {
-        "valid1": ["t3_1", "t3_3"],
+        "valid1": ["t3_1"],
         "valid2": ["t3_2"],
+        "validation_unmarked": ["t3_3"],
     }
+
+
+def test_unmarked_posts_select_where_no_post_is_marked_valid1() -> None:
+    posts = [post("t3_1"), post("t3_2")]
+    found = divided(posts, [label("valid2", "t3_2"), label("valid1", "t3_elsewhere")])
+    assert {name: ids(rows) for name, rows in found.posts.items()} == {
+        "valid1": ["t3_1"],
+        "validation_valid2": ["t3_2"],
+    }
+    assert found.counts["unmarked"] == 1
 
 
 def test_a_set_with_no_post_left_to_select_on_is_refused() -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ ROOT = Path(__file__).parents[2]
 
 
 class Server:
-    """``tldr-lab label serve`` on a folder."""
+    """``tldr-lab label serve`` on a folder or a study."""
 
-    def __init__(self, folder: Path, *settings: str):
+    def __init__(self, place: Path, *settings: str, options: Sequence[str] = ()):
         sets = [part for setting in settings for part in ("--set", setting)]
-        command = [sys.executable, "-m", "tldr", "label", "serve", str(folder), "--port", "0", *sets]
+        command = [sys.executable, "-m", "tldr", "label", "serve", str(place), "--port", "0", *sets, *options]
         env = os.environ | {"PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None

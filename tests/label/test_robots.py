@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.eval.browser import CHROMIUM, HOSTILE, MISSING
+from tests.eval.browser import HOSTILE
 from tests.label.kit import Bench, an_item, bench
 from tests.label.remote import Server
+from tests.label.windows import PHONE, Robot
 from tldr.label.database import NAME, Database
 from tldr.label.demo import make_demo
 from tldr.label.given import GivenLabel, read_labels
@@ -22,50 +23,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.slow
-PHONE = {"width": 360, "height": 640}
 SUMMARY = "my landlord sold my boat and i am angry about the loan so should i sue him"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="pip install playwright (its browsers are not needed)"
-    )
-    if CHROMIUM is None:
-        pytest.skip(MISSING)
-    with api.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-class Robot:
-    """A page in a window of its own; what its console complains of fails the test."""
-
-    def __init__(self, browser: Browser, url: str, **context: Any):
-        self.context = browser.new_context(viewport=PHONE, **context)
-        self.page: Page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.page.on(
-            "console", lambda message: message.type == "error" and self.complaints.append(message.text)
-        )
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(url)
-
-    def begin(self) -> Page:
-        """Close the instructions and wait for the first item."""
-        self.page.wait_for_selector("#help[open]")
-        self.page.click("#close-help")
-        self.page.wait_for_selector("#foot:not([hidden])")
-        return self.page
-
-    def submit(self) -> None:
-        """Submit by the button and wait until the next item, or the end, is there."""
-        before = self.page.inner_text("#progress")
-        self.page.click("#submit")
-        self.page.wait_for_function(
-            "(text) => document.querySelector('#progress').innerText !== text", arg=before
-        )
 
 
 @pytest.fixture
@@ -308,7 +266,7 @@ def test_hostile_texts_do_nothing(browser: Browser, served: tuple[Bench, Server]
 
 def serious(page: Page) -> list[str]:
     """What axe-core finds of serious and critical faults."""
-    axe = pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
+    axe = pytest.importorskip("axe_playwright_python", reason="pip install '.[browser]'")
     script = Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
     page.evaluate(script)  # by the debugger, which the content security policy does not stop
     found = page.evaluate("axe.run()")

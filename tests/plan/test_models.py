@@ -79,6 +79,12 @@ def test_a_local_folder_is_read_and_an_unknown_name_refused(
         model_config(ModelSpec(path=str(tmp_path / "none")), 0)
 
 
+def test_a_models_shape_is_that_of_its_name_at_any_revision() -> None:
+    specs = [ModelSpec(path=f"facebook/opt-350m{revision}") for revision in ("", "@main", f"@{'a' * 40}")]
+    plain, *others = (model_config(spec, 0).to_dict() for spec in specs)
+    assert plain["word_embed_proj_dim"] == 512 and all(one == plain for one in others)
+
+
 def test_every_known_model_has_a_packed_forward() -> None:
     for name in known_models():
         model_config(ModelSpec(path=name), 0)

@@ -28,6 +28,9 @@ class Hub:
         lies: path -> content sent in its place, so many times.
         cuts: path -> numbers of bytes after which to hang up, one a request.
         answers: path -> statuses to answer with, one a request.
+        models: name -> commit -> paths of its files, which lie under ``NAME/resolve/COMMIT``.
+        refs: name -> branch or pull request -> its commits, the newest first.
+        requests: name -> the pull requests' titles and authors, by number from 1.
         asked: (method, path, Range, Authorization) of every request.
     """
 
@@ -37,6 +40,9 @@ class Hub:
     lies: dict[str, list[bytes]] = field(default_factory=dict)
     cuts: dict[str, list[int]] = field(default_factory=dict)
     answers: dict[str, list[int]] = field(default_factory=dict)
+    models: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    refs: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    requests: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     ranges: bool = True
     asked: list[tuple[str, str, str | None, str | None]] = field(default_factory=list)
 
@@ -44,6 +50,41 @@ class Hub:
         """Put a data set on the hub."""
         self.repos[name] = list(files)
         self.files |= {f"datasets/{name}/resolve/{COMMIT}/{path}": data for path, data in files.items()}
+
+    def publish_model(self, name: str, commit: str, files: dict[str, bytes], ref: str = "main") -> None:
+        """Put a commit of a model on a branch (or ``refs/pr/1``), on top of what is there."""
+        refs = self.refs.setdefault(name, {})
+        refs[ref] = [commit, *refs.get(ref, refs.get("main", []))]
+        self.models.setdefault(name, {})[commit] = list(files)
+        self.files |= {f"{name}/resolve/{commit}/{path}": data for path, data in files.items()}
+
+    def of_model(self, path: str) -> Any:
+        """The API's answer about a model; None where there is none."""
+        owner, name, what, *rest = [*path.split("/"), ""]
+        name, ref = f"{owner}/{name}", "/".join(part for part in rest if part)
+        if what == "discussions" and name in self.models:
+            return self._discussions(name)
+        commits = [ref] if ref in self.models.get(name, {}) else self.refs.get(name, {}).get(ref)
+        if commits is None:
+            return None
+        if what == "commits":
+            entry = {"authors": [], "date": "2024-01-01T00:00:00.000Z", "title": "t", "message": "m"}
+            return [{"id": commit} | entry for commit in commits]
+        files = self.models[name][commits[0]]
+        if what == "tree":
+            sizes = [len(self.files[f"{name}/resolve/{commits[0]}/{file}"]) for file in files]
+            pairs = zip(files, sizes, strict=True)
+            return [{"type": "file", "path": file, "size": size, "oid": "o"} for file, size in pairs]
+        return {"id": name, "sha": commits[0], "siblings": [{"rfilename": file} for file in files]}
+
+    def _discussions(self, name: str) -> dict[str, Any]:
+        common = {"createdAt": "2024-01-01T00:00:00.000Z", "status": "open", "isPullRequest": True}
+        common |= {"repo": {"name": name, "type": "model"}}
+        found = [
+            common | {"title": title, "num": number, "author": {"name": author}}
+            for number, (title, author) in enumerate(self.requests.get(name, []), start=1)
+        ]
+        return {"count": len(found), "start": 0, "discussions": found}
 
     def got(self, path: str) -> list[str | None]:
         """The ranges that were asked of a file."""
@@ -86,6 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
                 assert revision in ("main", "refs/convert/parquet")
                 self._send(200, json.dumps(hub.listing(name)).encode(), body=body)
                 return
+        if path.startswith("api/models/"):
+            told = hub.of_model(path.removeprefix("api/models/"))
+            if told is not None:
+                self._send(200, json.dumps(told).encode(), body=body)
+                return
         if path not in hub.files:
             self._send(404, b"not here", body=body)
             return
@@ -99,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.send_header("ETag", f'"{hashlib.md5(data).hexdigest()}"')
         if "/resolve/" in self.path:
-            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("X-Repo-Commit", self.path.split("/resolve/")[1].split("/")[0])
         if status == 503:
             self.send_header("Retry-After", "0")
         self.send_header("Connection", "close")

@@ -139,7 +139,7 @@ def test_a_place_counts_by_content_or_by_name_and_revision(
         "name: t\n"
         f"data: {{kind: files, sft: '{folder}@train', "
         f"valid1: '{folder}@validation', valid2: '{folder}@test', comparisons: '{folder}@comparisons'}}\n"
-        "ladder: {s: {path: org/model}}\n"
+        f"ladder: {{s: {{path: '{put(tmp_path / 'model', {'config.json': b'{}'})}'}}}}\n"
         "lengths: {query: 32, response: 16, rm_response: 24}\n"
         "labels: {}\n"
     )

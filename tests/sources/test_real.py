@@ -31,7 +31,7 @@ from tldr.stages.labels import stage as labels_stage
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.shared.context import RunContext
 
-SELECT_OR_REPORT = ("valid1", "valid2", "validation_valid2")
+SELECT_OR_REPORT = ("valid1", "valid2", "validation_valid2", "validation_unmarked")
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +114,12 @@ def test_real_posts_and_labels_that_overlap_pass_the_stages(
     )
     counts = json.loads((tmp_path / "data" / "manifest.json").read_text())["validation"]
     assert counts == {"posts": len(parts["valid1"]), "unmarked": len(unmarked) - 700} | {
-        "valid1": 57, "valid2": 180, "both": 0, "labels_set_aside": 0,
+        "valid1": 57, "valid2": 180, "both": 0, "labels_set_aside": 0, "paper_selected": 1913,
     }  # fmt: skip
     ids = {name: {p.id for p in load_posts(tmp_path / "data" / f"{name}.jsonl")} for name in SELECT_OR_REPORT}
     assert ids["validation_valid2"] == marked["valid2"] & named
-    assert ids["valid1"] == {p.id for p in unmarked[700:]} | (marked["valid1"] & named)
+    assert ids["valid1"] == marked["valid1"] & named
+    assert ids["validation_unmarked"] == {p.id for p in unmarked[700:]}
     for split in ("train", "valid1", "valid2"):
         written = load_comparisons(tmp_path / "labels" / f"{split}.jsonl")
         assert written == [row for row in rows if row.split == split]

@@ -99,7 +99,8 @@ def test_trap_validation_posts_marked_valid2_only_report(
 ) -> None:
     manifest = both_stages(released(tmp_path), tmp_path / "out")
     data, labels = tmp_path / "out" / "data", tmp_path / "out" / "labels"
-    assert post_ids(data / "valid1.jsonl") == ["t3_1", "t3_2", "t3_6", "t3_8", "t3_9"]
+    assert post_ids(data / "valid1.jsonl") == ["t3_1", "t3_2", "t3_6"]
+    assert post_ids(data / "validation_unmarked.jsonl") == ["t3_8", "t3_9"]
     assert post_ids(data / "validation_valid2.jsonl") == ["t3_3", "t3_4", "t3_5", "t3_7"]
     assert post_ids(data / "valid2.jsonl") == ["t3_test1", "t3_test2"]
     assert labelled(labels / "train.jsonl") == ["t3_sft", "t3_a"]
@@ -109,19 +110,32 @@ def test_trap_validation_posts_marked_valid2_only_report(
     aside = load_comparisons(data / "rankings_set_aside.jsonl")
     assert [(row.info.id, row.split) for row in aside] == [("t3_6", "valid2")]
     counts = {"posts": 9, "valid1": 2, "valid2": 4, "both": 1, "unmarked": 2, "labels_set_aside": 1}
-    assert manifest["validation"] == counts
-    files = {"sft": 1, "ppo": 1, "valid1": 5, "valid2": 2, "validation_valid2": 4}
+    assert manifest["validation"] == counts | {"paper_selected": 1913}
+    files = {"sft": 1, "ppo": 1, "valid1": 3, "valid2": 2, "validation_valid2": 4, "validation_unmarked": 2}
     assert manifest["records"] == files | {"rankings": 12, "rankings_set_aside": 1}
     assert "of 9 validation posts, the comparisons mark 2 valid1 and 1 both" in caplog.text
+    assert "the paper selected on 1913 of 6447" in caplog.text and "(these report apart)" in caplog.text
 
 
 def test_one_file_of_validation_posts_given_as_both_sets_is_divided(tmp_path: Path) -> None:
     source = released(tmp_path)
-    both_stages(source.model_copy(update={"valid2": source.valid1}), tmp_path / "out")
+    whole = {"valid2": source.valid1, "test": source.valid2, "report_unmarked": True}
+    manifest = both_stages(source.model_copy(update=whole), tmp_path / "out")
     data = tmp_path / "out" / "data"
-    assert post_ids(data / "valid1.jsonl") == ["t3_1", "t3_2", "t3_6", "t3_8", "t3_9"]
+    assert post_ids(data / "valid1.jsonl") == ["t3_1", "t3_2", "t3_6"]
     assert post_ids(data / "valid2.jsonl") == ["t3_3", "t3_4", "t3_5", "t3_7"]
+    assert post_ids(data / "validation_unmarked.jsonl") == ["t3_8", "t3_9"]
+    assert post_ids(data / "test.jsonl") == ["t3_test1", "t3_test2"]
     assert not (data / "validation_valid2.jsonl").exists()
+    assert manifest["records"]["test"] == 2
+
+
+def test_a_study_that_reports_on_unmarked_posts_needs_some(tmp_path: Path) -> None:
+    source = released(tmp_path, label("valid1", "t3_8"), label("valid2", "t3_9"))
+    asked = source.model_copy(update={"report_unmarked": True})
+    with pytest.raises(UsageError, match="no validation post is left unmarked") as error:
+        both_stages(asked, tmp_path / "out")
+    assert error.value.where == "data.report_unmarked"
 
 
 LEAKS_OF_A_RELEASE: dict[str, tuple[list[Ranking], dict[str, list[str]], str]] = {
@@ -140,10 +154,15 @@ LEAKS_OF_A_RELEASE: dict[str, tuple[list[Ranking], dict[str, list[str]], str]] =
         {},
         "'valid1' are in 'labels/train'",
     ),
-    "training labels of an unmarked post": ([label("train", "t3_8")], {}, "'valid1' are in 'labels/train'"),
+    "training labels of an unmarked post": (
+        [label("train", "t3_8")],
+        {},
+        "'validation_unmarked' are in 'labels/train'",
+    ),
     "both marks on a post outside": ([label("valid1", "t3_c")], {}, "'labels/valid2' are in 'labels/valid1'"),
     "a test post marked valid1": ([label("valid1", "t3_test2")], {}, "'valid2' are in 'labels/valid1'"),
-    "an unmarked post among the test posts": ([], {"valid2": ["t3_9"]}, "'valid2' are in 'valid1'"),
+    "SFT on an unmarked post": ([], {"sft": ["t3_9"]}, "'validation_unmarked' are in 'sft'"),
+    "a post that selects among the test posts": ([], {"valid2": ["t3_6"]}, "'valid2' are in 'valid1'"),
 }
 
 

@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM
 from tests.stages import lab as laboratory
 from tests.texts import encode_response
 from tldr.inputs.posts import load_comparisons, load_posts
-from tldr.models.ladder import load_policy
+from tldr.models.ladder import load_policy, parameter_count
 from tldr.models.packed import collate, response_logprobs
 from tldr.queries.encode import encode_queries
-from tldr.records import Comparison, Rating, Sample, TokenTrace, read_records
+from tldr.records import Comparison, Rating, Sample, TokenTrace, read_records, write_records
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.pairs.settings import PairsSettings
 from tldr.stages.ppo.stage import KeptRollouts
@@ -60,6 +60,53 @@ def test_traces_add_up_to_the_samples_they_are_of(lab: Path) -> None:
         kl = sum(row.logprob) - sum(row.logprob_sft)
         assert sum(row.reward) == pytest.approx(sample.scores["rm"] - beta * kl, abs=0.01)
         assert "".join(row.pieces).strip().startswith(sample.text.strip()[:10])
+
+
+def test_a_reward_model_counts_its_parameters_as_its_policy_does(lab: Path) -> None:
+    counted = json.loads((lab / "reward" / "evaluation.json").read_text())["params"]
+    assert counted == parameter_count(load_policy(lab / "sft" / "checkpoint"))
+
+
+@pytest.mark.parametrize("missing", ["none", "replace", "subtract"])
+def test_the_rewards_shown_are_those_of_ppos_rule_for_responses_without_eos(
+    lab: Path, tmp_path: Path, missing: str
+) -> None:
+    shutil.copytree(lab / "ppo", tmp_path / "ppo")
+    settings = {"eos": {"missing": missing, "value": -3.0}}
+    (tmp_path / "ppo" / "config.json").write_text(json.dumps({"settings": settings}))
+    inputs = {name: lab / place for name, place in laboratory.INPUTS["score"].items()}
+    inputs |= {"ppo": tmp_path / "ppo", "samples": tmp_path / "samples.jsonl"}
+    greedy = [s for s in read_records(lab / "sample" / "samples.jsonl", Sample) if s.temperature == 0][:2]
+    cut = [greedy[0].model_copy(update={"stopped": False}), greedy[1].model_copy(update={"stopped": True})]
+    write_records(tmp_path / "samples.jsonl", cut)
+    laboratory.run(laboratory.context("score", lab, tmp_path / "out", inputs=inputs), "score")
+    scored = read_records(tmp_path / "out" / "samples.jsonl", Sample)
+    beta = read_metrics(lab / "ppo" / "metrics.jsonl")[-1]["beta"]
+    for row, sample in zip(read_records(tmp_path / "out" / "tokens.jsonl", TokenTrace), scored, strict=True):
+        assert row.logprob_sft is not None and row.reward is not None
+        rm = sample.scores["rm"]
+        ruled = {"none": rm, "replace": -3.0, "subtract": rm - 3.0}[missing]
+        kl = sum(row.logprob) - sum(row.logprob_sft)
+        expected = (rm if sample.stopped else ruled) - beta * kl
+        assert sum(row.reward) == pytest.approx(expected, abs=0.01)
+
+
+def test_rollouts_say_at_which_temperature_their_log_probabilities_are(lab: Path, tmp_path: Path) -> None:
+    policy = load_policy(lab / "sft" / "checkpoint")
+    settings = laboratory.changed("ppo", {"temperature": 0.7, "episodes": 16})
+    laboratory.run(laboratory.context("ppo", lab, tmp_path / "ppo", settings=settings), "ppo")
+    posts = {post.id: post for post in load_posts(lab / "data" / "ppo.jsonl")}
+    tokenizer = open_tokenizer(lab / "sft")
+    rows = read_records(tmp_path / "ppo" / "rollouts.jsonl", Sample)
+    assert {row.logprob_temperature for row in rows} == {0.7}
+    for row in rows[:4]:
+        batch = collate(encode_queries(tokenizer, [posts[row.id]], 96), [[row.response_ids or []]], 0)
+        with torch.inference_mode():
+            found = float(response_logprobs(policy, batch, row.logprob_temperature).sum())
+            plain = float(response_logprobs(policy, batch).sum())
+        assert row.logprob == pytest.approx(found, abs=1e-3), "the first rollout is SFT's own"
+        assert abs(plain - found) > 0.1
+    assert all(row.logprob_temperature == 1 for row in read_records(lab / "ppo" / "rollouts.jsonl", Sample))
 
 
 def test_samples_of_one_post_are_scored_as_if_each_were_alone(lab: Path) -> None:

@@ -52,7 +52,7 @@ def described(**settings: object) -> RunFile:
         run="sft-s-s0-0123456789",
         seed=3,
         draw=3,
-        inputs={"policy": "org/name", "data": "some/data"},
+        inputs={"policy": "./org/name", "data": "some/data"},
         tags={"size": "s"},
     )
 

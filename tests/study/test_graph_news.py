@@ -67,3 +67,21 @@ def test_the_listing_tells_the_report_which_runs_are_on_news(config: Path, tmp_p
     rows = json.loads(path.read_text())["runs"]
     assert {row["dataset"] for row in rows if "-cnndm-" in row["run"]} == {"cnndm"}
     assert {row["dataset"] for row in rows if "-cnndm-" not in row["run"]} == {""}
+
+
+def test_further_posts_are_reported_on_apart_and_with_in_context_examples(config: Path) -> None:
+    more = ("evaluation={temperatures: [0.7, 0.3], zero_shot: {examples: 2, query_tokens: 40}}",)
+    files, *others = file_study(config)
+    (config.parent / "test.jsonl").write_text("posts\n")
+    further = files.removesuffix("}") + f", test: {config.parent / 'test.jsonl'}, report_unmarked: true}}"
+    before, after = runs_of(config, files, *others, *more), runs_of(config, further, *others, *more)
+    sets = ("test", "validation_unmarked")
+    assert set(after) - set(before) == {
+        f"{stage}-{size}-s0-{method}-{name}"
+        for stage in ("sample", "score") for size in "sm"
+        for method in ("pretrained", "sft", "ppo") for name in sets
+    }  # fmt: skip
+    shown = {method: after[f"sample-m-s0-{method}-test"].settings for method in ("pretrained", "ppo")}
+    assert shown["pretrained"].zero_shot is not None and shown["ppo"].zero_shot is None
+    assert all(settings.temperatures == [0.3] for settings in shown.values())
+    assert after["sample-m-s0-ppo-test"].tags["dataset"] == "test"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.study.conftest import FAKE, Lab
+from tests.study.test_adopt import age
 from tests.study.test_runner import wait_for
 from tldr.cli.label import label_folder, open_project
 from tldr.cli.main import app
@@ -19,22 +22,24 @@ from tldr.errors import LabError, UsageError, Waiting
 from tldr.inputs.posts import load_comparisons
 from tldr.label.answers import ComparisonAnswer, agreement
 from tldr.label.batch import LABELING, Wanted, counting, progress_of, read_given, take
+from tldr.label.database import sole_server
 from tldr.label.desk import Sent
 from tldr.label.items import read_items
 from tldr.label.labelers import Labeler
 from tldr.label.project import ITEMS, Project
 from tldr.label.robots import robot_answer, robot_labels
 from tldr.plan.labeling import labeling_plans
-from tldr.records import Extra, Ranking, write_json
+from tldr.records import Comparison, Extra, Ranking, read_records, write_json, write_records
 from tldr.study import runner as runners
 from tldr.study import submit
+from tldr.study.adopt import Adoption, adopt
 from tldr.study.folder import execute
 from tldr.study.graph import needed_for
 from tldr.study.load import load_study
 from tldr.study.prepare import write_run
 from tldr.study.slurm import Resources
 from tldr.study.status import removable
-from tldr.toy import labelers
+from tldr.toy import labelers, world
 
 PEOPLE = """
 name: tiny
@@ -416,9 +421,101 @@ def test_the_owners_own_training_items_stay(lab: Lab, same_code: dict[str, str])
     assert len(load_comparisons(again(lab) / "train.jsonl")) == 8
 
 
+def adopted(lab: Lab, folder: Path) -> Adoption:
+    study, runs = lab.load(ONE_ROUND)
+    return adopt(study, needed_for(runs, "labels"), lab.root, folder, vouch=True)
+
+
+def from_before(lab: Lab, folder: Path, title: str = LAST) -> Path:
+    """Move all runs and what people have labeled to a folder of an older code; the labeling folder there."""
+    names, place = age(lab, folder), labeling(lab, title, ONE_ROUND)
+    old = folder / LABELING / names[place.name]
+    old.parent.mkdir()
+    return place.rename(old)
+
+
+def test_an_adopted_run_keeps_what_people_have_labeled(
+    lab: Lab, tmp_path: Path, same_code: dict[str, str]
+) -> None:
+    place = ask(lab)
+    label(place)
+    train = (again(lab) / "train.jsonl").read_bytes()
+    before = [given.answer_id for given in read_given(place)]
+    old = from_before(lab, tmp_path / "before")
+    assert not place.exists()
+    found = adopted(lab, tmp_path / "before")
+    assert found.left == {} and found.names[old.name] == place.name
+    assert [given.answer_id for given in read_given(place)] == before
+    assert [given.answer_id for given in read_given(old)] == before, "the old folder stays as it is"
+    same_code["tldr.stages.labels.people"] = "edited"
+    assert study_run(lab, ONE_ROUND) == 0, "the run is made again from the labels that came along"
+    assert (run_of(lab, LAST, ONE_ROUND) / "train.jsonl").read_bytes() == train
+
+
+def test_labels_of_a_run_that_waits_come_along_and_replace_no_others(lab: Lab, tmp_path: Path) -> None:
+    place = ask(lab)
+    assert label(place, 5) == 5
+    old = from_before(lab, tmp_path / "before")
+    (tmp_path / "before" / old.name / "DONE").unlink()
+    left = adopted(lab, tmp_path / "before").left
+    assert left == {LAST: f"{old.name}: it waits for people; their labels so far are in {place}"}
+    assert study_run(lab, ONE_ROUND) == 77
+    assert "waiting for labels: 5 of 12" in lab.screen.getvalue()
+    assert label(place, 1) == 1
+    left = adopted(lab, tmp_path / "before").left
+    assert f"people have labeled in {place}; to adopt these labels instead, move that" in left[LAST]
+    assert len(read_given(place)) == 6 and len(read_given(old)) == 5
+
+
+def known_file(path: Path, *numbers: int) -> Path:
+    """Comparisons by a researcher about posts of the toy world."""
+    rows = []
+    for number in numbers:
+        rng = random.Random(number)
+        post = world.draw_post(rng, f"known-{number}")
+        a, b = (labelers.Candidate(text, "ref") for text in ("my boat sank", "a dog ate it"))
+        rows.append(labelers.compare(post, a, b, rng, worker=labelers.WORKERS[0]))
+    write_records(path, rows)
+    return path
+
+
+def test_known_answers_are_mixed_in_and_train_nothing(lab: Lab, tmp_path: Path) -> None:
+    changes = (f"labels.known={tmp_path / 'known.jsonl'}", "labels.page.calibration=0.5")
+    with pytest.raises(UsageError, match=r"no such file.*labels.known|labels.known.*no such file"):
+        ask(lab, LAST, *changes)
+    known_file(tmp_path / "known.jsonl", 0, 1)
+    place = ask(lab, LAST, *changes)
+    assert place == labeling(lab, LAST, ONE_ROUND), "they do not change which batch it is"
+    assert label(place, 6) == 6
+    tested = {given.item.id for given in read_given(place) if given.item.role == "calibration"}
+    assert len(tested) == 2, tested
+    known_file(tmp_path / "known.jsonl", 1, 2)
+    ask(lab, LAST, *changes)
+    roles = Counter(item.role for item in read_items(place / ITEMS))
+    assert roles == {"label": 16, "calibration": 3}, "another one is added; what was asked stays"
+    label(place)
+    folder = again(lab, *changes)
+    for split, count in (("train", 8), ("valid1", 2), ("valid2", 2)):
+        rows = load_comparisons(folder / f"{split}.jsonl")
+        assert len(rows) == count and not any((row.info.id or "").startswith("known") for row in rows)
+    assert len(read_records(folder / "given" / "calibration" / "comparisons.jsonl", Comparison)) == 3
+
+
+def test_known_answers_come_to_a_page_only_while_nobody_is_served(lab: Lab, tmp_path: Path) -> None:
+    place = ask(lab)
+    known = known_file(tmp_path / "known.jsonl", 0)
+    changes = (f"labels.known={known}", "labels.page.calibration=0.5")
+    with sole_server(place), pytest.raises(UsageError, match="end `tldr-lab label serve` first"):
+        again(lab, *changes)
+    with pytest.raises(Waiting):
+        again(lab, *changes)
+    assert len(read_items(place / ITEMS)) == 17
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        ("labels.known=some.jsonl", "at the share page.calibration, but that is 0"),
         ("labels.writer_share=0.5", "writer_share is for simulated or given labels alone"),
         ("labels.folds=3", "folds is for simulated or given labels alone"),
         ("labels.k=[2,12]", "people rank at most 9 summaries"),

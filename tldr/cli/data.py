@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from tldr.cli.cnndm import add_cnndm_commands
 from tldr.cli.evaluate import OnErrorOption, tell_bad_lines
+from tldr.cli.fake_release import fake_release_command
 from tldr.cli.overlap import overlap_command
 from tldr.cli.reporting import reports_errors
 from tldr.cli.sources import add_source_commands
@@ -25,6 +26,7 @@ def add_data_commands(app: typer.Typer) -> None:
     """Add the commands to ``data``."""
     app.command("filter")(reports_errors(filter_command))
     app.command("fake-dump")(reports_errors(fake_dump_command))
+    app.command("fake-release")(reports_errors(fake_release_command))
     add_source_commands(app)
     app.command("split")(reports_errors(split_command))
     app.command("overlap")(reports_errors(overlap_command))

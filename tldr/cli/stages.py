@@ -100,7 +100,10 @@ def run_alone(
             "title": out.name,
             "seed": seed,
             "draw": seed,
-            "inputs": inputs,
+            "inputs": {
+                key: files.pinned(place) if stage.needs(key).metadata["product"].outside else place
+                for key, place in inputs.items()
+            },
         }
     )
     run.ingredients.update(

@@ -3,35 +3,37 @@
 Two posts are the same if their ids or their bodies are equal (`posts.body_hash`: copies of the data differ in
 white space, and some rows have no id). The use of a set decides what it may share:
 
-===============  =================  =======  ======================================================
-set              shared with        verdict  why
-===============  =================  =======  ======================================================
-sft              valid1, valid2,    leak     trained on the posts that choose and report
-                 validation_valid2
-sft              labels/valid*      leak     reward models start from SFT, which was trained on the
-                                             references, and those are among the labelled summaries
-ppo              valid1, valid2,    leak     the policy is optimised on its evaluation posts
-                 validation_valid2
-ppo              labels/valid*      normal   prompts carry no label, and no reward model learns
-                                             from them; PPO's samples are reported on valid2
-labels/train     valid1, valid2,    leak     the reward model scores the samples of these posts
-                 validation_valid2
-labels/train     labels/valid*      leak     its accuracy would be that on its training posts
-valid1           valid2,            leak     it selects (P App. A: 1,913 posts, excluded from
-                 validation_valid2           what is reported; OAI README: valid1 and valid2)
+===============  =============  =======  ==========================================================
+set              shared with    verdict  why, and the source of the rule
+===============  =============  =======  ==========================================================
+sft              valid1,        leak     trained on the posts that choose and report (P App. A:
+                 reporting               about 5 % of the posts are held out)
+sft              labels/valid*  leak     reward models start from SFT, which was trained on the
+                                         references, and those are among the labelled summaries
+                                         (P B.1)
+ppo              valid1,        leak     the policy is optimised on its evaluation posts (P App. A:
+                 reporting               held out)
+ppo              labels/valid*  normal   prompts carry no label, and no reward model learns from
+                                         them; PPO's samples are reported on valid2 (this project)
+labels/train     valid1,        leak     the reward model scores the samples of these posts
+                 reporting               (this project)
+labels/train     labels/valid*  leak     its accuracy would be that on its training posts (OAI
+                                         README: train, valid1 and valid2 are splits)
+valid1           reporting,     leak     it selects (P App. A: 1,913 posts selected, and are excluded
+                 labels/valid2           from what is reported; OAI README: final evaluation used
+                                         valid2 only)
+labels/valid1    reporting,     leak     it selects and must not report (OAI README)
                  labels/valid2
-labels/valid1    valid2,            leak     it selects and must not report
-                 validation_valid2
-                 labels/valid2
-sft              ppo                normal   the SFT posts are PPO posts too (P App. A)
-sft, ppo         labels/train       normal   the paper labels summaries of its training posts
-valid1           labels/valid1      normal   the labels are about these posts
-valid2           labels/valid2,     normal   the labels are about these posts; both sets only report
-                 validation_valid2
-===============  =================  =======  ======================================================
+sft              ppo            normal   the SFT posts are PPO posts too (P App. A)
+sft, ppo         labels/train   normal   the paper labels summaries of its training posts (P 3.3)
+valid1           labels/valid1  normal   the labels are about these posts
+reporting        reporting,     normal   the labels are about these posts; all these sets only
+                 labels/valid2           report
+===============  =============  =======  ==========================================================
 
-``validation_valid2`` holds the validation posts that the comparisons mark valid2 (`tldr.inputs.validation`):
-the data stage takes them out of valid1. A study whose labels do not overlap so has no such set.
+"reporting" are ``valid2``, ``test``, and the validation posts that leave valid1: ``validation_valid2`` and
+``validation_unmarked``, which the comparisons mark valid2 or not at all (`tldr.inputs.validation`). A study
+whose labels do not overlap so has none of the last two.
 With cross-validation the labels of each fold (``labels/fold-2/train``) are held to the same table.
 """
 
@@ -46,20 +48,22 @@ from typing import Any
 from tldr.errors import UsageError
 from tldr.files import by_number
 from tldr.inputs.posts import check_disjoint, comparison_or_ranking, post_keys
-from tldr.inputs.validation import Named, named
+from tldr.inputs.validation import UNMARKED, Named, named
 from tldr.records import Article, Comparison, Info, OnError, Post, Ranking, ReadReport, Record, iter_records
 
 LABELS = ("labels/train", "labels/valid1", "labels/valid2")
+REPORTING = ("valid2", "test", "validation_valid2", UNMARKED)
+"""The sets of posts that only report."""
+EVALUATION = ("valid1", *REPORTING)
+"""The sets of posts that select or report."""
 LEAKS: Mapping[str, tuple[str, ...]] = {
-    "sft": ("valid1", "valid2", "validation_valid2", "labels/valid1", "labels/valid2"),
-    "ppo": ("valid1", "valid2", "validation_valid2"),
-    "labels/train": ("valid1", "valid2", "validation_valid2", "labels/valid1", "labels/valid2"),
-    "valid1": ("valid2", "validation_valid2", "labels/valid2"),
-    "labels/valid1": ("valid2", "validation_valid2", "labels/valid2"),
+    "sft": (*EVALUATION, "labels/valid1", "labels/valid2"),
+    "ppo": EVALUATION,
+    "labels/train": (*EVALUATION, "labels/valid1", "labels/valid2"),
+    "valid1": (*REPORTING, "labels/valid2"),
+    "labels/valid1": (*REPORTING, "labels/valid2"),
 }
 """Set -> the sets that must not share a post with it."""
-EVALUATION = ("valid1", "valid2", "validation_valid2")
-"""The sets of posts that select or report."""
 Reader = Callable[..., Iterable[Record]]
 """Reads a file of records, called as `records.iter_records`."""
 POSTS = ("sft", "ppo", *EVALUATION)

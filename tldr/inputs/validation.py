@@ -1,21 +1,23 @@
 """Divide the validation posts by the split that the comparisons mark.
 
 OpenAI published one file of 6,447 validation posts. Only the splits of the comparisons tell which of them
-selected models and which were reported on (P App. A: 1,913 posts selected, and are excluded from reports).
-A post of valid1
+selected models and which were reported on. A post of valid1
 
-- with labels of valid1 only is used to select,
-- with labels of valid2 only is used to report,
-- with labels of both is used to select, and its valid2 labels are set aside,
-- without such labels stays in valid1.
+- with labels of valid1 only is used to select (OAI README: valid1 selected models in training);
+- with labels of valid2 only is used to report (OAI README: the final evaluation used valid2 only);
+- with labels of both is used to select, and its valid2 labels are set aside (a rule of this project: the
+  source does not say, and a post that chose may not report);
+- without such labels is used to report, in a set of its own, ``validation_unmarked`` (P App. A: 1,913 posts
+  selected and all others may be reported on; that the 1,913 are the valid1 posts is inferred).
 
-Labels of other posts keep their split. A label belongs to a post with the same id or the same body.
+Where the comparisons mark no post valid1, the unmarked ones select. Labels of other posts keep their split. A
+label belongs to a post with the same id or the same body.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +28,11 @@ from tldr.records import Article, Info, Post, Ranking
 Named = tuple[str | None, str]
 """What identifies a post: its id, or None, and its `posts.body_hash`."""
 Mark = Literal["valid1", "valid2", "both", "unmarked"]
+MARKS: tuple[Mark, ...] = ("valid1", "valid2", "both", "unmarked")
+UNMARKED = "validation_unmarked"
+"""The set of validation posts that no comparison marks."""
+PAPER_SELECTED, PAPER_VALIDATION = 1_913, 6_447
+"""Validation posts on which the paper selected models (P App. A), and all of them."""
 
 
 def named(record: Post | Article | Info) -> Named:
@@ -78,9 +85,12 @@ class Marks:
             return "both" if second else "valid1"
         return "valid2" if second else "unmarked"
 
-    def reports(self, post: Named) -> bool:
-        """Whether the post leaves valid1 because it is only for reporting."""
-        return self.mark(post) == "valid2"
+    def use(self, post: Named) -> Literal["select", "report", "report apart"]:
+        """What a validation post is used for; "report apart" are the unmarked ones."""
+        mark = self.mark(post)
+        if mark == "unmarked":
+            return "report apart" if self.valid1 else "select"
+        return "report" if mark == "valid2" else "select"
 
     def sets_aside(self, label: Named) -> bool:
         """Whether a valid2 label is set aside because its post is used to select."""
@@ -92,8 +102,9 @@ class Divided:
     """The records of a study, with its validation posts divided.
 
     Attributes:
-        posts: ``valid1``, and the posts that left it: as ``valid2`` if that was the same set of posts,
-            else as ``validation_valid2``. Sets that are not named stay unchanged.
+        posts: ``valid1``, and the posts that left it: marked ones as ``valid2`` if that was the same set of
+            posts, else as ``validation_valid2``; unmarked ones as `UNMARKED`. Sets that are not named stay
+            unchanged.
         rankings, set_aside: the labels that are used, and those that are not.
         counts: number of validation posts, of posts by mark, and of labels set aside.
     """
@@ -102,6 +113,11 @@ class Divided:
     rankings: list[Ranking]
     set_aside: list[Ranking]
     counts: dict[str, int]
+
+
+def reporting_name(valid1: Collection[Named], valid2: Collection[Named]) -> str:
+    """The set of the posts marked valid2: ``valid2`` itself where one set of posts is given as both."""
+    return "valid2" if set(valid1) == set(valid2) else "validation_valid2"
 
 
 def divide(valid1: Sequence[Post], valid2: Sequence[Post], rankings: Sequence[Ranking]) -> Divided | None:
@@ -115,24 +131,22 @@ def divide(valid1: Sequence[Post], valid2: Sequence[Post], rankings: Sequence[Ra
     marks = Marks.of(map(named, valid1), *splits)
     if not marks.valid2:
         return None
-    selecting, reporting = (
-        [post for post in valid1 if marks.reports(named(post)) == wanted] for wanted in (False, True)
-    )
-    if not selecting:
+    uses: dict[str, list[Post]] = {"select": [], "report": [], "report apart": []}
+    for post in valid1:
+        uses[marks.use(named(post))].append(post)
+    if not uses["select"]:
         raise UsageError(
             "the comparisons mark every post of valid1 as valid2: none is left to select on",
             where="data.valid1",
             remedy="give posts that the comparisons mark valid1, or do not mark",
         )
-    posts = {"valid1": selecting}
-    if reporting:
-        same = set(map(named, valid1)) == set(map(named, valid2))
-        posts["valid2" if same else "validation_valid2"] = reporting
+    reporting = reporting_name([named(post) for post in valid1], [named(post) for post in valid2])
+    sets = {"valid1": uses["select"], reporting: uses["report"], UNMARKED: uses["report apart"]}
     aside = [row.split == "valid2" and marks.sets_aside(name) for row, name in labels]
     found = Counter(marks.mark(named(post)) for post in valid1)
-    counts = {"posts": len(valid1)} | {mark: found[mark] for mark in ("valid1", "valid2", "both", "unmarked")}
+    counts = {"posts": len(valid1)} | {mark: found[mark] for mark in MARKS}
     return Divided(
-        posts,
+        {name: posts for name, posts in sets.items() if posts},
         [row for row, left in zip(rankings, aside, strict=True) if not left],
         [row for row, left in zip(rankings, aside, strict=True) if left],
         counts | {"labels_set_aside": sum(aside)},

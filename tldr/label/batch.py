@@ -96,8 +96,8 @@ def labeling_folder(root: Path, run: str) -> Path:
 def publish(folder: Path, items: Sequence[LabelItem], page: LabelSettings) -> None:
     """Write a batch into its labeling folder, or find it there.
 
-    Calibration and training items that the owner has added stay. The page's settings are written anew, with
-    the paths that they name made absolute.
+    Calibration and training items that are there stay, also the owner's own. The page's settings are written
+    anew, with the paths that they name made absolute.
 
     Raises:
         UsageError: no such file of instructions; other items were labeled in this folder, or are served in it
@@ -127,12 +127,16 @@ def _write_items(folder: Path, items: Sequence[LabelItem]) -> None:
     if not file.exists():
         write_records(file, items)
         return
-    there = {item.id: item.to_json() for item in read_items(file) if item.role == "label"}
-    now = {item.id: item.to_json() for item in items}
+    every = {item.id: item for item in read_items(file)}
+    extra = {id: item for id, item in every.items() if item.role != "label"}
+    added = [item for item in items if item.role != "label" and item.id not in extra]
+    asked = [item for item in items if item.role == "label"]
+    there = {id: item.to_json() for id, item in every.items() if id not in extra}
+    now = {item.id: item.to_json() for item in asked}
     changed = sorted(id for id in {**there, **now} if there.get(id) != now.get(id))
-    if not changed:
+    if not changed and not added:
         return
-    if answered(folder):
+    if changed and answered(folder):
         raise UsageError(
             f"people have labeled other items than this run makes now: {len(changed)} changed, "
             f"such as '{changed[0]}'",
@@ -140,10 +144,9 @@ def _write_items(folder: Path, items: Sequence[LabelItem]) -> None:
             remedy="bring back the code and the runs that made them; or move the folder away, and people are "
             "asked anew",
         )
-    extra = [item for item in read_items(file) if item.role != "label"]
     try:
         with sole_server(folder):
-            write_records(file, [*items, *extra])
+            write_records(file, [*asked, *extra.values(), *added])
     except Busy as error:
         raise UsageError(
             f"the items changed, but {error.what}", where=folder, remedy="end `tldr-lab label serve` first"

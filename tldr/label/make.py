@@ -7,6 +7,7 @@ batches shows.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -175,10 +176,12 @@ def _drawn(
 
 
 def calibration_items(known: Iterable[Comparison]) -> list[LabelItem]:
-    """Comparisons with a researcher's answer, as items that test labelers."""
+    """Comparisons with a researcher's answer, as items that test labelers. Equal ones are one item, whose id
+    depends on its content alone."""
+    rows = {hashlib.sha256(row.to_json().encode()).hexdigest()[:10]: row for row in known}
     return [
         LabelItem(
-            id=f"known-{number:04d}",
+            id=f"known-{digest}",
             kind="comparison",
             info=row.info,
             summaries=row.summaries,
@@ -187,5 +190,5 @@ def calibration_items(known: Iterable[Comparison]) -> list[LabelItem]:
             role="calibration",
             known={"confidence": row.extra.confidence or (9 if row.choice else 1)},
         )
-        for number, row in enumerate(known)
+        for digest, row in rows.items()
     ]

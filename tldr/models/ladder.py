@@ -25,6 +25,7 @@ from tldr.files import replacing_folder
 from tldr.models.attention import BLOCKED
 from tldr.models.mimetic import mimetic_
 from tldr.models.vocabulary import card_note, logit_rows, mask_unwritable, suppress, unwritable_ids
+from tldr.pinned import fetch
 from tldr.queries.tokenizer import load_tokenizer
 from tldr.settings.models import ModelSpec
 
@@ -125,14 +126,15 @@ def load_checkpoint(auto: Any, path: str | Path, *, dtype: torch.dtype) -> PreTr
             "no such checkpoint folder", where=path, remedy="check the path, or run its stage"
         )
     try:
-        config = AutoConfig.from_pretrained(path)
+        place = path if local else fetch(str(path))
+        config = AutoConfig.from_pretrained(place)
         if config.model_type not in ARCHITECTURES:
             raise CheckpointError(
                 f"architecture {config.model_type} is not among {', '.join(ARCHITECTURES)}", where=path
             )
         model: PreTrainedModel
         model, info = auto.from_pretrained(
-            path,
+            place,
             dtype=dtype,
             use_safetensors=True,
             attn_implementation=_fastest_here(),

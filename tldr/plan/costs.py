@@ -19,8 +19,7 @@ from tldr.plan.uses import LoadedModel, Portion
 from tldr.settings.base import scalar
 from tldr.settings.models import Lengths
 from tldr.settings.training import Finetuning, Training
-from tldr.stages.shared.reporting import NEWS
-from tldr.stages.shared.settings import EvaluationSettings
+from tldr.stages.shared.settings import NEWS, EvaluationSettings
 from tldr.study.runs import Run
 
 

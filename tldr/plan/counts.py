@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from tldr.inputs.validation import UNMARKED
 from tldr.plan.flops import PackedRow
 from tldr.plan.hardware import Assumed
 from tldr.plan.models import model_config
@@ -42,11 +43,12 @@ class Counts:
         return isinstance(self.study.data, ToyData)
 
     def posts(self, name: str) -> int:
-        """Examples in the study's data: counted if the file exists, else the paper's number."""
+        """Examples in the study's data: counted if the file exists, else the paper's number. What the labels
+        will leave of a file of validation posts is not counted here."""
         data = self.study.data
         if isinstance(data, ToyData):
             return int(getattr(data, f"{name}_posts"))
-        path = getattr(data, name) or data.sft
+        path = getattr(data, name, None) or (data.valid1 if name == UNMARKED else data.sft)
         return _lines(Path(path)) or int(getattr(self.assumed.posts, name))
 
     def comparisons(self, run: Run) -> tuple[int, int]:

@@ -35,6 +35,8 @@ class PostCounts(Settings):
     ppo: int
     valid1: int
     valid2: int
+    validation_unmarked: int
+    test: int
     comparisons: int
     valid_comparisons: int
     cnndm: int

@@ -11,6 +11,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from tldr.errors import CheckpointError
 from tldr.models.ladder import ARCHITECTURES, build_policy
+from tldr.pinned import MAIN, is_hub_name, split_name
 from tldr.settings.models import ModelSpec
 from tldr.strict_yaml import parse_yaml
 
@@ -31,11 +32,13 @@ def model_config(spec: ModelSpec, vocab_size: int) -> PreTrainedConfig:
         plain = spec.model_copy(update={"init": "default"})
         with FakeTensorMode():
             config = build_policy(plain, vocab_size=vocab_size, eos_id=0, pad_id=1, seed=0).config
-    elif (shape := known_models().get(spec.path.removesuffix("-deduped"))) is not None:
+    elif (shape := known_models().get(split_name(spec.path)[0].removesuffix("-deduped"))) is not None:
         config = AutoConfig.for_model(**shape)
     else:
         try:
-            config = AutoConfig.from_pretrained(spec.path)
+            named = is_hub_name(spec.path)
+            place, revision = split_name(spec.path) if named else (spec.path, MAIN)
+            config = AutoConfig.from_pretrained(place, revision=revision)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"its shape is not known here and cannot be read: {str(error).splitlines()[0]}",

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tldr.errors import UsageError
+from tldr.pinned import fetch, is_hub_name
 
 EOS = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -117,7 +118,8 @@ def _load(place: str) -> PreTrainedTokenizerBase:
         if {"vocab.json", "merges.txt"} <= names and not names & {"tokenizer.json", "tokenizer_config.json"}:
             tokenizer: PreTrainedTokenizerBase = GPT2Tokenizer.from_pretrained(place)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(place)
+            hub = not folder.is_dir() and is_hub_name(place)
+            tokenizer = AutoTokenizer.from_pretrained(fetch(place, weights=False) if hub else place)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         if folder.is_dir():

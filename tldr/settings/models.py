@@ -13,7 +13,8 @@ class ModelSpec(Settings):
     """One model of the ladder: randomly initialised, or loaded from a folder or the hub."""
 
     path: str | None = None
-    """Local folder or hub name; if set, the fields below are ignored."""
+    """Local folder, or hub name (`owner/name`, or `owner/name@revision`), which a study pins to a commit; if
+    set, the fields below are ignored."""
     arch: Literal["gpt_neox", "gpt2", "opt", "llama"] = "gpt_neox"
     """Architecture of the random init."""
     d_model: PositiveInt = 64

@@ -2,8 +2,8 @@
 
 A run's name depends on its settings, seed and inputs. It used to depend on the code too, so older runs have
 other names. For each run of a study, `adopt` finds a finished run with the same title, settings and parents
-and copies it to its current name: weights are linked, and old names in texts are replaced. The old folders
-do not change.
+and copies it to its current name: weights are linked, and old names in texts are replaced. What people have
+labeled for a run comes along, also if the run still waits for more. The old folders do not change.
 
 `PROVEN` makes this safe: it lists the code versions whose outputs were compared file by file with today's
 (`tests/golden`). For any other code the user has to vouch.
@@ -22,10 +22,12 @@ from typing import Any
 
 from tldr.errors import LabError, UsageError
 from tldr.files import distinct, files_below, replacing
+from tldr.label.batch import labeling_folder
 from tldr.records import write_json
 from tldr.settings.base import Settings
 from tldr.study.folder import CONFIG, DONE, ENVIRONMENT, LOG, RUN, RunFile, locked, read_note, read_outputs
 from tldr.study.hashes import FileHashes, changed_code
+from tldr.study.people import asks_people, take_labeling
 from tldr.study.prepare import describe
 from tldr.study.runs import Run
 from tldr.study.settings import Study
@@ -40,7 +42,7 @@ BESIDE = (ENVIRONMENT, CONFIG, LOG, "metrics.jsonl", "progress.json")
 
 @dataclass(frozen=True)
 class FormerRun:
-    """A finished run of any code version.
+    """A run of any code version.
 
     Attributes:
         note: its ``run.json``, in the format of any version.
@@ -53,6 +55,16 @@ class FormerRun:
     def code(self) -> Any:
         """The version of the code that made it: a hash (older runs), or module -> hash."""
         return self.note.get("ingredients", {}).get("code") or self.note.get("code") or ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether its outputs are there."""
+        return (self.folder / DONE).exists()
+
+    @property
+    def labeling(self) -> Path:
+        """Where people label for it, if they do."""
+        return labeling_folder(self.folder.parent, self.folder.name)
 
 
 @dataclass
@@ -77,8 +89,9 @@ def adopt(study: Study, runs: Sequence[Run], root: Path, source: Path, *, vouch:
     former: dict[str, list[FormerRun]] = {}
     for path in sorted(source.glob(f"*/{RUN}")):
         note = read_note(path)
-        if (path.parent / DONE).exists() and note.get("title"):
-            former.setdefault(note["title"], []).append(FormerRun(path.parent, note))
+        candidate = FormerRun(path.parent, note)
+        if note.get("title") and (candidate.finished or candidate.labeling.exists()):
+            former.setdefault(note["title"], []).append(candidate)
     found, names = Adoption(), dict[str, str]()
     for run in runs:
         if (root / run.name / DONE).exists():
@@ -87,8 +100,8 @@ def adopt(study: Study, runs: Sequence[Run], root: Path, source: Path, *, vouch:
             if not (there.code and changed_code(there.code, there.code_now())):
                 continue
         reasons = []
-        for candidate in former.get(run.title, []):
-            reason = differs(candidate, run, names, vouch=vouch)
+        for candidate in sorted(former.get(run.title, []), key=lambda each: not each.finished):
+            reason = differs(candidate, run, names, vouch=vouch) or _take_labels(candidate, run, root)
             if not reason:
                 names[candidate.folder.name] = found.names[candidate.folder.name] = run.name
                 _take(candidate, run, study, root, names)
@@ -110,7 +123,7 @@ def differs(candidate: FormerRun, run: Run, names: Mapping[str, str], *, vouch: 
         return "its code is not known to write the same outputs (--vouch adopts it anyway)"
     for name, value in run.ingredients.items():
         if name == "settings":
-            if reason := _other_settings(before.get(name, {}), run.settings):
+            if reason := _other_settings(before.get(name, {}), value, type(run.settings)):
                 return reason
         elif name != "parents" and before.get(name) != value:
             return f"{name} {json.dumps(before.get(name))} -> {json.dumps(value)}"
@@ -124,13 +137,19 @@ def differs(candidate: FormerRun, run: Run, names: Mapping[str, str], *, vouch: 
     return ""
 
 
-def _other_settings(before: Mapping[str, Any], settings: Settings) -> str:
+def _take_labels(candidate: FormerRun, run: Run, root: Path) -> str:
+    """Copy what people have labeled for a former run; the reason why the run itself is not adopted, or ""."""
+    if not asks_people(run):
+        return ""
+    folder = labeling_folder(root, run.name)
+    if not take_labeling(candidate.labeling, folder):
+        return f"people have labeled in {folder}; to adopt these labels instead, move that folder away"
+    return "" if candidate.finished else f"it waits for people; their labels so far are in {folder}"
+
+
+def _other_settings(before: Mapping[str, Any], now: Mapping[str, Any], kind: type[Settings]) -> str:
     """The setting that differs, or ""; a setting that did not exist then must have its default."""
-    now = settings.model_dump(mode="json")
-    default = {
-        name: info.get_default(call_default_factory=True)
-        for name, info in type(settings).model_fields.items()
-    }
+    default = {name: info.get_default(call_default_factory=True) for name, info in kind.model_fields.items()}
     for name, value in now.items():
         known = before[name] if name in before else json.loads(json.dumps(default[name], default=_plain))
         if known != value:

@@ -25,6 +25,7 @@ from tldr.errors import LabError, UsageError, Waiting
 from tldr.files import PARTIAL, disk_full, drop_abandoned, is_disk_full
 from tldr.interrupts import exiting_on_sigterm
 from tldr.locks import holder
+from tldr.pinned import local_folder
 from tldr.records import write_json
 from tldr.settings.base import Precision, Settings
 from tldr.settings.extras import check_extras
@@ -60,7 +61,7 @@ class RunFile(BaseModel):
 
     Attributes:
         draw: the seed of all its random streams.
-        inputs: paths and hub names from outside the study.
+        inputs: paths and hub names from outside the study; names with their commit (`tldr.pinned`).
         parents: inputs made by runs of the same study, in the folders beside this one.
         code: the code that it runs, module -> hash (`tldr.study.hashes.code_of`).
         threads: of its process; None leaves them to the environment.
@@ -115,10 +116,17 @@ class RunFile(BaseModel):
         write_json(folder / RUN, self.model_dump(mode="json"))
 
     def context(self, folder: Path) -> RunContext[Settings, Any]:
-        """The argument of the stage's function."""
+        """The argument of the stage's function; models of the hub are fetched.
+
+        Raises:
+            UsageError, LabError: as of `tldr.pinned.fetch`.
+        """
         stage = STAGES[self.stage]
         settings = stage.settings.model_validate_json(json.dumps(self.settings), strict=True)
-        inputs = {name: Path(place) for name, place in self.inputs.items()}
+        inputs = {
+            name: local_folder(place) if stage.needs(name).metadata["product"].outside else Path(place)
+            for name, place in self.inputs.items()
+        }
         inputs |= {name: folder.parent / parent.run for name, parent in self.parents.items()}
         return RunContext(
             settings=settings,
@@ -161,12 +169,12 @@ def execute(folder: Path) -> None:
         drop_abandoned(folder)
         for old in (FAILED, WAITING):
             (folder / old).unlink(missing_ok=True)
-        ctx = run.context(folder)
         shown = {"stage", "settings", "lengths", "precision", "model", "tags"}
         started, before = time.monotonic(), read_note(folder / ENVIRONMENT)
         held = 0
         try:
             with _failure_noted(folder), exiting_on_sigterm():
+                ctx = run.context(folder)
                 write_json(folder / CONFIG, run.model_dump(mode="json", include=shown) | {"seed": ctx.seed})
                 check_extras(ctx.settings, run.stage)
                 stage = _load(run)

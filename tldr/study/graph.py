@@ -5,7 +5,7 @@
     data -> pretrain -> sft -> labels (of all sizes' samples) -> reward -> ppo -> sample -> score
                         sft -> best_of_n -> score;   pretrain, sft -> sample -> score
     all sizes' reward models and SFT policies -> pairs;   samples of all policies -> ratings
-    pretrained, sft, ppo -> sample -> score again on news articles, if the data has some
+    pretrained, sft, ppo -> sample -> score again on news articles and further posts, if the data has some
     variants: reward, ppo -> sample -> score, or best_of_n, again with other settings
     earlier rounds (r1, ...): labels -> reward -> ppo, whose samples, and the best of several SFT samples by
                               whose reward models, are labelled in the next round
@@ -36,7 +36,7 @@ from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sample import SampleInputs
 from tldr.stages.score import ScoreInputs
 from tldr.stages.sft import SFTInputs
-from tldr.stages.shared.settings import EvaluationSettings
+from tldr.stages.shared.settings import NEWS, EvaluationSettings
 from tldr.study.hashes import FileHashes
 from tldr.study.load import nearest
 from tldr.study.runs import InputSource, Run, run_of
@@ -58,11 +58,13 @@ def expand(study: Study, files: FileHashes) -> list[Run]:
         UsageError: such a file is missing, or two different runs would have one title.
     """
     graph = _Graph(study, files)
+    path = study.tokenizer.path
+    tokenizer = study.tokenizer.model_copy(update={"path": None if path is None else files.pinned(path)})
     worlds: dict[int | None, ToyData | FileData] = {None: study.data}
     if isinstance(study.data, ToyData) and len(study.data.seeds) > 1:
         worlds = {world.seed: world for world in study.data.worlds()}
     for data_seed, world in worlds.items():
-        settings = DataSettings(data=world, tokenizer=study.tokenizer)
+        settings = DataSettings(data=world, tokenizer=tokenizer)
         data = graph.add(run_of(DataInputs(), settings, data_seed=data_seed))
         for seed in study.seeds:
             graph.add_seed(seed, data)
@@ -131,14 +133,15 @@ class _Graph:
         """Settings as JSON; files are represented by their content, not by their path.
 
         Of the page on which people label only the labelers of an item count: what they have labeled must not
-        be lost because its title or its instructions are changed.
+        be lost because its title, its instructions or the known answers are changed.
         """
         values = settings.model_dump(mode="json")
         if isinstance(settings, LabelsSettings) and settings.kind == "people":
             values["page"] = {"labelers_per_item": settings.page.labelers_per_item}
+            del values["known"]
         if isinstance(settings, DataSettings):
             if isinstance(settings.data, FileData):
-                no_path = ("kind", "on_error")
+                no_path = ("kind", "on_error", "report_unmarked")
                 paths = {name: v for name, v in values["data"].items() if v and name not in no_path}
                 hashes = {name: self.files.data(value) for name, value in paths.items()}
                 values["data"] |= hashes
@@ -194,7 +197,7 @@ class _Graph:
         """The initial policy of SFT: the pretrained run, or the ladder's path."""
         path = self.study.ladder[size].path
         if path is not None:
-            return InputSource(external=path, identity=self.files.place(path))
+            return InputSource(external=self.files.pinned(path), identity=self.files.place(path))
         assert self.study.pretrain is not None
         return self._add(PretrainInputs(data=data), self.study.pretrain, size, seed)
 
@@ -245,8 +248,10 @@ class _Graph:
         for method, policy in seed_runs.models[size].items():
             sampled = self._sample_and_score(seed_runs, size, method, policy)
             seed_runs.samples[f"{method}-{size}"] = sampled
-            if isinstance(self.study.data, FileData) and self.study.data.cnndm is not None:
-                self._on_news(seed_runs, size, method, policy)
+            if isinstance(self.study.data, FileData):
+                news = [NEWS] if self.study.data.cnndm is not None else []
+                for dataset in [*self.study.data.further(), *news]:
+                    self._on_dataset(seed_runs, size, method, policy, dataset)
         if self.study.best_of_n is not None:
             run = self._best_of_n(seed_runs, size, self.study.best_of_n)
             self._score(seed_runs, size, "best_of_n", self.add(run), seed_runs.models[size]["sft"])
@@ -297,20 +302,24 @@ class _Graph:
         run = self._run(inputs, settings, size, seed_runs.seed)
         self.add(replace(run, method=method, variant=sampling.name if sampling else ""))
 
-    def _on_news(self, seed_runs: SeedRuns, size: str, method: str, policy: InputSource) -> None:
-        """Add a policy's summaries of the articles at the lowest temperature (P 4.2), and their scores."""
+    def _on_dataset(
+        self, seed_runs: SeedRuns, size: str, method: str, policy: InputSource, dataset: str
+    ) -> None:
+        """Add a policy's summaries of the articles (P 4.2) or of further posts at the lowest temperature, and
+        their scores; articles have no in-context examples."""
         chosen = {"temperatures": [min(self.study.evaluation.temperatures)]}
-        settings = self._evaluation("").model_copy(update=chosen | {"sft_temperatures": [], "sft_top_ps": []})
+        settings = self._evaluation("" if dataset == NEWS else method)
+        settings = settings.model_copy(update=chosen | {"sft_temperatures": [], "sft_top_ps": []})
         run = self._run(SampleInputs(policy=policy, data=seed_runs.data), settings, size, seed_runs.seed)
         inputs = ScoreInputs(
-            samples=self.add(replace(run, method=method, dataset="cnndm")),
+            samples=self.add(replace(run, method=method, dataset=dataset)),
             policy=policy,
             sft=seed_runs.models[size]["sft"],
             reward=seed_runs.reward[size],
             data=seed_runs.data,
         )
         run = self._run(inputs, settings, size, seed_runs.seed)
-        self.add(replace(run, method=method, dataset="cnndm"))
+        self.add(replace(run, method=method, dataset=dataset))
 
     def _best_of_n(
         self,

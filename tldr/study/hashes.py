@@ -15,10 +15,17 @@ from typing import Any
 import tldr
 from tldr.errors import UsageError
 from tldr.files import files_below
+from tldr.pinned import is_hub_name, is_pinned, pin
 from tldr.records import write_json
+from tldr.strict_json import parse_object
 
 PACKAGE = Path(tldr.__file__).parent
-TRANSPORT = ("tldr.sources.hub.download", "tldr.sources.hub.listing", "tldr.sources.hub.fetch")
+TRANSPORT = (
+    "tldr.pinned",
+    "tldr.sources.hub.download",
+    "tldr.sources.hub.listing",
+    "tldr.sources.hub.fetch",
+)
 """Modules that fetch files; they do not count, because run names depend on the files' content."""
 DECLARATIONS = ("tldr.errors", "tldr.stages.shared.declaration", "tldr.stages.shared.context")
 TOY = "tldr.toy"
@@ -55,8 +62,12 @@ SETTLED_NS = 2_000_000_000
 clock (2 s on FAT), a second change may leave every mark as it is; git has the same rule."""
 
 
+PINS = "revisions.json"
+"""Beside the hashes: the hub names of a study, each with its commit. Removing an entry takes the newest."""
+
+
 class FileHashes:
-    """sha256 of files, remembered so that a large file is not read for every command.
+    """sha256 of files, remembered so that a large file is not read for every command; and pinned hub names.
 
     A hash is remembered with the file's size, inode, and times of modification and change. No program can set
     the time of change, so a file that was replaced, or changed and given its old times, is read again.
@@ -69,8 +80,11 @@ class FileHashes:
         self._path = path
         self._known: dict[str, list[Any]] = {}
         self._new = False
+        self._pins: dict[str, str] = {}
+        self._new_pins = False
         if path is None:
             return
+        self._pins = _read_pins(path.with_name(PINS))
         # Only a memory: lost entries are computed again.
         with contextlib.suppress(OSError, ValueError, TypeError):
             self._known = dict(json.loads(path.read_text(encoding="utf-8")))
@@ -107,7 +121,7 @@ class FileHashes:
         return identity_at(name, self.file)
 
     def place(self, name: str) -> str:
-        """The content hash of a local file or folder; a hub name is returned unchanged.
+        """The content hash of a local file or folder; a hub name becomes `pinned`.
 
         Raises:
             UsageError: a path (not a hub name) does not exist.
@@ -122,7 +136,20 @@ class FileHashes:
             raise UsageError(
                 "no such file or folder", where=name, remedy="check the path; a hub name is org/name"
             )
-        return name
+        return self.pinned(name)
+
+    def pinned(self, name: str) -> str:
+        """A hub name with the commit to which the study is pinned: the one found when it was first asked for.
+
+        Other texts are returned unchanged, as is a name whose commit cannot be known (yet).
+        """
+        if not is_hub_name(name) or is_pinned(name):
+            return name
+        if name not in self._pins:
+            if not is_pinned(pinned := pin(name)):
+                return pinned
+            self._pins[name], self._new_pins = pinned, True
+        return self._pins[name]
 
     def save(self) -> None:
         """Save the cache for the next command, if it can be written: a study may be read-only."""
@@ -130,6 +157,30 @@ class FileHashes:
             with contextlib.suppress(OSError):
                 write_json(self._path, self._known)
                 self._new = False
+        if self._new_pins and self._path is not None:
+            with contextlib.suppress(OSError):
+                write_json(self._path.with_name(PINS), self._pins)
+                self._new_pins = False
+
+
+def _read_pins(path: Path) -> dict[str, str]:
+    """The names that a study has pinned.
+
+    Raises:
+        UsageError: the file holds something else.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return {}
+    remedy = "remove it: names are resolved again"
+    try:
+        pins = parse_object(text)
+    except ValueError as error:
+        raise UsageError(f"not valid: {error}", where=path, remedy=remedy) from None
+    if odd := sorted(name for name, pinned in pins.items() if not is_pinned(str(pinned))):
+        raise UsageError(f"no commit for {odd[0]}", where=path, remedy=remedy)
+    return pins
 
 
 def _mark(path: Path) -> list[int]:

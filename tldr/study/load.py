@@ -79,6 +79,15 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     return study
 
 
+def study_tree(path: str | Path) -> Tree:
+    """The settings that a study file and its bases state, merged, unchecked and with its sweeps as written.
+
+    Raises:
+        UsageError: a file cannot be read as such a mapping.
+    """
+    return _with_bases(Path(path), ())[0]
+
+
 def _with_variants(tree: Tree, where: Places) -> Tree:
     """Lay each variant's settings over those of its stage, and replace each sweep by one variant per value.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
+from tldr.pinned import split_name
 from tldr.settings.models import ModelSpec
 from tldr.study.folder import read_note
 
@@ -35,8 +36,9 @@ def scale(model: ModelSpec) -> float:
 
 
 def _cached(name: str) -> Path | None:
+    name, revision = split_name(name)
     try:
-        path = try_to_load_from_cache(name, "config.json")
+        path = try_to_load_from_cache(name, "config.json", revision=revision)
     except ValueError:  # not a name of the hub
         return None
     return Path(path) if isinstance(path, str) else None

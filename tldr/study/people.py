@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
-from tldr.label.batch import BatchProgress, Wanted, labeling_folder, progress_in
+from tldr.label.batch import BatchProgress, Wanted, answered, labeling_folder, progress_in
+from tldr.label.database import NAME, sole_server
 from tldr.label.project import ITEMS
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.study.folder import DONE, last_wait
@@ -56,3 +60,30 @@ def served(runs: Iterable[Run], root: Path) -> list[Path]:
     asked = [run for run in runs if asks_people(run) and (labeling_folder(root, run.name) / ITEMS).exists()]
     waiting = [run for run in asked if not (root / run.name / DONE).exists()]
     return [labeling_folder(root, run.name) for run in waiting or asked[-1:]]
+
+
+def take_labeling(old: Path, new: Path) -> bool:
+    """Copy a labeling folder, also while it is served; one in which people have labeled is not replaced.
+
+    Returns:
+        Whether the new folder has the labels of the old one.
+
+    Raises:
+        Busy: the new folder is being served.
+    """
+    if old.resolve() == new.resolve() or not (old / ITEMS).exists():
+        return True
+    if new.exists() and answered(new):
+        return False
+    if new.exists():
+        with sole_server(new):
+            pass
+    partial = new.with_name(f".{new.name}.partial")
+    for place in (partial, new):
+        shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(old, partial, ignore=shutil.ignore_patterns(f"{NAME}*", ".serving.lock*"))
+    if (old / NAME).exists():
+        with closing(sqlite3.connect(old / NAME)) as there, closing(sqlite3.connect(partial / NAME)) as here:
+            there.backup(here)
+    partial.rename(new)
+    return True

@@ -36,7 +36,7 @@ class Run:
         data_seed: of the toy world, in a study of several worlds; the same as that of its parents.
         method: the policy that is sampled or scored.
         variant: distinguishes it from the main run ("rm1", "r1"); "" for the main run.
-        dataset: what is summarized, if not posts ("cnndm").
+        dataset: what is summarized, if not the posts of valid2: "cnndm", or further posts such as "test".
         offset: added to the seed, so that additional reward models and rounds use other random numbers.
         ingredients: everything that its name depends on: settings, seed, external inputs, and its parents'
             keys. Not the code: a run records it (`tldr.study.folder.RunFile`) and is stale if it changes.

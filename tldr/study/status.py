@@ -281,13 +281,17 @@ def write_listing(study: Study, runs: Sequence[Run], root: Path) -> Path:
 def listing(study: Study, runs: Sequence[Run], root: Path) -> dict[str, Any]:
     """A study's settings, and its runs in the form that the report reads.
 
-    `params` of a run is taken from the samples of its size.
+    `params` of a run is taken from the samples of its size, or from its size's reward models.
     """
     params: dict[str, Any] = {}
     for run in runs:
-        if run.size and run.stage == "sample" and run.size not in params:
-            tags = _first_tags(root / run.name / "samples.jsonl")
-            params |= {run.size: tags["params"]} if "params" in tags else {}
+        if run.size and run.stage in ("sample", "reward") and run.size not in params:
+            folder = root / run.name
+            sampled = run.stage == "sample"
+            found = (
+                _first_tags(folder / "samples.jsonl") if sampled else read_note(folder / "evaluation.json")
+            )
+            params |= {run.size: found["params"]} if "params" in found else {}
     rows = [
         {
             "run": run.name,

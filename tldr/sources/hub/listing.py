@@ -33,10 +33,17 @@ class Listing:
     files: tuple[RemoteFile, ...]
 
 
-def cache_folder(known: KnownSource, revision: str = "") -> Path:
-    """The cache folder of a source's files of one revision, or of its listing."""
+def cache_folder(known: KnownSource, revision: str = "", assets: Path | None = None) -> Path:
+    """The cache folder of a source's files of one revision, or of its listing.
+
+    Args:
+        assets: the cache; None: ``HF_ASSETS_CACHE``.
+    """
     return cached_assets_path(
-        LIBRARY, namespace=known.name, subfolder=revision or "listing", assets_dir=constants.HF_ASSETS_CACHE
+        LIBRARY,
+        namespace=known.name,
+        subfolder=revision or "listing",
+        assets_dir=assets or constants.HF_ASSETS_CACHE,
     )
 
 
@@ -67,9 +74,9 @@ def get_listing(known: KnownSource, origin: str | None, *, offline: bool, refres
     return fresh
 
 
-def keep_listing(known: KnownSource, listing: Listing) -> None:
-    """Keep a listing in the cache."""
-    write_json(cache_folder(known) / "listing.json", asdict(listing))
+def keep_listing(known: KnownSource, listing: Listing, assets: Path | None = None) -> None:
+    """Keep a listing in the cache (as of `cache_folder`)."""
+    write_json(cache_folder(known, assets=assets) / "listing.json", asdict(listing))
 
 
 def with_hash(listing: Listing, path: str, sha256: str) -> Listing:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tldr.inputs.leakage import Collected, PostSet, read_labels, read_set
-from tldr.inputs.validation import Marks
+from tldr.inputs.validation import UNMARKED, Marks, Named, reporting_name
 from tldr.sources.place import records_at
 from tldr.stages.data.settings import FileData
 
 
 def collect_study(data: FileData, into: Collected) -> None:
     """The sets of a study whose data are files, labels by their own splits; divided as by the data stage."""
-    files = {"sft": data.sft, "ppo": data.ppo or data.sft, "valid1": data.valid1, "valid2": data.valid2}
+    files = data.posts()
     for name, file in files.items():
         read_set(name, file, into, data.on_error, records_at)
     if data.comparisons is not None:
@@ -27,10 +27,13 @@ def _divide(sets: dict[str, PostSet]) -> None:
         sets[name].posts if name in sets else frozenset() for name in ("labels/valid1", "labels/valid2")
     ]
     marks = Marks.of(posts, *labels)
-    reporting = frozenset(post for post in posts if marks.reports(post))
-    if reporting:
-        name = "valid2" if sets["valid2"].posts == posts else "validation_valid2"
-        sets |= {"valid1": PostSet(posts - reporting), name: PostSet(reporting)}
+    uses: dict[str, set[Named]] = {"select": set(), "report": set(), "report apart": set()}
+    for post in posts:
+        uses[marks.use(post)].add(post)
+    if marks.valid2:
+        reporting = reporting_name(posts, sets["valid2"].posts)
+        divided = {"valid1": uses["select"], reporting: uses["report"], UNMARKED: uses["report apart"]}
+        sets |= {name: PostSet(frozenset(found)) for name, found in divided.items() if found}
     used = frozenset(label for label in labels[1] if not marks.sets_aside(label))
     if used != labels[1]:
         sets["labels/valid2"] = PostSet(used)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
+from tldr.inputs.validation import UNMARKED
 from tldr.settings.base import Settings
 from tldr.toy.settings import ToyData
 
@@ -24,9 +25,16 @@ class FileData(Settings):
     ppo: str | None = None
     """Body-filtered posts; when absent the SFT posts stand in, and every report says so."""
     valid1: str
-    """Posts to select on. Those that the comparisons mark valid2 are taken out: they only report."""
+    """Posts to select on. If the comparisons mark some of them valid2, those and the unmarked ones are taken
+    out: they only report."""
     valid2: str
-    """Posts to report on; nothing is ever chosen on them."""
+    """Posts to report on; nothing is ever chosen on them. The same file as `valid1` is divided by the marks
+    of the comparisons."""
+    test: str | None = None
+    """Further posts to report on: the ladder's policies are sampled on them too, and reported apart."""
+    report_unmarked: bool = False
+    """Report also on the validation posts that the comparisons do not mark, apart from the others. A study
+    whose comparisons leave none unmarked is refused."""
     comparisons: str | None = None
     """Comparisons or rankings to train the RM on; null: people label (`labels.kind: people`)."""
     corpus: str | None = None
@@ -35,6 +43,16 @@ class FileData(Settings):
     """Articles with references, on which the ladder's policies are tried too (P 4.2)."""
     on_error: Literal["stop", "skip"] = "stop"
     """At a line that holds no record: stop, or count it and set it aside (`bad_lines.txt`)."""
+
+    def posts(self) -> dict[str, str]:
+        """Set -> its file; the SFT posts stand in for absent PPO posts."""
+        files = {"sft": self.sft, "ppo": self.ppo or self.sft, "valid1": self.valid1, "valid2": self.valid2}
+        return files if self.test is None else files | {"test": self.test}
+
+    def further(self) -> list[str]:
+        """The sets of posts that are reported on apart from valid2."""
+        test = [] if self.test is None else ["test"]
+        return [*test, *([UNMARKED] if self.report_unmarked else [])]
 
 
 class TokenizerSpec(Settings):

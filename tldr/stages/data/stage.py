@@ -10,7 +10,7 @@ from typing import Any
 from tldr.errors import UsageError
 from tldr.inputs.leakage import check_leaks, folder_keys
 from tldr.inputs.posts import check_disjoint, load_articles, load_posts, post_keys
-from tldr.inputs.validation import Divided, divide
+from tldr.inputs.validation import PAPER_SELECTED, PAPER_VALIDATION, UNMARKED, Divided, divide
 from tldr.queries.tokenizer import load_tokenizer, train_bpe
 from tldr.records import Post, Ranking, ReadReport, write_json, write_records
 from tldr.sources.hub.convention import Convention, convention, same_convention
@@ -25,12 +25,13 @@ log = logging.getLogger(__name__)
 
 
 def run(ctx: DataRun) -> None:
-    """Write ``sft``, ``ppo``, ``valid1``, ``valid2``, ``corpus``, ``cnndm`` as JSON lines; ``tokenizer/``.
+    """Write ``sft``, ``ppo``, ``valid1``, ``valid2``, ``test``, ``corpus``, ``cnndm`` as JSON lines;
+    ``tokenizer/``.
 
     Posts of valid1 that the comparisons mark valid2 only report: they go to ``validation_valid2``, or to
-    ``valid2`` where one set of posts is given as both (`tldr.inputs.validation`); labels that cannot be used
-    for that reason go to ``rankings_set_aside``. A study that would train on its evaluation posts is refused
-    (`tldr.inputs.leakage`).
+    ``valid2`` where one set of posts is given as both. Unmarked ones then go to ``validation_unmarked``, and
+    labels that cannot be used to ``rankings_set_aside`` (`tldr.inputs.validation`). A study that would train
+    on its evaluation posts is refused (`tldr.inputs.leakage`).
 
     Raises:
         UsageError: a file is missing or empty, or sets share posts that they may not share.
@@ -55,12 +56,7 @@ def run(ctx: DataRun) -> None:
 
 def _collect(source: FileData, folder: Path) -> None:
     """Copy the user's records; bad lines set aside, and SFT posts standing in for PPO's, are noted."""
-    files = {
-        "sft": source.sft,
-        "ppo": source.ppo or source.sft,
-        "valid1": source.valid1,
-        "valid2": source.valid2,
-    }
+    files = source.posts()
     counts: dict[str, int] = {}
     white_space: dict[str, Convention] = {}
     reports = {name: ReadReport(Path(path)) for name, path in files.items()}
@@ -85,6 +81,12 @@ def _collect(source: FileData, folder: Path) -> None:
             counts |= _write_divided(divided, folder)
         write_records(folder / "rankings.jsonl", rankings)
         counts["rankings"] = len(rankings)
+    if source.report_unmarked and UNMARKED not in counts:
+        raise UsageError(
+            "no validation post is left unmarked by the comparisons",
+            where="data.report_unmarked",
+            remedy="set it to false",
+        )
     if source.cnndm is not None:
         articles = load_articles(source.cnndm)
         write_records(folder / "cnndm.jsonl", articles)
@@ -102,7 +104,7 @@ def _collect(source: FileData, folder: Path) -> None:
         "white_space": {name: found.to_json() for name, found in white_space.items()} | {"notes": notes},
     }
     if divided is not None:
-        manifest["validation"] = divided.counts
+        manifest["validation"] = divided.counts | {"paper_selected": PAPER_SELECTED}
     if bad := [line for report in reports.values() for line in report.bad]:
         manifest["bad_lines"] = {name: len(report.bad) for name, report in reports.items() if report.bad}
         (folder / "bad_lines.txt").write_text("\n".join(bad) + "\n", encoding="utf-8")
@@ -120,9 +122,12 @@ def _write_divided(divided: Divided, folder: Path) -> dict[str, int]:
         counts["rankings_set_aside"] = len(divided.set_aside)
     log.warning(
         "of %(posts)d validation posts, the comparisons mark %(valid1)d valid1 and %(both)d both (these "
-        "select), %(valid2)d valid2 (these only report) and %(unmarked)d not at all (these stay in valid1); "
-        "%(labels_set_aside)d valid2 labels of posts that select are set aside",
-        divided.counts,
+        "select; the paper selected on %(selected)d of %(validation)d), %(valid2)d valid2 (these only "
+        "report) and %(unmarked)d not at all (these %(use)s); %(labels_set_aside)d valid2 labels of posts "
+        "that select are set aside",
+        divided.counts
+        | {"selected": PAPER_SELECTED, "validation": PAPER_VALIDATION}
+        | {"use": "report apart" if UNMARKED in divided.posts else "select"},
     )
     return counts
 

@@ -6,6 +6,8 @@ again samples nothing again.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tldr.errors import UsageError, Waiting
 from tldr.label.batch import (
     Wanted,
@@ -21,8 +23,9 @@ from tldr.label.batch import (
 from tldr.label.export import to_record, write_labels
 from tldr.label.given import GivenLabel
 from tldr.label.items import LabelItem, read_items
+from tldr.label.make import calibration_items
 from tldr.label.project import ITEMS
-from tldr.records import Comparison, Ranking, write_json, write_records
+from tldr.records import Comparison, Ranking, read_records, write_json, write_records
 from tldr.stages.labels import LabelsRun
 
 
@@ -40,7 +43,7 @@ def run(ctx: LabelsRun) -> None:
             "no policy to sample", where="labels", remedy="give at least one policy-<size> input"
         )
     items, folder = items_of(ctx), labeling_folder(ctx.folder.parent, ctx.folder.name)
-    publish(folder, items, ctx.settings.page)
+    publish(folder, [*items, *known_items(ctx.settings.known)], ctx.settings.page)
     wanted = Wanted(ctx.settings.items_wanted(), ctx.settings.page.labelers_per_item)
     labels = as_counted(folder, read_given(folder), wanted)
     counted = counting(labels)
@@ -60,6 +63,20 @@ def run(ctx: LabelsRun) -> None:
     }
     write_json(ctx.folder / "agreement.json", report)
     note_counted(folder, labels)
+
+
+def known_items(file: str | None) -> list[LabelItem]:
+    """The items that test labelers, of a study's file of comparisons.
+
+    Raises:
+        UsageError: there is no such file.
+        RecordError: a line is no comparison.
+    """
+    if file is None:
+        return []
+    if not Path(file).is_file():
+        raise UsageError("no such file", where=f"labels.known: {file}", remedy="write it, or use null")
+    return calibration_items(read_records(file, Comparison))
 
 
 def as_ranking(label: GivenLabel) -> Ranking:

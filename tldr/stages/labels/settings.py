@@ -18,7 +18,7 @@ from tldr.label.items import MOST_RANKED
 from tldr.label.settings import LabelSettings
 from tldr.settings.base import Positive, Settings, Unit, different
 
-FOR_PEOPLE = ("further_temperatures", "references", "control", "spare", "page")
+FOR_PEOPLE = ("further_temperatures", "references", "control", "spare", "known", "page")
 """Settings that only people's labels have."""
 NOT_FOR_PEOPLE = ("reference_share", "writer_share", "folds")
 """Settings of simulated and given labels alone."""
@@ -57,6 +57,9 @@ class LabelsSettings(Settings):
     size and the reference, so that drift between rounds shows."""
     spare: Unit = 0.1
     """People: further items, as a share, that take the place of skipped ones."""
+    known: str | None = None
+    """People: a file of comparisons that researchers labeled, mixed in at the share `page.calibration`. They
+    test the labelers and train nothing. The file may be given or changed while they label."""
     page: LabelSettings = LabelSettings()
     """People: the page on which they label. `instructions` is a path. All but `labelers_per_item` may be
     changed while they label."""
@@ -115,6 +118,8 @@ class LabelsSettings(Settings):
             raise ValueError(f"control is a share of comparisons, but k {self.k} makes none")
         if self.control and not self.references:
             raise ValueError("control compares with the reference, but references is 0")
+        if self.known is not None and not self.page.calibration:
+            raise ValueError("known is mixed in at the share page.calibration, but that is 0")
         if self.valid_pairs < 2:
             raise ValueError("valid_pairs 1: valid1 and valid2 need a label each")
         if self.temperature in self.further_temperatures:

@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from tldr.measures.sentences import sentences
+from tldr.measures.sentences import lead, sentences
 from tldr.records import CandidateSummary, Comparison, Info, Post
 
 QUESTION = "What should I do?"
@@ -83,8 +83,8 @@ class Prober:
                 post.summary or "",
                 f"{(post.summary or '').strip()} {QUESTION}",
             ),
-            "reference vs lead-2": lambda post: (post.summary or "", " ".join(sentences(post.post)[:2])),
-            "reference vs lead-3": lambda post: (post.summary or "", " ".join(sentences(post.post)[:3])),
+            "reference vs lead-2": lambda post: (post.summary or "", lead(post.post)),
+            "reference vs lead-3": lambda post: (post.summary or "", lead(post.post, 3)),
             "reference vs random 3": lambda post: (post.summary or "", " ".join(self._three(post))),
         }
 

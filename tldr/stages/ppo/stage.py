@@ -146,6 +146,8 @@ class KeptRollouts:
         """A rollout's episodes as samples, so that its logged KL can be computed again."""
         posts = [self.posts[row] for row in self.ppo.plan.batch(index)]
         mask, planted = rollout.response_mask, has_gold(posts)
+        temperature = self.ctx.settings.temperature
+        at = {} if temperature == 1 else {"logprob_temperature": temperature}
         rows = []
         for b, post in enumerate(posts):
             for k in range(mask.shape[1]):
@@ -158,9 +160,10 @@ class KeptRollouts:
                         post.id,
                         draw,
                         policy_name(self.ctx, "ppo"),
-                        temperature=self.ctx.settings.temperature,
+                        temperature=temperature,
                         logprob=float(rollout.logprobs[b, k].sum()),
                         logprob_sft=float(rollout.ref_logprobs[b, k].sum()),
+                        **at,
                         scores={"rm": float(rollout.scores[b, k])} | gold,
                         tags={**self.ctx.tags, "iteration": index + 1},
                     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from tldr.measures.sentences import sentences
+from tldr.measures.sentences import lead
 from tldr.records import Post, Rating, Sample
 from tldr.toy.labelers import Candidate, rate
 
@@ -15,7 +15,7 @@ def rate_baselines(posts: Sequence[Post], rng: random.Random) -> list[Rating]:
     rows: list[Rating] = []
     for post in posts:
         texts = {"reference": post.summary or "", "title": post.title}
-        texts["lead-2"] = " ".join(sentences(post.post)[:2])
+        texts["lead-2"] = lead(post.post)
         rows += [rate(post, Candidate(text, name), rng) for name, text in texts.items()]
     return rows
 

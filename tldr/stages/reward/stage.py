@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tldr.errors import UsageError
 from tldr.inputs.leakage import EVALUATION, check_leaks, folder_keys, label_keys
 from tldr.inputs.posts import load_comparisons
+from tldr.models.ladder import parameter_count
 from tldr.models.reward import apply_shift, reward_from_policy, save_reward
 from tldr.records import Ranking, write_json, write_records
 from tldr.settings.base import scalar
@@ -79,6 +80,9 @@ def run(ctx: RewardRun) -> None:
         evaluation[f"{name}_accuracy"] = accuracy(scores[name], prompts)
         evaluation[f"{name}_pairs"] = pair_count(prompts)
     evaluation |= {"n": evaluation["valid2_pairs"], "train_rankings": len(train)}
+    trained: Any = as_model(model)
+    head = sum(weights.numel() for weights in trained.score.parameters())
+    evaluation["params"] = parameter_count(trained) - head  # as of the policy that it started from
     if ctx.settings.fold is not None:
         shifted = [[score - evaluation["shift"] for score in row] for row in scores["valid2"]]
         write_records(ctx.folder / "predictions.jsonl", predictions(rankings["valid2"], shifted))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from tldr.errors import RecordError
+from tldr.mathematics.rewards import apply_eos_rule
 from tldr.queries.zero_shot import newline_ids
 from tldr.records import Article, Post, Sample, TokenTrace
 from tldr.settings.models import Lengths
@@ -12,23 +17,39 @@ from tldr.stages.shared.summary_scorer import TokenIds, sample_ids
 from tldr.stages.shared.tokenizers import eos_id
 
 
+@dataclass(frozen=True)
+class Optimised:
+    """What a PPO run optimised: its last KL coefficient, and its rule for responses without EOS."""
+
+    beta: float
+    missing: Literal["none", "replace", "subtract"] = "none"
+    value: float = 0.0
+
+    def score(self, sample: Sample) -> float:
+        """The reward model's score of a sample after the rule."""
+        score = torch.tensor(sample.scores["rm"], dtype=torch.float64)
+        stopped = torch.tensor(sample.stopped is not False)
+        return float(apply_eos_rule(score, stopped, missing=self.missing, value=self.value))
+
+
 def token_traces(
     samples: list[Sample],
     tokens: dict[str, list[list[float]]],
     values: list[list[float]] | None,
-    beta: float | None,
+    optimised: Optimised | None,
     tokenizer: PreTrainedTokenizerBase,
     lengths: Lengths,
 ) -> list[TokenTrace]:
     """Token by token, the samples drawn in the first way (the headline's).
 
     A token's reward is the KL penalty at the coefficient with which the PPO run ended, and at the
-    last token the reward model's score too; without a PPO run there is none.
+    last token the reward model's score too, after that run's rule for responses without EOS; without a
+    PPO run there is none.
 
     Args:
         tokens: log-probabilities of every sample's tokens, by their names.
         values: of every sample's tokens.
-        beta: that coefficient.
+        optimised: what the PPO run optimised.
         tokenizer: of the policy.
     """
     way = (samples[0].temperature, samples[0].top_p)
@@ -40,10 +61,10 @@ def token_traces(
         parts = {name: of_sample[index] for name, of_sample in tokens.items()}
         if values is not None:
             parts["value"] = values[index]
-        if beta is not None and "logprob_sft" in parts and "rm" in sample.scores:
+        if optimised is not None and "logprob_sft" in parts and "rm" in sample.scores:
             pairs = zip(parts["logprob"], parts["logprob_sft"], strict=True)
-            parts["reward"] = [-beta * (mine - sft) for mine, sft in pairs]
-            parts["reward"][-1] += sample.scores["rm"]
+            parts["reward"] = [-optimised.beta * (mine - sft) for mine, sft in pairs]
+            parts["reward"][-1] += optimised.score(sample)
         rows.append(
             TokenTrace(
                 id=sample.id,

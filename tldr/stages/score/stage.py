@@ -11,7 +11,7 @@ from tldr.errors import UsageError
 from tldr.queries.encode import encode_queries, encode_responses
 from tldr.records import Article, Post, Sample, read_records, write_records
 from tldr.stages.score import ScoreRun
-from tldr.stages.score.algorithm import end_with_eos, in_order, post_of, token_traces
+from tldr.stages.score.algorithm import Optimised, end_with_eos, in_order, post_of, token_traces
 from tldr.stages.shared.declaration import named
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.gold import gold_scores, has_gold
@@ -60,7 +60,7 @@ def run(ctx: ScoreRun) -> None:
         values = scored.token_values() if _value_folder(ctx) else None
         assert ctx.inputs.policy is not None
         tokenizer = open_tokenizer(ctx.inputs.policy)
-        traces = token_traces(rows, tokens, values, _beta(ctx), tokenizer, ctx.lengths)
+        traces = token_traces(rows, tokens, values, _optimised(ctx), tokenizer, ctx.lengths)
         write_records(ctx.folder / "tokens.jsonl", traces)
 
 
@@ -135,12 +135,17 @@ def _value_folder(ctx: ScoreRun) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
-def _beta(ctx: ScoreRun) -> float | None:
-    """The KL coefficient of the PPO run's last iteration."""
+def _optimised(ctx: ScoreRun) -> Optimised | None:
+    """What the PPO run optimised in its last iteration, by its log and its ``config.json``."""
     path = ctx.inputs.ppo / "metrics.jsonl" if ctx.inputs.ppo is not None else None
     if path is None or not path.is_file():
         return None
-    return float(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["beta"])
+    beta = float(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["beta"])
+    config = path.with_name("config.json")
+    if not config.is_file():  # of a PPO stage that was called by hand
+        return Optimised(beta)
+    rule = json.loads(config.read_text(encoding="utf-8"))["settings"]["eos"]
+    return Optimised(beta, rule["missing"], float(rule["value"]))
 
 
 def _samples_file(place: Path) -> Path:

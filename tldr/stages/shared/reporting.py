@@ -17,7 +17,7 @@ from tldr.records import Article, Post
 from tldr.stages.shared.context import RunContext
 from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.sampling import Sampling
-from tldr.stages.shared.settings import EvaluationSettings, ZeroShot
+from tldr.stages.shared.settings import NEWS, EvaluationSettings, ZeroShot
 
 
 class ReportingInputs(Protocol):
@@ -30,9 +30,6 @@ class ReportingInputs(Protocol):
 
 ReportingRun: TypeAlias = RunContext[EvaluationSettings, ReportingInputs]
 
-NEWS = "cnndm"
-"""Tag ``dataset`` of runs whose policy summarizes news articles."""
-
 
 def is_pretrained(ctx: ReportingRun) -> bool:
     """Whether the run's policy is one without fine-tuning (tag ``method: pretrained``)."""
@@ -40,10 +37,12 @@ def is_pretrained(ctx: ReportingRun) -> bool:
 
 
 def reporting_set(ctx: ReportingRun) -> Sequence[Post | Article]:
-    """What the run reports on: ``valid2.jsonl``, or ``cnndm.jsonl`` with the tag ``dataset: cnndm``."""
-    if ctx.tags.get("dataset") == NEWS:
+    """What the run reports on: ``valid2.jsonl``, or the file that the tag ``dataset`` names: ``cnndm.jsonl``
+    of articles, or further posts such as ``test.jsonl``."""
+    dataset = str(ctx.tags.get("dataset") or "valid2")
+    if dataset == NEWS:
         return load_articles(ctx.inputs.data / f"{NEWS}.jsonl")
-    return read_posts(ctx.inputs.data, "valid2")
+    return read_posts(ctx.inputs.data, dataset)
 
 
 def policy_queries(

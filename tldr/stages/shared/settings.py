@@ -8,6 +8,9 @@ from pydantic import Field, PositiveInt, field_validator
 
 from tldr.settings.base import NonNegative, Settings, Unit, different
 
+NEWS = "cnndm"
+"""Tag ``dataset`` of runs whose policy summarizes news articles."""
+
 
 class ZeroShot(Settings):
     """In-context examples for the pretrained policies (P 3.2; OAI experiment_helpers.py)."""

@@ -1,0 +1,1 @@
+"""Further reporting sets, such as the test posts."""
