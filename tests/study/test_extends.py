@@ -63,7 +63,7 @@ def test_the_toy_studies_differ_from_their_base_in_what_they_say(name: str) -> N
     base, top = (resolved(load_study(CONFIGS / f"{file}.yaml")) for file in ("toy", name))
     said = {
         "toy-full": {"name", "description", "seeds", "data", "pairs", "ratings", "variants"},
-        "toy-instructgpt": {"name", "description", "sft", "labels", "ppo", "variants"},
+        "toy-instructgpt": {"name", "description", "sft", "labels", "ppo", "rounds", "variants"},
     }
     assert {key for key in base if base[key] != top[key]} == said[name]
 
