@@ -69,7 +69,7 @@ def test_a_study_file_is_read_and_a_generated_one_refused(data: Path, tmp_path: 
     names = {name: str(data / f"{name}.jsonl") for name in ("sft", "valid1", "valid2")}
     names["comparisons"] = str(data / "rankings.jsonl")
     toy = Path(__file__).parents[2] / "configs" / "toy.yaml"
-    lines = [f"base: {toy}", "name: real", "ratings: null", "data:", "  kind: files"]
+    lines = [f"base: {toy}", "name: real", "ratings: null", "rounds: []", "data:", "  kind: files"]
     study.write_text("\n".join([*lines, *(f"  {key}: {value}" for key, value in names.items())]))
     found = call(app, ["data", "overlap", str(study), "--json"])
     assert found.exit_code == 1, found.stderr
