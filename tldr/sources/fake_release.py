@@ -42,7 +42,8 @@ EVALUATION_BATCHES = ("batch13",)
 UNSURE_BATCHES = ("batch3", "batch4")
 """Batches whose rows have no confidence."""
 ROWS = {"train": 92_858, "valid1": 33_082, "valid2": 50_715, "cnndm": 2_284, "axis": 14_898}
-"""Rows of the release by split, those of CNN/DM and of the axis files together (paper.md 1.5, 1.7)."""
+"""Rows of the release by split, those of CNN/DM and of the axis files
+(N+ detail 10, and the card of the re-export by mnoukhov)."""
 SELECTED = 1_913 / 6_447
 """Share of the validation posts that are labelled valid1; half of the others are labelled valid2."""
 IN_VALIDATION = 1 / 3
