@@ -39,6 +39,7 @@ def _precision() -> Iterator[None]:
     torch.set_float32_matmul_precision(before)
 
 
+@pytest.mark.slow
 def test_the_gpu_script_runs_at_a_tiny_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert script("gpu.py").main(["--tiny", "--rounds", "1", "--out", str(tmp_path)]) == 0
     agreed = [json.loads(line) for line in (tmp_path / "agreement.jsonl").read_text().splitlines()]

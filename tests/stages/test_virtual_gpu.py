@@ -81,6 +81,7 @@ def test_every_stage_on_the_device_gives_the_cpus_figures(lab: Path, device_lab:
         assert equal >= 0.9 * len(texts[0]) > 10, stage
 
 
+@pytest.mark.slow
 def test_settings_that_put_tensors_elsewhere_run_on_the_device_in_bf16(
     job: Job, device_lab: Path, tmp_path: Path
 ) -> None:
