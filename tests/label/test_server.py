@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from starlette.testclient import TestClient
 
 from tests.label.kit import Bench, an_item, bench
 from tldr.errors import DiskFullError
+from tldr.label import serve
 from tldr.label.desk import Desk
 from tldr.label.given import read_labels
 from tldr.label.server import HEADERS, TYPES, WEB, make_app
@@ -24,6 +26,23 @@ def made(tmp_path: Path) -> Bench:
     items = [an_item(n) for n in range(6)]
     items[1] = an_item(1, info={"id": "post-1", "title": HOSTILE, "post": HOSTILE})
     return bench(tmp_path, items, labelers_per_item=2)
+
+
+def test_a_server_closes_no_log_handler_of_its_process(made: Bench) -> None:
+    """Handlers of other libraries hold this process's standard error, and may close it with themselves."""
+    closed = []
+
+    class Handler(logging.Handler):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    handler = Handler()
+    with serve.listen("127.0.0.1", 0) as listening:
+        assert serve.check_server(made.project, listening, serve.address("127.0.0.1", listening))
+    assert closed == []
+    handler.close()
+    assert closed == [handler]
 
 
 class Page:

@@ -61,10 +61,11 @@ def address(host: str, listening: socket.socket) -> str:
 
 
 def _server(project: Project) -> uvicorn.Server:
-    # an access log would hold who did what when; secrets are never in an address
+    # An access log would hold who did what when; secrets are never in an address. Uvicorn's own log
+    # configuration closes every log handler of this process, and some close their stream with themselves.
     config = uvicorn.Config(
-        make_app(project), log_level="warning", access_log=False, server_header=False, lifespan="off",
-        timeout_graceful_shutdown=5,
+        make_app(project), log_config=None, log_level="warning", access_log=False, server_header=False,
+        lifespan="off", timeout_graceful_shutdown=5,
     )  # fmt: skip
     return uvicorn.Server(config)
 
