@@ -62,7 +62,7 @@ def test_lists_replace_and_null_takes_away(files: tuple[Path, Path]) -> None:
 def test_the_toy_studies_differ_from_their_base_in_what_they_say(name: str) -> None:
     base, top = (resolved(load_study(CONFIGS / f"{file}.yaml")) for file in ("toy", name))
     said = {
-        "toy-full": {"name", "description", "seeds", "data", "pairs", "ratings", "variants"},
+        "toy-full": {"name", "description", "seeds", "data"},
         "toy-instructgpt": {"name", "description", "sft", "labels", "ppo", "rounds", "variants"},
     }
     assert {key for key in base if base[key] != top[key]} == said[name]
