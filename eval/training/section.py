@@ -45,7 +45,9 @@ def training_section(study: StudyResults) -> Section:
     if not {curve.key for curve in CURVES} & set(metrics.columns):
         return without(section, "The PPO runs logged none of the curves.")
     main = metrics[metrics["variant"] == ""] if (metrics["variant"] == "").any() else metrics
-    caption = f"One colour per size, {_lines(main)}; raw values, not smoothed."
+    caption = (
+        f"One colour per size, {_lines(main)}; raw values, not smoothed; {_kl_temperature(study, main)}."
+    )
     section.pictures.insert(0, Picture("training_curves", training_curves(main), caption))
     section.pictures[1:1] = _sweep_pictures(study, metrics)
     last = metrics.groupby("run", sort=False).tail(1).drop(columns=["seconds"], errors="ignore")
@@ -70,7 +72,8 @@ def _sweep_pictures(study: StudyResults, metrics: pd.DataFrame) -> list[Picture]
         beta = rows["run"].map(coefficient)
         drawn = rows.assign(coefficient=beta, line=beta.map("beta = {:g}".format))
         caption = (
-            f"Sweep {sweep.name}: one colour per KL coefficient, {_lines(drawn)}; raw values, not smoothed."
+            f"Sweep {sweep.name}: one colour per KL coefficient, {_lines(drawn)}; raw values, not smoothed; "
+            f"{_kl_temperature(study, drawn)}."
         )
         name = f"training_curves_sweep_{number}"
         pictures.append(Picture(name, training_curves(drawn, by="line", order="coefficient"), caption))
@@ -80,6 +83,15 @@ def _sweep_pictures(study: StudyResults, metrics: pd.DataFrame) -> list[Picture]
 def _lines(metrics: pd.DataFrame) -> str:
     several = metrics["cell"].nunique() > 1
     return "thin lines: single cells, thick: their mean" if several else "one line per run"
+
+
+def _kl_temperature(study: StudyResults, metrics: pd.DataFrame) -> str:
+    """The temperature at which the drawn runs sampled and computed their KL."""
+    runs = runs_by_name(study.runs)
+    settings = [settings_of(runs[name]) for name in metrics["run"].unique()]
+    found = sorted({float(one["temperature"]) for one in settings if "temperature" in one})
+    values = f", T = {' and '.join(f'{one:g}' for one in found)}" if found else ""
+    return f"KL at the rollouts' temperature{values}"
 
 
 def compared_runs(study: StudyResults) -> dict[str, dict[str, list[StudyRun]]]:

@@ -147,7 +147,7 @@ def add_sweep(made: Made, size: str = "m", *, start_by_own_model: bool = True) -
     write_lines(where / "samples.jsonl", cold + warm + nucleus)
     for variant, beta in BETAS.items():
         parents = {"policy": f"sft-{size}", "reference": f"sft-{size}", "reward": f"reward-{size}-n750"}
-        trained = made.run("ppo", size, variant, parents=parents, settings={"beta": beta})
+        trained = made.run("ppo", size, variant, parents=parents, settings={"beta": beta, "temperature": 0.7})
         write_lines(trained / "rollouts.jsonl", rollouts(made, size, KLS[variant]))
         write_lines(trained / "metrics.jsonl", metrics(KLS[variant], 1.0))
         parents = {"policy": f"ppo-{size}-{variant}", "reward": f"reward-{size}-n750"}
@@ -178,7 +178,7 @@ def metrics(kl: float, level: float) -> list[Json]:
 def add_value_networks(made: Made, size: str = "m") -> None:
     for variant, network in (("", "separate"), ("shared", "shared")):
         parents = {"policy": f"sft-{size}", "reference": f"sft-{size}", "reward": f"reward-{size}"}
-        settings = {"beta": 0.05, "value_network": network}
+        settings = {"beta": 0.05, "temperature": 0.7, "value_network": network}
         where = made.run("ppo", size, variant, parents=parents, settings=settings)
         write_lines(where / "metrics.jsonl", metrics(4.0, 1.4 if network == "separate" else 1.0))
         write_lines(where / "rollouts.jsonl", rollouts(made, size, 4.0 if network == "separate" else 2.5))

@@ -332,6 +332,8 @@ def test_value_networks_are_compared_where_nothing_else_differs(study: StudyResu
     section = training_section(study)
     names = [picture.name for picture in section.pictures]
     assert names == ["training_curves", "training_curves_sweep_1", "value_networks"]
+    at = "KL at the rollouts' temperature, T = 0.7."
+    assert all(picture.caption.endswith(at) for picture in section.pictures[:2])
     sweep = section.pictures[1].figure
     assert [text.get_text() for text in sweep.legends[0].get_texts()] == [
         f"beta = {beta:g}" for beta in sorted(BETAS.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from tldr.measures.sentences import sentences
+from tldr.measures.sentences import lead, sentences
 from tldr.records import Post
 from tldr.toy import authors, phrases
 from tldr.toy.world import Facts, facts_of, mentioned_elsewhere, other_value
@@ -68,7 +68,7 @@ def _title(rng: random.Random, post: Post) -> str:
 
 
 def _lead_2(rng: random.Random, post: Post) -> str:
-    return " ".join(sentences(post.post)[:2])
+    return lead(post.post)
 
 
 WRITERS: dict[str, tuple[Writer, float]] = {
