@@ -9,11 +9,10 @@ import pandas as pd
 from eval.best_of_n.section import best_of_n_table
 from eval.claims.contrast import Missing, runs_of
 from eval.claims.judges import same_policy_rows
-from eval.common.pairs import read_judgements
-from eval.common.runs import in_worlds
-from eval.common.stats import Estimate, cellwise, mean
+from eval.common.stats import Estimate, cellwise, mean, share
 from eval.common.study import StudyResults, once, policy_names
-from eval.judge.measure import judge_results
+from eval.common.tables import named
+from eval.judge.verdicts import COMPARISONS, JUDGEMENTS
 from eval.length.section import length_controlled_table
 from eval.news.section import news_rouge_table
 from eval.overoptimisation.section import kl_sweep_table
@@ -25,25 +24,32 @@ from eval.rouge.section import rouge_table
 from eval.texts.section import text_table
 from eval.training.section import value_network_table
 
-JUDGEMENTS = "judgements*.jsonl"
-"""At the top of a study's folder: verdicts of people or judges on its samples."""
-
 
 @once
 def judged_preference(study: StudyResults) -> pd.DataFrame:
-    """Preference to the reference by the judgements in the study's folder (P Fig. 1).
+    """Preference to the reference by the verdicts in the study's folder (P Fig. 1), by judge and policy.
 
     The reward model's own preference is no counterpart of people's, so it is not here.
     """
-    paths = sorted(study.runs.folder.glob(JUDGEMENTS))
-    if not paths:
-        raise Missing(f"no judge or person compared summaries (no {JUDGEMENTS} in the study)")
-    answers = [row for path in paths for row in in_worlds(read_judgements(path), study.runs)]
+    verdicts = study.verdicts.table
+    if verdicts.empty:
+        raise Missing(
+            f"no judge or person compared summaries (no {JUDGEMENTS}, no {COMPARISONS} in the study)"
+        )
     cells = {run.run: run.cell for run in study.runs.runs}
-    rows = pd.DataFrame([vars(result) for result in judge_results(answers, cells)])
-    rows = rows[rows["unit"] == "share preferred to the reference"]
-    names = pd.DataFrame([policy_names(study, policy) for policy in rows["policy"]], index=rows.index)
-    return rows.assign(**names, runs=rows["runs"].map(" ".join))
+    of_run = [next((cells[run] for run in runs.split() if run in cells), "0") for runs in verdicts["runs"]]
+    results = []
+    for (judge, policy), rows in verdicts.assign(cell=of_run).groupby(["judge", "policy"], sort=False):
+        estimate, runs = cellwise(rows, _preferred)["preference"], " ".join(rows["runs"]).split()
+        unit = "share preferred to the reference"
+        made = named("preference", unit, estimate, runs, scorer=str(judge), policy=str(policy))
+        results.append(vars(made) | policy_names(study, str(policy)))
+    table = pd.DataFrame(results)
+    return table.assign(runs=table["runs"].map(" ".join))
+
+
+def _preferred(rows: pd.DataFrame, _: int) -> dict[str, Estimate]:
+    return {"preference": share(rows["preferred"], rows["id"])}
 
 
 @once

@@ -24,7 +24,7 @@ from eval.common.runs import StudyRun
 from eval.common.study import StudyResults
 from eval.common.tables import group_columns
 from eval.overoptimisation.sweeps import BETAS, find_sweeps
-from eval.preference.measure import GOLD, RM, scorers_of, wins
+from eval.preference.measure import RM, PreferenceScorer, preferred, scorers_of, wins
 from eval.ratings.measure import AXES
 from eval.ratings.section import ratings
 from eval.reward.scored_pairs import RewardModel, reward_models, scorer_name
@@ -39,10 +39,15 @@ Selector = dict[str, str | float | bool]
 
 
 class Evidence:
-    """The sources of a study, each made once and only when a claim asks for it."""
+    """The sources of a study, each made once and only when a claim asks for it.
 
-    def __init__(self, study: StudyResults):
+    Args:
+        scorer: whose ``preference`` the samples carry; None: the first of `headline_scorers`, if any.
+    """
+
+    def __init__(self, study: StudyResults, scorer: PreferenceScorer | None = None):
         self.study = study
+        self.scorer = scorer or next(iter(headline_scorers(study)), None)
         self._made: dict[str, pd.DataFrame | Missing] = {}
 
     def source(self, name: str) -> pd.DataFrame:
@@ -64,15 +69,27 @@ class Evidence:
     def rows(self, source: str, selector: Selector, value: str) -> pd.DataFrame:
         """The rows that a selector means, with `value` among their columns.
 
+        For a preference the choice is among the rows that have one: judges need not have seen all samples.
+
         Raises:
             Missing: no such rows, or nothing in the study gives such a value.
         """
-        table = select(self.source(source), selector)
-        if value not in table and value in DERIVED:
-            table = DERIVED[value](self, table)
-        if value not in table:
+        table = self.source(source)
+        if value == "preference" and value in table:
+            table = table[table[value].notna()]
+        return self.valued(source, select(table, selector), value)
+
+    def valued(self, source: str, rows: pd.DataFrame, value: str) -> pd.DataFrame:
+        """Rows of a source with `value` among their columns.
+
+        Raises:
+            Missing: nothing in the study gives such a value.
+        """
+        if value not in rows and value in DERIVED:
+            rows = DERIVED[value](self, rows)
+        if value not in rows:
             raise Missing(f"{source} carry no {value.replace('_', ' ')}")
-        return table
+        return rows
 
     @cached_property
     def policies(self) -> dict[str, dict[str, Any]]:
@@ -90,6 +107,14 @@ class Evidence:
                 "optimised": scorer_name(reward.size, reward.variant) if reward else "",
             }
         return found
+
+
+def headline_scorers(study: StudyResults) -> list[PreferenceScorer]:
+    """Whose preference tests the claims, in order: planted labelers, people, judges.
+
+    A reward model is none of them: what it prefers is a claim of its own (``rm_preference``).
+    """
+    return [] if study.samples is None else [one for one in scorers_of(study.samples) if one != RM]
 
 
 def select(table: pd.DataFrame, selector: Selector) -> pd.DataFrame:
@@ -112,7 +137,7 @@ def select(table: pd.DataFrame, selector: Selector) -> pd.DataFrame:
 
 
 def _samples(evidence: Evidence) -> pd.DataFrame:
-    """Every scored sample; ``preference`` is the planted labelers' probability of preferring it."""
+    """Every scored sample; ``preference`` is the scorer's: a probability, or a share of verdicts."""
     samples = evidence.study.samples
     if samples is None:
         raise Missing("no samples")
@@ -122,10 +147,9 @@ def _samples(evidence: Evidence) -> pd.DataFrame:
         evidence.policies, orient="index", columns=["beta", "value_network", "optimised"]
     )
     table = table.join(about, on="run")
-    known = {scorer.name for scorer in scorers_of(table)}
-    if GOLD.name in known:
-        table["preference"] = wins(table, GOLD)["expected"]
-    if RM.name in known:
+    if evidence.scorer is not None:
+        table["preference"] = preferred(table, evidence.scorer)
+    if RM in scorers_of(table):
         table["rm_preference"] = wins(table, RM)["expected"]
     return table.rename(columns=lambda name: name.removeprefix("score."))
 
@@ -150,8 +174,8 @@ def _sweep(evidence: Evidence) -> pd.DataFrame:
             kl=beta.map(drift).where(np.isfinite(beta), 0.0),
             rm_preference=expit(rows["score.proxy"] - rows["score.proxy_reference"]),
         )
-        if {"score.gold", "score.gold_reference"} <= set(table):
-            table["preference"] = wins(table, GOLD)["expected"]
+        if evidence.scorer in scorers_of(table):
+            table["preference"] = preferred(table, evidence.scorer)
         parts.append(table.rename(columns=lambda name: str(name).removeprefix("score.")))
     if not parts:
         raise Missing("no PPO policies of one size that differ in beta alone, sampled at T = 1")

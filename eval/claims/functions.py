@@ -176,10 +176,8 @@ def length_shrinks_lead(evidence: Evidence, draws: int, *, worse: Selector | Non
     """
     source, value = "samples", "preference"
     better: Selector = {"method": "ppo"}
-    rows = evidence.rows(source, {"variant": "", "top_p": 1.0, "temperature": "lowest"}, "log_length_ratio")
-    if value not in rows:
-        raise Missing(f"{source} carry no {value}")
-    rows = rows.dropna(subset=[value, "log_length_ratio"])
+    rows = evidence.rows(source, {"variant": "", "top_p": 1.0, "temperature": "lowest"}, value)
+    rows = evidence.valued(source, rows, "log_length_ratio").dropna(subset="log_length_ratio")
     rows = rows.assign(policy=rows["method"] + "-" + rows["size"])
     sides = [side for side in (better, worse) if side]
     found = in_each_cell([rows], lambda part, number: _leads(part[0], value, sides, number), draws)
@@ -258,13 +256,17 @@ class _Shares:
             ) from None
 
 
+LENGTH_CONTROL: dict[str, Callable[[Evidence, int], ClaimSteps]] = {
+    "length_shrinks_lead_over_supervised": partial(length_shrinks_lead, worse={"method": "sft"}),
+    "length_shrinks_lead_over_reference": partial(length_shrinks_lead, worse=None),
+}
+"""Those of preference at equal length."""
 FUNCTIONS: dict[str, Callable[[Evidence, int], ClaimSteps]] = {
     "rm_like_another_labeler": rm_like_another_labeler,
     "rl_raises_coverage_most": rl_raises_coverage_most,
     "preference_peaks_in_kl": preference_peaks_in_kl,
     "preference_peaks_along_training": preference_peaks_along_training,
     "best_of_n_spends_less_kl": best_of_n_spends_less_kl,
-    "length_shrinks_lead_over_supervised": partial(length_shrinks_lead, worse={"method": "sft"}),
-    "length_shrinks_lead_over_reference": partial(length_shrinks_lead, worse=None),
+    **LENGTH_CONTROL,
 }
 """By the name that `ShapeClaim.function` uses."""

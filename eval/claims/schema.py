@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eval.claims.evidence import SOURCES, Evidence, Selector
-from eval.claims.functions import FUNCTIONS
+from eval.claims.functions import FUNCTIONS, LENGTH_CONTROL
 from eval.claims.predicates import Above, Beats, ClaimSteps, Rises
 from eval.common.paper import TAGS, load_paper
 from tldr.errors import UsageError
@@ -69,6 +69,13 @@ class ShapeClaim(_Strict):
         if self.test is not None:
             return self.test.steps(evidence, draws)
         return FUNCTIONS[str(self.function)](evidence, draws)
+
+    @property
+    def on_preference(self) -> bool:
+        """Whether it is about what is preferred to the reference, which every judge can be asked."""
+        if self.test is not None:
+            return (self.test.source, self.test.value) == ("samples", "preference")
+        return self.function in LENGTH_CONTROL
 
     @model_validator(mode="after")
     def _decided_in_one_way(self) -> ShapeClaim:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from eval.claims.evidence import Evidence
+from eval.claims.evidence import Evidence, headline_scorers
 from eval.claims.numbers import number_rows
 from eval.claims.schema import CLAIMS_FILE, load_claims
 from eval.claims.verdicts import COLUMNS, SYMBOLS, ClaimRow, row_table, shape_rows
@@ -12,6 +12,7 @@ from eval.common import beside
 from eval.common.beside import CommittedReport, compared
 from eval.common.runs import incomplete
 from eval.common.study import Section, StudyResults, Table, once, without
+from eval.preference.measure import PreferenceScorer
 
 INTRO = (
     "The papers' claims, tested on this study. A shape is reproduced where the whole 95 % interval of every "
@@ -41,20 +42,36 @@ def claims_section(study: StudyResults) -> Section:
     if not (study.paper / CLAIMS_FILE).is_file():
         return without(section, "No file of claims beside the published numbers.")
     table = row_table(claim_rows(study))
+    headline = next(iter(headline_scorers(study)), None)
     # A part of a split claim (its id has an @) is shown, but counts only with its whole.
     whole = table[~table["id"].str.contains("@")]
     counts = [f"{_counted(whole[whole['kind'] == kind])} of {name}" for kind, name in KINDS.items()]
     told = table[(table["kind"] == "shape") | (table["verdict"] != "not run here")]
     silent = table[~table.index.isin(told.index)]
-    caption, visible = f"Verdicts: {'; '.join(counts)}.", shown(told)
+    by = "" if headline is None else f" Preference is by {headline.label}."
+    caption, visible = f"Verdicts: {'; '.join(counts)}.{by}", shown(told)
     if study.beside is not None:
         visible, said = _beside(visible, told, study.beside)
         caption += f" {said}"
     section.tables.append(Table("claims", table[COLUMNS], caption, visible))
+    for scorer in headline_scorers(study)[1:]:
+        section.tables.append(_by(study, scorer))
     if len(silent):
         caption = f"{len(silent)} published numbers without a counterpart in this study, with the reason."
         section.tables.append(Table("claims_not_run", silent[COLUMNS], caption, shown(silent)))
     return section
+
+
+def _by(study: StudyResults, scorer: PreferenceScorer) -> Table:
+    """The shapes of preference once more, by the verdicts of people or another judge."""
+    claims, evidence = load_claims(study.paper), Evidence(study, scorer)
+    shapes = [claim for claim in claims.shapes if claim.on_preference]
+    table = row_table([row for claim in shapes for row in shape_rows(claim, evidence, study.draws)])
+    whole = table[~table["id"].str.contains("@")]
+    caption = (
+        f"The shapes of preference by {scorer.label}: {_counted(whole)}. {study.verdicts.about(scorer.label)}"
+    )
+    return Table(f"claims_{scorer.file}", table[COLUMNS], caption, shown(table))
 
 
 def _beside(visible: pd.DataFrame, table: pd.DataFrame, other: CommittedReport) -> tuple[pd.DataFrame, str]:

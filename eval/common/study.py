@@ -16,13 +16,13 @@ from eval.common.numeric import numeric_failures_told
 from eval.common.paper import load_paper
 from eval.common.runs import NEWS, StudyRuns, study_posts, study_samples
 from eval.common.tables import METHOD_ORDER, MeasuredResult, PolicyNames, readable, result_table, wide
+from eval.judge.verdicts import Verdicts, read_verdicts, with_verdicts
 from tldr.errors import NonFiniteError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # a section of tables alone needs no matplotlib
 
 NOT_RUN = "Not run here."
-SCORER_NAMES = {"gold": "planted labelers", "rm": "reward model"}
 
 T = TypeVar("T")
 
@@ -74,8 +74,24 @@ class StudyResults:
     """The results that `once` keeps."""
 
     @cached_property
+    def verdicts(self) -> Verdicts:
+        """People's and judges' verdicts in the study's folder."""
+        return read_verdicts(self.runs)
+
+    @cached_property
     def samples(self) -> pd.DataFrame | None:
-        return study_samples(self.runs)
+        """All samples of posts, with the verdicts on them as scores (`eval.judge.verdicts.with_verdicts`)."""
+        return self._samples_and_notes[0]
+
+    @property
+    def verdict_notes(self) -> list[str]:
+        """The verdicts that are left out, with the reason."""
+        return self._samples_and_notes[1]
+
+    @cached_property
+    def _samples_and_notes(self) -> tuple[pd.DataFrame | None, list[str]]:
+        samples = study_samples(self.runs)
+        return (None, self.verdicts.notes) if samples is None else with_verdicts(samples, self.verdicts)
 
     @cached_property
     def posts(self) -> pd.DataFrame | None:

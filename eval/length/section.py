@@ -10,7 +10,6 @@ from scipy.special import expit, logit
 from eval.common.numeric import numeric_failures_told
 from eval.common.rows import bars, further_table
 from eval.common.study import (
-    SCORER_NAMES,
     Picture,
     Section,
     StudyResults,
@@ -24,7 +23,7 @@ from eval.common.tables import POOLED, Measure, group_result, named, policy_grou
 from eval.length.figure import preference_by_ratio
 from eval.length.measure import length_controlled, preference_bins
 from eval.preference.figure import headline, preference_by_size
-from eval.preference.measure import PreferenceScorer, wins
+from eval.preference.measure import PreferenceScorer, preferred
 from eval.preference.section import headline_samples, scorers
 from eval.texts.samples import has_references
 from tldr.errors import NonFiniteError, UsageError
@@ -49,7 +48,7 @@ def _fits(study: StudyResults) -> _Fits:
         try:
             with numeric_failures_told():
                 found, slope = length_controlled(
-                    samples, posts, _preferred(samples, scorer), scorer=scorer.name
+                    samples, posts, preferred(samples, scorer), scorer=scorer.name
                 )
         except (UsageError, NonFiniteError) as error:
             problems[scorer.name] = error.what
@@ -59,11 +58,6 @@ def _fits(study: StudyResults) -> _Fits:
         unit = "logits per ln(words / words of the reference)"
         slopes.append(named("length_slope", unit, slope, runs, scorer=scorer.name))
     return _Fits(result_table(results), result_table(slopes), problems)
-
-
-def _preferred(samples: pd.DataFrame, scorer: PreferenceScorer) -> pd.Series[float]:
-    preferred: pd.Series[float] = wins(samples, scorer)["expected" if scorer.name == "gold" else "hard"]
-    return preferred
 
 
 def length_controlled_table(study: StudyResults) -> pd.DataFrame:
@@ -91,15 +85,13 @@ def length_bin_table(study: StudyResults) -> pd.DataFrame:
     largest = pd.to_numeric(samples["tag.params"]).groupby(samples["tag.method"]).transform("max")
     samples = samples[pd.to_numeric(samples["tag.params"]) == largest]
     for scorer in scorers(study):
-        compared = samples.assign(
-            preferred=_preferred(samples, scorer), log_ratio=samples["log_length_ratio"]
-        )
+        compared = samples.assign(preferred=preferred(samples, scorer), log_ratio=samples["log_length_ratio"])
         slope = fits.slopes[fits.slopes["scorer"] == scorer.name]["value"]
         at_zero = headline(fits.policies[fits.policies["scorer"] == scorer.name])
         centers = at_zero.set_index(["method", "size"])["value"].to_dict()
         for names, group in policy_groups(compared.dropna(subset=["preferred"]), POOLED):
             center = centers.get((names["method"], names["size"]))
-            for ratio, estimate in preference_bins(group, counted=scorer.name != "gold"):
+            for ratio, estimate in preference_bins(group, counted=scorer.main_measure == "preference"):
                 fitted = None if center is None else expit(logit(center) + slope.iloc[0] * ratio)
                 result = group_result(group, names, BIN, estimate, scorer=scorer.name)
                 rows.append((result, {"log_ratio": ratio, "fitted": fitted}))
@@ -119,40 +111,42 @@ def length_section(study: StudyResults) -> Section:
     if not known:
         return without(section)
     for scorer in known:
-        _add_scorer(study, section, scorer.name)
+        _add_scorer(study, section, scorer)
     problems = [
-        f"By the {SCORER_NAMES[name]}: no estimate ({what})." for name, what in _fits(study).problems.items()
+        f"By {scorer.label}: no estimate ({_fits(study).problems[scorer.name]})."
+        for scorer in known
+        if scorer.name in _fits(study).problems
     ]
     return without(section, *problems) if problems else section
 
 
-def _add_scorer(study: StudyResults, section: Section, scorer: str) -> None:
-    name = SCORER_NAMES[scorer]
+def _add_scorer(study: StudyResults, section: Section, scorer: PreferenceScorer) -> None:
+    name, file = scorer.label, scorer.file
     table, slopes, bins = (
-        frame[frame["scorer"] == scorer]
+        frame[frame["scorer"] == scorer.name]
         for frame in (length_controlled_table(study), length_slope_table(study), length_bin_table(study))
     )
     for slope in slopes.itertuples():
         caption = (
-            f"By the {name}; slope {slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}] logits per unit of "
+            f"By {name}; slope {slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}] logits per unit of "
             "the log length ratio. Policies that win or lose every pair of a cell are left out."
         )
-        section.tables.append(results_table(f"length_controlled_{scorer}", table, caption))
+        section.tables.append(results_table(f"length_controlled_{file}", table, caption))
     if len(headline(table.dropna(subset=["params"]))):
         picture = preference_by_size(
             table,
             published(study.paper, "fig10a"),
-            title=f"At equal length, by the {name}",
+            title=f"At equal length, by {name}",
             paper_title="Published: Stiennon et al. 2020, Fig. 10a",
         )
         caption = (
             f"Left: predicted preference at equal length; {bars(table)}. Right: the paper's human "
             "evaluation, digitised."
         )
-        section.pictures.append(Picture(f"length_controlled_{scorer}", picture, caption))
+        section.pictures.append(Picture(f"length_controlled_{file}", picture, caption))
     if len(bins):
         picture = preference_by_ratio(
-            bins, published(study.paper, "fig10b"), title=f"Preference by length, by the {name}"
+            bins, published(study.paper, "fig10b"), title=f"Preference by length, by {name}"
         )
         caption = (
             "The largest model of each method at the lowest temperature: about ten bins of equally many "
@@ -160,9 +154,9 @@ def _add_scorer(study: StudyResults, section: Section, scorer: str) -> None:
             "lines: the logistic regression with one slope for all. Hollow: the paper's curves at equal "
             "length, read by eye from Fig. 10b, which names no unit."
         )
-        section.pictures.append(Picture(f"preference_by_length_ratio_{scorer}", picture, caption))
-        caption = f"Preference by length ratio (the points of the figure above), by the {name}."
+        section.pictures.append(Picture(f"preference_by_length_ratio_{file}", picture, caption))
+        caption = f"Preference by length ratio (the points of the figure above), by {name}."
         columns = ["method", "size", "log_ratio", "value", "low", "high", "fitted", "n", "cells"]
         section.tables.append(
-            Table(f"preference_by_length_ratio_{scorer}", bins, caption, bins[columns].round(3))
+            Table(f"preference_by_length_ratio_{file}", bins, caption, bins[columns].round(3))
         )

@@ -12,7 +12,8 @@ The paper's figures of merit are shares preferred to the reference (P 3.3; Figs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -33,6 +34,7 @@ from eval.common.tables import (
     result_table,
     summarise,
 )
+from eval.judge.verdicts import PREFIX, judged
 from tldr.errors import UsageError
 
 UNIT = "share preferred to the reference"
@@ -46,18 +48,40 @@ class PreferenceScorer:
         name: the scorer: reads ``score.<name>`` and, of the reference, ``score.<name>_reference``;
             ``score.<name>_preference``, where present, is its own P(sample preferred).
         tau: scale of the expected share; None: the scorer only ranks.
+        label: who it is, as captions say it: "by the planted labelers", "by people".
+        verdicts: its scores are shares of verdicts (`eval.judge.verdicts`), and it may not have seen every
+            sample.
     """
 
     name: str
     tau: float | None = None
+    label: str = ""
+    verdicts: bool = False
+
+    @property
+    def main_measure(self) -> str:
+        """Expected preference by the planted labelers, who give probabilities; others rank or vote."""
+        return "expected_preference" if self.name == GOLD.name else "preference"
+
+    @property
+    def file(self) -> str:
+        """Its name as a part of file names; names of judges come from outside."""
+        return re.sub(r"[^\w.-]+", "_", self.name)
+
+    @classmethod
+    def of_judge(cls, judge: str) -> PreferenceScorer:
+        """The verdicts of people or of a judge."""
+        return cls(PREFIX + judge, label=judge, verdicts=True)
 
 
-RM = PreferenceScorer("rm", tau=1.0)
-GOLD = PreferenceScorer("gold")
+RM = PreferenceScorer("rm", tau=1.0, label="the reward model")
+GOLD = PreferenceScorer("gold", label="the planted labelers")
 
 
 def wins(samples: pd.DataFrame, scorer: PreferenceScorer) -> pd.DataFrame:
     """Per-sample ``hard`` (0, 0.5, 1), ``tie`` (bool) and ``expected`` (0..1), on the samples' index.
+
+    Of verdicts ``hard`` is their share, and a tie is where they are divided equally.
 
     Returns:
         Missing (NaN) where the sample has no such score; ``expected`` is all missing for a scorer
@@ -74,6 +98,8 @@ def wins(samples: pd.DataFrame, scorer: PreferenceScorer) -> pd.DataFrame:
         )
     difference = (samples[own] - samples[of_reference]).astype(float)
     hard = pd.Series(np.heaviside(difference, 0.5), index=samples.index)
+    if scorer.verdicts:
+        hard = samples[own].astype(float)
     if planted in samples:
         expected = samples[planted].astype(float)
     elif scorer.tau is not None:
@@ -83,6 +109,13 @@ def wins(samples: pd.DataFrame, scorer: PreferenceScorer) -> pd.DataFrame:
     return pd.DataFrame(
         {"hard": hard, "tie": (difference == 0).where(difference.notna()), "expected": expected}
     )
+
+
+def preferred(samples: pd.DataFrame, scorer: PreferenceScorer) -> pd.Series[float]:
+    """Per sample the value whose mean is the scorer's main measure, 0..1 (`wins`)."""
+    kind = "expected" if scorer.main_measure == "expected_preference" else "hard"
+    found: pd.Series[float] = wins(samples, scorer)[kind]
+    return found
 
 
 def preference(
@@ -95,8 +128,10 @@ def preference(
     """Preference of every policy to the reference (`summarise`).
 
     Measures are ``preference``, ``expected_preference`` and ``ties``. Policies without this
-    scorer's scores are left out.
+    scorer's scores are left out, as are samples on which there is no verdict.
     """
+    if scorer.verdicts:
+        samples = samples.dropna(subset=f"score.{scorer.name}")
     columns = wins(samples, scorer)
     measures = [
         Measure("preference.hard", "preference", UNIT, counted=True),
@@ -294,12 +329,14 @@ def reference_scorers(samples: pd.DataFrame) -> list[PreferenceScorer]:
     return [PreferenceScorer(name, tau=1.0 if name.split("_")[0] == "rm" else None) for name in found]
 
 
-def scorers_of(
-    samples: pd.DataFrame, known: Iterable[PreferenceScorer] = (GOLD, RM)
-) -> list[PreferenceScorer]:
-    """The known scorers whose sample and reference scores are both in the table."""
+def scorers_of(samples: pd.DataFrame) -> list[PreferenceScorer]:
+    """The scorers whose sample and reference scores are both in the table.
+
+    Planted labelers, people, judges, the reward model: in the order in which they carry a study's headline.
+    """
+    ordered = [GOLD, *map(PreferenceScorer.of_judge, judged(samples)), RM]
     return [
         scorer
-        for scorer in known
+        for scorer in ordered
         if {f"score.{scorer.name}", f"score.{scorer.name}_reference"} <= set(samples.columns)
     ]

@@ -9,7 +9,6 @@ import pandas as pd
 from eval.common.beside import compared, told
 from eval.common.rows import bars, intervals
 from eval.common.study import (
-    SCORER_NAMES,
     Picture,
     Section,
     StudyResults,
@@ -35,11 +34,6 @@ from tldr.errors import UsageError
 
 FEW_POSTS = 30
 """Subreddits with fewer posts are counted together."""
-
-
-def main_measure(scorer: PreferenceScorer) -> str:
-    """Expected preference by the planted labelers, who give probabilities; a reward model only ranks."""
-    return "expected_preference" if scorer.name == "gold" else "preference"
 
 
 def scorers(study: StudyResults) -> list[PreferenceScorer]:
@@ -96,7 +90,7 @@ def _broken_down(study: StudyResults, samples: pd.DataFrame, groups: pd.Series[s
         assert groups is not None
         table = preference_by(samples, scorer, groups, by=POOLED, draws=study.draws)
         # One post alone has no interval, so it is not shown.
-        tables.append(table[(table["measure"] == main_measure(scorer)) & table["low"].notna()])
+        tables.append(table[(table["measure"] == scorer.main_measure) & table["low"].notna()])
     return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
@@ -139,49 +133,50 @@ def preference_section(study: StudyResults) -> Section:
     tests = paired_test_table(study)
     if len(tests):
         caption = (
-            f"Preference by the {SCORER_NAMES[known[0].name]} of every two policies on the same posts: "
+            f"Preference by {known[0].label} of every two policies on the same posts: "
             f"difference with {intervals(tests)}, and a p value (of a t test over cells, or in a single "
             "cell of a sign-flip permutation test), also with Holm's correction."
         )
         section.tables.append(plain_table("preference_paired", tests, caption))
+    section.missing.extend(study.verdict_notes)
     return section
 
 
 def _add_scorer(study: StudyResults, section: Section, scorer: PreferenceScorer) -> None:
-    name, measure = SCORER_NAMES[scorer.name], main_measure(scorer)
+    name, measure = scorer.label, scorer.main_measure
     tables = (preference_table(study), preference_by_cell_table(study))
     pooled, single = (table[table["scorer"] == scorer.name] for table in tables)
     rows = pooled[pooled["measure"] == measure].dropna(subset=["params"])
     if len(headline(rows)):
-        other = _of_other(study, scorer.name, measure)
+        other = _of_other(study, scorer.file, measure)
         picture = preference_by_size(
             rows,
             published(study.paper, "fig1"),
-            title=f"This study, by the {name}",
+            title=f"This study, by {name}",
             beside=other,
             beside_title="" if study.beside is None else f"{study.beside.name}: {_interval_of(other)}",
         )
         caption = (
-            f"Left: {measure.replace('_', ' ')} by the {name}, at the lowest temperature sampled; "
+            f"Left: {measure.replace('_', ' ')} by {name}, at the lowest temperature sampled; "
             f"{bars(rows)}. Right: the paper's human evaluation, digitised; bars: 1.96 standard errors."
         )
+        if scorer.verdicts:
+            caption += f" {study.verdicts.about(scorer.label)}"
         if study.beside is not None and other is not None:
             caption += f" Wide pale bars: the committed intervals of {study.beside.name}."
-        section.pictures.append(Picture(f"preference_{scorer.name}", picture, caption))
+        section.pictures.append(Picture(f"preference_{scorer.file}", picture, caption))
         if other is not None:
-            section.tables.append(_beside_table(study, scorer.name, headline(rows), headline(other)))
+            section.tables.append(_beside_table(study, scorer.file, headline(rows), headline(other)))
     for end, table, what in (("", pooled, "over cells"), ("_by_cell", single, "each cell apart")):
-        section.tables.append(
-            results_table(f"preference_{scorer.name}{end}", table, f"By the {name}, {what}.")
-        )
+        section.tables.append(results_table(f"preference_{scorer.file}{end}", table, f"By {name}, {what}."))
     for table, what in (
         (preference_by_subreddit_table(study), f"subreddit (those with at least {FEW_POSTS} posts)"),
         (preference_by_length_table(study), "length in words"),
     ):
         part = table[table["scorer"] == scorer.name]
         if len(part):
-            caption = f"{measure.replace('_', ' ').capitalize()} by the {name}, by {what}."
-            title = f"preference_{scorer.name}_by_{what.split()[0]}"
+            caption = f"{measure.replace('_', ' ').capitalize()} by {name}, by {what}."
+            title = f"preference_{scorer.file}_by_{what.split()[0]}"
             section.tables.append(Table(title, part, caption, _spread(part)))
 
 

@@ -71,7 +71,7 @@ def viewer_data(study: StudyResults, judgements: Sequence[Path]) -> tuple[dict[s
             | {"label": labels[place], "shown": shown[place], "traced": place in traced}
             for place, (names, table) in enumerate(columns)
         ],
-        "scorers": [scorer.name for scorer in scorers_of(study.samples)],
+        "scorers": [scorer.name for scorer in scorers_of(study.samples) if not scorer.verdicts],
         "verdicts": _verdicts(study, judgements, columns, labels, rows, notes),
         "tokens": {"chunk": CHUNK, "steps": STEPS, "limits": limits},
         "notes": notes,

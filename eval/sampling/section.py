@@ -6,7 +6,6 @@ import pandas as pd
 
 from eval.common.rows import bars
 from eval.common.study import (
-    SCORER_NAMES,
     Picture,
     Section,
     StudyResults,
@@ -15,7 +14,7 @@ from eval.common.study import (
     results_table,
     without,
 )
-from eval.preference.section import main_measure, preference_table, scorers
+from eval.preference.section import preference_table, scorers
 from eval.sampling.figure import sampling_sweeps
 
 
@@ -43,18 +42,16 @@ def sampling_section(study: StudyResults) -> Section:
     papers = [published(study.paper, "fig8", item) for item in ("fig8_temperature", "fig8_top_p")]
     swept = table["temperature"].nunique() > 1 or table["top_p"].nunique() > 1
     for scorer in scorers(study) if swept else []:
-        rows = table[(table["scorer"] == scorer.name) & (table["measure"] == main_measure(scorer))]
-        name = SCORER_NAMES[scorer.name]
-        picture = sampling_sweeps(rows, *papers, title=f"Supervised policies, by the {name}")
+        rows = table[(table["scorer"] == scorer.name) & (table["measure"] == scorer.main_measure)]
+        name = scorer.label
+        picture = sampling_sweeps(rows, *papers, title=f"Supervised policies, by {name}")
         caption = (
-            f"{main_measure(scorer).replace('_', ' ').capitalize()} by the {name}; {bars(rows)}. "
+            f"{scorer.main_measure.replace('_', ' ').capitalize()} by {name}; {bars(rows)}. "
             "Black: the paper's human evaluation, digitised; bars: 1.96 standard errors."
         )
-        section.pictures.append(Picture(f"sampling_{scorer.name}", picture, caption))
+        section.pictures.append(Picture(f"sampling_{scorer.file}", picture, caption))
         by_scorer = table[table["scorer"] == scorer.name]
-        section.tables.append(
-            results_table(f"sampling_{scorer.name}", by_scorer, f"By the {name}, over cells.")
-        )
+        section.tables.append(results_table(f"sampling_{scorer.file}", by_scorer, f"By {name}, over cells."))
     if swept:
         return section
     if papers[0] is not None:

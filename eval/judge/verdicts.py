@@ -1,0 +1,203 @@
+"""Verdicts in a study's folder, as scores of its samples: what people or a judge prefer to the reference.
+
+With them every figure and shape that a scorer gives (Figs. 1, 8, 10) is drawn by people or by a judge, too.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from eval.common.pairs import REFERENCE, load_comparisons, read_judgements
+from eval.common.runs import StudyRuns, in_worlds, study_posts
+from eval.judge.measure import answers, combined
+from tldr.records import Judgement
+
+JUDGEMENTS = "judgements*.jsonl"
+"""At the top of a study's folder: verdicts of judges, each pair in both orders."""
+COMPARISONS = "comparisons*.jsonl"
+"""At the top of a study's folder: people's choices in OpenAI's fields, in one order or several."""
+PEOPLE = "people"
+PREFIX = "verdicts "
+"""A judge's scores are ``score.verdicts <judge>``."""
+
+_COLUMNS = ["judge", "id", "policy", "text", "runs", "preferred", "answers", "shown_first"]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Verdicts on pairs of a sample and the reference of its post.
+
+    Attributes:
+        table: a row each judge, sample and file's runs: ``judge``, ``id`` (post), ``policy`` (as the judge
+            names it), ``text`` ("" where the file has none), ``runs``, ``preferred`` (share for the sample,
+            0..1), ``answers`` (their number) and ``shown_first`` (in how many the sample was shown first).
+        notes: what was left out, with the reason.
+    """
+
+    table: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def judges(self) -> list[str]:
+        """People first, then by name."""
+        return sorted(self.table["judge"].unique(), key=lambda name: (name != PEOPLE, name))
+
+    def about(self, judge: str) -> str:
+        """How many verdicts there are, and whether the order shown was as good as random."""
+        rows = self.table[self.table["judge"] == judge]
+        total, first = int(rows["answers"].sum()), int(rows["shown_first"].sum())
+        chance = binomtest(first, total).pvalue
+        odd = " The order was not drawn by chance." if chance < 0.001 else ""
+        return (
+            f"{total:,} verdicts on {len(rows):,} summaries of {rows['id'].nunique():,} posts; the sample "
+            f"was shown first in {first / total:.0%} (p = {chance:.2g} if by chance).{odd}"
+        )
+
+
+def read_verdicts(study: StudyRuns) -> Verdicts:
+    """Those of a study's folder (`JUDGEMENTS`, `COMPARISONS`), on the criterion "overall".
+
+    People's comparisons of the split "train" made the reward model and are left out. Pairs of two samples
+    are other measures' business (`eval.judge.measure`).
+
+    Raises:
+        UsageError: a judge was asked in one order only (`eval.judge.measure.answers`).
+        RecordError: a bad line, named ``file:line``.
+    """
+    notes: list[str] = []
+    parts = [pd.DataFrame(columns=_COLUMNS)]
+    judgements = [
+        row
+        for path in sorted(study.folder.glob(JUDGEMENTS))
+        for row in in_worlds(read_judgements(path), study)
+        if row.axis == "overall"
+    ]
+    if judgements:
+        parts.append(_of_judges(judgements))
+    for path in sorted(study.folder.glob(COMPARISONS)):
+        parts.append(_of_people(load_comparisons(path).assign(runs=path.stem), study, notes))
+    table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    return Verdicts(table, notes)
+
+
+def _of_judges(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """Both orders of each pair together; pairs with an invalid answer are left out."""
+    both = combined(answers(judgements)).dropna(subset="preferred")
+    return _oriented(both.assign(answers=2, shown_first=1))
+
+
+def _of_people(rows: pd.DataFrame, study: StudyRuns, notes: list[str]) -> pd.DataFrame:
+    trained = rows["split"] == "train"
+    if trained.any():
+        notes.append(f"{int(trained.sum()):,} of people's comparisons are of the split train and left out.")
+    rows = rows[~trained].assign(judge=PEOPLE, answers=1)
+    rows["shown_first"] = (rows["second"] == REFERENCE).astype(int)
+    worlds = {run.world for run in study.runs if run.world}
+    if worlds and len(rows):
+        rows, lost = _in_their_worlds(rows, study)
+        if lost:
+            notes.append(f"{lost:,} of people's comparisons are on posts of no data seed and left out.")
+    return _oriented(rows)
+
+
+def _in_their_worlds(rows: pd.DataFrame, study: StudyRuns) -> tuple[pd.DataFrame, int]:
+    """Rows with the ids of a study of several data seeds, found by the post's text; how many have none."""
+    posts = study_posts(study)
+    known = {} if posts is None else {text.strip(): one for one, text in posts["post"].items()}
+    ids = rows["post"].str.strip().map(known)
+    return rows.assign(id=ids).dropna(subset="id"), int(ids.isna().sum())
+
+
+def _oriented(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs with the reference turned so that the sample comes first; equal ones added up."""
+    pairs = pairs[(pairs["first"] == REFERENCE) != (pairs["second"] == REFERENCE)]
+    turned = pairs["first"] == REFERENCE
+    table = pairs.assign(
+        policy=pairs["first"].where(~turned, pairs["second"]),
+        text=pairs["first_text"].where(~turned, pairs["second_text"]).fillna("").str.strip(),
+        preferred=pairs["preferred"].where(~turned, 1 - pairs["preferred"]),
+    )
+    table["preferred"] *= table["answers"]
+    keys = ["judge", "id", "policy", "text", "runs"]
+    summed = table.groupby(keys, sort=False, as_index=False)[["preferred", "answers", "shown_first"]].sum()
+    summed["preferred"] /= summed["answers"]
+    return summed[_COLUMNS]
+
+
+def with_verdicts(samples: pd.DataFrame, verdicts: Verdicts) -> tuple[pd.DataFrame, list[str]]:
+    """Samples with each judge's scores, and what could not be placed.
+
+    ``score.verdicts <judge>`` is the share of verdicts that prefer the sample to the reference, and with
+    ``_reference`` its complement; missing where the judge did not see the sample. A verdict belongs to the
+    samples of its post with its text, of the policy and way of sampling that it names, and of the runs that
+    it names where the study has them. A name that could mean two ways of sampling places nothing.
+    """
+    notes = list(verdicts.notes)
+    named = _ways(samples)
+    places: dict[tuple[str, str], list[int]] = defaultdict(list)
+    keys = zip(samples["id"], samples["policy"], samples["temperature"], samples["top_p"], strict=True)
+    for place, (post, *way) in enumerate(keys):
+        for name in named[_way(*way)]:
+            places[str(post), name].append(place)
+    texts, runs = samples["text"].str.strip().to_numpy(), samples["run"].to_numpy()
+    known = set(runs)
+    columns = {}
+    for judge in verdicts.judges:
+        rows = verdicts.table[verdicts.table["judge"] == judge]
+        sums, counts, lost = np.zeros(len(samples)), np.zeros(len(samples)), 0
+        for row in rows.itertuples():
+            of_runs = set(str(row.runs).split()) & known
+            found = [
+                place
+                for place in places.get((str(row.id), str(row.policy)), [])
+                if row.text in ("", texts[place]) and (not of_runs or runs[place] in of_runs)
+            ]
+            lost += not found
+            sums[found] += row.preferred * row.answers
+            counts[found] += row.answers
+        if lost:
+            notes.append(
+                f"{lost:,} of {len(rows):,} summaries that {judge} judged are no samples of this study, or "
+                "their policy's name could mean several ways of sampling."
+            )
+        with np.errstate(invalid="ignore"):
+            columns[f"score.{PREFIX}{judge}"] = sums / counts
+    shares = pd.DataFrame(columns, index=samples.index).dropna(axis=1, how="all")
+    rest = (1 - shares).add_suffix("_reference")
+    return pd.concat([samples, shares, rest], axis=1), notes
+
+
+_Way = tuple[str, float | None, float | None]
+"""A policy, its temperature and top-p."""
+
+
+def _way(policy: str, temperature: float, top_p: float) -> _Way:
+    return policy, *(None if pd.isna(one) else float(one) for one in (temperature, top_p))
+
+
+def _ways(samples: pd.DataFrame) -> dict[_Way, list[str]]:
+    """Each way of sampling with the names that mean it and no other: ``sft-m-t0.7-p0.9`` or less."""
+    distinct = samples[["policy", "temperature", "top_p"]].drop_duplicates()
+    names: dict[_Way, list[str]] = {}
+    for row in distinct.itertuples(index=False):
+        way = _way(*row)
+        heat, mass = (
+            "" if one is None else f"-{letter}{one:g}" for one, letter in zip(way[1:], "tp", strict=True)
+        )
+        names[way] = list(dict.fromkeys(way[0] + end for end in ("", heat, mass, heat + mass)))
+    meant = pd.Series([name for several in names.values() for name in several]).value_counts()
+    return {way: [name for name in several if meant[name] == 1] for way, several in names.items()}
+
+
+def judged(samples: pd.DataFrame) -> Iterator[str]:
+    """The judges whose verdicts samples carry (`with_verdicts`), people first."""
+    for column in samples.columns:
+        name = str(column).removeprefix(f"score.{PREFIX}")
+        if name != column and not name.endswith("_reference"):
+            yield name

@@ -1,0 +1,235 @@
+"""Verdicts of people and judges as scores of a study's samples, and the headline that they carry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.claims.evidence import Evidence, headline_scorers
+from eval.claims.schema import load_claims
+from eval.claims.section import claims_section
+from eval.claims.verdicts import shape_rows
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import StudyResults
+from eval.preference.measure import PreferenceScorer
+from eval.preference.section import preference_section, preference_table
+from tests.eval.section_study import Made, write_lines
+from tldr.errors import UsageError
+
+WON = {"sft-s": 9, "sft-m": 13, "ppo-s": 20, "ppo-m": 25}
+"""Of 30 judged posts, by people."""
+JUDGED, POSTS = 30, 40
+
+
+def sample(policy: str, post: str, run: str, **more: Any) -> dict[str, Any]:
+    method, size = policy.split("-")
+    scores = {"rm": 1.0, "rm_reference": 0.0}
+    return {
+        "id": post, "policy": policy, "run": run, "temperature": 0.0, "text": f" {policy} on {post}",
+        "tokens": 5, "tags": {"method": method, "size": size}, "scores": scores,
+    } | more  # fmt: skip
+
+
+def verdict(name: str, post: str, won: bool, run: str, order: list[int]) -> dict[str, Any]:
+    text = f" {name.removesuffix('-t0')} on {post}"
+    return {
+        "id": post, "policies": [name, "reference"], "order": order, "judge": "llm/x", "runs": [run],
+        "verdict": "A" if won == (order == [0, 1]) else "B", "texts": [text, " the reference"],
+    }  # fmt: skip
+
+
+def comparison(name: str, post: str, won: bool, first: bool, **more: Any) -> dict[str, Any]:
+    own = {"text": f" {name.removesuffix('-t0')} on {post} ", "policy": name}
+    sides = [own, {"text": " the reference", "policy": "ref"}]
+    return {
+        "info": {"id": post, "post": f"text of {post}", "subreddit": "r"},
+        "summaries": sides if first else sides[::-1],
+        "choice": int(won != first), "worker": "w1", "batch": "b", "split": "valid2",
+    } | more  # fmt: skip
+
+
+def named(policy: str) -> str:
+    """SFT is sampled at two temperatures, so a judge's name of it needs one."""
+    return f"{policy}-t0" if policy.startswith("sft") else policy
+
+
+def made_study(folder: Path, data_seed: int | None = None) -> list[dict[str, Any]]:
+    """Policies of two sizes, SFT also at T = 1; returns people's comparisons with the reference."""
+    made = Made(folder, POSTS, data_seed=data_seed)
+    people = []
+    for policy, won in WON.items():
+        method, size = policy.split("-")
+        where, rows = made.run("score", size, method=method), []
+        for number, post in enumerate(made.posts):
+            rows.append(sample(policy, post, where.name))
+            if method == "sft":
+                rows.append(sample(policy, post, where.name, temperature=1.0, text=" warm"))
+            if number < JUDGED:
+                people.append(comparison(named(policy), post, number < won, number % 2 == 0))
+        write_lines(where / "samples.jsonl", rows)
+    made.close()
+    return people
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A study that people judged, and a judge who always says the opposite."""
+    people = made_study(tmp_path)
+    write_lines(tmp_path / "comparisons.jsonl", people)
+    write_lines(
+        tmp_path / "judgements.jsonl",
+        [
+            verdict(named(policy), f"p{number}", number >= won, f"score-{size}-{method}-0", order)
+            for policy, won in WON.items()
+            for method, size in [policy.split("-")]
+            for number in range(JUDGED)
+            for order in ([0, 1], [1, 0])
+        ],
+    )
+    return tmp_path
+
+
+def opened(folder: Path) -> StudyResults:
+    return StudyResults(load_runs(folder), PAPER_FOLDER, draws=50)
+
+
+def shares(study: StudyResults, scorer: PreferenceScorer) -> dict[str, tuple[float, int]]:
+    table = preference_table(study)
+    rows = table[(table["scorer"] == scorer.name) & (table["measure"] == scorer.main_measure)]
+    return {f"{row.method}-{row.size}": (row.value, row.n) for row in rows.itertuples()}
+
+
+def test_each_judge_has_its_own_figure_and_numbers(folder: Path) -> None:
+    study = opened(folder)
+    people, judge = headline_scorers(study)
+    assert (people.label, judge.label, judge.file) == ("people", "llm/x", "verdicts_llm_x")
+    assert shares(study, people) == {name: (pytest.approx(won / JUDGED), JUDGED) for name, won in WON.items()}
+    assert shares(study, judge) == {
+        name: (pytest.approx(1 - won / JUDGED), JUDGED) for name, won in WON.items()
+    }
+    section = preference_section(study)
+    pictures = {picture.name: picture for picture in section.pictures}
+    assert list(pictures) == ["preference_verdicts_people", "preference_verdicts_llm_x", "preference_rm"]
+    drawn = pictures["preference_verdicts_people"].figure.axes[0].lines
+    values = [list(line.get_ydata()) for line in drawn]
+    assert pytest.approx([20 / 30, 25 / 30]) in values and pytest.approx([9 / 30, 13 / 30]) in values
+    said = "120 verdicts on 120 summaries of 30 posts; the sample was shown first in 50%"
+    assert said in pictures["preference_verdicts_people"].caption
+    assert not section.missing
+
+
+def test_the_shapes_are_told_by_people_and_once_more_by_each_further_judge(folder: Path) -> None:
+    study = opened(folder)
+    tables = {table.name: table for table in claims_section(study).tables}
+    assert "Preference is by people." in tables["claims"].caption
+    text = "Human feedback (PPO) is preferred to supervised learning, all sizes together"
+    value = (20 + 25 - 9 - 13) / 60
+    for name, sign, verdict in (("claims", 1, "reproduced"), ("claims_verdicts_llm_x", -1, "not reproduced")):
+        rows = tables[name].frame.set_index("claim")
+        assert rows.loc[text, "verdict"] == verdict
+        assert rows.loc[text, "ours"] == pytest.approx(sign * value) and rows.loc[text, "n"] == 60
+    claims = load_claims(PAPER_FOLDER)
+    on_preference = {claim.id for claim in claims.shapes if claim.on_preference}
+    assert len(tables["claims_verdicts_llm_x"].frame) >= len(on_preference) > 10
+    spread = next(claim for claim in claims.shapes if "copying" in str(claim.test))
+    assert spread.id not in on_preference
+
+
+def test_planted_labelers_come_before_people(folder: Path) -> None:
+    for path in folder.glob("*/samples.jsonl"):
+        text = path.read_text().replace('"rm":', '"gold": 0.0, "gold_reference": 0.0, "rm":')
+        path.write_text(text)
+    study = opened(folder)
+    assert [one.label for one in headline_scorers(study)] == ["the planted labelers", "people", "llm/x"]
+
+
+def test_several_verdicts_of_a_pair_count_by_their_share(folder: Path) -> None:
+    workers = [
+        comparison("ppo-s", "p0", won, first) for won, first in ((True, True), (False, False), (True, False))
+    ]
+    write_lines(folder / "comparisons.jsonl", workers)
+    (folder / "judgements.jsonl").unlink()
+    study = opened(folder)
+    assert study.samples is not None
+    column = study.samples.set_index(["policy", "id"])["score.verdicts people"].dropna()
+    assert column.to_dict() == {("ppo-s", "p0"): pytest.approx(2 / 3)}
+    assert study.verdicts.table[["answers", "shown_first"]].values.tolist() == [[3, 1]]
+
+
+def test_a_verdict_that_cannot_be_placed_is_told(folder: Path) -> None:
+    rows = [
+        comparison("ppo-s", "p0", True, True),
+        comparison("sft-s", "p0", True, True),  # greedy, or at T = 1?
+        comparison("ppo-s", "p1", True, True)
+        | {"summaries": [{"text": "another text", "policy": "ppo-s"}, {"text": " ref", "policy": "ref"}]},
+        comparison("ppo-s", "p2", True, True, split="train"),
+    ]
+    write_lines(folder / "comparisons.jsonl", rows)
+    study = opened(folder)
+    assert study.samples is not None and study.samples["score.verdicts people"].notna().sum() == 1
+    assert study.verdict_notes == [
+        "1 of people's comparisons are of the split train and left out.",
+        "2 of 3 summaries that people judged are no samples of this study, or their policy's name could mean "
+        "several ways of sampling.",
+    ]
+    assert set(study.verdict_notes) <= set(preference_section(study).missing)
+
+
+def test_an_order_that_was_not_drawn_by_chance_is_told(folder: Path) -> None:
+    write_lines(folder / "comparisons.jsonl", [comparison("ppo-s", f"p{n}", True, True) for n in range(20)])
+    about = opened(folder).verdicts.about("people")
+    assert "shown first in 100%" in about and about.endswith("The order was not drawn by chance.")
+
+
+def test_a_judge_asked_in_one_order_is_refused(folder: Path) -> None:
+    write_lines(folder / "judgements.jsonl", [verdict("ppo-s", "p0", True, "score-s-ppo-0", [0, 1])])
+    with pytest.raises(UsageError, match="one order only"):
+        _ = opened(folder).samples
+
+
+def test_trap_equal_ids_of_two_data_seeds_are_told_apart_by_the_posts_text(tmp_path: Path) -> None:
+    runs = []
+    for seed in (3, 4):
+        where = tmp_path / f"w{seed}"
+        made_study(where, data_seed=seed)
+        data = where / "data"
+        data.mkdir()
+        posts = [
+            {
+                "id": f"p{n}",
+                "subreddit": "r",
+                "title": "t",
+                "post": f"text of p{n} in {seed}",
+                "summary": " ref",
+            }
+            for n in range(POSTS)
+        ]
+        write_lines(data / "valid2.jsonl", posts)
+        (data / "DONE").write_text("{}")
+        about = json.loads((where / "study.json").read_text())["runs"]
+        runs += [row | {"folder": f"w{seed}/{row['folder']}"} for row in about]
+        runs.append({"run": f"data-d{seed}", "stage": "data", "folder": f"w{seed}/data", "data_seed": seed})
+    (tmp_path / "study.json").write_text(json.dumps({"study": "made", "runs": runs}))
+    row = comparison("ppo-s", "p0", True, True)
+    row["info"]["post"] = "text of p0 in 4"
+    lost = comparison("ppo-s", "p0", True, True)
+    write_lines(tmp_path / "comparisons.jsonl", [row, lost])
+    study = opened(tmp_path)
+    assert study.samples is not None
+    marked = study.samples.dropna(subset="score.verdicts people")
+    assert marked["id"].tolist() == ["d4:p0"] and marked["cell"].tolist() == ["d4 s0"]
+    assert study.verdict_notes == ["1 of people's comparisons are on posts of no data seed and left out."]
+
+
+def test_without_verdicts_nothing_changes(folder: Path) -> None:
+    (folder / "comparisons.jsonl").unlink()
+    (folder / "judgements.jsonl").unlink()
+    study = opened(folder)
+    assert study.samples is not None and not [name for name in study.samples if "verdicts" in name]
+    assert headline_scorers(study) == [] and study.verdict_notes == []
+    claim = next(claim for claim in load_claims(PAPER_FOLDER).shapes if claim.on_preference)
+    assert shape_rows(claim, Evidence(study), 50)[0].note == "samples carry no preference"
