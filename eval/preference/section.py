@@ -20,6 +20,8 @@ from eval.common.study import (
     without,
 )
 from eval.common.tables import COLUMNS, GROUP, POOLED, group_columns, result_table, wide
+from eval.judge.calibration import FEWEST, calibrated
+from eval.judge.verdicts import PEOPLE
 from eval.preference.figure import headline, preference_by_size
 from eval.preference.measure import (
     PreferenceScorer,
@@ -138,8 +140,31 @@ def preference_section(study: StudyResults) -> Section:
             "cell of a sign-flip permutation test), also with Holm's correction."
         )
         section.tables.append(plain_table("preference_paired", tests, caption))
+    _add_calibration(study, section, [scorer for scorer in known if scorer.verdicts])
     section.missing.extend(study.verdict_notes)
     return section
+
+
+def _add_calibration(study: StudyResults, section: Section, judges: list[PreferenceScorer]) -> None:
+    """Each judge beside people, where both gave verdicts on the same samples."""
+    if study.samples is None or len(judges) < 2 or judges[0].label != PEOPLE:
+        return
+    people, *others = judges
+    for judge in others:
+        columns = (f"score.{one.name}" for one in (people, judge))
+        table = result_table(calibrated(study.samples, *columns))
+        if table.empty:
+            section.missing.append(
+                f"{judge.label} is not set beside people: no policy has {FEWEST} posts that both saw."
+            )
+            continue
+        caption = (
+            f"{judge.label} beside people. Corrected preference: the judge's share over all its posts, "
+            "corrected by its difference from people's on the posts that both saw (prediction-powered "
+            "inference); the interval holds the uncertainty of both. Agreement: of pairs that both saw, "
+            "ties as halves."
+        )
+        section.tables.append(results_table(f"preference_{judge.file}_calibrated", table, caption))
 
 
 def _add_scorer(study: StudyResults, section: Section, scorer: PreferenceScorer) -> None:

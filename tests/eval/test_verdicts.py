@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,88 +12,17 @@ from eval.claims.schema import load_claims
 from eval.claims.section import claims_section
 from eval.claims.verdicts import shape_rows
 from eval.common.paper import PAPER_FOLDER
-from eval.common.runs import load_runs
 from eval.common.study import StudyResults
 from eval.preference.measure import PreferenceScorer
 from eval.preference.section import preference_section, preference_table
-from tests.eval.section_study import Made, write_lines
+from tests.eval.section_study import write_lines
+from tests.eval.verdict_study import JUDGED, POSTS, WON, comparison, judged_study, made_study, opened, verdict
 from tldr.errors import UsageError
-
-WON = {"sft-s": 9, "sft-m": 13, "ppo-s": 20, "ppo-m": 25}
-"""Of 30 judged posts, by people."""
-JUDGED, POSTS = 30, 40
-
-
-def sample(policy: str, post: str, run: str, **more: Any) -> dict[str, Any]:
-    method, size = policy.split("-")
-    scores = {"rm": 1.0, "rm_reference": 0.0}
-    return {
-        "id": post, "policy": policy, "run": run, "temperature": 0.0, "text": f" {policy} on {post}",
-        "tokens": 5, "tags": {"method": method, "size": size}, "scores": scores,
-    } | more  # fmt: skip
-
-
-def verdict(name: str, post: str, won: bool, run: str, order: list[int]) -> dict[str, Any]:
-    text = f" {name.removesuffix('-t0')} on {post}"
-    return {
-        "id": post, "policies": [name, "reference"], "order": order, "judge": "llm/x", "runs": [run],
-        "verdict": "A" if won == (order == [0, 1]) else "B", "texts": [text, " the reference"],
-    }  # fmt: skip
-
-
-def comparison(name: str, post: str, won: bool, first: bool, **more: Any) -> dict[str, Any]:
-    own = {"text": f" {name.removesuffix('-t0')} on {post} ", "policy": name}
-    sides = [own, {"text": " the reference", "policy": "ref"}]
-    return {
-        "info": {"id": post, "post": f"text of {post}", "subreddit": "r"},
-        "summaries": sides if first else sides[::-1],
-        "choice": int(won != first), "worker": "w1", "batch": "b", "split": "valid2",
-    } | more  # fmt: skip
-
-
-def named(policy: str) -> str:
-    """SFT is sampled at two temperatures, so a judge's name of it needs one."""
-    return f"{policy}-t0" if policy.startswith("sft") else policy
-
-
-def made_study(folder: Path, data_seed: int | None = None) -> list[dict[str, Any]]:
-    """Policies of two sizes, SFT also at T = 1; returns people's comparisons with the reference."""
-    made = Made(folder, POSTS, data_seed=data_seed)
-    people = []
-    for policy, won in WON.items():
-        method, size = policy.split("-")
-        where, rows = made.run("score", size, method=method), []
-        for number, post in enumerate(made.posts):
-            rows.append(sample(policy, post, where.name))
-            if method == "sft":
-                rows.append(sample(policy, post, where.name, temperature=1.0, text=" warm"))
-            if number < JUDGED:
-                people.append(comparison(named(policy), post, number < won, number % 2 == 0))
-        write_lines(where / "samples.jsonl", rows)
-    made.close()
-    return people
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A study that people judged, and a judge who always says the opposite."""
-    people = made_study(tmp_path)
-    write_lines(tmp_path / "comparisons.jsonl", people)
-    write_lines(
-        tmp_path / "judgements.jsonl",
-        [
-            verdict(named(policy), f"p{number}", number >= won, f"score-{size}-{method}-0", order)
-            for policy, won in WON.items()
-            for method, size in [policy.split("-")]
-            for number in range(JUDGED)
-            for order in ([0, 1], [1, 0])
-        ],
-    )
-    return tmp_path
-
-
-def opened(folder: Path) -> StudyResults:
-    return StudyResults(load_runs(folder), PAPER_FOLDER, draws=50)
+    return judged_study(tmp_path)
 
 
 def shares(study: StudyResults, scorer: PreferenceScorer) -> dict[str, tuple[float, int]]:
@@ -128,9 +56,9 @@ def test_the_shapes_are_told_by_people_and_once_more_by_each_further_judge(folde
     assert "Preference is by people." in tables["claims"].caption
     text = "Human feedback (PPO) is preferred to supervised learning, all sizes together"
     value = (20 + 25 - 9 - 13) / 60
-    for name, sign, verdict in (("claims", 1, "reproduced"), ("claims_verdicts_llm_x", -1, "not reproduced")):
+    for name, sign, said in (("claims", 1, "reproduced"), ("claims_verdicts_llm_x", -1, "not reproduced")):
         rows = tables[name].frame.set_index("claim")
-        assert rows.loc[text, "verdict"] == verdict
+        assert rows.loc[text, "verdict"] == said
         assert rows.loc[text, "ours"] == pytest.approx(sign * value) and rows.loc[text, "n"] == 60
     claims = load_claims(PAPER_FOLDER)
     on_preference = {claim.id for claim in claims.shapes if claim.on_preference}
