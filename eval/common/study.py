@@ -51,7 +51,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the report; `missing` says why there is nothing, or less than there could be."""
+    """One part of the report.
+
+    `missing` says why there is nothing, or less than there could be; `undrawn` says it of figures alone.
+    """
 
     id: str
     title: str
@@ -59,6 +62,7 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    undrawn: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
