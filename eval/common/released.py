@@ -41,13 +41,13 @@ _FINAL = {(1.3e9, "rm4"): 18.0, (6.7e9, "rm4_6b"): 14.0}
 """The two PPO policies that the paper reports, by parameters and reward model, with their KL (Table 9)."""
 
 _SUP, _RM = r"sup(?P<generation>[1-4])(?:_(?P<size>6b|12b))?", r"(?P<reward_model>rm[1-4](?:_6b)?)"
-_KL, _T = r"(?:_kl(?P<kl>\d+(?:\.\d+)?))?", r"(?:_t(?P<temperature>\d+(?:\.\d+)?|\.\d+))?"
+_KL, _T = r"(?:_kl(?P<kl>[0-9]+(?:\.[0-9]+)?))?", r"(?:_t(?P<temperature>[0-9]+(?:\.[0-9]+)?|\.[0-9]+))?"
 _FORMS = [
     ("pretrained", re.compile(rf"pretrain(?:_(?P<size>6b|12b))?{_T}")),
     ("sft", re.compile(rf"{_SUP}{_T}")),
     ("ppo", re.compile(rf"{_SUP}_ppo_{_RM}{_KL}{_T}")),
     ("ppo", re.compile(rf"(?P<size>6b)_ppo_{_RM}{_KL}{_T}")),
-    ("best_of_n", re.compile(rf"{_SUP}_bo(?P<best_of>[1-9]\d*)_{_RM}{_T}")),
+    ("best_of_n", re.compile(rf"{_SUP}_bo(?P<best_of>[1-9][0-9]*)_{_RM}{_T}")),
 ]
 
 
@@ -152,7 +152,7 @@ def policy_columns(names: pd.Series[str]) -> pd.DataFrame:
         }
     numbers = {"tag.params": float, "temperature": float, "n": int}
     table = pd.DataFrame.from_dict(rows, orient="index").astype(numbers)
-    return table.loc[names].set_index(names.index)
+    return table.loc[names.tolist()].set_index(names.index)
 
 
 def drawn_by_size(names: Iterable[str]) -> list[ReleasedPolicy]:

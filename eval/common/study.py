@@ -53,7 +53,8 @@ class Table:
 class Section:
     """One part of the report.
 
-    `missing` says why there is nothing, or less than there could be; `undrawn` says it of figures alone.
+    `missing` says why there is nothing, or less than there could be. `undrawn` says it of figures drawn
+    from files (`eval.report.people`).
     """
 
     id: str

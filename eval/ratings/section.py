@@ -195,10 +195,11 @@ def length_pictures(
         return []
     shown = _largest(rows)
     bins = length_bins(shown)
+    drawn = bars(rating_lengths(shown), "articles")
     caption = (
-        f"Overall rating of news summaries by length; {bars(rating_lengths(shown), 'articles')}; lines: linear in "
-        "the log of length; of several sizes the largest. Published: means and slopes, over one standard "
-        f"deviation of length each way; dashed: 1.3B.{said}"
+        f"Overall rating of news summaries by length; {drawn}; lines: linear in the log of length; of "
+        "several sizes the largest. Published: means and slopes, over one standard deviation of length each "
+        f"way; dashed: 1.3B.{said}"
     )
     return [Picture(name, overall_by_length(bins, _log_fits(shown), lengths, own=own), caption)]
 

@@ -108,7 +108,7 @@ def _rendered(section: Section, out: Path) -> dict[str, object]:
         "id": section.id,
         "title": section.title,
         "intro": section.intro,
-        "missing": " ".join([*section.missing, *section.undrawn]),
+        "missing": " ".join(section.missing),
         "empty": not (section.pictures or section.tables),
         "pictures": [_picture(picture, out / "figures") for picture in section.pictures],
         "tables": [_table(table) for table in section.tables],

@@ -178,7 +178,7 @@ def _add_ratings(section: Section, rows: pd.DataFrame, news: bool, drawing: Draw
     parts = [f"By people, {used}.", _left_to_table(made["policy"], {*kept["policy"]})]
     said = " " + " ".join(filter(None, parts))
     if len(sized):
-        drawn = f" {_means(sized)}; lines have no bars."
+        drawn = f" {_means(sized)}; horizontal lines: no model size."
         section.pictures.extend(
             size_pictures(f"{name}_by_size", sized, drawing.paper, own=own, said=drawn + said)
         )
@@ -286,5 +286,5 @@ def write_pictures(pictures: Sequence[Picture], folder: Path) -> list[Path]:
 
 
 def _plain(text: str) -> str:
-    """Text in Markdown as it is: names of policies come from outside and have underscores."""
-    return "".join(f"\\{sign}" if sign in r"\`*_[]<>#|" else sign for sign in text)
+    """Text in Markdown as it is, on one line: names of policies come from outside and have underscores."""
+    return "".join(f"\\{sign}" if sign in r"\`*_[]<>#|" else sign for sign in " ".join(text.split()))
