@@ -136,7 +136,7 @@ def test_other_splits_are_drawn_on_request_alone() -> None:
         Drawing(("valid3",), PAPER_FOLDER, 50)
 
 
-def test_trap_two_workers_on_a_pair_are_not_two_posts() -> None:
+def test_two_workers_on_a_pair_are_not_two_posts() -> None:
     once = sheet(drawn(SIX), "people_preference").iloc[0]
     twice = sheet(drawn([*SIX, *(row | {"worker": "v"} for row in SIX)]), "people_preference").iloc[0]
     assert (twice["value"], twice["n"], twice["posts"]) == (once["value"], 12, 6)

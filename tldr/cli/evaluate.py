@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from eval.common.study import Section
-    from tldr.records import ReadReport
+    from tldr.records import Rating, ReadReport
 
 PostsOption = Annotated[
     list[Path],
@@ -100,13 +100,19 @@ def evaluate(
         stemmer=stemmer,
         draws=draws,
     )
-    if out is not None and (people is not None or rated):
-        from eval.common.paper import PAPER_FOLDER
-        from eval.report.people import Drawing, people_section
-
-        sections.append(people_section(people, rated, Drawing(split, PAPER_FOLDER, draws)))
+    if out is not None and (comparisons or ratings):
+        sections.append(_figures(people, rated, split, draws))
     tell_bad_lines(reports)
     _show_sections(sections, out)
+
+
+def _figures(
+    comparisons: pd.DataFrame | None, ratings: list[Rating], splits: list[str], draws: int
+) -> Section:
+    from eval.common.paper import PAPER_FOLDER
+    from eval.report.people import Drawing, people_section
+
+    return people_section(comparisons, ratings, Drawing(splits, PAPER_FOLDER, draws))
 
 
 def _show_sections(sections: list[Section], out: Path | None) -> None:
