@@ -2,8 +2,8 @@
 
 A name joins what the policy is with ``_``: ``sup4_6b_t0.7`` is the fourth supervised model, of 6.7B
 parameters, sampled at temperature 0.7; ``sup4_ppo_rm3_kl10`` was trained from ``sup4`` on the reward model
-``rm3`` to a KL of 10 nats. Sources: the release's README and files, and Tables 9 and 10 of the paper. The
-release's README does not explain the names, so whatever does not fit exactly is not understood.
+``rm3`` to a KL of 10 nats. Sources: the release's README and files, and Tables 9 and 10 of the paper.
+Whatever does not fit exactly is not understood.
 """
 
 from __future__ import annotations
