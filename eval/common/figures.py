@@ -97,7 +97,7 @@ def spacing(rows: pd.DataFrame, *, wide: bool = False) -> float:
     """Factor that moves a point by a hundredth of a log axis of model sizes; by three where cells are drawn.
 
     Args:
-        wide: by three in any case.
+        wide: by three in any case, as where there is a single size and all series stand at it.
     """
     sizes = rows["params"]
     share = 0.03 if wide or ("cells" in rows and rows["cells"].max() > 1) else 0.01

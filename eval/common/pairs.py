@@ -42,9 +42,9 @@ def post_id(info: Info) -> str:
 def comparison_pairs(comparisons: Iterable[Comparison]) -> pd.DataFrame:
     """Human comparisons as pairs.
 
-    Further columns: ``post`` (or article), ``worker``, ``batch``, ``split``, ``subreddit``,
-    ``confidence``, ``strength``; the last is |confidence - 5| (1 weak .. 4 sure): the released slider
-    is signed, 1-4 for the first summary and 6-9 for the second. Scores of the summaries become
+    Further columns: ``post`` (or article), ``article`` (whether it is one), ``worker``, ``batch``, ``split``,
+    ``subreddit``, ``confidence``, ``strength``; the last is |confidence - 5| (1 weak .. 4 sure): the released
+    slider is signed, 1-4 for the first summary and 6-9 for the second. Scores of the summaries become
     ``first_score.<name>`` and ``second_score.<name>``. A post without an id is known by a hash of its
     text. OpenAI's policy name ``ref`` becomes ``reference``.
     """
@@ -61,6 +61,7 @@ def comparison_pairs(comparisons: Iterable[Comparison]) -> pd.DataFrame:
                 "second_text": second.text,
                 "preferred": 1.0 - row.choice,
                 "post": row.info.post or row.info.article,
+                "article": row.info.article is not None,
                 "worker": row.worker,
                 "batch": row.batch,
                 "split": row.split,

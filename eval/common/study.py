@@ -51,7 +51,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the report; `missing` says why there is nothing, or less than there could be."""
+    """One part of the report.
+
+    `missing` says why there is nothing, or less than there could be. `undrawn` says it of figures drawn
+    from files (`eval.report.people`).
+    """
 
     id: str
     title: str
@@ -59,6 +63,7 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    undrawn: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

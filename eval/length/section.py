@@ -132,9 +132,10 @@ def _add_scorer(study: StudyResults, section: Section, scorer: PreferenceScorer)
             "the log length ratio. Policies that win or lose every pair of a cell are left out."
         )
         section.tables.append(results_table(f"length_controlled_{file}", table, caption))
-    if len(headline(table.dropna(subset=["params"]))):
+    shown = headline(table.dropna(subset=["params"]))
+    if len(shown):
         picture = preference_by_size(
-            table,
+            shown,
             published(study.paper, "fig10a"),
             title=f"At equal length, by {name}",
             paper_title="Published: Stiennon et al. 2020, Fig. 10a",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,48 +33,50 @@ def headline(table: pd.DataFrame, temperature: float | None = None) -> pd.DataFr
 
 @styled
 def preference_by_size(
-    pooled: pd.DataFrame,
+    rows: pd.DataFrame,
     paper: pd.DataFrame | None = None,
     *,
     title: str,
     paper_title: str = "Published: Stiennon et al. 2020, Fig. 1",
     beside: pd.DataFrame | None = None,
     beside_title: str = "",
+    labels: Mapping[str, str] | None = None,
 ) -> Figure:
     """Share preferred to the reference against model size, in the manner of the paper's Fig. 1.
 
     Args:
-        pooled: results of one preference measure and scorer over cells (`eval.common.tables.POOLED`).
+        rows: results of one preference measure and scorer, one a method and size, such as `headline` gives.
         paper: rows of ``fig1.csv`` or ``fig10a.csv``; drawn in a second panel of their own, never mixed in.
-        beside: another study's `pooled`, called `beside_title`: its intervals are wide pale bars.
+        beside: another study's `rows`, called `beside_title`: its intervals are wide pale bars.
+        labels: what the legend calls a method, where that is not its usual name.
 
     Raises:
         UsageError: no row has a method of the figure and a model size.
     """
-    rows = headline(pooled.dropna(subset=["params"]))
+    rows = rows[rows["params"].notna() & rows["method"].isin(list(METHODS))]
     if rows.empty:
         raise UsageError("no policies with a method and a size to draw")
     figure = Figure(figsize=(12.5 if paper is not None else 7, 5.2), layout="constrained")
     panels = figure.subplots(1, 2 if paper is not None else 1, sharey=True, squeeze=False)[0]
     present = [name for name in METHODS if (rows["method"] == name).any()]
-    step = spacing(rows, wide=beside is not None)
-    others = None if beside is None else headline(beside.dropna(subset=["params"]))
+    step = spacing(rows, wide=beside is not None or bool(labels) or rows["params"].nunique() == 1)
     for place, name in enumerate(present):
         part, shift = rows[rows["method"] == name], step ** (place - (len(present) - 1) / 2)
         first = part.iloc[0]
         label = f"Best of {first['best_of']} (T = {first['temperature']:g})" if name == "best_of_n" else None
+        label = (labels or {}).get(name, label)
         interval(panels[0], part, METHODS[name], shift=shift, label=label)
-        if others is not None:
+        if beside is not None:
             sizes = part.set_index("size")["params"]
-            same = others[(others["method"] == name) & (others["best_of"] == first["best_of"])]
+            same = beside[(beside["method"] == name) & (beside["best_of"] == first["best_of"])]
             _pale_bars(panels[0], same, sizes * shift, METHODS[name].color)
-    if others is not None:
+    if beside is not None:
         panels[0].plot([], [], color=GREY, linewidth=10, alpha=0.35, label=beside_title)
     parameter_axis(panels[0], list(rows["params"]))
     percent_axis(panels[0], "Preferred to the reference")
     panels[0].set_title(title)
     if paper is not None:
-        _paper_panel(panels[1], paper, paper_title)
+        _paper_panel(panels[1], paper, paper_title, named=labels or ())
     for panel in panels:
         line = panel.axhline(0.5, color=BLACK, linestyle="--", linewidth=1.4, zorder=1)
         panel.set_ylim(-0.02, 1)
@@ -80,6 +84,8 @@ def preference_by_size(
     named = legend_of(panels)
     named["Reference"] = line
     columns = len(named) if len(named) < 6 else 3
+    if labels:  # they are long
+        columns = 2 if paper is not None else 1
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
     return figure
 
@@ -92,10 +98,12 @@ def _pale_bars(axis: Axes, rows: pd.DataFrame, places: pd.Series[float], color: 
     axis.plot(x, rows["value"], linestyle="none", marker="_", markersize=9, color=color, alpha=0.7)
 
 
-def _paper_panel(axis: Axes, paper: pd.DataFrame, title: str) -> None:
+def _paper_panel(axis: Axes, paper: pd.DataFrame, title: str, named: Collection[str]) -> None:
+    """The published points; methods in `named` are in the legend already, by another name."""
     rows = published_bounds(paper[paper["series"].isin(list(PAPER_SERIES))])
     rows = rows.assign(params=rows["x"].astype(float))
     for name, method in PAPER_SERIES.items():
-        interval(axis, rows[rows["series"] == name], METHODS[method])
+        label = f"_{method}" if method in named else None  # no legend shows a label with this beginning
+        interval(axis, rows[rows["series"] == name], METHODS[method], label=label)
     parameter_axis(axis, list(rows["params"]))
     axis.set_title(title)

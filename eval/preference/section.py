@@ -172,13 +172,15 @@ def _add_scorer(study: StudyResults, section: Section, scorer: PreferenceScorer)
     tables = (preference_table(study), preference_by_cell_table(study))
     pooled, single = (table[table["scorer"] == scorer.name] for table in tables)
     rows = pooled[pooled["measure"] == measure].dropna(subset=["params"])
-    if len(headline(rows)):
+    shown = headline(rows)
+    if len(shown):
         other = _of_other(study, scorer.file, measure)
+        others = None if other is None else headline(other.dropna(subset=["params"]))
         picture = preference_by_size(
-            rows,
+            shown,
             published(study.paper, "fig1"),
             title=f"This study, by {name}",
-            beside=other,
+            beside=others,
             beside_title="" if study.beside is None else f"{study.beside.name}: {_interval_of(other)}",
         )
         caption = (
@@ -191,7 +193,7 @@ def _add_scorer(study: StudyResults, section: Section, scorer: PreferenceScorer)
             caption += f" Wide pale bars: the committed intervals of {study.beside.name}."
         section.pictures.append(Picture(f"preference_{scorer.file}", picture, caption))
         if other is not None:
-            section.tables.append(_beside_table(study, scorer.file, headline(rows), headline(other)))
+            section.tables.append(_beside_table(study, scorer.file, shown, headline(other)))
     for end, table, what in (("", pooled, "over cells"), ("_by_cell", single, "each cell apart")):
         section.tables.append(results_table(f"preference_{scorer.file}{end}", table, f"By {name}, {what}."))
     for table, what in (

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, MaxNLocator, NullLocator
 
-from eval.common.figures import cell_marks, dots, interval, published_bounds
+from eval.common.figures import cell_marks, dots, interval, published_bounds, spacing
 from eval.common.style import BLACK, GREY, METHODS, ORANGE, SKY, Series, parameter_axis, styled
 from eval.ratings.measure import AXES
 from tldr.errors import UsageError
 
+OWN = "This study"
 _PAPER_METHODS = {"human_feedback": "ppo", "supervised": "sft", "pretrained": "pretrained"}
 _NAMES = {"human": "Human feedback", "supervised": "Supervised", "pretrained": "Pretrained"}
 
@@ -37,6 +40,7 @@ _OTHERS = {
 }
 _FAMILIES = {
     "ppo": "ppo",
+    "best_of_n": "best_of_n",
     "rl": "ppo",
     "sft": "sft",
     "sl(tldr": "sft",
@@ -53,19 +57,21 @@ def _look(name: str) -> Series:
 
 
 @styled
-def axis_ratings(ours: pd.DataFrame, paper: pd.DataFrame | None = None, *, published: str) -> Figure:
+def axis_ratings(
+    ours: pd.DataFrame, paper: pd.DataFrame | None = None, *, published: str, own: str = OWN
+) -> Figure:
     """Mean rating of every policy on the four axes, best overall first; the paper's below, hollow.
 
     Args:
         ours: results named like `eval.ratings.measure.AXES` with ``policy`` and ``method``; may be empty.
-        paper: rows of ``fig12.csv`` or ``fig13.csv``; `published`: the title of their block.
+        paper: rows of ``fig12.csv`` or ``fig13.csv``. published, own: the titles of the two blocks.
 
     Raises:
         UsageError: neither has a rating.
     """
     blocks = []
     if len(ours):
-        blocks.append(("This study", ours.assign(label=ours["policy"]), False))
+        blocks.append((own, ours.assign(label=ours["policy"]), False))
     if paper is not None:
         names = paper["series"].map(paper_policy)
         rows = published_bounds(paper).assign(
@@ -103,22 +109,27 @@ def axis_ratings(ours: pd.DataFrame, paper: pd.DataFrame | None = None, *, publi
 
 
 @styled
-def overall_by_size(ours: pd.DataFrame, paper: pd.DataFrame, lines: pd.DataFrame) -> Figure:
+def overall_by_size(
+    ours: pd.DataFrame, paper: pd.DataFrame, lines: pd.DataFrame, *, own: str = OWN
+) -> Figure:
     """Mean overall rating of news summaries against model size (Fig. 4a); ours left where there are any.
 
     Args:
         ours: ``overall`` results of articles. paper: rows of ``fig4.csv``, item ``fig4a``;
-        `lines`: those of policies without a size, item ``fig4a_line``.
+        `lines`: those of policies without a size, item ``fig4a_line``. own: the title of our panel.
     """
     sized = ours.dropna(subset=["params"]).sort_values("params")
     panels = _panels(not sized.empty)
     if len(sized):
-        for method in [name for name in METHODS if (sized["method"] == name).any()]:
-            interval(panels[0], sized[sized["method"] == method], METHODS[method])
+        present = [name for name in METHODS if (sized["method"] == name).any()]
+        step = spacing(sized, wide=sized["params"].nunique() == 1)
+        for place, method in enumerate(present):
+            shift = step ** (place - (len(present) - 1) / 2)
+            interval(panels[0], sized[sized["method"] == method], METHODS[method], shift=shift)
         rest = ours[ours["params"].isna()]
         _levels(panels[0], list(zip(rest["policy"], rest["value"], strict=True)))
         parameter_axis(panels[0], list(sized["params"]))
-        panels[0].set_title("This study")
+        panels[0].set_title(own)
     rows = published_bounds(paper).assign(params=paper["x"].astype(float))
     labels = rows["series"].map(lambda series: paper_policy(series)[0])
     for label, part in rows.groupby(labels, sort=False):
@@ -132,19 +143,21 @@ def overall_by_size(ours: pd.DataFrame, paper: pd.DataFrame, lines: pd.DataFrame
 
 
 @styled
-def overall_by_length(bins: pd.DataFrame, fits: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+def overall_by_length(
+    bins: pd.DataFrame, fits: pd.DataFrame, paper: pd.DataFrame, *, own: str = OWN
+) -> Figure:
     """Mean overall rating of news summaries against their length (Fig. 4b); ours left where there are any.
 
     Args:
         bins: `eval.ratings.measure.length_bins`. fits: a straight line in log length a policy, columns
             ``policy``, ``length`` (mean of ln characters), ``rating``, ``slope`` (per 1 of ln).
         paper: rows of ``table14.csv``: mean length, quality and slope of each policy; its lines are
-            drawn over one standard deviation of length each way.
+            drawn over one standard deviation of length each way. own: the title of our panel.
     """
     panels = _panels(not bins.empty)
     if len(bins):
         for policy, part in bins.groupby("policy", sort=False):
-            look = _look(str(policy))
+            look = _look(str(part["method"].iloc[0]))
             bars = np.vstack([part["value"] - part["low"], part["high"] - part["value"]]).clip(min=0)
             panels[0].errorbar(
                 part["characters"], part["value"], yerr=bars, color=look.color, marker=look.marker,
@@ -154,7 +167,7 @@ def overall_by_length(bins: pd.DataFrame, fits: pd.DataFrame, paper: pd.DataFram
             for fit in fits[fits["policy"] == policy].itertuples():
                 ends = np.array([part["characters"].min(), part["characters"].max()])
                 panels[0].plot(ends, fit.rating + fit.slope * (np.log(ends) - fit.length), color=look.color)
-        panels[0].set_title("This study")
+        panels[0].set_title(own)
     table = paper.pivot(index="series", columns="x", values="value")
     for name in dict.fromkeys(paper["series"]):
         row, look = table.loc[name], _look(name)
@@ -172,10 +185,18 @@ def overall_by_length(bins: pd.DataFrame, fits: pd.DataFrame, paper: pd.DataFram
     for panel in panels:
         panel.set_xscale("log")
         panel.set_xlabel("Length of the summary (characters)")
-        panel.xaxis.set_major_locator(FixedLocator([50, 100, 200, 300, 500, 1000]))
+        panel.xaxis.set_major_locator(_length_ticks(panel))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return _finished(panels, "Published: Stiennon et al. 2020, Table 14")
+
+
+def _length_ticks(panel: Axes) -> Locator:
+    """Ticks of a log axis of lengths: usual lengths, or round ones where fewer than two of these are seen."""
+    low, high = panel.get_xlim()
+    usual = [50, 100, 200, 300, 500, 1000]
+    seen = sum(low <= length <= high for length in usual)
+    return FixedLocator(usual) if seen > 1 else MaxNLocator(5, steps=[1, 2, 5, 10])
 
 
 def _panels(ours: bool) -> list[Axes]:
@@ -185,9 +206,10 @@ def _panels(ours: bool) -> list[Axes]:
 
 def _levels(panel: Axes, levels: list[tuple[str, float]]) -> None:
     """Policies without a model size as lines across the panel."""
+    styles = cycle([":", "-.", (0, (5, 1, 1, 1, 1, 1))])
     for name, value in levels:
-        style = "--" if name.lower() == "reference" else ":"
-        panel.axhline(value, color=BLACK, linestyle=style, linewidth=1.6, label=name, zorder=1)
+        style = "--" if name.lower() == "reference" else next(styles)
+        panel.axhline(value, color=_look(name).color, linestyle=style, linewidth=1.8, label=name, zorder=1)
 
 
 def _finished(panels: list[Axes], published: str) -> Figure:

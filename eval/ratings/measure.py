@@ -110,8 +110,9 @@ def length_bins(rows: pd.DataFrame, *, bins: int = 6) -> pd.DataFrame:
     """Mean overall rating of each policy's summaries of similar length (the points of Fig. 4b).
 
     Returns:
-        A row per policy and bin of about equally many ratings: ``policy``, ``characters`` (geometric
-        mean), ``value``, ``low``, ``high``, ``se``, ``n``, ``cell_values``. The bins are those of all cells.
+        A row per policy and bin of about equally many ratings: ``policy``, ``method`` (``tag.method``, or
+        the policy's name where there is none), ``characters`` (geometric mean), ``value``, ``low``, ``high``,
+        ``se``, ``n``, ``cell_values``. The bins are those of all cells.
     """
     made = []
     for policy, group in rows.dropna(subset=["overall"]).groupby("policy") if len(rows) else ():
@@ -121,6 +122,7 @@ def length_bins(rows: pd.DataFrame, *, bins: int = 6) -> pd.DataFrame:
             made.append(
                 {
                     "policy": policy,
+                    "method": part["tag.method"].iloc[0] if "tag.method" in part else policy,
                     "characters": float(np.exp(np.log(part["characters"].clip(lower=1)).mean())),
                     "value": estimate.value,
                     "low": estimate.low,

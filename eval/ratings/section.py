@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -20,7 +22,7 @@ from eval.common.study import (
 )
 from eval.common.tables import result_table
 from eval.length.measure import rating_by_length
-from eval.ratings.figure import axis_ratings, overall_by_length, overall_by_size, paper_policy
+from eval.ratings.figure import OWN, axis_ratings, overall_by_length, overall_by_size, paper_policy
 from eval.ratings.measure import AXES, length_bins, rating_lengths, rating_results, rating_rows, with_slope
 from tldr.records import Rating, read_records
 
@@ -100,26 +102,44 @@ def rating_section(study: StudyResults) -> Section:
         "accuracy (paper, section 4.1). Policies are rated at the lowest temperature.",
     )
     table, news = rating_table(study), article_rating_table(study)
-    for name, ours, paper, what in (
-        ("ratings", table, "fig12", "Posts"),
-        ("ratings_articles", news, "fig13", "News articles (CNN/DM)"),
+    for name, ours, what in (
+        ("ratings", table, "Posts"),
+        ("ratings_articles", news, "News articles (CNN/DM)"),
     ):
-        theirs = published(study.paper, paper)
         if len(ours):
             caption = f"{what}: means of 1-7, and the share of summaries rated 7 of 7 overall."
             section.tables.append(
                 results_table(name, ours, caption + (_sevens(study) if name == "ratings" else ""))
             )
-        if len(ours) or theirs is not None:
-            title = f"Published: Stiennon et al. 2020, Fig. {paper[3:]}"
-            picture = axis_ratings(ours[ours["measure"].isin(AXES)], theirs, published=title)
-            said = "" if len(ours) else " This study has no such ratings; only the paper's points are shown."
-            shown = f"{what}; {bars(ours)}." if len(ours) else f"{what}."
-            hollow = " Below, hollow: the paper's human ratings, digitised."
-            section.pictures.append(Picture(name, picture, shown + hollow + said))
+        said = "" if len(ours) else " This study has no such ratings; only the paper's points are shown."
+        section.pictures.extend(axis_pictures(name, ours, study.paper, news=ours is news, said=said))
     _add_news(study, section, news)
     missing = [f"{what}: not run here." for what, ours in (("Posts", table), ("News", news)) if ours.empty]
     return without(section, *missing) if missing else section
+
+
+def axis_pictures(
+    name: str, ours: pd.DataFrame, paper: Path, *, news: bool, own: str = OWN, said: str = ""
+) -> list[Picture]:
+    """The figure of ratings on the four axes, as the paper's Fig. 12, or Fig. 13 of `news`.
+
+    Args:
+        ours: results of `rating_results`, may be empty. paper: folder of the published numbers.
+        own: what our ratings are called. said: what else the caption says.
+
+    Returns:
+        One picture; none where neither has a rating.
+    """
+    number = 13 if news else 12
+    theirs = published(paper, f"fig{number}")
+    if ours.empty and theirs is None:
+        return []
+    title = f"Published: Stiennon et al. 2020, Fig. {number}"
+    figure = axis_ratings(ours[ours["measure"].isin(AXES)], theirs, published=title, own=own)
+    what = "News articles (CNN/DM)" if news else "Posts"
+    shown = f"{what}; {bars(ours, 'articles' if news else 'posts')}." if len(ours) else f"{what}."
+    hollow = " Below, hollow: the paper's human ratings, digitised."
+    return [Picture(name, figure, shown + hollow + said)]
 
 
 def _sevens(study: StudyResults) -> str:
@@ -135,27 +155,53 @@ def _sevens(study: StudyResults) -> str:
 def _add_news(study: StudyResults, section: Section, news: pd.DataFrame) -> None:
     """Figs. 4a and 4b and the table behind the latter."""
     said = "" if len(news) else " This study has no ratings of news; only the paper's points are shown."
-    sizes, levels = (published(study.paper, "fig4", item) for item in ("fig4a", "fig4a_line"))
-    if sizes is not None and levels is not None:
-        picture = overall_by_size(news[news["measure"] == "overall"], sizes, levels)
-        caption = f"Overall rating of news summaries by model size; {bars(news)}.{said}"
-        section.pictures.append(Picture("ratings_articles_by_size", picture, caption))
-    table, lengths = article_length_table(study), published(study.paper, "table14")
+    section.pictures.extend(size_pictures("ratings_articles_by_size", news, study.paper, said=said))
+    table = article_length_table(study)
     if len(table):
         caption = (
             "Overall rating of news summaries by length in characters, with a straight line for each policy: "
             "its mean, the gain from 100 more characters, and the prediction at the mean length of all."
         )
         section.tables.append(plain_table("ratings_articles_by_length", table.round(3), caption))
-    if lengths is not None:
-        rows = _largest(_by_length(study))
-        picture = overall_by_length(length_bins(rows), _log_fits(rows), lengths)
-        caption = (
-            f"Overall rating of news summaries by length; {bars(table)}; lines: linear in "
-            "the log of length; of several sizes the largest. Published: means and slopes, over one standard "
-            f"deviation of length each way; dashed: 1.3B.{said}"
+    rows = _by_length(study)
+    section.pictures.extend(length_pictures("ratings_articles_by_length", rows, study.paper, said=said))
+
+
+def size_pictures(
+    name: str, news: pd.DataFrame, paper: Path, *, own: str = OWN, said: str = ""
+) -> list[Picture]:
+    """The figure of overall ratings of news by model size, as Fig. 4a; arguments as `axis_pictures`."""
+    sizes, levels = (published(paper, "fig4", item) for item in ("fig4a", "fig4a_line"))
+    if sizes is None or levels is None:
+        return []
+    figure = overall_by_size(news[news["measure"] == "overall"], sizes, levels, own=own)
+    return [
+        Picture(
+            name, figure, f"Overall rating of news summaries by model size; {bars(news, 'articles')}.{said}"
         )
-        section.pictures.append(Picture("ratings_articles_by_length", picture, caption))
+    ]
+
+
+def length_pictures(
+    name: str, rows: pd.DataFrame, paper: Path, *, own: str = OWN, said: str = ""
+) -> list[Picture]:
+    """The figure of overall ratings of news by length, as Fig. 4b.
+
+    Args:
+        rows: ratings of `with_slope` with ``tag.method`` and ``tag.params``; the others as `axis_pictures`.
+    """
+    lengths = published(paper, "table14")
+    if lengths is None:
+        return []
+    shown = _largest(rows)
+    bins = length_bins(shown)
+    drawn = bars(rating_lengths(shown), "articles")
+    caption = (
+        f"Overall rating of news summaries by length; {drawn}; lines: linear in the log of length; of "
+        "several sizes the largest. Published: means and slopes, over one standard deviation of length each "
+        f"way; dashed: 1.3B.{said}"
+    )
+    return [Picture(name, overall_by_length(bins, _log_fits(shown), lengths, own=own), caption)]
 
 
 def _largest(rows: pd.DataFrame) -> pd.DataFrame:

@@ -75,7 +75,8 @@ def file_sections(
         sections.append(_texts(samples, posts, stemmer, draws))
         sections += [_scored(samples, posts, scorer, by, draws) for scorer in reference_scorers(samples)]
     if comparisons is not None:
-        sections.append(_compared("comparisons", "By people", comparisons))
+        who = f"By people ({split_counts(comparisons)})"
+        sections.append(_compared("comparisons", who, comparisons))
     if judgements:
         sections.append(_judged(judgements))
         for (judge, axis), pairs in judgement_pairs(judgements).groupby(["judge", "axis"]):
@@ -100,7 +101,8 @@ def _rated(rows: pd.DataFrame, draws: int) -> Section:
         part = rows[rows["article"] == article]
         if part.empty:
             continue
-        caption = f"Ratings of summaries of {what}: means of 1-7, and the share of 7 overall"
+        counts = split_counts(part)
+        caption = f"Ratings of summaries of {what} ({counts}): means of 1-7, and the share of 7 overall"
         try_table(section, name, caption, partial(rating_results, part, draws=draws))
         caption = (
             f"Overall rating of summaries of {what} by length in characters: means, what 100 more gain, and "
@@ -109,6 +111,12 @@ def _rated(rows: pd.DataFrame, draws: int) -> Section:
         if len(with_slope(part)):
             try_table(section, f"{name}_by_length", caption, partial(_by_length, part))
     return section
+
+
+def split_counts(rows: pd.DataFrame) -> str:
+    """Rows of each split: "203 of valid1, 647 of valid2"."""
+    counts = rows["split"].value_counts().sort_index()
+    return ", ".join(f"{count} of {split}" for split, count in counts.items())
 
 
 def _by_length(rows: pd.DataFrame) -> pd.DataFrame:

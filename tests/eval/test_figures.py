@@ -48,7 +48,7 @@ def test_headline_is_the_coldest_sampling_and_the_largest_pool_by_rm() -> None:
 
 def test_preference_figure_shows_values_and_intervals() -> None:
     paper = load_paper("fig1", "fig1")
-    figure = preference_by_size(table(), paper, title="Ours")
+    figure = preference_by_size(headline(table()), paper, title="Ours")
     ours, theirs = figure.axes
     bars = {bar.get_label(): bar for bar in ours.containers}
     assert list(bars) == [
@@ -64,11 +64,11 @@ def test_preference_figure_shows_values_and_intervals() -> None:
     ppo = theirs.containers[0].lines
     assert ppo[0].get_ydata().tolist() == [0.607, 0.701]
     assert ppo[2][0].get_segments()[0][:, 1] == pytest.approx([0.607 - 1.96 * 0.02, 0.607 + 1.96 * 0.02])
-    assert len(preference_by_size(table(), title="Ours").axes) == 1
+    assert len(preference_by_size(headline(table()), title="Ours").axes) == 1
 
 
 def test_the_legend_names_what_only_the_paper_has() -> None:
-    ours = table()
+    ours = headline(table())
     figure = preference_by_size(ours[ours["method"] == "sft"], load_paper("fig1", "fig1"), title="Ours")
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == [METHODS["sft"].label, METHODS["ppo"].label, METHODS["pretrained"].label, "Reference"]
@@ -128,7 +128,7 @@ def test_reward_figure_draws_the_agreement_line() -> None:
 def test_files_are_the_same_bytes_twice_and_leave_no_trace(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     for folder in (tmp_path / "a", tmp_path / "b"):
-        save(preference_by_size(table(), title="T"), folder, "f")
+        save(preference_by_size(headline(table()), title="T"), folder, "f")
     for name in ("f.png", "f.svg"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert (tmp_path / "a" / "f.png").read_bytes()[:4] == b"\x89PNG"

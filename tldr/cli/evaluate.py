@@ -16,7 +16,8 @@ from tldr.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tldr.records import ReadReport
+    from eval.common.study import Section
+    from tldr.records import Rating, ReadReport
 
 PostsOption = Annotated[
     list[Path],
@@ -61,7 +62,13 @@ def evaluate(
         typer.Option(help="Also break preference down by this.", show_default=False),
     ] = None,
     stemmer: StemmerOption = False,
-    out: TablesOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for tables, and figures of human labels and ratings.", show_default=False),
+    ] = None,
+    split: Annotated[
+        list[str], typer.Option(help="Draw the human labels and ratings of this split; repeatable.")
+    ] = ["valid2"],  # noqa: B006
     on_error: OnErrorOption = "stop",
     draws: Annotated[int, typer.Option(min=1, help="Bootstrap draws.")] = 2000,
 ) -> None:
@@ -69,7 +76,8 @@ def evaluate(
 
     Measures ROUGE, length and copying, and preference over the reference by every scorer: overall, at equal
     length, as Elo and between policies. Rows with only id and text need --policy NAME; a field
-    judge_preferred ("ours" or "reference") counts as a scorer.
+    judge_preferred ("ours" or "reference") counts as a scorer. With --out, human comparisons and ratings
+    are also drawn as the paper's figures; policies are known by their names in OpenAI's release.
     """
     from eval.common.io import load_posts, load_samples
     from eval.common.pairs import load_comparisons, read_judgements, read_ratings
@@ -80,23 +88,49 @@ def evaluate(
             "nothing to measure", remedy="give samples, --comparisons, --judgements or --ratings"
         )
     reports: list[ReadReport] = []
+    people = load_comparisons(comparisons, on_error=on_error, reports=reports) if comparisons else None
+    rated = read_ratings(ratings, on_error=on_error, reports=reports)
     sections = file_sections(
         load_samples(samples, policy=policy, on_error=on_error, reports=reports) if samples else None,
         load_posts(posts, on_error=on_error, reports=reports) if posts else None,
-        load_comparisons(comparisons, on_error=on_error, reports=reports) if comparisons else None,
+        people,
         read_judgements(judgements, on_error=on_error, reports=reports) if judgements else (),
-        read_ratings(ratings, on_error=on_error, reports=reports),
+        rated,
         by=by,
         stemmer=stemmer,
         draws=draws,
     )
+    if out is not None and (comparisons or ratings):
+        sections.append(_figures(people, rated, split, draws))
     tell_bad_lines(reports)
+    _show_sections(sections, out)
+
+
+def _figures(
+    comparisons: pd.DataFrame | None, ratings: list[Rating], splits: list[str], draws: int
+) -> Section:
+    from eval.common.paper import PAPER_FOLDER
+    from eval.report.people import Drawing, people_section
+
+    return people_section(comparisons, ratings, Drawing(splits, PAPER_FOLDER, draws))
+
+
+def _show_sections(sections: list[Section], out: Path | None) -> None:
+    """Print tables and what is missing, and write tables and figures to `out`."""
     tables = [table for section in sections for table in section.tables]
     for table in tables:
         _show(table.shown, f"{table.name}: {table.caption}")
         _write(out, table.name, table.frame, table.shown)
-    for line in [line for section in sections for line in section.missing]:
-        typer.echo(f"not measured: {line}", err=True)
+    pictures = [picture for section in sections for picture in section.pictures]
+    if out is not None and pictures:
+        from eval.report.people import write_pictures
+
+        for path in write_pictures(pictures, out):
+            typer.echo(path)
+    for kind in ("measured", "drawn"):
+        for section in sections:
+            for line in section.missing if kind == "measured" else section.undrawn:
+                typer.echo(f"not {kind}: {line}", err=True)
     if not tables:
         raise UsageError("no measure is possible with these files", remedy="see above what is missing")
 
