@@ -194,7 +194,8 @@ def test_the_command_prints_tables_or_json(tmp_path: Path) -> None:
     arguments = ["plan", str(path), "--gpu", "cpu", "--only", "sft", "--rate", "1", "--runs", str(tmp_path)]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
-    for word in ("sft-s", "gradients", "activations", "micro-batch", "tokens/s", "of all runs", "in price"):
+    words = ("sft-s", "gradients", "activations", "micro-batch", "tokens/s", "of all runs", "in price")
+    for word in (*words, "By figure of the paper", "The main line"):
         assert word in shown.output
     made = CliRunner().invoke(app, [*arguments, "--json", "--utilisation", "0.2"])
     (row,) = json.loads(made.output)["runs"]

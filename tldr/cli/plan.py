@@ -15,6 +15,7 @@ from tldr.study.load import load_study
 
 if TYPE_CHECKING:
     from tldr.plan.actual import Actual
+    from tldr.plan.figures import FigurePlan
     from tldr.plan.labeling import LabelingPlan
     from tldr.plan.study import Machine, RunPlan
 
@@ -47,6 +48,7 @@ def plan(
     For finished runs, the actual time and memory are shown beside the plan.
     """
     from tldr.plan.actual import actual
+    from tldr.plan.figures import figure_plans
     from tldr.plan.hardware import device_named, hardware
     from tldr.plan.labeling import labeling_plans
     from tldr.plan.study import Machine, Planner, placement_named
@@ -65,6 +67,7 @@ def plan(
             run_plan.row() | {"actual": [vars(run) for run in took[run_plan.title]]} for run_plan in plans
         ]
         whole: dict[str, Any] = {"study": study.name, "gpu": gpu, "gpus": gpus, "runs": rows}
+        whole["figures"] = [part.row() for part in figure_plans(plans, study)]
         if labeling:
             whole["labeling"] = [label_plan.row() for label_plan in labeling]
         typer.echo(json.dumps(whole, indent=2))
@@ -74,6 +77,7 @@ def plan(
         console.width = 220
     console.print(_memory_table(plans, machine))
     console.print(_hours_table(plans, machine))
+    console.print(_figures_table(figure_plans(plans, study), machine))
     if labeling:
         console.print(_labeling_table(labeling))
     for run_plan in plans:
@@ -151,6 +155,23 @@ def _hours_table(plans: list[RunPlan], machine: Machine) -> Table:
     if priced:
         total += f", {sum((run_plan.price or 0) * len(run_plan.runs) for run_plan in plans):,.0f} in price"
     table.caption, table.caption_justify = total, "left"
+    return table
+
+
+def _figures_table(parts: list[FigurePlan], machine: Machine) -> Table:
+    columns = ["part", "runs", "time", "device hours", *(["price"] if machine.rate is not None else [])]
+    table = Table(*columns, "also needs", "asked for by", box=None, pad_edge=False, title_justify="left")
+    table.title = "By figure of the paper: what each part costs beyond what it needs"
+    for part in parts:
+        table.add_row(
+            part.figure,
+            str(part.runs),
+            _time(part.hours),
+            f"{part.hours * machine.gpus:,.1f}",
+            *([f"{part.price:,.0f}"] if part.price is not None else []),
+            "; ".join(part.needs),
+            ", ".join(part.settings),
+        )
     return table
 
 

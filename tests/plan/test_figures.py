@@ -1,0 +1,63 @@
+"""A study's plan by figure of the paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.plan.test_study import TINY, planned
+from tldr.plan.figures import MAIN, figure_plans, part_of
+from tldr.study.graph import expand
+from tldr.study.hashes import FileHashes
+from tldr.study.load import load_study
+
+WHOLE = """
+pairs: {posts: 10}
+best_of_n: {n: 4}
+variants:
+  n: {kind: reward, sweep: {limit: [5, 10]}}
+  kl: {kind: ppo, reward: n-5, sweep: {beta: [0.1, 0.0]}}
+  shared: {kind: ppo, set: {value_network: shared}}
+  pool: {kind: best_of_n, set: {n: 8}}
+"""
+TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
+
+
+def test_every_run_counts_once_and_what_a_part_needs_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "whole.yaml"
+    path.write_text(TINY + WHOLE)
+    study = load_study(path)
+    plans = planned(study, 1.0)
+    parts = {part.figure: part for part in figure_plans(plans, study)}
+    assert next(iter(parts)) == MAIN and parts[MAIN].settings == parts[MAIN].needs == ()
+    assert sum(part.runs for part in parts.values()) == sum(len(plan.runs) for plan in plans)
+    total = sum(plan.hours * len(plan.runs) for plan in plans)
+    assert sum(part.hours for part in parts.values()) == pytest.approx(total)
+    assert all(part.price == pytest.approx(2 * part.hours) for part in parts.values())
+    labels, kl, network = (
+        parts[name]
+        for name in (
+            "Fig. 6: reward models on other labels",
+            "Fig. 5: the KL penalty",
+            "Fig. 11: the value network",
+        )
+    )
+    assert labels.settings == ("variants.n-5", "variants.n-10") and labels.runs == 2
+    assert {"variants.kl-0.1", "variants.kl-0"} <= set(kl.settings)
+    assert kl.needs == ("Fig. 6: reward models on other labels",)
+    assert network.settings == ("variants.shared",) and network.needs == ()
+    best = parts["Fig. 7: best of N"]
+    assert best.settings == ("best_of_n", "variants.pool")
+    pairs = parts["Sections 4.3, 4.4: agreement and probes"]
+    assert pairs.runs == 1 and pairs.needs == ("Fig. 6: reward models on other labels",)
+
+
+def test_every_setting_that_asks_for_a_part_is_one_of_the_study() -> None:
+    study = load_study(TOY)
+    asked = {part_of(run, study) for run in expand(study, FileHashes())}
+    assert {setting for _, setting in asked} - {""} == {
+        "rounds", "best_of_n", "pairs", "ratings",
+        *(f"variants.{name}" for name in study.variants),
+    }  # fmt: skip
+    assert len({figure for figure, _ in asked}) == 8

@@ -1,0 +1,95 @@
+"""A plan by figure: what each part of the paper costs beyond the main line, so that people can choose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tldr.plan.study import RunPlan
+from tldr.stages.shared.settings import NEWS
+from tldr.study.runs import Run
+from tldr.study.settings import PPOVariant, RewardVariant, Study
+
+MAIN = "The main line (Figs. 1, 8, 10, 14)"
+
+
+@dataclass(frozen=True)
+class FigurePlan:
+    """What the runs for one part of the paper need.
+
+    Attributes:
+        figure: the part, and the figures of Stiennon et al. (2020) in it.
+        settings: what asks for its runs: without them it is left out. Empty for the main line.
+        runs: their number. hours: of all, one after the other. price: of that time on all devices.
+        needs: other parts whose runs it uses, besides the main line.
+    """
+
+    figure: str
+    settings: tuple[str, ...]
+    runs: int
+    hours: float
+    price: float | None
+    needs: tuple[str, ...]
+
+    def row(self) -> dict[str, object]:
+        """The plan as JSON values."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()
+        }
+
+
+def part_of(run: Run, study: Study) -> tuple[str, str]:
+    """The part of the paper that a run is for, and the setting that asks for it ("" for the main line)."""
+    if run.dataset:
+        return ("Figs. 4, 13: news", "data.cnndm") if run.dataset == NEWS else ("Further posts", "data")
+    if run.stage == "pairs":
+        return "Sections 4.3, 4.4: agreement and probes", "pairs"
+    if run.stage == "ratings":
+        return "Figs. 3, 12: ratings", "ratings"
+    variant, setting = study.variants.get(run.variant), f"variants.{run.variant}"
+    if isinstance(variant, RewardVariant) and run.stage == "reward":
+        return "Fig. 6: reward models on other labels", setting
+    if isinstance(variant, PPOVariant) and variant.set.value_network != study.ppo.value_network:
+        return "Fig. 11: the value network", setting
+    if isinstance(variant, PPOVariant | RewardVariant):  # or the supervised policy, scored for a sweep
+        return "Fig. 5: the KL penalty", setting
+    if run.stage == "best_of_n" or run.method == "best_of_n":
+        return "Fig. 7: best of N", "best_of_n" if variant is None else setting
+    if re.fullmatch(r"r\d+", run.variant):
+        return "Earlier rounds of labels", "rounds"
+    return MAIN, ""
+
+
+def figure_plans(plans: Sequence[RunPlan], study: Study) -> list[FigurePlan]:
+    """The plans by part, the main line first; every run counts once, in the part that it is for itself."""
+    parts: dict[str, list[RunPlan]] = {MAIN: []}
+    for plan in plans:
+        parts.setdefault(part_of(plan.runs[0], study)[0], []).append(plan)
+    return [_plan(figure, members, study) for figure, members in parts.items() if members]
+
+
+def _plan(figure: str, members: Sequence[RunPlan], study: Study) -> FigurePlan:
+    settings = {part_of(run, study)[1]: None for plan in members for run in plan.runs}
+    used = {part_of(run, study)[0] for plan in members for run in _ancestors(plan.runs[0])}
+    prices = [plan.price * len(plan.runs) for plan in members if plan.price is not None]
+    return FigurePlan(
+        figure,
+        tuple(filter(None, settings)),
+        sum(len(plan.runs) for plan in members),
+        sum(plan.hours * len(plan.runs) for plan in members),
+        sum(prices) if prices else None,
+        tuple(sorted(used - {figure, MAIN})),
+    )
+
+
+def _ancestors(run: Run) -> list[Run]:
+    """All runs that a run needs, itself left out."""
+    found: dict[str, Run] = {}
+    waiting = list(run.parent_runs())
+    while waiting:
+        parent = waiting.pop()
+        if parent.name not in found:
+            found[parent.name] = parent
+            waiting.extend(parent.parent_runs())
+    return list(found.values())
