@@ -151,16 +151,16 @@ def with_verdicts(samples: pd.DataFrame, verdicts: Verdicts) -> tuple[pd.DataFra
     for judge in verdicts.judges:
         rows = verdicts.table[verdicts.table["judge"] == judge]
         sums, counts, lost = np.zeros(len(samples)), np.zeros(len(samples)), 0
-        for row in rows.itertuples():
-            of_runs = set(str(row.runs).split()) & known
+        for row in rows.to_dict("records"):
+            of_runs = set(row["runs"].split()) & known
             found = [
                 place
-                for place in places.get((str(row.id), str(row.policy)), [])
-                if row.text in ("", texts[place]) and (not of_runs or runs[place] in of_runs)
+                for place in places.get((row["id"], row["policy"]), [])
+                if row["text"] in ("", texts[place]) and (not of_runs or runs[place] in of_runs)
             ]
             lost += not found
-            sums[found] += row.preferred * row.answers
-            counts[found] += row.answers
+            sums[found] += row["preferred"] * row["answers"]
+            counts[found] += row["answers"]
         if lost:
             notes.append(
                 f"{lost:,} of {len(rows):,} summaries that {judge} judged are no samples of this study, or "
@@ -178,7 +178,8 @@ _Way = tuple[str, float | None, float | None]
 
 
 def _way(policy: str, temperature: float, top_p: float) -> _Way:
-    return policy, *(None if pd.isna(one) else float(one) for one in (temperature, top_p))
+    heat, mass = (None if pd.isna(one) else float(one) for one in (temperature, top_p))
+    return policy, heat, mass
 
 
 def _ways(samples: pd.DataFrame) -> dict[_Way, list[str]]:
