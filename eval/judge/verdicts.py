@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 
 from eval.common.pairs import REFERENCE, load_comparisons, read_judgements
 from eval.common.runs import StudyRuns, in_worlds, study_posts
-from eval.judge.measure import answers, combined
+from eval.judge.measure import answers, combined, complete
 from tldr.records import Judgement
 
 JUDGEMENTS = "judgements*.jsonl"
@@ -63,11 +63,11 @@ class Verdicts:
 def read_verdicts(study: StudyRuns) -> Verdicts:
     """Those of a study's folder (`JUDGEMENTS`, `COMPARISONS`), on the criterion "overall".
 
-    People's comparisons of the split "train" made the reward model and are left out. Pairs of two samples
+    People's comparisons of the split "train" made the reward model and are left out, as are pairs that a judge
+    saw in one order only. Pairs of two samples
     are other measures' business (`eval.judge.measure`).
 
     Raises:
-        UsageError: a judge was asked in one order only (`eval.judge.measure.answers`).
         RecordError: a bad line, named ``file:line``.
     """
     notes: list[str] = []
@@ -78,12 +78,20 @@ def read_verdicts(study: StudyRuns) -> Verdicts:
         for row in in_worlds(read_judgements(path), study)
         if row.axis == "overall"
     ]
-    if judgements:
-        parts.append(_of_judges(judgements))
+    both = complete(judgements)
+    if alone := len({_pair(row) for row in judgements} - {_pair(row) for row in both}):
+        notes.append(f"{alone:,} pairs that a judge saw in one order only are left out: ask in both.")
+    if both:
+        parts.append(_of_judges(both))
     for path in sorted(study.folder.glob(COMPARISONS)):
         parts.append(_of_people(load_comparisons(path).assign(runs=path.stem), study, notes))
     table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     return Verdicts(table, notes)
+
+
+def _pair(row: Judgement) -> tuple[object, ...]:
+    """What is the same in the verdicts on both orders."""
+    return row.judge, row.id, tuple(row.policies), tuple(row.texts or ()), tuple(row.runs)
 
 
 def _of_judges(judgements: Sequence[Judgement]) -> pd.DataFrame:

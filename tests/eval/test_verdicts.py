@@ -17,7 +17,6 @@ from eval.preference.measure import PreferenceScorer
 from eval.preference.section import preference_section, preference_table
 from tests.eval.section_study import write_lines
 from tests.eval.verdict_study import JUDGED, POSTS, WON, comparison, judged_study, made_study, opened, verdict
-from tldr.errors import UsageError
 
 
 @pytest.fixture
@@ -113,10 +112,13 @@ def test_an_order_that_was_not_drawn_by_chance_is_told(folder: Path) -> None:
     assert "shown first in 100%" in about and about.endswith("The order was not drawn by chance.")
 
 
-def test_a_judge_asked_in_one_order_is_refused(folder: Path) -> None:
-    write_lines(folder / "judgements.jsonl", [verdict("ppo-s", "p0", True, "score-s-ppo-0", [0, 1])])
-    with pytest.raises(UsageError, match="one order only"):
-        _ = opened(folder).samples
+def test_a_pair_that_a_judge_saw_in_one_order_is_left_out_and_told(folder: Path) -> None:
+    both = [verdict("ppo-s", "p0", True, "score-s-ppo-0", order) for order in ([0, 1], [1, 0])]
+    write_lines(folder / "judgements.jsonl", [*both, verdict("ppo-s", "p1", True, "score-s-ppo-0", [0, 1])])
+    study = opened(folder)
+    assert study.samples is not None
+    assert study.samples.dropna(subset="score.verdicts llm/x")["id"].tolist() == ["p0"]
+    assert study.verdict_notes == ["1 pairs that a judge saw in one order only are left out: ask in both."]
 
 
 def test_trap_equal_ids_of_two_data_seeds_are_told_apart_by_the_posts_text(tmp_path: Path) -> None:
