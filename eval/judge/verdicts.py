@@ -63,9 +63,8 @@ class Verdicts:
 def read_verdicts(study: StudyRuns) -> Verdicts:
     """Those of a study's folder (`JUDGEMENTS`, `COMPARISONS`), on the criterion "overall".
 
-    People's comparisons of the split "train" made the reward model and are left out, as are pairs that a judge
-    saw in one order only. Pairs of two samples
-    are other measures' business (`eval.judge.measure`).
+    People's comparisons of the split "train" made the reward model and are left out. So are pairs that a
+    judge saw in one order only. Pairs of two samples are other measures' business (`eval.judge.measure`).
 
     Raises:
         RecordError: a bad line, named ``file:line``.
