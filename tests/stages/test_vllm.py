@@ -175,7 +175,7 @@ def test_an_engine_that_keeps_old_weights_shows_in_the_log(
 
 
 def test_episodes_end_at_eos_or_at_the_window(lab: Path, tmp_path: Path, vllm: type[LLM]) -> None:
-    folder = run(lab, tmp_path / "ppo", temperature=1.0)
+    folder = run(lab, tmp_path / "ppo", temperature=2.0)  # so hot that some never end
     samples = list(iter_records(folder / "rollouts.jsonl", Sample))
     assert samples and {sample.stopped for sample in samples} == {True, False}
 
