@@ -9,12 +9,12 @@ preference; how many answers are invalid is a measure of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
 from eval.common.pairs import COLUMNS, REFERENCE, judgement_pairs
-from eval.common.stats import Estimate, cellwise, share
+from eval.common.stats import share
 from eval.common.tables import MeasuredResult, named
 from tldr.errors import UsageError
 from tldr.records import Judgement
@@ -58,12 +58,16 @@ def _check_orders(table: pd.DataFrame) -> None:
             )
 
 
+def pair_of(row: Judgement) -> tuple[object, ...]:
+    """What is the same in a judge's verdicts on both orders of a pair."""
+    return row.judge, row.axis, row.id, *row.policies, *(row.texts or ()), *row.runs
+
+
 def complete(judgements: Iterable[Judgement]) -> list[Judgement]:
     """The judgements of those pairs that were judged in both orders."""
     groups: dict[tuple[object, ...], dict[int, Judgement]] = {}
     for row in judgements:
-        pair = (row.judge, row.axis, row.id, *row.policies, *(row.texts or ()), *row.runs)
-        groups.setdefault(pair, {})[row.order[0]] = row
+        groups.setdefault(pair_of(row), {})[row.order[0]] = row
     return [row for orders in groups.values() if len(orders) == 2 for row in orders.values()]
 
 
@@ -79,10 +83,8 @@ def combined(table: pd.DataFrame) -> pd.DataFrame:
     return both.reset_index()
 
 
-def judge_results(
-    judgements: Iterable[Judgement], cells: Mapping[str, str] | None = None
-) -> list[MeasuredResult]:
-    """Every judge's view of every policy, on every axis, over cells (`eval.common.stats.over_cells`).
+def judge_results(judgements: Iterable[Judgement]) -> list[MeasuredResult]:
+    """Every judge's view of every policy, on every axis.
 
     Measures (followed by ``_<axis>`` on any axis but overall), of the first policy against the second:
 
@@ -94,9 +96,6 @@ def judge_results(
 
     The first three leave out pairs with an invalid answer.
 
-    Args:
-        cells: run -> its cell (`eval.common.cells`); judgements of other runs are one cell.
-
     Raises:
         UsageError: as `answers`, or judgements that name no runs.
     """
@@ -105,21 +104,11 @@ def judge_results(
     for key, group in table.groupby(["judge", "axis", "first", "second"], sort=False):
         judge, axis, first, second = map(str, key)
         for name, unit, values in _outcomes(group, second):
-            of_run = group.loc[values.index, "runs"].map(lambda names: _cell(names.split(), cells or {}))
-            rows = pd.DataFrame({"value": values, "id": group.loc[values.index, "id"], "cell": of_run})
-            estimate = cellwise(rows, _share)["value"]
+            estimate = share(values, group.loc[values.index, "id"])
             measure = name if axis == "overall" else f"{name}_{axis}"
             runs = " ".join(group["runs"]).split()
             results.append(named(measure, unit, estimate, runs, scorer=judge, policy=first))
     return results
-
-
-def _cell(runs: list[str], cells: Mapping[str, str]) -> str:
-    return next((cells[run] for run in runs if run in cells), "0")
-
-
-def _share(rows: pd.DataFrame, _: int) -> dict[str, Estimate]:
-    return {"value": share(rows["value"], rows["id"])}
 
 
 def _outcomes(group: pd.DataFrame, second: str) -> Iterator[tuple[str, str, pd.Series[float]]]:

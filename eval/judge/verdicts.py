@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 
 from eval.common.pairs import REFERENCE, load_comparisons, read_judgements
 from eval.common.runs import StudyRuns, in_worlds, study_posts
-from eval.judge.measure import answers, combined, complete
+from eval.judge.measure import answers, combined, complete, pair_of
 from tldr.records import Judgement
 
 JUDGEMENTS = "judgements*.jsonl"
@@ -78,7 +78,7 @@ def read_verdicts(study: StudyRuns) -> Verdicts:
         if row.axis == "overall"
     ]
     both = complete(judgements)
-    if alone := len({_pair(row) for row in judgements} - {_pair(row) for row in both}):
+    if alone := len(set(map(pair_of, judgements)) - set(map(pair_of, both))):
         notes.append(f"{alone:,} pairs that a judge saw in one order only are left out: ask in both.")
     if both:
         parts.append(_of_judges(both))
@@ -86,11 +86,6 @@ def read_verdicts(study: StudyRuns) -> Verdicts:
         parts.append(_of_people(load_comparisons(path).assign(runs=path.stem), study, notes))
     table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     return Verdicts(table, notes)
-
-
-def _pair(row: Judgement) -> tuple[object, ...]:
-    """What is the same in the verdicts on both orders."""
-    return row.judge, row.id, tuple(row.policies), tuple(row.texts or ()), tuple(row.runs)
 
 
 def _of_judges(judgements: Sequence[Judgement]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tldr.plan.study import RunPlan
 from tldr.stages.shared.settings import NEWS
-from tldr.study.runs import Run
+from tldr.study.runs import Run, needed_by
 from tldr.study.settings import PPOVariant, RewardVariant, Study
 
 MAIN = "The main line (Figs. 1, 8, 10, 14)"
@@ -71,7 +71,7 @@ def figure_plans(plans: Sequence[RunPlan], study: Study) -> list[FigurePlan]:
 
 def _plan(figure: str, members: Sequence[RunPlan], study: Study) -> FigurePlan:
     settings = {part_of(run, study)[1]: None for plan in members for run in plan.runs}
-    used = {part_of(run, study)[0] for plan in members for run in _ancestors(plan.runs[0])}
+    used = {part_of(run, study)[0] for plan in members for run in needed_by(plan.runs[0])}
     prices = [plan.price * len(plan.runs) for plan in members if plan.price is not None]
     return FigurePlan(
         figure,
@@ -81,15 +81,3 @@ def _plan(figure: str, members: Sequence[RunPlan], study: Study) -> FigurePlan:
         sum(prices) if prices else None,
         tuple(sorted(used - {figure, MAIN})),
     )
-
-
-def _ancestors(run: Run) -> list[Run]:
-    """All runs that a run needs, itself left out."""
-    found: dict[str, Run] = {}
-    waiting = list(run.parent_runs())
-    while waiting:
-        parent = waiting.pop()
-        if parent.name not in found:
-            found[parent.name] = parent
-            waiting.extend(parent.parent_runs())
-    return list(found.values())
