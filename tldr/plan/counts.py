@@ -6,7 +6,9 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cache
+from operator import mul
 from pathlib import Path
+from statistics import mean
 
 from tldr.inputs.validation import UNMARKED
 from tldr.plan.flops import PackedRow
@@ -82,6 +84,16 @@ class Counts:
     def rankings_per_post(self, run: Run) -> int:
         """Rankings of a post that has some, on average; 1 for given labels, whose posts are not counted."""
         return max(1, round(self.comparisons(run)[0] / self.posts("sft"))) if self.counted else 1
+
+    def pairs_per_ranking(self, run: Run) -> float:
+        """Pairs of a training ranking on average, as if none tied; 1 for given labels."""
+        if not self.counted:
+            return 1.0
+        rounds = self.rounds(run)
+        # Every number of summaries from the smallest to the largest is as likely as another.
+        pairs = [mean(k * (k - 1) / 2 for k in range(each.k[0], each.k[1] + 1)) for each in rounds]
+        weights = [_labelers(each) * each.pairs for each in rounds]
+        return sum(map(mul, pairs, weights)) / sum(weights)
 
     def typical(self, window: PackedRow) -> PackedRow:
         """Mean lengths of texts after truncation to a window."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from typing import Annotated, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -44,6 +44,14 @@ class Settings(BaseModel):
     """Base of all settings: unknown keys are errors, and values are never silently coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    newer: ClassVar[tuple[str, ...]] = ()
+    """Settings that came when runs already had names. At its default such a setting is no part of a name."""
+
+    def naming(self) -> dict[str, Any]:
+        """The settings that a run is named by, as JSON values: all but those of `newer` at their default."""
+        values, fields = self.model_dump(mode="json"), type(self).model_fields
+        at_default = {name for name in self.newer if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in values.items() if name not in at_default}
 
     def for_size(self, size: str) -> Self:
         """The same settings with every ``PerSize`` map replaced by this size's value.

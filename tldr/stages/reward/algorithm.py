@@ -1,5 +1,7 @@
 """The reward model: SFT body, scalar head, all pairs of a ranking as one batch element (P 3.4, IG 3.5).
 
+With `pairs: apart` each pair is an element of its own, as in InstructGPT's comparison of the two.
+
 A prompt is encoded once with all summaries of its ranking, or with those of all rankings of its post
 (`share_posts`). Each summary's score is read at its EOS.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import torch
 from accelerate import Accelerator
@@ -64,12 +67,15 @@ def reward_plan(
 ) -> BatchPlan:
     """The posts of every update: as many as have `batch` rankings on average.
 
+    Pairs that train apart are shuffled without regard to their length: the pairs of one ranking are of
+    similar length, so batches by length would bring them together again.
+
     Raises:
         UsageError: too few posts for a batch, or for the processes that share it.
     """
     rankings = sum(len(post.ranks) for post in posts)
     return BatchPlan(
-        [post.length for post in posts],
+        [0 if settings.pairs == "apart" else post.length for post in posts],
         max(1, round(scalar(settings.batch) * len(posts) / rankings)),
         seed,
         epochs=scalar(settings.epochs),
@@ -84,6 +90,28 @@ class RankedPrompt:
     query: list[int]
     responses: list[list[int]]
     rank: list[int]
+
+
+def untied_pairs(prompts: Sequence[RankedPrompt]) -> list[RankedPrompt]:
+    """Every pair of a prompt's summaries of which one is preferred, as a prompt of two summaries.
+
+    A ranking of K summaries without ties gives C(K, 2) prompts; one whose summaries all tie gives none.
+    Shuffled over the data set (`reward_plan`) they are the alternative that InstructGPT compares with all
+    pairs of a prompt as one element (Ouyang et al. 2022, 3.5).
+
+    Returns:
+        Prompts with K = 2 and ranks 1 and 2, in the order of the rankings; the two summaries stay in theirs.
+    """
+    return [
+        RankedPrompt(
+            prompt.query,
+            [prompt.responses[one], prompt.responses[two]],
+            [1, 2] if prompt.rank[one] < prompt.rank[two] else [2, 1],
+        )
+        for prompt in prompts
+        for one, two in combinations(range(len(prompt.rank)), 2)
+        if prompt.rank[one] != prompt.rank[two]
+    ]
 
 
 @dataclass(frozen=True)
@@ -127,6 +155,12 @@ def ranked_posts(prompts: Sequence[RankedPrompt], *, share: bool) -> list[Ranked
         post.ranks.append(prompt.rank)
         post.numbers.append(number)
     return list(posts.values())
+
+
+def training_posts(prompts: Sequence[RankedPrompt], settings: RewardSettings) -> list[RankedPost]:
+    """What the batches are made of: rankings, each whole or with those of its post, or single pairs."""
+    chosen = untied_pairs(prompts) if settings.pairs == "apart" else prompts
+    return ranked_posts(chosen, share=settings.share_posts)
 
 
 @dataclass(frozen=True)

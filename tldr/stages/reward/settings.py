@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import NonNegativeInt, PositiveInt
+from typing import ClassVar, Literal
+
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from tldr.settings.base import PerSize, Positive, Unit
 from tldr.settings.training import Finetuning, Optimizer
@@ -10,6 +12,8 @@ from tldr.settings.training import Finetuning, Optimizer
 
 class RewardSettings(Finetuning):
     """Reward model (P App. B.1, 3.4): one epoch, batch 64, loss -log sigma(difference)."""
+
+    newer: ClassVar[tuple[str, ...]] = ("pairs",)
 
     optimizer: Optimizer = Optimizer(lr=1.5e-5)
     batch: PerSize[PositiveInt] = 64
@@ -22,6 +26,13 @@ class RewardSettings(Finetuning):
     share_posts: bool = False
     """Encode a post once for all its rankings, which makes several comparisons of a post cheap. The loss is
     the same. An update then has whole posts, as many as have `batch` rankings on average."""
+    pairs: Literal["together", "apart"] = "together"
+    """together: all pairs of a ranking are one example of a batch (InstructGPT 3.5). apart: each pair without
+    a tie is an example of its own, shuffled with those of all rankings, which InstructGPT found to over-fit
+    in one epoch. `batch` and `micro_batch` then count pairs. For as many pairs an update as together, and so
+    for as many updates, multiply `batch` by the pairs without a tie that a ranking has on average: 6 for 4
+    summaries without ties. That mean is `train_pairs` / `train_rankings` in the ``evaluation.json`` of a run
+    with pairs apart. `limit` counts rankings in either case."""
     frozen_layers: Unit = 0.0
     """Share of the layers, the lowest ones with the embeddings, that stay as SFT left them. Not the
     paper's: trlx freezes 0.7 (examples/summarize_rlhf), which halves a step and its memory."""
@@ -29,3 +40,12 @@ class RewardSettings(Finetuning):
     """Training references whose mean score becomes 0; None: all of them, as in the paper."""
     fold: NonNegativeInt | None = None
     """Train on the labels without this fold of `labels.folds`, and report on it."""
+
+    @model_validator(mode="after")
+    def _pairs_or_posts(self) -> RewardSettings:
+        if self.pairs == "apart" and self.share_posts:
+            raise ValueError(
+                "pairs apart makes each pair an example of its own, but share_posts encodes all of a post "
+                "together: set share_posts to false"
+            )
+        return self

@@ -33,6 +33,8 @@ from tldr.stages.reward.algorithm import (
     reward_plan,
     reward_training,
     shared_scores,
+    training_posts,
+    untied_pairs,
 )
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.networks import as_model, checkpoint_folder, open_reward
@@ -80,6 +82,8 @@ def run(ctx: RewardRun) -> None:
         evaluation[f"{name}_accuracy"] = accuracy(scores[name], prompts)
         evaluation[f"{name}_pairs"] = pair_count(prompts)
     evaluation |= {"n": evaluation["valid2_pairs"], "train_rankings": len(train)}
+    if ctx.settings.pairs == "apart":
+        evaluation["train_pairs"] = len(untied_pairs(train))
     trained: Any = as_model(model)
     head = sum(weights.numel() for weights in trained.score.parameters())
     evaluation["params"] = parameter_count(trained) - head  # as of the policy that it started from
@@ -133,7 +137,7 @@ def train_reward(ctx: RewardRun, train: list[RankedPrompt], tokenizer: PreTraine
     seed, pad = derive(ctx.seed, "reward"), pad_id(tokenizer)
     accelerator = make_accelerator(ctx.precision)
     # Before a network is loaded.
-    posts = ranked_posts(train, share=ctx.settings.share_posts)
+    posts = training_posts(train, ctx.settings)
     plan = reward_plan(posts, ctx.settings, accelerator.num_processes, seed=seed)
     model = reward_from_policy(checkpoint_folder(ctx.inputs.policy), seed=seed, pad_id=pad)
     training = reward_training(model, posts, plan, ctx.settings, accelerator, pad=pad, seed=seed)
