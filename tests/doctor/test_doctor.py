@@ -235,6 +235,13 @@ def an_sft_that_learnt_nothing(root: Path) -> None:
     edit_log(root / "sft-s", lambda row: {"valid_loss": 3.0})
 
 
+def test_a_policy_of_fewer_posts_is_not_held_against_models_of_all(study: Path) -> None:
+    an_sft_that_learnt_nothing(study)
+    note = json.loads((study / "sft-s" / "run.json").read_text())
+    edit_json(study / "sft-s" / "run.json", settings=note["settings"] | {"limit": 64})
+    assert not [one for one in examine(study)[1] if one.check == "ngram_floor"]
+
+
 @plant("fault", "reward-s", "chance")
 def a_reward_model_of_swapped_labels(root: Path) -> None:
     edit_json(root / "reward-s" / "evaluation.json", valid1_accuracy=0.28)

@@ -20,6 +20,8 @@ variants:
   kl: {kind: ppo, reward: n-5, sweep: {beta: [0.1, 0.0]}}
   shared: {kind: ppo, set: {value_network: shared}}
   pool: {kind: best_of_n, set: {n: 8}}
+  few: {kind: sft, sweep: {limit: [8, 16]}}
+  apart: {kind: reward, set: {pairs: apart}}
 """
 TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
 
@@ -50,7 +52,12 @@ def test_every_run_counts_once_and_what_a_part_needs_is_named(tmp_path: Path) ->
     best = parts["Fig. 7: best of N"]
     assert best.settings == ("best_of_n", "variants.pool")
     pairs = parts["Sections 4.3, 4.4: agreement and probes"]
-    assert pairs.runs == 1 and pairs.needs == ("Fig. 6: reward models on other labels",)
+    apart = "InstructGPT 3.5: a ranking's pairs together or apart"
+    assert pairs.runs == 1 and pairs.needs == ("Fig. 6: reward models on other labels", apart)
+    assert parts[apart].settings == ("variants.apart",) and parts[apart].needs == ()
+    few = parts["Demonstrations: other SFT policies"]
+    assert few.settings == ("variants.few-8", "variants.few-16") and few.needs == ()
+    assert few.runs == 2 * 3, "each is trained, sampled and scored"
 
 
 def test_every_setting_that_asks_for_a_part_is_one_of_the_study() -> None:

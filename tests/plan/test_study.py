@@ -95,6 +95,30 @@ def test_hours_by_hand(tiny: Study) -> None:
     assert plan.hours == pytest.approx(flops / (1e12 * TABLE.assumed.training) / 3600)
 
 
+def test_fewer_demonstrations_cost_as_much_less(tiny: Study) -> None:
+    def tokens(limit: int | None) -> float:
+        sft = tiny.sft.model_copy(update={"limit": limit})
+        (plan,) = planned(tiny.model_copy(update={"sft": sft}), 1.0, stage="sft")
+        return plan.cost.tokens
+
+    assert tokens(1000) == 1000 * 32 and tokens(None) == tokens(10**6) == 116_722 * 32
+
+
+def test_pairs_apart_read_each_post_once_a_pair(tmp_path: Path) -> None:
+    path = tmp_path / "toy.yaml"
+    ranked = TINY.replace(
+        "{kind: files, sft: a, valid1: b, valid2: c, comparisons: d}",
+        "{kind: toy}\nlabels: {pairs: 40, k: [4, 5]}",
+    )
+    path.write_text(ranked + "variants: {apart: {kind: reward, set: {pairs: apart, limit: 10}}}")
+    plans = {plan.title: plan for plan in planned(load_study(path), 1.0, stage="reward")}
+    assert plans["reward-s"].cost.tokens == 40 * (24 + 5 * 12)
+    apart = plans["reward-s-apart"]
+    assert apart.cost.tokens == 10 * (6 + 10) / 2 * (24 + 2 * 12) and apart.work.options == 2
+    judged, together = (plans[name].job.judged for name in ("reward-s-apart", "reward-s"))  # type: ignore[union-attr]
+    assert judged == together, "held-out rankings are scored whole in either case"
+
+
 def test_what_does_not_fit_comes_with_settings_that_do(tiny: Study) -> None:
     (whole,) = planned(tiny, 1.0, stage="ppo")
     room = 0.75 * whole.memory.total / GIB

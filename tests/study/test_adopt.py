@@ -105,6 +105,15 @@ def test_a_setting_that_is_new_has_to_have_its_default(
     assert ("sft-s-s0" not in found.left) == taken
 
 
+def test_a_run_of_fewer_posts_is_not_taken_for_one_of_all(lab: Lab, tmp_path: Path) -> None:
+    """`sft.limit` is no part of a run's name at its default, but it is where a run had another value."""
+    lab.make("sft.limit=128", only="sft")
+    age(lab, tmp_path / "before")
+    assert "limit 128 -> null" in take(lab, tmp_path / "before").left["sft-s-s0"]
+    assert "limit 128 -> 256" in take(lab, tmp_path / "before", "sft.limit=256").left["sft-s-s0"]
+    assert not take(lab, tmp_path / "before", "sft.limit=128").left
+
+
 def test_a_damaged_run_is_not_taken_over(lab: Lab, tmp_path: Path) -> None:
     lab.make(only="sft")
     names = age(lab, tmp_path / "before")

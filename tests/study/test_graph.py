@@ -358,6 +358,56 @@ def test_pools_and_pairs_see_every_reward_model(config: Path) -> None:
     assert parents(runs["ratings-s0"])["samples-ppo-m"] == ["sample-m-s0-ppo"]
 
 
+DEMONSTRATIONS = "variants.sft-n={kind: sft, sweep: {limit: [128, 256]}}"
+
+
+def test_policies_on_fewer_demonstrations_are_sampled_and_scored_as_the_main_ones(config: Path) -> None:
+    ways = {"temperatures": "[0.0, 0.7]", "sft_temperatures": "[0.3]", "sft_top_ps": "[0.9]"}
+    further = [f"evaluation.{name}={values}" for name, values in ways.items()]
+    before, after = runs_of(config, *further), runs_of(config, *further, DEMONSTRATIONS)
+    assert all(after[title].key == run.key for title, run in before.items()), "the main runs are as they were"
+    assert set(after) - set(before) == {
+        f"{stage}-{size}-s0-{end}-{limit}"
+        for stage, end in (("sft", "sft-n"), ("sample", "sft-sft-n"), ("score", "sft-sft-n"))
+        for size in "sm"
+        for limit in (128, 256)
+    }
+    few, many, main = after["sft-m-s0-sft-n-128"], after["sft-m-s0-sft-n-256"], after["sft-m-s0"]
+    assert parents(few) == parents(main) and len({few.key, many.key, main.key}) == 3
+    others = [run.settings.model_dump() | {"limit": None} for run in (few, many)]
+    assert others == [main.settings.model_dump()] * 2
+    # The seed alone chooses the posts, so every size has the same, and a smaller part lies in a larger.
+    trained = [run for title, run in after.items() if title.startswith("sft-")]
+    assert {(run.seed, run.offset) for run in trained} == {(0, 0)}
+    sample, score = after["sample-m-s0-sft-sft-n-128"], after["score-m-s0-sft-sft-n-128"]
+    drawn = sample.settings.model_dump()
+    assert (drawn["temperatures"], drawn["sft_temperatures"], drawn["sft_top_ps"]) == ([0.0, 0.7], [], [])
+    assert parents(sample)["policy"] == parents(score)["policy"] == ["sft-m-s0-sft-n-128"]
+    assert parents(score) == parents(after["score-m-s0-sft"]) | {
+        "policy": ["sft-m-s0-sft-n-128"],
+        "samples": ["sample-m-s0-sft-sft-n-128"],
+    }
+    assert score.tags == {"size": "m", "method": "sft", "variant": "sft-n-128"}
+
+
+def test_a_limit_changes_what_comes_from_the_policy_and_a_variant_can_be_of_one_size(config: Path) -> None:
+    touched = changed(config, "sft.limit=128")
+    assert {"sft-s-s0", "sft-m-s0", "labels-s0", "ppo-m-s0"} <= touched
+    assert not touched & {"data", "pretrain-m-s0", "sample-m-s0-pretrained"}
+    few = runs_of(config, "variants.few={kind: sft, sizes: [s], set: {limit: 128}}")
+    assert set(few) - set(runs_of(config)) == {"sft-s-s0-few", "sample-s-s0-sft-few", "score-s-s0-sft-few"}
+
+
+@pytest.mark.parametrize(("setting", "value"), [("sft.limit", "null"), ("reward.pairs", "together")])
+def test_a_newer_setting_at_its_default_is_no_part_of_a_name(config: Path, setting: str, value: str) -> None:
+    stage, key = setting.split(".")
+    assert changed(config, f"{setting}={value}") == set()
+    run = runs_of(config)[f"{stage}-s-s0"]
+    assert key not in run.ingredients["settings"] and key in run.settings.model_dump()
+    other = runs_of(config, f"{setting}={'apart' if key == 'pairs' else 128}")[f"{stage}-s-s0"]
+    assert key in other.ingredients["settings"] and other.key != run.key
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -376,7 +426,17 @@ def test_pools_and_pairs_see_every_reward_model(config: Path) -> None:
         ("name=..", "expected text to match"),
         ("ladder={s: {}, S: {}}", "expected text to match"),
         ("seeds=[0, 1, 0]", "one is repeated"),
-        ("variants.a={kind: sft}", "kind"),
+        ("variants.a={kind: pretrain, set: {steps: 2}}", "kind"),
+        ("variants.a={kind: sft, set: {limit: 100}}", "limit 100 does not fill one batch of 128"),
+        (
+            "variants.a={kind: sft, set: {limit: 99, batch: {s: 64, m: 128}}}",
+            "does not fill one batch of 128",
+        ),
+        ("variants.a={kind: sft, sweep: {limit: [128, 9999999]}}", "variants.a-9999999.set.limit 9999999 is"),
+        ("sft.limit=9999999", "sft.limit 9999999 is more than"),
+        ("sft.limit=0", "greater than 0"),
+        ("reward={pairs: apart, share_posts: true}", "set share_posts to false"),
+        ("variants.a={kind: reward, set: {pairs: single}}", "'together' or 'apart'"),
         ("variants.a={kind: ppo, set: {value_network: shared, algorithm: rloo, epochs: 1}}", "shared"),
     ],
 )

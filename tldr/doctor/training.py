@@ -120,10 +120,13 @@ def ends(values: Sequence[float], parts: int) -> tuple[float, float]:
     "policy starts from a pretrained model.",
 )
 def ngram_floor(run: Examined) -> Iterator[Observation]:
-    """The loss on valid1 beats a unigram and a bigram model of the training references."""
+    """The loss on valid1 beats a unigram and a bigram model of the training references.
+
+    A policy that was given a part of them on purpose (`sft.limit`) is not held against models of all.
+    """
     losses = [row["valid_loss"] for row in run.metrics if "valid_loss" in row]
     data = run.parents.get("data")
-    if not losses or data is None:
+    if not losses or data is None or run.settings.get("limit") is not None:
         return
     window = run.file.lengths.response
     train, held_out = ([ids[:window] for ids in references(data.folder, name)] for name in ("sft", "valid1"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tldr.plan.study import RunPlan
 from tldr.stages.shared.settings import NEWS
 from tldr.study.runs import Run, needed_by
-from tldr.study.settings import PPOVariant, RewardVariant, Study
+from tldr.study.settings import PPOVariant, RewardVariant, SFTVariant, Study
 
 MAIN = "The main line (Figs. 1, 8, 10, 14)"
 
@@ -48,7 +48,11 @@ def part_of(run: Run, study: Study) -> tuple[str, str]:
     if run.stage == "ratings":
         return "Figs. 3, 12: ratings", "ratings"
     variant, setting = study.variants.get(run.variant), f"variants.{run.variant}"
+    if isinstance(variant, SFTVariant):
+        return "Demonstrations: other SFT policies", setting
     if isinstance(variant, RewardVariant) and run.stage == "reward":
+        if variant.set.pairs != study.reward.pairs:
+            return "InstructGPT 3.5: a ranking's pairs together or apart", setting
         return "Fig. 6: reward models on other labels", setting
     if isinstance(variant, PPOVariant) and variant.set.value_network != study.ppo.value_network:
         return "Fig. 11: the value network", setting

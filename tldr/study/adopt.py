@@ -150,7 +150,8 @@ def _take_labels(candidate: FormerRun, run: Run, root: Path) -> str:
 def _other_settings(before: Mapping[str, Any], now: Mapping[str, Any], kind: type[Settings]) -> str:
     """The setting that differs, or ""; a setting that did not exist then must have its default."""
     default = {name: info.get_default(call_default_factory=True) for name, info in kind.model_fields.items()}
-    for name, value in now.items():
+    # A newer setting at its default is not in `now`, but the former run may have had another value.
+    for name, value in ({newer: default[newer] for newer in kind.newer} | dict(now)).items():
         known = before[name] if name in before else json.loads(json.dumps(default[name], default=_plain))
         if known != value:
             return f"{name} {json.dumps(known)} -> {json.dumps(value)}"

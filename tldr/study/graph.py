@@ -6,7 +6,7 @@
                         sft -> best_of_n -> score;   pretrain, sft -> sample -> score
     all sizes' reward models and SFT policies -> pairs;   samples of all policies -> ratings
     pretrained, sft, ppo -> sample -> score again on news articles and further posts, if the data has some
-    variants: reward, ppo -> sample -> score, or best_of_n, again with other settings
+    variants: sft -> sample -> score, reward, ppo -> sample -> score, or best_of_n, with other settings
     earlier rounds (r1, ...): labels -> reward -> ppo, whose samples, and the best of several SFT samples by
                               whose reward models, are labelled in the next round
 
@@ -41,7 +41,7 @@ from tldr.study.hashes import FileHashes
 from tldr.study.load import nearest
 from tldr.study.runs import InputSource, Run, run_of
 from tldr.study.seed_runs import SeedRuns, VariantSampling, Writers
-from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Round, Study
+from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Round, SFTVariant, Study
 from tldr.toy.settings import ToyData
 
 REWARD_DRAW, ROUND_DRAW = 1_000, 100_000
@@ -135,7 +135,7 @@ class _Graph:
         Of the page on which people label only the labelers of an item count: what they have labeled must not
         be lost because its title, its instructions or the known answers are changed.
         """
-        values = settings.model_dump(mode="json")
+        values = settings.naming()
         if isinstance(settings, LabelsSettings) and settings.kind == "people":
             values["page"] = {"labelers_per_item": settings.page.labelers_per_item}
             del values["known"]
@@ -177,6 +177,7 @@ class _Graph:
         for (name, size), (reward, policy) in earlier.items():
             sampling = VariantSampling(name, reward)
             self._sample_and_score(main, size, "ppo", policy, sampling)
+        self._sft_variants(main, start)
         others = {place: reward for place, (reward, _) in earlier.items()} | self._reward_variants(main)
         self._policy_variants(main, others)
         self._pools(main, others)
@@ -264,6 +265,8 @@ class _Graph:
             changes["zero_shot"] = None
         if temperatures is not None:
             changes["temperatures"] = temperatures
+            if method == "sft":  # of a variant: its further ways of sampling are not asked for
+                changes |= {"sft_temperatures": [], "sft_top_ps": []}
         return self.study.evaluation.model_copy(update=changes)
 
     def _sample_and_score(
@@ -331,6 +334,23 @@ class _Graph:
         policy, reward = seed_runs.models[size]["sft"], seed_runs.reward[size]
         inputs = BestOfNInputs(policy=policy, reward=reward, rewards=rewards or {}, data=seed_runs.data)
         return self._run(inputs, settings, size, seed_runs.seed)
+
+    def _sft_variants(self, seed_runs: SeedRuns, start: Mapping[str, InputSource]) -> None:
+        """Add the variants' supervised policies, their samples, and scores by the main reward models.
+
+        Args:
+            start: size -> the policy that SFT starts from.
+        """
+        for name, variant in self.study.variants.items():
+            if not isinstance(variant, SFTVariant):
+                continue
+            for size in variant.sizes or self.study.ladder:
+                inputs = SFTInputs(policy=start[size], data=seed_runs.data)
+                run = self._run(inputs, variant.set, size, seed_runs.seed)
+                policy = self.add(replace(run, variant=name))
+                temperatures = self.study.evaluation.temperatures
+                sampling = VariantSampling(name, seed_runs.reward[size], temperatures)
+                self._sample_and_score(seed_runs, size, "sft", policy, sampling)
 
     def _reward_variants(self, seed_runs: SeedRuns) -> dict[tuple[str, str], InputSource]:
         """Reward models of the variants, on the labels of all rounds: (variant, size) -> run."""

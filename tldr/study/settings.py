@@ -33,6 +33,19 @@ class RewardVariant(Settings):
     """Settings that differ from the study's `reward`."""
 
 
+class SFTVariant(Settings):
+    """Supervised policies with other settings, for example on fewer posts. They are sampled at the study's
+    `evaluation.temperatures` and scored as the main ones are. Labels, reward models and PPO do not see
+    them."""
+
+    kind: Literal["sft"] = "sft"
+    """Which stage runs again."""
+    sizes: list[Name] | None = None
+    """None: the whole ladder."""
+    set: SFTSettings
+    """Settings that differ from the study's `sft`."""
+
+
 class PPOVariant(Settings):
     """Policies with other settings: another KL coefficient (Fig. 5), a shared value network (Fig. 11)."""
 
@@ -59,7 +72,7 @@ class BestOfNVariant(Settings):
     set: BestOfNSettings
 
 
-Variant = Annotated[RewardVariant | PPOVariant | BestOfNVariant, Field(discriminator="kind")]
+Variant = Annotated[SFTVariant | RewardVariant | PPOVariant | BestOfNVariant, Field(discriminator="kind")]
 
 
 class Round(Settings):
@@ -190,6 +203,22 @@ class Study(Settings):
                     raise ValueError(f"variants.{name}.reward: '{variant.reward}' is not a reward variant")
                 if odd := set(variant.sizes or self.ladder) - set(other.sizes or self.ladder):
                     raise ValueError(f"variants.{name}: {variant.reward} is not trained at size {_list(odd)}")
+        return self
+
+    @model_validator(mode="after")
+    def _posts(self) -> Study:
+        """No more SFT posts are asked for than the toy world makes; files are counted when the stage runs."""
+        asked = {"sft": self.sft} | {
+            f"variants.{name}.set": variant.set
+            for name, variant in self.variants.items()
+            if isinstance(variant, SFTVariant)
+        }
+        for key, settings in asked.items():
+            if isinstance(self.data, ToyData) and (settings.limit or 0) > self.data.sft_posts:
+                raise ValueError(
+                    f"{key}.limit {settings.limit} is more than the {self.data.sft_posts} posts of "
+                    "data.sft_posts"
+                )
         return self
 
     @model_validator(mode="after")

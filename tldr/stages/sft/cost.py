@@ -22,8 +22,9 @@ def job(planned: PlannedRun) -> RunJob:
         scalar(settings.batch),
         keeps_best=settings.select == "valid_loss",
     )
-    examples, epochs = planned.counts.posts("sft"), scalar(settings.epochs)
-    return planned.training(step, settings, examples=examples, epochs=epochs)
+    posts = planned.counts.posts("sft")
+    examples = min(settings.limit or posts, posts)
+    return planned.training(step, settings, examples=examples, epochs=scalar(settings.epochs))
 
 
 COST = StageCost(job)

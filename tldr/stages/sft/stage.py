@@ -10,6 +10,7 @@ from tldr.stages.sft.algorithm import (
     encode_references,
     fine_tuning,
     fine_tuning_plan,
+    first_shuffled,
     validation_loss,
 )
 from tldr.stages.shared.networks import as_model, checkpoint_folder
@@ -21,7 +22,7 @@ from tldr.train.processes import make_accelerator
 
 
 def run(ctx: SFTRun) -> None:
-    """Fine-tune ``policy`` on ``sft.jsonl`` of ``data``; write ``checkpoint/``.
+    """Fine-tune ``policy`` on ``sft.jsonl`` of ``data``, or a part of it; write ``checkpoint/``.
 
     The validation loss on valid1 is logged once an epoch (and chooses the weights when
     `select: valid_loss`).
@@ -29,9 +30,10 @@ def run(ctx: SFTRun) -> None:
     settings, data = ctx.settings, ctx.inputs.data
     accelerator = make_accelerator(ctx.precision)
     tokenizer = open_tokenizer(data)
+    posts, held_out_posts = (read_posts(data, name, references=True) for name in ("sft", "valid1"))
     examples, held_out = (
-        encode_references(tokenizer, read_posts(data, name, references=True), ctx.lengths)
-        for name in ("sft", "valid1")
+        encode_references(tokenizer, chosen, ctx.lengths)
+        for chosen in (first_shuffled(posts, settings.limit, seed=ctx.seed), held_out_posts)
     )
     # Before a network is loaded: how the processes share what is trained on and what is validated on.
     plan = fine_tuning_plan(examples, settings, accelerator.num_processes, seed=ctx.seed)
