@@ -19,12 +19,22 @@ MARK_OFFSET = 7.0
 
 
 def interval(
-    axis: Axes, rows: pd.DataFrame, series: Series, *, shift: float = 1.0, label: str | None = None
+    axis: Axes,
+    rows: pd.DataFrame,
+    series: Series,
+    *,
+    shift: float = 1.0,
+    label: str | None = None,
+    x: str = "params",
 ) -> None:
-    """A line through the values with interval bars; `shift` (a factor) keeps bars of series apart."""
+    """A line through the values with interval bars; `shift` (a factor) keeps bars of series apart.
+
+    Args:
+        x: the column along the x axis, a log one.
+    """
     bars = np.vstack([rows["value"] - rows["low"], rows["high"] - rows["value"]]).clip(min=0)
     axis.errorbar(
-        rows["params"] * shift,
+        rows[x] * shift,
         rows["value"],
         yerr=bars,
         color=series.color,
@@ -33,7 +43,7 @@ def interval(
         elinewidth=1.6,
         label=label or series.label,
     )
-    cell_marks(axis, rows["params"] * shift, rows, series.color)
+    cell_marks(axis, rows[x] * shift, rows, series.color)
 
 
 def cell_marks(
@@ -93,13 +103,14 @@ def legend_of(axes: Iterable[Axes]) -> dict[str, Any]:
     }
 
 
-def spacing(rows: pd.DataFrame, *, wide: bool = False) -> float:
+def spacing(rows: pd.DataFrame, *, wide: bool = False, x: str = "params") -> float:
     """Factor that moves a point by a hundredth of a log axis of model sizes; by three where cells are drawn.
 
     Args:
+        x: the column along the axis, where it is another.
         wide: by three in any case, as where there is a single size and all series stand at it.
     """
-    sizes = rows["params"]
+    sizes = rows[x]
     share = 0.03 if wide or ("cells" in rows and rows["cells"].max() > 1) else 0.01
     return float((sizes.max() / sizes.min()) ** share) if sizes.nunique() > 1 else 1 + 2 * share
 

@@ -12,6 +12,7 @@ from eval.best_of_n.section import best_of_n_section
 from eval.claims.section import claims_section
 from eval.common.numeric import numeric_failures_told
 from eval.common.study import Section, StudyResults, without
+from eval.demonstrations.section import demonstrations_section
 from eval.elo.section import elo_section
 from eval.further.section import further_section
 from eval.length.section import length_section
@@ -33,6 +34,7 @@ SECTIONS = (
     length_section,
     rating_section,
     sampling_section,
+    demonstrations_section,
     elo_section,
     reward_section,
     probes_section,

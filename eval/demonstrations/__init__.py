@@ -1,0 +1,1 @@
+"""Supervised policies on fewer demonstrations, beside what human feedback reaches."""

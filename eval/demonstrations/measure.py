@@ -1,0 +1,58 @@
+"""How far a supervised policy falls short of PPO on the same posts, and what a doubling of its
+demonstrations gains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from eval.common.stats import Estimate, bootstrap_means, cellwise
+
+PPO = "ppo"
+
+
+def gap_to_ppo(values: pd.DataFrame, policy: str, draws: int) -> Estimate | None:
+    """Preference of PPO minus that of `policy`, post by post; above 0 where PPO is preferred more often.
+
+    Args:
+        values: ``cell``, ``id`` (the post), and of each policy a column of values 0..1, one of them `PPO`;
+            missing where it has none for that post.
+
+    Returns:
+        The mean over the posts that have both; None without such a post.
+    """
+    rows = values.dropna(subset=[PPO, policy])
+    return _mean_of(rows, (rows[PPO] - rows[policy]).to_numpy(), draws)
+
+
+def gain_by_doubling(values: pd.DataFrame, amounts: Mapping[str, int], draws: int) -> Estimate | None:
+    """Preference gained by a doubling of the demonstrations: least squares of it on their log2.
+
+    The slope is a weighted sum of the policies' values on the same posts, so its interval is that of a mean.
+
+    Args:
+        values: as `gap_to_ppo`. amounts: policy -> its demonstrations.
+
+    Returns:
+        Over the posts that have all of the policies; None without such a post, or with a single amount.
+    """
+    logs = np.log2(np.array(list(amounts.values()), dtype=np.float64))
+    rows = values.dropna(subset=list(amounts))
+    if len(set(amounts.values())) < 2:
+        return None
+    weights = np.linalg.pinv(np.column_stack([np.ones(len(logs)), logs]))[1]
+    return _mean_of(rows, rows[list(amounts)].to_numpy(dtype=np.float64) @ weights, draws)
+
+
+def _mean_of(
+    rows: pd.DataFrame, values: np.ndarray[tuple[int], np.dtype[np.float64]], draws: int
+) -> Estimate | None:
+    if rows.empty:
+        return None
+
+    def mean_of(part: pd.DataFrame, number: int) -> dict[str, Estimate]:
+        return {"mean": bootstrap_means(part[["value"]], part["id"], draws=number)[0]}
+
+    return cellwise(rows[["cell", "id"]].assign(value=values), mean_of, draws)["mean"]
