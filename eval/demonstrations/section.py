@@ -9,7 +9,7 @@ import pandas as pd
 from eval.common.rows import FurtherResult, bars, further_table, intervals, listed, runs_by_name, settings_of
 from eval.common.runs import StudyRun, StudyRuns
 from eval.common.study import Picture, Section, StudyResults, Table, once, without
-from eval.common.tables import group_columns, named
+from eval.common.tables import COLUMNS, group_columns, named
 from eval.demonstrations.figure import DEMONSTRATIONS, preference_by_demonstrations
 from eval.demonstrations.measure import PPO, gain_by_doubling, gap_to_ppo
 from eval.preference.measure import UNIT, PreferenceScorer, preferred
@@ -80,11 +80,10 @@ def demonstrations_table(study: StudyResults) -> pd.DataFrame:
     table = table.assign(**{DEMONSTRATIONS: pd.Series(known, index=table.index, dtype=float)})
     table = table[table[DEMONSTRATIONS].notna() | (table["method"] == PPO)]
     order = {scorer.name: place for place, scorer in enumerate(scorers(study))}
-    places = table["scorer"].map(order)
-    ordered = table.assign(_scorer=places).sort_values(
-        ["_scorer", "params", DEMONSTRATIONS], kind="stable", ignore_index=True
-    )
-    return ordered.drop(columns="_scorer")
+    by = ["_scorer", "params", DEMONSTRATIONS]
+    table = table.assign(_scorer=table["scorer"].map(order)).sort_values(by, kind="stable", ignore_index=True)
+    ordered: pd.DataFrame = table[[*COLUMNS, DEMONSTRATIONS]]
+    return ordered
 
 
 @once

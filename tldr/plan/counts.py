@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cache
-from operator import mul
 from pathlib import Path
 from statistics import mean
 
@@ -93,7 +92,7 @@ class Counts:
         # Every number of summaries from the smallest to the largest is as likely as another.
         pairs = [mean(k * (k - 1) / 2 for k in range(each.k[0], each.k[1] + 1)) for each in rounds]
         weights = [_labelers(each) * each.pairs for each in rounds]
-        return sum(map(mul, pairs, weights)) / sum(weights)
+        return sum(each * weight for each, weight in zip(pairs, weights, strict=True)) / sum(weights)
 
     def typical(self, window: PackedRow) -> PackedRow:
         """Mean lengths of texts after truncation to a window."""
