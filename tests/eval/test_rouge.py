@@ -111,7 +111,7 @@ def made_up(count: int) -> tuple[list[str], list[str]]:
 
 @fast
 def test_the_fast_backend_takes_a_whole_test_set_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    scorer = eval.rouge._scorer("rouge_score_rs", stemmer=True)
+    scorer = eval.rouge.measure._scorer("rouge_score_rs", stemmer=True)
     sizes: list[int] = []
 
     class Counted:
@@ -119,7 +119,7 @@ def test_the_fast_backend_takes_a_whole_test_set_in_one_call(monkeypatch: pytest
             sizes.append(len(references))
             return scorer.score_batch(references, predictions)
 
-    monkeypatch.setattr("eval.rouge._scorer", lambda module, stemmer: Counted())
+    monkeypatch.setattr("eval.rouge.measure._scorer", lambda module, stemmer: Counted())
     assert len(rouge(*made_up(6553), stemmer=True)) == 6553
     assert sizes == [6553]
 

@@ -16,9 +16,9 @@ graph has no cycles, and the runs are listed in an order in which they can be ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from tldr.errors import UsageError
 from tldr.settings.base import Settings
@@ -43,6 +43,8 @@ from tldr.study.runs import InputSource, Run, run_of
 from tldr.study.seed_runs import SeedRuns, VariantSampling, Writers
 from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Round, SFTVariant, Study
 from tldr.toy.settings import ToyData
+
+VariantT = TypeVar("VariantT", SFTVariant, RewardVariant, PPOVariant, BestOfNVariant)
 
 REWARD_DRAW, ROUND_DRAW = 1_000, 100_000
 """Added to a study's seed for every additional reward model and every additional round of labels."""
@@ -335,63 +337,53 @@ class _Graph:
         inputs = BestOfNInputs(policy=policy, reward=reward, rewards=rewards or {}, data=seed_runs.data)
         return self._run(inputs, settings, size, seed_runs.seed)
 
+    def _variants(self, kind: type[VariantT]) -> Iterator[tuple[str, VariantT, str]]:
+        """Name, settings and size of every variant of a kind."""
+        for name, variant in self.study.variants.items():
+            if isinstance(variant, kind):
+                yield from ((name, variant, size) for size in variant.sizes or self.study.ladder)
+
     def _sft_variants(self, seed_runs: SeedRuns, start: Mapping[str, InputSource]) -> None:
         """Add the variants' supervised policies, their samples, and scores by the main reward models.
 
         Args:
             start: size -> the policy that SFT starts from.
         """
-        for name, variant in self.study.variants.items():
-            if not isinstance(variant, SFTVariant):
-                continue
-            for size in variant.sizes or self.study.ladder:
-                inputs = SFTInputs(policy=start[size], data=seed_runs.data)
-                run = self._run(inputs, variant.set, size, seed_runs.seed)
-                policy = self.add(replace(run, variant=name))
-                temperatures = self.study.evaluation.temperatures
-                sampling = VariantSampling(name, seed_runs.reward[size], temperatures)
-                self._sample_and_score(seed_runs, size, "sft", policy, sampling)
+        for name, variant, size in self._variants(SFTVariant):
+            inputs = SFTInputs(policy=start[size], data=seed_runs.data)
+            policy = self.add(replace(self._run(inputs, variant.set, size, seed_runs.seed), variant=name))
+            sampling = VariantSampling(name, seed_runs.reward[size], self.study.evaluation.temperatures)
+            self._sample_and_score(seed_runs, size, "sft", policy, sampling)
 
     def _reward_variants(self, seed_runs: SeedRuns) -> dict[tuple[str, str], InputSource]:
         """Reward models of the variants, on the labels of all rounds: (variant, size) -> run."""
         rewards: dict[tuple[str, str], InputSource] = {}
-        for name, variant in self.study.variants.items():
-            if not isinstance(variant, RewardVariant):
-                continue
+        for name, variant, size in self._variants(RewardVariant):
             settings = variant.set.model_copy(update={"seeds": RewardSettings.model_fields["seeds"].default})
-            for size in variant.sizes or self.study.ladder:
-                inputs = _on_labels(seed_runs.models[size]["sft"], seed_runs.labels, seed_runs.data)
-                run = self._run(inputs, settings, size, seed_runs.seed)
-                rewards[name, size] = self.add(replace(run, variant=name))
+            inputs = _on_labels(seed_runs.models[size]["sft"], seed_runs.labels, seed_runs.data)
+            run = self._run(inputs, settings, size, seed_runs.seed)
+            rewards[name, size] = self.add(replace(run, variant=name))
         return rewards
 
     def _policy_variants(self, seed_runs: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
         """Add the variants' policies, trained from SFT, their samples, and scores by their reward models."""
-        for name, variant in self.study.variants.items():
-            if not isinstance(variant, PPOVariant):
-                continue
-            for size in variant.sizes or self.study.ladder:
-                sft = seed_runs.models[size]["sft"]
-                reward = rewards[variant.reward, size] if variant.reward else seed_runs.reward[size]
-                inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=seed_runs.data)
-                run = self._run(inputs, variant.set, size, seed_runs.seed)
-                policy = self.add(replace(run, variant=name))
-                sampling = VariantSampling(name, reward, variant.temperatures)
-                self._sample_and_score(seed_runs, size, "ppo", policy, sampling)
-                if variant.reward:  # also score the initial policy with that reward model
-                    initial = VariantSampling(variant.reward, reward)
-                    self._score(seed_runs, size, "sft", seed_runs.samples[f"sft-{size}"], sft, initial)
+        for name, variant, size in self._variants(PPOVariant):
+            sft = seed_runs.models[size]["sft"]
+            reward = rewards[variant.reward, size] if variant.reward else seed_runs.reward[size]
+            inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=seed_runs.data)
+            policy = self.add(replace(self._run(inputs, variant.set, size, seed_runs.seed), variant=name))
+            sampling = VariantSampling(name, reward, variant.temperatures)
+            self._sample_and_score(seed_runs, size, "ppo", policy, sampling)
+            if variant.reward:  # also score the initial policy with that reward model
+                initial = VariantSampling(variant.reward, reward)
+                self._score(seed_runs, size, "sft", seed_runs.samples[f"sft-{size}"], sft, initial)
 
     def _pools(self, seed_runs: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
         """Add larger pools, scored by the reward models of all sizes and the variants of their own size."""
-        for name, variant in self.study.variants.items():
-            if isinstance(variant, BestOfNVariant):
-                for size in variant.sizes or self.study.ladder:
-                    others = {other: seed_runs.reward[other] for other in self.study.ladder}
-                    own = {key: source for key, source in rewards.items() if key[1] == size}
-                    others |= {f"{size}_{key[0]}": source for key, source in own.items()}
-                    run = self._best_of_n(seed_runs, size, variant.set, others)
-                    self.add(replace(run, variant=name))
+        for name, variant, size in self._variants(BestOfNVariant):
+            others = {other: seed_runs.reward[other] for other in self.study.ladder}
+            others |= {f"{size}_{other}": source for (other, at), source in rewards.items() if at == size}
+            self.add(replace(self._best_of_n(seed_runs, size, variant.set, others), variant=name))
 
     def _pairs(self, seed_runs: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
         """Add pairs, scored by every reward model and SFT policy of the seed."""
