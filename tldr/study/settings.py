@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -20,6 +20,8 @@ from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.settings import EvaluationSettings
 from tldr.toy.settings import ToyData
+
+SettingsT = TypeVar("SettingsT", SFTSettings, RewardSettings)
 
 
 class RewardVariant(Settings):
@@ -205,15 +207,18 @@ class Study(Settings):
                     raise ValueError(f"variants.{name}: {variant.reward} is not trained at size {_list(odd)}")
         return self
 
+    def _with_variants(self, stage: str, settings: SettingsT) -> dict[str, SettingsT]:
+        """A stage's settings and those of its variants, by their keys in the study file."""
+        return {stage: settings} | {
+            f"variants.{name}.set": variant.set
+            for name, variant in self.variants.items()
+            if isinstance(variant.set, type(settings))
+        }
+
     @model_validator(mode="after")
     def _posts(self) -> Study:
         """No more SFT posts are asked for than the toy world makes; files are counted when the stage runs."""
-        asked = {"sft": self.sft} | {
-            f"variants.{name}.set": variant.set
-            for name, variant in self.variants.items()
-            if isinstance(variant, SFTVariant)
-        }
-        for key, settings in asked.items():
+        for key, settings in self._with_variants("sft", self.sft).items():
             if isinstance(self.data, ToyData) and (settings.limit or 0) > self.data.sft_posts:
                 raise ValueError(
                     f"{key}.limit {settings.limit} is more than the {self.data.sft_posts} posts of "
@@ -224,13 +229,8 @@ class Study(Settings):
     @model_validator(mode="after")
     def _folds(self) -> Study:
         """Reward models name a fold if and only if the labels come in folds."""
-        rewards = {"reward": self.reward} | {
-            f"variants.{name}.set": variant.set
-            for name, variant in self.variants.items()
-            if isinstance(variant, RewardVariant)
-        }
         folds = self.labels.folds
-        for key, settings in rewards.items():
+        for key, settings in self._with_variants("reward", self.reward).items():
             if folds is None and settings.fold is not None:
                 raise ValueError(f"{key}.fold {settings.fold}: the labels have no folds (labels.folds)")
             if folds is not None and (settings.fold is None or settings.fold >= folds):
