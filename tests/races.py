@@ -73,7 +73,7 @@ def judgements(place: Path, who: int) -> None:
 
 def answers(place: Path, who: int) -> None:
     """The judge's cache of answers: made, claimed and filled at once."""
-    from eval.judge.cache import Answer, Cache, JudgeQuestion
+    from tldr.judge.cache import Answer, Cache, JudgeQuestion
 
     cache = Cache(place / "cache.sqlite")
     try:

@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FLOORS = {
     "errors": 0, "files": 0, "interrupts": 0, "locks": 0, "pinned": 0, "records": 0, "settings": 0,
     "strict_json": 0, "strict_yaml": 0,
-    "measures": 1, "mathematics": 1, "inputs": 1, "queries": 1,
+    "measures": 1, "mathematics": 1, "inputs": 1, "queries": 1, "judge": 1,
     "toy": 2, "models": 2, "sources": 2,
     "train": 3, "label": 3, "stages": 4, "study": 5,
     "plan": 6, "doctor": 6, "bench": 6, "cli": 7,

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.eval.judge_server import Reply, says, serving
+from tests.judge.judge_server import Reply, says, serving
 from tldr.cli import judge as command
 from tldr.cli.main import app
 from tldr.records import Judgement, Post, Sample, read_records, write_records

@@ -14,10 +14,10 @@ from eval.common.tables import MeasuredResult
 from eval.elo.measure import elo
 from eval.judge.measure import answers, combined, complete, judge_results
 from eval.judge.pairs import pairs_to_judge
-from eval.judge.scored import ScoreJudge
 from eval.length.measure import length_control
-from tests.eval.judge_server import make_pairs
+from tests.judge.judge_server import make_pairs
 from tldr.errors import NonFiniteError, RecordError, UsageError
+from tldr.judge.scored import ScoreJudge
 from tldr.records import Article, Judgement, Post, Sample, write_records
 
 

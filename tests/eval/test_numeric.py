@@ -18,7 +18,7 @@ from eval.common.numeric import numeric_failures_told
 from eval.common.study import Section, try_table
 from eval.report import sections as report_sections
 from eval.report.files import file_sections
-from tests.eval.judge_server import make_pairs
+from tests.judge.judge_server import make_pairs
 from tldr.errors import NonFiniteError
 
 GOOD = pd.DataFrame({"policy": ["a"], "value": [0.5], "low": [0.4], "high": [0.6]})

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from eval.judge.prompt import parse_verdict
 from tests.fuzz.mutate import COUNTS
+from tldr.judge.prompt import parse_verdict
 
 PARTS = [
     "Preferred: A", "Preferred: B", "Preferred: tie", "preferred: a", "Preferred:", "Preferred : A",

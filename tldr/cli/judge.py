@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eval.judge.prompt import AXES, Axis
 from tldr.cli.evaluate import OnErrorOption, tell_bad_lines
 from tldr.errors import UsageError
 from tldr.files import drop_abandoned
 from tldr.interrupts import exiting_on_sigterm
+from tldr.judge.prompt import AXES, Axis
 from tldr.locks import lock_beside, locked
 from tldr.records import Judgement, ReadReport, read_records, write_records
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from eval.judge.budget import CostEstimate
-    from eval.judge.endpoint import Connection
-    from eval.judge.llm import Limits, LLMJudge
-    from eval.judge.pairs import Judge
+    from tldr.judge.budget import CostEstimate
+    from tldr.judge.endpoint import Connection
+    from tldr.judge.llm import Limits, LLMJudge
+    from tldr.judge.pairs import Judge
 
 CONFIRM_ABOVE = 1.0
 """Dollars that may be spent at a terminal without confirmation."""
@@ -76,9 +76,9 @@ def judge(
     The cost is estimated before any request. Without a terminal for confirmation, --max-cost is required.
     """
     from eval.common.io import load_posts, load_samples
-    from eval.judge.endpoint import Connection
-    from eval.judge.llm import Limits
     from eval.judge.pairs import pairs_to_judge
+    from tldr.judge.endpoint import Connection
+    from tldr.judge.llm import Limits
 
     if out.exists():
         read_records(out, Judgement)  # a file of something else is refused before anything is asked
@@ -120,7 +120,7 @@ def _known_axes(asked: Sequence[str]) -> list[Axis]:
 
 def _local(kind: str, model: str) -> Judge:
     """A judge that runs locally; imports torch."""
-    from eval.judge.scored import ScoreJudge
+    from tldr.judge.scored import ScoreJudge
     from tldr.settings.models import Lengths
     from tldr.stages.shared.judging import embedding_scores, reward_scores
     from tldr.study.folder import RUN, RunFile
@@ -143,10 +143,10 @@ def _asking(connection: Connection, price: str | None, cache: Path, limits: Limi
     Raises:
         UsageError: there is no price, or as for `Endpoint` and `Cache`.
     """
-    from eval.judge.budget import Price
-    from eval.judge.cache import Cache
-    from eval.judge.endpoint import Endpoint
-    from eval.judge.llm import LLMJudge
+    from tldr.judge.budget import Price
+    from tldr.judge.cache import Cache
+    from tldr.judge.endpoint import Endpoint
+    from tldr.judge.llm import LLMJudge
 
     if price is None:
         raise UsageError(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from eval.judge.pairs import SummaryPair
+from tldr.judge.pairs import SummaryPair
 from tldr.records import Post
 
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10}

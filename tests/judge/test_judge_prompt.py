@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eval.judge.prompt import AXES, CRITERIA, build_prompt, parse_verdict
+from tldr.judge.prompt import AXES, CRITERIA, build_prompt, parse_verdict
 from tldr.records import Article, Post
 
 WORDS = st.sampled_from(

@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 
-from eval.judge.budget import Price
-from eval.judge.cache import Cache
-from eval.judge.endpoint import AgainError, Connection, Endpoint, RefusedError
-from eval.judge.llm import Limits, LLMJudge
-from eval.judge.prompt import build_prompt
-from tests.eval.judge_server import Reply, Server, coin, completion, make_pairs, says, serving
+from tests.judge.judge_server import Reply, Server, coin, completion, make_pairs, says, serving
 from tldr.errors import LabError, UsageError
+from tldr.judge.budget import Price
+from tldr.judge.cache import Cache
+from tldr.judge.endpoint import AgainError, Connection, Endpoint, RefusedError
+from tldr.judge.llm import Limits, LLMJudge
+from tldr.judge.prompt import build_prompt
 from tldr.records import Judgement
 
 ROOT = Path(__file__).parents[2]
@@ -302,7 +302,7 @@ def test_an_endpoint_that_counts_more_tokens_than_estimated_is_believed(tmp_path
 RUN = """
 import sys
 from pathlib import Path
-from tests.eval.test_judge_llm import drain, judging
+from tests.judge.test_judge_llm import drain, judging
 with judging(sys.argv[1], Path(sys.argv[2]), concurrency=int(sys.argv[3])) as judge:
     rows, error = drain(judge, 10)
 print(len(rows), error)

@@ -1,7 +1,7 @@
 """A language model as a judge: any OpenAI-compatible endpoint.
 
 Every pair is asked about in both orders, each axis by itself, at temperature 0. An answer is saved
-when it arrives (`eval.judge.cache`), so no verdict is paid for twice and a killed run can go on.
+when it arrives (`tldr.judge.cache`), so no verdict is paid for twice and a killed run can go on.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from eval.judge.budget import Budget, CostEstimate, Price, estimated_tokens
-from eval.judge.cache import Answer, Cache, JudgeQuestion
-from eval.judge.endpoint import AgainError, Endpoint, RefusedError, UnansweredError
-from eval.judge.pairs import ORDERS, SummaryPair
-from eval.judge.prompt import Axis, build_prompt, parse_verdict
 from tldr.errors import LabError
+from tldr.judge.budget import Budget, CostEstimate, Price, estimated_tokens
+from tldr.judge.cache import Answer, Cache, JudgeQuestion
+from tldr.judge.endpoint import AgainError, Endpoint, RefusedError, UnansweredError
+from tldr.judge.pairs import ORDERS, SummaryPair
+from tldr.judge.prompt import Axis, build_prompt, parse_verdict
 from tldr.records import Judgement
 
 _LONGEST_WAIT = 600.0
@@ -84,7 +84,7 @@ class _Verdicts:
 
 
 class LLMJudge:
-    """Judges by asking a model; see `eval.judge.prompt` for what it asks and how it reads."""
+    """Judges by asking a model; see `tldr.judge.prompt` for what it asks and how it reads."""
 
     def __init__(self, endpoint: Endpoint, cache: Cache, price: Price, limits: Limits = Limits()):
         self.endpoint, self.cache, self.price, self.limits = endpoint, cache, price, limits

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from eval.judge.budget import Budget, Price, estimated_tokens
-from eval.judge.cache import Answer, Cache
-from eval.judge.endpoint import Connection
 from tldr.errors import UsageError
+from tldr.judge.budget import Budget, Price, estimated_tokens
+from tldr.judge.cache import Answer, Cache
+from tldr.judge.endpoint import Connection
 
 
 def test_a_budget_waits_for_open_requests_before_it_says_no() -> None:

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
-from eval.judge.cache import Answer, JudgeQuestion
 from tldr.errors import LabError, UsageError
+from tldr.judge.cache import Answer, JudgeQuestion
 
 OPENAI_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from scipy.special import expit
 
-from eval.judge.pairs import ORDERS, SummaryPair
-from eval.judge.prompt import Axis, JudgedText, JudgeVerdict
 from tldr.errors import NonFiniteError, UsageError
+from tldr.judge.pairs import ORDERS, SummaryPair
+from tldr.judge.prompt import Axis, JudgedText, JudgeVerdict
 from tldr.records import Judgement
 
 ScoreTexts = Callable[[Sequence[JudgedText], Sequence[str]], Sequence[float]]

@@ -12,13 +12,13 @@ import torch
 from tokenizers import AddedToken
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from eval.judge.budget import Price
-from eval.judge.cache import Cache
-from eval.judge.endpoint import Connection, Endpoint
-from eval.judge.llm import Limits, LLMJudge
 from eval.judge.measure import judge_results
-from eval.judge.prompt import build_prompt
-from tests.eval.judge_server import make_pairs
+from tests.judge.judge_server import make_pairs
+from tldr.judge.budget import Price
+from tldr.judge.cache import Cache
+from tldr.judge.endpoint import Connection, Endpoint
+from tldr.judge.llm import Limits, LLMJudge
+from tldr.judge.prompt import build_prompt
 from tldr.models.ladder import build_policy
 from tldr.queries.tokenizer import load_tokenizer, train_bpe
 from tldr.settings.models import ModelSpec
