@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ from tldr.records import Judgement
 
 JUDGEMENTS = "judgements*.jsonl"
 """At the top of a study's folder: verdicts of judges, each pair in both orders."""
+JUDGED = "judgements.jsonl"
+"""In the folder of a run of the stage `judge`."""
 COMPARISONS = "comparisons*.jsonl"
 """At the top of a study's folder: people's choices in OpenAI's fields, in one order or several."""
 PEOPLE = "people"
@@ -61,7 +64,7 @@ class Verdicts:
 
 
 def read_verdicts(study: StudyRuns) -> Verdicts:
-    """Those of a study's folder (`JUDGEMENTS`, `COMPARISONS`), on the criterion "overall".
+    """Those of a study's judges and of its folder (`JUDGEMENTS`, `COMPARISONS`), on the criterion "overall".
 
     People's comparisons of the split "train" made the reward model and are left out. So are pairs that a
     judge saw in one order only. Pairs of two samples are other measures' business (`eval.judge.measure`).
@@ -71,11 +74,9 @@ def read_verdicts(study: StudyRuns) -> Verdicts:
     """
     notes: list[str] = []
     parts = [pd.DataFrame(columns=_COLUMNS)]
+    files = [*sorted(study.folder.glob(JUDGEMENTS)), *judge_files(study)]
     judgements = [
-        row
-        for path in sorted(study.folder.glob(JUDGEMENTS))
-        for row in in_worlds(read_judgements(path), study)
-        if row.axis == "overall"
+        row for path in files for row in in_worlds(read_judgements(path), study) if row.axis == "overall"
     ]
     both = complete(judgements)
     if alone := len(set(map(pair_of, judgements)) - set(map(pair_of, both))):
@@ -86,6 +87,11 @@ def read_verdicts(study: StudyRuns) -> Verdicts:
         parts.append(_of_people(load_comparisons(path).assign(runs=path.stem), study, notes))
     table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     return Verdicts(table, notes)
+
+
+def judge_files(study: StudyRuns) -> list[Path]:
+    """The verdicts of the judges that the study itself asked (its setting `judges`)."""
+    return [run.folder / JUDGED for run in study.finished("judge")]
 
 
 def _of_judges(judgements: Sequence[Judgement]) -> pd.DataFrame:

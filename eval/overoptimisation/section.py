@@ -13,6 +13,7 @@ from eval.common.rows import FurtherResult, bars, crossed, further_table, interv
 from eval.common.stats import Estimate
 from eval.common.study import Picture, Section, StudyResults, Table, once, published, without
 from eval.common.tables import POOLED, Measure, MeasuredResult, named, summarise
+from eval.judge.verdicts import judged
 from eval.overoptimisation.course import ppo_course_table
 from eval.overoptimisation.figure import gains_by_kl, kl_sweep
 from eval.overoptimisation.measure import Form, OveroptimisationFit, fit_overoptimisation, mean_fit
@@ -44,6 +45,10 @@ def kl_sweep_table(study: StudyResults) -> pd.DataFrame:
         results = _preferences(samples, PROXY, "rm", study.draws)
         for name in actual_scorers(samples):
             results += _preferences(samples, PreferenceScorer(name), name, study.draws)
+        for judge in judged(samples):
+            scorer = PreferenceScorer.of_judge(judge)
+            seen = samples.dropna(subset=f"score.{scorer.name}")
+            results += _preferences(seen, scorer, scorer.name, study.draws)
         rows += _with_kl(sweep, results, study.draws)
     table = further_table(rows, *FURTHER)
     return table.sort_values(["sweep", "measure", "kl"], kind="stable", ignore_index=True)

@@ -48,8 +48,10 @@ def fold_of(run: StudyRun) -> int | None:
 
 
 def reward_runs(runs: StudyRuns) -> list[StudyRun]:
-    """The finished reward runs; those of folds together are one model, the main one."""
-    return [run if fold_of(run) is None else replace(run, variant="") for run in runs.finished("reward")]
+    """The finished reward runs, without judges; those of folds together are one model, the main one."""
+    judging = {run.parents.get("reward") for run in runs.runs if run.stage == "judge"}
+    found = [run for run in runs.finished("reward") if run.run not in judging]
+    return [run if fold_of(run) is None else replace(run, variant="") for run in found]
 
 
 def reward_models(runs: StudyRuns) -> dict[str, RewardModel]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.judge.test_judge_llm import drain, judging
 
 from tests.judge.judge_server import USAGE, Reply, completion, says, serving
+from tests.judge.test_judge_llm import drain, judging
 
 
 def message(content: Any, **fields: Any) -> Reply:

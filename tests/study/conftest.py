@@ -19,12 +19,12 @@ from tldr.stages.shared.declaration import Stage
 from tldr.study import folder, prepare, runner
 from tldr.study.display import Display
 from tldr.study.folder import execute
-from tldr.study.graph import expand, needed_for
+from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
 from tldr.study.prepare import write_run
 from tldr.study.runner import Runner
-from tldr.study.runs import Run
+from tldr.study.runs import Run, needed_for
 from tldr.study.settings import Study
 from tldr.study.status import Status, study_status
 

@@ -13,8 +13,8 @@ from tests.study.conftest import Lab
 from tldr.errors import LabError
 from tldr.study.adopt import Adoption, adopt, rename_results
 from tldr.study.folder import RunFile
-from tldr.study.graph import needed_for
 from tldr.study.registry import STAGES
+from tldr.study.runs import needed_for
 
 PROVEN = {name: f"{number:064x}" for number, name in enumerate(STAGES)}
 """Codes of runs before, which these tests take to be known to write the same outputs."""

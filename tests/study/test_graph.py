@@ -11,11 +11,11 @@ import pytest
 from tests.study.conftest import TINY
 from tldr.stages.sft import SFTInputs
 from tldr.stages.shared.declaration import named
-from tldr.study.graph import expand, needed_for
+from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
 from tldr.study.registry import STAGES
-from tldr.study.runs import InputSource, Run, run_of
+from tldr.study.runs import InputSource, Run, needed_for, run_of
 
 Refusal = Callable[[Callable[[], object]], str]
 

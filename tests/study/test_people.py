@@ -34,9 +34,9 @@ from tldr.study import runner as runners
 from tldr.study import submit
 from tldr.study.adopt import Adoption, adopt
 from tldr.study.folder import execute
-from tldr.study.graph import needed_for
 from tldr.study.load import load_study
 from tldr.study.prepare import write_run
+from tldr.study.runs import needed_for
 from tldr.study.slurm import Resources
 from tldr.study.status import removable
 from tldr.toy import labelers, world

@@ -19,9 +19,9 @@ from tldr.errors import LabError, UsageError
 from tldr.records import write_json
 from tldr.study import job as jobs
 from tldr.study import slurm
-from tldr.study.graph import needed_for
 from tldr.study.launch import Launch
 from tldr.study.prepare import write_run
+from tldr.study.runs import needed_for
 from tldr.study.slurm import Allocation, Needs, Resources, first_host
 from tldr.study.submit import JobFile, JobId, Submission, command_for, dependency, submit_slurm, unfinished
 

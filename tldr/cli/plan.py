@@ -16,6 +16,7 @@ from tldr.study.load import load_study
 if TYPE_CHECKING:
     from tldr.plan.actual import Actual
     from tldr.plan.figures import FigurePlan
+    from tldr.plan.judging import JudgingPlan
     from tldr.plan.labeling import LabelingPlan
     from tldr.plan.study import Machine, RunPlan
 
@@ -50,6 +51,7 @@ def plan(
     from tldr.plan.actual import actual
     from tldr.plan.figures import figure_plans
     from tldr.plan.hardware import device_named, hardware
+    from tldr.plan.judging import judging_plans
     from tldr.plan.labeling import labeling_plans
     from tldr.plan.study import Machine, Planner, placement_named
 
@@ -59,9 +61,11 @@ def plan(
         assumed = assumed.model_copy(update={"training": utilisation, "scoring": utilisation})
     study = load_study(config, overrides)
     machine = Machine(device_named(gpu, found), gpu, gpus, placement_named(placement), rate)
-    plans = Planner(study, machine, assumed).plan(only or None)
+    planner = Planner(study, machine, assumed)
+    plans = planner.plan(only or None)
     took = {run_plan.title: actual(run_plan, runs_dir / study.name) for run_plan in plans}
     labeling = labeling_plans(study, runs_dir / study.name) if only in ("", "labels") else []
+    judging = judging_plans(planner) if only in ("", "judge") else []
     if as_json:
         rows = [
             run_plan.row() | {"actual": [vars(run) for run in took[run_plan.title]]} for run_plan in plans
@@ -70,6 +74,8 @@ def plan(
         whole["figures"] = [part.row() for part in figure_plans(plans, study)]
         if labeling:
             whole["labeling"] = [label_plan.row() for label_plan in labeling]
+        if judging:
+            whole["judging"] = [judge_plan.row() for judge_plan in judging]
         typer.echo(json.dumps(whole, indent=2))
         return
     console = Console()
@@ -80,6 +86,8 @@ def plan(
     console.print(_figures_table(figure_plans(plans, study), machine))
     if labeling:
         console.print(_labeling_table(labeling))
+    if judging:
+        console.print(_judging_table(judging))
     for run_plan in plans:
         if not run_plan.fits:
             console.print(
@@ -172,6 +180,17 @@ def _figures_table(parts: list[FigurePlan], machine: Machine) -> Table:
             "; ".join(part.needs),
             ", ".join(part.settings),
         )
+    return table
+
+
+def _judging_table(judging: list[JudgingPlan]) -> Table:
+    table = Table("run", "model", "questions", "tokens each", "dollars", "max_cost", box=None, pad_edge=False)
+    table.title, table.title_justify = "Judging by language models, at most", "left"
+    for plan in judging:
+        limit = "-" if plan.limit is None else f"{plan.limit:g}"
+        cost, asked = f"{plan.dollars:,.2f}", f"{plan.questions:,}"
+        table.add_row(plan.title, plan.model, asked, f"{plan.prompt_tokens:,}", cost, limit)
+    table.caption = f"{sum(plan.dollars for plan in judging):,.2f} dollars"
     return table
 
 

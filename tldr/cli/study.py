@@ -18,12 +18,12 @@ from tldr.label.batch import LABELING
 from tldr.study.display import Display, clock
 from tldr.study.environment import cores
 from tldr.study.folder import worker_on
-from tldr.study.graph import expand, needed_for
+from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.launch import Launch
 from tldr.study.load import load_study
 from tldr.study.runner import Runner, default_jobs, fitting_jobs
-from tldr.study.runs import Run
+from tldr.study.runs import Run, needed_for
 from tldr.study.settings import Study
 from tldr.study.status import Status, listing, removable, remove, run_folders, study_status, write_listing
 

@@ -9,8 +9,8 @@ import typer
 
 from tldr.cli.reporting import reports_errors
 from tldr.cli.study import RUNS, Config, Overrides, RunsDir, command, open_study, study_app
-from tldr.study.graph import needed_for
 from tldr.study.launch import Launch
+from tldr.study.runs import needed_for
 from tldr.study.status import write_listing
 
 

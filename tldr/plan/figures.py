@@ -47,6 +47,9 @@ def part_of(run: Run, study: Study) -> tuple[str, str]:
         return "Sections 4.3, 4.4: agreement and probes", "pairs"
     if run.stage == "ratings":
         return "Figs. 3, 12: ratings", "ratings"
+    judging = {judge.variant: name for name, judge in study.judges.items() if judge.variant is not None}
+    if run.stage == "judge" or (run.stage == "reward" and run.variant in judging):
+        return "Further judges", f"judges.{judging.get(run.variant, run.variant)}"
     variant, setting = study.variants.get(run.variant), f"variants.{run.variant}"
     if isinstance(variant, SFTVariant):
         return "Demonstrations: other SFT policies", setting

@@ -7,6 +7,7 @@
     all sizes' reward models and SFT policies -> pairs;   samples of all policies -> ratings
     pretrained, sft, ppo -> sample -> score again on news articles and further posts, if the data has some
     variants: sft -> sample -> score, reward, ppo -> sample -> score, or best_of_n, with other settings
+    scores of all policies -> judge, for every judge
     earlier rounds (r1, ...): labels -> reward -> ppo, whose samples, and the best of several SFT samples by
                               whose reward models, are labelled in the next round
 
@@ -38,7 +39,7 @@ from tldr.stages.score import ScoreInputs
 from tldr.stages.sft import SFTInputs
 from tldr.stages.shared.settings import NEWS, EvaluationSettings
 from tldr.study.hashes import FileHashes
-from tldr.study.load import nearest
+from tldr.study.judging import judge_runs
 from tldr.study.runs import InputSource, Run, run_of
 from tldr.study.seed_runs import SeedRuns, VariantSampling, Writers
 from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Round, SFTVariant, Study
@@ -71,28 +72,6 @@ def expand(study: Study, files: FileHashes) -> list[Run]:
         for seed in study.seeds:
             graph.add_seed(seed, data)
     return list(graph.runs.values())
-
-
-def needed_for(runs: list[Run], stage: str | None) -> list[Run]:
-    """The runs of one stage and all runs that they need; without a stage, all runs.
-
-    Raises:
-        UsageError: the study has no such stage.
-    """
-    if stage is None:
-        return runs
-    stages = list(dict.fromkeys(run.stage for run in runs))
-    if stage not in stages:
-        raise UsageError(
-            f"the study has no stage '{stage}'{nearest(stage, stages)}",
-            where="--only",
-            remedy=f"choose from {', '.join(stages)}",
-        )
-    wanted: set[str] = set()
-    for run in reversed(runs):
-        if run.stage == stage or run.name in wanted:
-            wanted.update([run.name, *(parent.name for parent in run.parent_runs())])
-    return [run for run in runs if run.name in wanted]
 
 
 class _Graph:
@@ -180,9 +159,14 @@ class _Graph:
             sampling = VariantSampling(name, reward)
             self._sample_and_score(main, size, "ppo", policy, sampling)
         self._sft_variants(main, start)
-        others = {place: reward for place, (reward, _) in earlier.items()} | self._reward_variants(main)
+        variants = self._reward_variants(main)
+        judging = {judge.variant for judge in self.study.judges.values()}
+        others = {place: reward for place, (reward, _) in earlier.items()}
+        others |= {place: reward for place, reward in variants.items() if place[0] not in judging}
         self._policy_variants(main, others)
         self._pools(main, others)
+        for run in judge_runs(self.study, self.files, main, others | variants):
+            self.add(run)
         if self.study.pairs is not None:
             self._pairs(main, others)
         if self.study.ratings is not None:
@@ -305,7 +289,9 @@ class _Graph:
         )
         settings = self._evaluation(method, sampling.temperatures if sampling else None)
         run = self._run(inputs, settings, size, seed_runs.seed)
-        self.add(replace(run, method=method, variant=sampling.name if sampling else ""))
+        name = "-".join(filter(None, (method, size, sampling.name if sampling else "")))
+        scored = replace(run, method=method, variant=sampling.name if sampling else "")
+        (seed_runs.further if sampling else seed_runs.scored)[name] = self.add(scored)
 
     def _on_dataset(
         self, seed_runs: SeedRuns, size: str, method: str, policy: InputSource, dataset: str

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from tldr.errors import UsageError
 from tldr.settings.base import Settings
 from tldr.settings.models import ModelSpec
 from tldr.stages.shared.declaration import named
 from tldr.study.hashes import sha256
+from tldr.study.load import nearest
 from tldr.study.registry import STAGES, stage_of
 
 Tags = dict[str, str | int | float | bool]
@@ -95,6 +97,28 @@ def needed_by(run: Run) -> list[Run]:
             found[parent.name] = parent
             waiting += parent.parent_runs()
     return list(found.values())
+
+
+def needed_for(runs: list[Run], stage: str | None) -> list[Run]:
+    """The runs of one stage and all runs that they need; without a stage, all runs.
+
+    Raises:
+        UsageError: the study has no such stage.
+    """
+    if stage is None:
+        return runs
+    stages = list(dict.fromkeys(run.stage for run in runs))
+    if stage not in stages:
+        raise UsageError(
+            f"the study has no stage '{stage}'{nearest(stage, stages)}",
+            where="--only",
+            remedy=f"choose from {', '.join(stages)}",
+        )
+    wanted: set[str] = set()
+    for run in reversed(runs):
+        if run.stage == stage or run.name in wanted:
+            wanted.update([run.name, *(parent.name for parent in run.parent_runs())])
+    return [run for run in runs if run.name in wanted]
 
 
 def run_of(inputs: Any, settings: Settings, **more: Any) -> Run:

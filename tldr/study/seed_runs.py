@@ -16,6 +16,8 @@ class SeedRuns:
         models: size -> method -> policy.
         reward: size -> reward model.
         samples: ``method-size`` -> samples.
+        scored: ``method-size`` -> scored samples.
+        further: ``method-size-variant`` -> those of variants and earlier rounds.
     """
 
     seed: int
@@ -24,6 +26,8 @@ class SeedRuns:
     models: dict[str, dict[str, InputSource]]
     reward: dict[str, InputSource]
     samples: dict[str, InputSource] = field(default_factory=dict)
+    scored: dict[str, InputSource] = field(default_factory=dict)
+    further: dict[str, InputSource] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from tldr.settings.base import Name, NonNegative, Precision, Seed, Settings, dif
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.data.settings import FileData, TokenizerSpec
+from tldr.stages.judge.settings import JudgeSettings
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.pairs.settings import PairsSettings
 from tldr.stages.ppo.settings import PPOSettings
@@ -124,6 +125,9 @@ class Study(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     pairs: PairsSettings | None = None
     ratings: RatingsSettings | None = None
+    judges: dict[Name, JudgeSettings] = {}
+    """Who else says which summaries are better than the references: every preference figure, table and claim
+    is drawn by each of them."""
     variants: dict[Name, Variant] = {}
     """Stages that run again with other settings, for scaling and ablations. In a study file a variant may
     have ``sweep: {beta: [0.1, 0]}``; it expands to one variant per value (``kl-0.1``, ``kl-0``)."""
@@ -241,6 +245,22 @@ class Study(Settings):
             raise ValueError(
                 "labels.folds is only for labels from files: the toy world holds out posts itself"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _judges(self) -> Study:
+        for name, judge in self.judges.items():
+            if judge.variant is None:
+                continue
+            other = self.variants.get(judge.variant)
+            if not isinstance(other, RewardVariant):
+                raise ValueError(f"judges.{name}.variant: '{judge.variant}' is not a reward variant")
+            if max(self.reward.posts[0], other.set.posts[0]) < min(self.reward.posts[1], other.set.posts[1]):
+                raise ValueError(
+                    f"judges.{name}.variant: '{judge.variant}' learns from posts that `reward` learns from "
+                    "too, so it is not held out: give them parts that do not overlap, as reward.posts: "
+                    f"[0, 0.8] and variants.{judge.variant}.set.posts: [0.8, 1]"
+                )
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from tldr.settings.training import Finetuning, Optimizer
 class RewardSettings(Finetuning):
     """Reward model (P App. B.1, 3.4): one epoch, batch 64, loss -log sigma(difference)."""
 
-    newer: ClassVar[tuple[str, ...]] = ("pairs",)
+    newer: ClassVar[tuple[str, ...]] = ("pairs", "posts")
 
     optimizer: Optimizer = Optimizer(lr=1.5e-5)
     batch: PerSize[PositiveInt] = 64
@@ -23,6 +23,10 @@ class RewardSettings(Finetuning):
     """RMs trained a size, best on valid1 kept (the paper: 3-10)."""
     limit: PositiveInt | None = None
     """Use only the first `limit` training rankings (data scaling)."""
+    posts: tuple[Unit, Unit] = (0.0, 1.0)
+    """Use only the training rankings of this part of the posts, from one share up to another, in the order
+    of a hash of their text. [0, 0.8] and [0.8, 1] have no post in common, so a reward model on the second
+    part can judge policies that were trained against one on the first. `limit` counts what is left."""
     share_posts: bool = False
     """Encode a post once for all its rankings, which makes several comparisons of a post cheap. The loss is
     the same. An update then has whole posts, as many as have `batch` rankings on average."""
@@ -40,6 +44,12 @@ class RewardSettings(Finetuning):
     """Training references whose mean score becomes 0; None: all of them, as in the paper."""
     fold: NonNegativeInt | None = None
     """Train on the labels without this fold of `labels.folds`, and report on it."""
+
+    @model_validator(mode="after")
+    def _some_posts(self) -> RewardSettings:
+        if self.posts[0] >= self.posts[1]:
+            raise ValueError(f"posts {list(self.posts)}: the first share must be below the second")
+        return self
 
     @model_validator(mode="after")
     def _pairs_or_posts(self) -> RewardSettings:

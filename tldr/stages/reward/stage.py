@@ -41,6 +41,7 @@ from tldr.stages.shared.networks import as_model, checkpoint_folder, open_reward
 from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.summary_scorer import SummaryScorer
 from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
+from tldr.stages.shared.trained_on import in_part, write_trained_on
 from tldr.train.loop import TrainLoop
 from tldr.train.processes import make_accelerator
 from tldr.train.rng import derive
@@ -55,15 +56,17 @@ def run(ctx: RewardRun) -> None:
 
     Inputs: ``policy`` (SFT), ``labels`` (``train``, ``valid1``, ``valid2`` rankings; further rounds'
     labels are ``labels-2``, ...), ``data``. Writes ``checkpoint/`` and ``evaluation.json``; of a fold
-    also ``predictions.jsonl``, its held-out comparisons with the scores of both summaries.
+    also ``predictions.jsonl``, its held-out comparisons with the scores of both summaries. ``trained_on.txt``
+    has the posts that it learned from.
     """
     tokenizer = open_tokenizer(ctx.inputs.policy)
     labels = label_folders(ctx)
     rankings = {name: read_rankings(labels, name) for name in ("train", "valid1", "valid2")}
     # Labels from elsewhere have not been compared with the evaluation posts by an earlier stage.
     check_leaks(folder_keys(ctx.inputs.data, EVALUATION) | label_keys(rankings))
+    rankings["train"] = in_part(rankings["train"], ctx.settings.posts)[: ctx.settings.limit]
     splits = {name: encode_rankings(tokenizer, rows, ctx.lengths) for name, rows in rankings.items()}
-    train = splits.pop("train")[: ctx.settings.limit]
+    train = splits.pop("train")
     posts = read_posts(ctx.inputs.data, "sft", references=True)[: ctx.settings.shift_posts]
     references = encode_references(tokenizer, posts, ctx.lengths)
     stepper = train_reward(ctx, train, tokenizer)
@@ -93,6 +96,7 @@ def run(ctx: RewardRun) -> None:
     agreement = labels[-1] / "agreement.json"
     if agreement.exists():
         evaluation["label_agreement"] = json.loads(agreement.read_text(encoding="utf-8"))["agreement"]
+    write_trained_on(ctx.folder, rankings["train"])
     write_json(ctx.folder / "evaluation.json", evaluation)
 
 

@@ -1,0 +1,75 @@
+"""What a study's language-model judges are asked, and what that costs at most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tldr.judge.budget import estimated_tokens
+from tldr.judge.llm import Limits
+from tldr.judge.pairs import ORDERS
+from tldr.judge.prompt import build_prompt
+from tldr.plan.costs import PlannedRun, cost_of
+from tldr.plan.counts import Counts
+from tldr.plan.study import Planner, UnreadFiles
+from tldr.records import Post
+from tldr.stages.judge.settings import JudgeSettings
+from tldr.study.graph import expand
+from tldr.study.runs import Run
+
+
+@dataclass(frozen=True)
+class JudgingPlan:
+    """What a run asks of an endpoint.
+
+    Attributes:
+        questions: pairs in both orders; fewer where summaries are equal or answers are cached.
+        prompt_tokens: of one question, as `tldr.judge.budget` counts them: rather too many.
+        dollars: if all are asked and all answers are as long as they may be. limit: `max_cost`.
+    """
+
+    run: str
+    title: str
+    model: str
+    questions: int
+    prompt_tokens: int
+    dollars: float
+    limit: float | None
+
+    def row(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return asdict(self)
+
+
+def judged_counts(planned: PlannedRun) -> tuple[int, int]:
+    """Posts, and summaries of each that are judged, at most: equal ones are judged once."""
+    settings = planned.run.settings
+    assert isinstance(settings, JudgeSettings)
+    scored = [planned.run.parents[name].runs[0] for name in planned.inputs("samples-")]
+    drawn = {run.parents["samples"].runs[0].name: run.parents["samples"].runs[0] for run in scored}
+    summaries = sum(cost_of(run.stage).sampled(run).summaries for run in drawn.values())
+    return planned.reported(settings.posts), summaries
+
+
+def judging_plans(planner: Planner) -> list[JudgingPlan]:
+    """The questions of every run that asks a language model."""
+    return list(_plans(planner.counts)) if planner.study.judges else []
+
+
+def _plans(counts: Counts) -> Iterator[JudgingPlan]:
+    for run in expand(counts.study, UnreadFiles()):
+        if isinstance(run.settings, JudgeSettings) and run.settings.kind == "openai":
+            yield _plan(run, run.settings, counts)
+
+
+def _plan(run: Run, settings: JudgeSettings, counts: Counts) -> JudgingPlan:
+    planned = PlannedRun(run, counts)
+    posts, summaries = judged_counts(planned)
+    mean = planned.portion(posts, 2).mean
+    empty = build_prompt(Post(id="p", subreddit="", title="", post="-"), "", "")
+    tokens = estimated_tokens(empty) + round(mean.query + 2 * mean.response)
+    questions = len(ORDERS) * posts * summaries
+    dollars = questions * settings.per_million.of(tokens, Limits().answer_tokens)
+    assert settings.model is not None
+    return JudgingPlan(run.name, run.title, settings.model, questions, tokens, dollars, settings.max_cost)

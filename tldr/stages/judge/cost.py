@@ -1,0 +1,23 @@
+"""What judging costs on the devices; what a language model at an endpoint costs is in `tldr.plan.judging`."""
+
+from __future__ import annotations
+
+from tldr.plan.costs import PlannedRun, StageCost
+from tldr.plan.jobs import RunJob
+from tldr.plan.judging import judged_counts
+from tldr.plan.uses import InferenceJob
+from tldr.stages.judge.settings import JudgeSettings
+
+
+def job(planned: PlannedRun) -> RunJob | None:
+    """The reward model that scores every summary of the posts, and the reference; None at an endpoint."""
+    settings = planned.run.settings
+    assert isinstance(settings, JudgeSettings)
+    if settings.kind != "reward":
+        return None
+    posts, summaries = judged_counts(planned)
+    portion = planned.portion(posts, summaries + 1, planned.lengths.rm_response)
+    return InferenceJob((planned.model("judge", "reward", portion),))
+
+
+COST = StageCost(job)

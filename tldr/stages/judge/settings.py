@@ -1,0 +1,90 @@
+"""Settings of a study's judges."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from tldr.judge.budget import Price
+from tldr.judge.endpoint import OPENAI_URL
+from tldr.settings.base import Name, NonNegative, Positive, Settings
+
+OF_KIND: dict[str, tuple[str, ...]] = {
+    "reward": ("path", "variant"),
+    "openai": ("model", "base_url", "price", "max_cost", "concurrency", "timeout"),
+}
+"""Settings that one kind of judge alone has."""
+NO_VERDICT = ("price", "max_cost", "concurrency", "timeout")
+"""Settings that change no verdict, and so are no part of a run's name."""
+
+
+class JudgeSettings(Settings):
+    """A judge of every policy's summaries against the references, each pair in both orders."""
+
+    kind: Literal["reward", "openai"]
+    """reward: a reward model that learned from other posts' labels than those that policies were trained
+    against. openai: a language model at an OpenAI-compatible endpoint. People's verdicts are files in the
+    study's folder, and the toy world's planted labelers judge in any case."""
+    posts: PositiveInt = 500
+    """Posts whose summaries are judged, the same for every policy, chosen by a hash of their ids; a higher
+    number only adds posts."""
+    further: bool = False
+    """Judge the samples of variants and earlier rounds, too (Figs. 5 and 11)."""
+
+    path: str | None = None
+    """Reward: a run's folder or a checkpoint of a reward model from elsewhere."""
+    variant: Name | None = None
+    """Reward: a variant of kind reward of this study, at the largest size that it has."""
+
+    model: str | None = None
+    """OpenAI: the model's name at the endpoint."""
+    base_url: str = OPENAI_URL
+    """OpenAI: the endpoint; its key is the environment's OPENAI_API_KEY."""
+    price: str | None = None
+    """OpenAI: dollars for a million tokens of prompt and of answer, such as ``0.15/0.60``; ``0/0`` for your
+    own server."""
+    max_cost: NonNegative | None = None
+    """OpenAI: dollars that the verdicts of one seed may cost. The run fails when it is reached; with a higher
+    limit it goes on from there."""
+    concurrency: PositiveInt = 8
+    """OpenAI: requests at once."""
+    timeout: Annotated[Positive, Field(ge=0.1)] = 60.0
+    """OpenAI: seconds for one request."""
+
+    def naming(self) -> dict[str, Any]:
+        """As of `Settings`, without the settings that change no verdict and those of other kinds."""
+        other = {name for kind, names in OF_KIND.items() if kind != self.kind for name in names}
+        values = super().naming()
+        return {name: value for name, value in values.items() if name not in {*NO_VERDICT, *other}}
+
+    def packages(self) -> dict[str, str]:
+        """The client that asks an endpoint."""
+        return {"kind": "openai"} if self.kind == "openai" else {}
+
+    @property
+    def per_million(self) -> Price:
+        """The price of kind openai."""
+        assert self.price is not None
+        return Price.parse(self.price)
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> JudgeSettings:
+        for kind, names in OF_KIND.items():
+            for name in names if kind != self.kind else ():
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is for judges of kind {kind}, but the kind is {self.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _complete(self) -> JudgeSettings:
+        if self.kind == "reward":
+            if (self.path is None) == (self.variant is None):
+                raise ValueError("a judge of kind reward needs either a path or a variant")
+            return self
+        if self.model is None or self.price is None:
+            raise ValueError("a judge of kind openai needs a model and its price (0/0 for your own server)")
+        price = self.per_million
+        if self.max_cost is None and (price.prompt or price.answer):
+            raise ValueError("a judge of kind openai that costs something needs max_cost")
+        return self
