@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -21,12 +21,15 @@ from eval.common.style import (
     GREY,
     MARKERS,
     METHODS,
+    ORANGE,
+    PURPLE,
     SKY,
     VERMILLION,
     Series,
     percent_axis,
     styled,
 )
+from eval.judge.verdicts import PREFIX
 from eval.overoptimisation.measure import OveroptimisationFit
 from tldr.errors import UsageError
 
@@ -34,11 +37,9 @@ PREDICTED = {
     "rm_expected_preference": Series("Predicted: mean sigma(score difference)", BLUE, "s"),
     "rm_preference": Series("Predicted: share scored above the reference", SKY, "D"),
 }
-ACTUAL = {
-    "gold_expected_preference": Series("Actual: planted labelers", VERMILLION, "o"),
-    "judge_expected_preference": Series("Actual: judge", GREEN, "^"),
-    "people_expected_preference": Series("Actual: people", BLACK, "v"),
-}
+PLANTED = {"gold_expected_preference": Series("Actual: planted labelers", VERMILLION, "o")}
+VERDICTS = ((BLACK, "v"), (GREEN, "^"), (PURPLE, "P"), (ORANGE, "X"))
+"""Colors and markers of people and judges, in order; with more judges they come again."""
 PAPER = {
     "rm_predicted": Series("Predicted by the reward model", BLUE, "s"),
     "human": Series("Actual: people", VERMILLION, "o"),
@@ -100,7 +101,7 @@ def kl_sweep(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame | None = No
         raise UsageError("no KL sweep to draw")
     figure, axes = grid(count, 6.6, 1.3)
     for axis, (title, rows) in zip(axes, panels.items(), strict=False):
-        for measure, series in (PREDICTED | ACTUAL).items():
+        for measure, series in (PREDICTED | PLANTED | _verdict_series(rows["measure"])).items():
             part = rows[rows["measure"] == measure]
             if len(part):
                 points(axis, "kl", part, series, line="--" if measure == "rm_preference" else "-")
@@ -118,6 +119,17 @@ def kl_sweep(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame | None = No
     if named:
         figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=2)
     return figure
+
+
+def _verdict_series(measures: Iterable[str]) -> dict[str, Series]:
+    """The measures that are shares of verdicts (`eval.judge.verdicts.PREFIX`), and how they are drawn."""
+    ours = [name for name in dict.fromkeys(measures) if name.startswith(PREFIX)]
+    judges = {name: name.removeprefix(PREFIX).removesuffix("_preference") for name in ours}
+    kept = {name: judge for name, judge in judges.items() if not judge.endswith("_expected")}
+    return {
+        name: Series(f"Actual: {judge}", *VERDICTS[place % len(VERDICTS)])
+        for place, (name, judge) in enumerate(kept.items())
+    }
 
 
 def _finish(axis: Axes, title: str, highest: float) -> None:

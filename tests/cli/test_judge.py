@@ -142,7 +142,7 @@ def test_a_stop_at_max_cost_keeps_what_was_paid(tell: Tell, folder: Path) -> Non
     with serving(longer) as server:
         args = ("--base-url", server.url, "--price", "1000/1000", "--concurrency", "1")
         stopped = tell("openai:tiny", *args, "--max-cost", "1.6")
-        assert stopped.exit_code == 1 and "--max-cost reached" in stopped.stderr
+        assert stopped.exit_code == 1 and "the maximum cost is reached" in stopped.stderr
         asked = len(server.requests)
         rows = read_records(folder / "out.jsonl", Judgement)
         assert 0 < len(rows) == asked - asked % 2 < 16

@@ -11,6 +11,7 @@ from tldr.settings.models import Lengths, ModelSpec
 from tldr.settings.training import Optimizer
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.data.settings import DataSettings, TokenizerSpec
+from tldr.stages.judge.settings import JudgeSettings
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.pairs.settings import PairsSettings
 from tldr.stages.ppo.algorithm import PPO
@@ -53,6 +54,7 @@ SETTINGS: dict[str, Settings] = {
     "score": EvaluationSettings(),
     "pairs": PairsSettings(posts=8, workers=3),
     "ratings": RatingsSettings(posts=8),
+    "judge": JudgeSettings(kind="reward", path="given as an input", posts=20),
 }
 INPUTS: dict[str, dict[str, str]] = {
     "data": {},
@@ -79,6 +81,7 @@ INPUTS: dict[str, dict[str, str]] = {
         "sft-s": "sft",
     },
     "ratings": {"data": "data", "samples-ppo-s": "sample"},
+    "judge": {"data": "data", "samples-ppo-s": "score", "reward": "reward"},
 }
 METHODS = {"sample": "ppo", "score": "ppo", "best_of_n": "best_of_n", "ppo": "ppo"}
 TRAINED = ("pretrain", "sft", "reward", "ppo")

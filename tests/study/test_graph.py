@@ -464,3 +464,56 @@ def test_a_variant_called_as_a_further_reward_model_or_round_is_refused(
     config: Path, refusal: Refusal, overrides: list[str], title: str
 ) -> None:
     assert f"two different runs would be called {title}" in refusal(lambda: runs_of(config, *overrides))
+
+
+JUDGES = (
+    "reward.posts=[0, 0.7]",
+    "variants.other={kind: reward, sizes: [m], set: {posts: [0.7, 1.0]}}",
+    "variants.kl={kind: ppo, sizes: [s], set: {beta: 0.3}}",
+    "judges.rm={kind: reward, variant: other}",
+    "judges.gpt={kind: openai, model: g, price: 1/1, max_cost: 5, further: true}",
+)
+
+
+def test_a_judge_sees_all_scored_samples_and_is_trained_on_other_posts(config: Path) -> None:
+    runs = runs_of(config, *JUDGES)
+    main = {f"samples-{method}-{size}" for method in ("pretrained", "sft", "ppo") for size in "sm"}
+    main |= {"samples-best_of_n-s", "samples-best_of_n-m"}
+    trained = {"trained-s", "trained-m"}
+    assert set(runs["judge-s0-rm"].parents) == {"data", "reward", *trained, *main}
+    assert parents(runs["judge-s0-rm"])["reward"] == ["reward-m-s0-other"]
+    assert set(runs["judge-s0-gpt"].parents) == {"data", *main, "samples-ppo-s-kl"}
+
+
+def test_a_judge_changes_no_other_run(config: Path) -> None:
+    """Neither a pool nor pairs are scored by a model that only judges, so a further judge repeats no run."""
+    more = ("pairs={}", "variants.pool={kind: best_of_n, sizes: [s], set: {n: 8}}", JUDGES[0])
+    before, after = runs_of(config, *more), runs_of(config, *more, *JUDGES[1:2], *JUDGES[3:])
+    assert {title: run.name for title, run in after.items() if title in before} == {
+        title: run.name for title, run in before.items()
+    }
+    assert set(after) - set(before) == {"judge-s0-rm", "judge-s0-gpt", "reward-m-s0-other"}
+
+
+@pytest.mark.parametrize("change", ["price=2/3", "max_cost=50", "concurrency=1", "timeout=5"])
+def test_what_a_judge_may_cost_is_in_no_name(config: Path, change: str) -> None:
+    key = lambda *more: runs_of(config, *JUDGES, *more)["judge-s0-gpt"].key  # noqa: E731
+    assert key() == key(f"judges.gpt.{change}")
+    assert key() != key("judges.gpt.posts=7") and key() != key("judges.gpt.base_url=http://x/v1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("reward.posts=[0, 0.8]",), "so it is not held out"),
+        (("reward.posts=[0, 1]",), "reward.posts: [0, 0.8] and variants.other.set.posts: [0.8, 1]"),
+        (("judges.rm.variant=kl",), "'kl' is not a reward variant"),
+        (("judges.rm.variant=gone",), "'gone' is not a reward variant"),
+        (("judges.rm.path=x",), "either a path or a variant"),
+        (("reward.posts=[0.7, 0.7]",), "the first share must be below the second"),
+    ],
+)
+def test_trap_a_judge_that_learns_from_the_same_posts_is_refused(
+    config: Path, refusal: Refusal, changes: tuple[str, ...], said: str
+) -> None:
+    assert said in refusal(lambda: runs_of(config, *JUDGES, *changes))

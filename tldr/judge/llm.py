@@ -291,6 +291,7 @@ class LLMJudge:
             )
         if unasked:
             raise LabError(
-                f"--max-cost reached: ${budget.spent:.4f} spent, {unasked} of {questions} questions open",
-                remedy=f"raise --max-cost and run it again: {kept}",
+                f"the maximum cost is reached: ${budget.spent:.4f} spent, {unasked} of {questions} "
+                "questions open",
+                remedy=f"raise it (--max-cost, or max_cost of a study's judge) and run it again: {kept}",
             )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from tldr.errors import UsageError
 from tldr.judge.budget import Price
 from tldr.judge.endpoint import OPENAI_URL
 from tldr.settings.base import Name, NonNegative, Positive, Settings
@@ -84,7 +85,10 @@ class JudgeSettings(Settings):
             return self
         if self.model is None or self.price is None:
             raise ValueError("a judge of kind openai needs a model and its price (0/0 for your own server)")
-        price = self.per_million
+        try:
+            price = self.per_million
+        except UsageError as error:
+            raise ValueError(f"price {error.what}, such as 0.15/0.60") from None
         if self.max_cost is None and (price.prompt or price.answer):
             raise ValueError("a judge of kind openai that costs something needs max_cost")
         return self
