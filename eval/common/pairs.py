@@ -42,8 +42,10 @@ def post_id(info: Info) -> str:
 def comparison_pairs(comparisons: Iterable[Comparison]) -> pd.DataFrame:
     """Human comparisons as pairs.
 
-    Further columns: ``post`` (or article), ``article`` (whether it is one), ``worker``, ``batch``, ``split``,
-    ``subreddit``, ``confidence``, ``strength``; the last is |confidence - 5| (1 weak .. 4 sure): the released
+    Further columns: ``first_shown`` (whether the first was shown first: by the order that labels of
+    `tldr.label` note, else that of the file), ``post`` (or article), ``article`` (whether it is one),
+    ``worker``, ``batch``, ``split``, ``subreddit``, ``confidence``, ``strength``; the last is
+    |confidence - 5| (1 weak .. 4 sure): the released
     slider is signed, 1-4 for the first summary and 6-9 for the second. Scores of the summaries become
     ``first_score.<name>`` and ``second_score.<name>``. A post without an id is known by a hash of its
     text. OpenAI's policy name ``ref`` becomes ``reference``.
@@ -60,6 +62,7 @@ def comparison_pairs(comparisons: Iterable[Comparison]) -> pd.DataFrame:
                 "first_text": first.text,
                 "second_text": second.text,
                 "preferred": 1.0 - row.choice,
+                "first_shown": ((row.extra.model_extra or {}).get("order") or [0, 1])[0] == 0,
                 "post": row.info.post or row.info.article,
                 "article": row.info.article is not None,
                 "worker": row.worker,

@@ -23,6 +23,8 @@ JUDGEMENTS = "judgements*.jsonl"
 """At the top of a study's folder: verdicts of judges, each pair in both orders."""
 JUDGED = "judgements.jsonl"
 """In the folder of a run of the stage `judge`."""
+COMPARED = "comparisons.jsonl"
+"""In the folder of such a run whose judges are people."""
 COMPARISONS = "comparisons*.jsonl"
 """At the top of a study's folder: people's choices in OpenAI's fields, in one order or several."""
 PEOPLE = "people"
@@ -85,13 +87,20 @@ def read_verdicts(study: StudyRuns) -> Verdicts:
         parts.append(_of_judges(both))
     for path in sorted(study.folder.glob(COMPARISONS)):
         parts.append(_of_people(load_comparisons(path).assign(runs=path.stem), study, notes))
+    for run in study.finished("judge"):
+        if (file := run.folder / COMPARED).is_file():
+            rows = load_comparisons(file)
+            made = " ".join(source for name, source in run.parents.items() if name.startswith("samples-"))
+            rows = rows.assign(id=run.post_ids(rows["id"]), runs=made)
+            parts.append(_of_people(rows, study, notes, placed=True))
     table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     return Verdicts(table, notes)
 
 
 def judge_files(study: StudyRuns) -> list[Path]:
     """The verdicts of the judges that the study itself asked (its setting `judges`)."""
-    return [run.folder / JUDGED for run in study.finished("judge")]
+    files = [run.folder / JUDGED for run in study.finished("judge")]
+    return [file for file in files if file.is_file()]
 
 
 def _of_judges(judgements: Sequence[Judgement]) -> pd.DataFrame:
@@ -100,14 +109,17 @@ def _of_judges(judgements: Sequence[Judgement]) -> pd.DataFrame:
     return _oriented(both.assign(answers=2, shown_first=1))
 
 
-def _of_people(rows: pd.DataFrame, study: StudyRuns, notes: list[str]) -> pd.DataFrame:
+def _of_people(
+    rows: pd.DataFrame, study: StudyRuns, notes: list[str], *, placed: bool = False
+) -> pd.DataFrame:
+    """Their choices; ids are found by the posts' texts unless they are `placed` in their world already."""
     trained = rows["split"] == "train"
     if trained.any():
         notes.append(f"{int(trained.sum()):,} of people's comparisons are of the split train and left out.")
     rows = rows[~trained].assign(judge=PEOPLE, answers=1)
-    rows["shown_first"] = (rows["second"] == REFERENCE).astype(int)
+    rows["shown_first"] = ((rows["second"] == REFERENCE) == rows["first_shown"]).astype(int)
     worlds = {run.world for run in study.runs if run.world}
-    if worlds and len(rows):
+    if worlds and len(rows) and not placed:
         rows, lost = _in_their_worlds(rows, study)
         if lost:
             notes.append(f"{lost:,} of people's comparisons are on posts of no data seed and left out.")

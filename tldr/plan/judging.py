@@ -42,14 +42,11 @@ class JudgingPlan:
         return asdict(self)
 
 
-def judged_counts(planned: PlannedRun) -> tuple[int, int]:
-    """Posts, and summaries of each that are judged, at most: equal ones are judged once."""
-    settings = planned.run.settings
-    assert isinstance(settings, JudgeSettings)
-    scored = [planned.run.parents[name].runs[0] for name in planned.inputs("samples-")]
-    drawn = {run.parents["samples"].runs[0].name: run.parents["samples"].runs[0] for run in scored}
-    summaries = sum(cost_of(run.stage).sampled(run).summaries for run in drawn.values())
-    return planned.reported(settings.posts), summaries
+def judged_summaries(run: Run) -> int:
+    """Summaries of each post that a judge compares with the reference, at most: equal ones count once."""
+    scored = [source.runs[0] for name, source in run.parents.items() if name.startswith("samples-")]
+    drawn = {one.parents["samples"].runs[0].name: one.parents["samples"].runs[0] for one in scored}
+    return sum(cost_of(one.stage).sampled(one).summaries for one in drawn.values())
 
 
 def judging_plans(planner: Planner) -> list[JudgingPlan]:
@@ -65,7 +62,7 @@ def _plans(counts: Counts) -> Iterator[JudgingPlan]:
 
 def _plan(run: Run, settings: JudgeSettings, counts: Counts) -> JudgingPlan:
     planned = PlannedRun(run, counts)
-    posts, summaries = judged_counts(planned)
+    posts, summaries = planned.reported(settings.posts), judged_summaries(run)
     mean = planned.portion(posts, 2).mean
     empty = build_prompt(Post(id="p", subreddit="", title="", post="-"), "", "")
     tokens = estimated_tokens(empty) + round(mean.query + 2 * mean.response)

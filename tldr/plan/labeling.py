@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tldr.errors import UsageError
+from tldr.plan.judging import judged_summaries
 from tldr.plan.study import UnreadFiles
+from tldr.stages.judge.algorithm import wanted_of
+from tldr.stages.judge.settings import JudgeSettings
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
@@ -73,12 +76,17 @@ def labeling_plans(study: Study, root: Path) -> list[LabelingPlan]:
 
 
 def _plan(run: Run, root: Path) -> LabelingPlan:
-    now = progress_for(run, root)
-    assert isinstance(run.settings, LabelsSettings)
-    seconds, measured = assumed_seconds(run.settings), 0
+    now, settings = progress_for(run, root), run.settings
+    assert isinstance(settings, LabelsSettings | JudgeSettings)
+    seconds = assumed_seconds(settings) if isinstance(settings, LabelsSettings) else COMPARISON
+    measured = 0
     if now is not None and now.seconds is not None:
         seconds, measured = now.seconds, now.answers
-    return LabelingPlan(run.name, run.title, wanted_by(run).labels, seconds, measured)
+    wanted = wanted_by(run, root)
+    if wanted is None:
+        assert isinstance(settings, JudgeSettings)
+        wanted = wanted_of(settings.posts * judged_summaries(run), settings)
+    return LabelingPlan(run.name, run.title, wanted.labels, seconds, measured)
 
 
 def assumed_seconds(settings: LabelsSettings) -> float:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from tldr.label.batch import BatchProgress, Wanted, answered, labeling_folder, progress_in
 from tldr.label.database import NAME, sole_server
+from tldr.label.items import read_items
 from tldr.label.project import ITEMS
+from tldr.stages.judge.algorithm import wanted_of
+from tldr.stages.judge.settings import JudgeSettings
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.study.folder import DONE, last_wait
 from tldr.study.runs import Run
@@ -18,26 +21,38 @@ from tldr.study.settings import Study
 
 
 def is_by_people(study: Study) -> bool:
-    """Whether people label in some round of a study."""
-    return any(labels.kind == "people" for labels in (study.labels, *(each.labels for each in study.rounds)))
+    """Whether people label in some round of a study, or judge it."""
+    labels = [study.labels, *(each.labels for each in study.rounds)]
+    kinds = [*(one.kind for one in labels), *(judge.kind for judge in study.judges.values())]
+    return "people" in kinds
 
 
 def asks_people(run: Run) -> bool:
     """Whether people label for a run."""
-    return isinstance(run.settings, LabelsSettings) and run.settings.kind == "people"
+    return isinstance(run.settings, LabelsSettings | JudgeSettings) and run.settings.kind == "people"
 
 
-def wanted_by(run: Run) -> Wanted:
-    """The labels that a run by people waits for."""
-    assert isinstance(run.settings, LabelsSettings)
-    return Wanted(run.settings.items_wanted(), run.settings.page.labelers_per_item)
+def wanted_by(run: Run, root: Path) -> Wanted | None:
+    """The labels that a run by people waits for; None of a judge whose questions are not made yet.
+
+    Args:
+        root: the study's folder.
+    """
+    if isinstance(run.settings, LabelsSettings):
+        return Wanted(run.settings.items_wanted(), run.settings.page.labelers_per_item)
+    assert isinstance(run.settings, JudgeSettings)
+    file = labeling_folder(root, run.name) / ITEMS
+    if not file.exists():
+        return None
+    return wanted_of(sum(item.role == "label" for item in read_items(file)), run.settings)
 
 
 def progress_for(run: Run, root: Path) -> BatchProgress | None:
     """How far the labels of a run are; None if it asks no people, or has not asked them yet."""
     if not asks_people(run):
         return None
-    return progress_in(labeling_folder(root, run.name), wanted_by(run))
+    wanted = wanted_by(run, root)
+    return None if wanted is None else progress_in(labeling_folder(root, run.name), wanted)
 
 
 def wait_of(run: Run, root: Path) -> str | None:

@@ -48,4 +48,5 @@ STAGE = Stage(
     help="Have a judge compare every policy's summaries with the references.",
     weight=0.2,
     alone=False,
+    modules={"people": "tldr.stages.judge.people"},
 )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from math import floor
 
 from tldr.judge.pairs import SummaryPair
+from tldr.label.batch import Wanted
 from tldr.records import Post, Sample
+from tldr.stages.judge.settings import JudgeSettings
 
 REFERENCE = "reference"
 
@@ -17,6 +20,13 @@ def judged_posts(posts: Sequence[Post], count: int) -> list[Post]:
     The same order as ``tldr-lab judge --limit`` has.
     """
     return sorted(posts, key=lambda post: hashlib.sha256(post.id.encode()).digest())[:count]
+
+
+def wanted_of(items: int, settings: JudgeSettings) -> Wanted:
+    """The answers of people to wait for, of so many questions."""
+    return Wanted(
+        {"valid2": max(1, floor(items * (1 - settings.unanswered)))}, settings.page.labelers_per_item
+    )
 
 
 def pairs_against_reference(

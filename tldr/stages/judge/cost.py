@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tldr.plan.costs import PlannedRun, StageCost
 from tldr.plan.jobs import RunJob
-from tldr.plan.judging import judged_counts
+from tldr.plan.judging import judged_summaries
 from tldr.plan.uses import InferenceJob
 from tldr.stages.judge.settings import JudgeSettings
 
@@ -15,8 +15,8 @@ def job(planned: PlannedRun) -> RunJob | None:
     assert isinstance(settings, JudgeSettings)
     if settings.kind != "reward":
         return None
-    posts, summaries = judged_counts(planned)
-    portion = planned.portion(posts, summaries + 1, planned.lengths.rm_response)
+    posts, texts = planned.reported(settings.posts), judged_summaries(planned.run) + 1
+    portion = planned.portion(posts, texts, planned.lengths.rm_response)
     return InferenceJob((planned.model("judge", "reward", portion),))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -9,11 +10,14 @@ from pydantic import Field, PositiveInt, model_validator
 from tldr.errors import UsageError
 from tldr.judge.budget import Price
 from tldr.judge.endpoint import OPENAI_URL
-from tldr.settings.base import Name, NonNegative, Positive, Settings
+from tldr.label.settings import LabelSettings
+from tldr.records import Sample
+from tldr.settings.base import Name, NonNegative, Positive, Settings, Share
 
 OF_KIND: dict[str, tuple[str, ...]] = {
     "reward": ("path", "variant"),
     "openai": ("model", "base_url", "price", "max_cost", "concurrency", "timeout"),
+    "people": ("unanswered", "page"),
 }
 """Settings that one kind of judge alone has."""
 NO_VERDICT = ("price", "max_cost", "concurrency", "timeout")
@@ -23,13 +27,16 @@ NO_VERDICT = ("price", "max_cost", "concurrency", "timeout")
 class JudgeSettings(Settings):
     """A judge of every policy's summaries against the references, each pair in both orders."""
 
-    kind: Literal["reward", "openai"]
+    kind: Literal["reward", "openai", "people"]
     """reward: a reward model that learned from other posts' labels than those that policies were trained
-    against. openai: a language model at an OpenAI-compatible endpoint. People's verdicts are files in the
-    study's folder, and the toy world's planted labelers judge in any case."""
+    against. openai: a language model at an OpenAI-compatible endpoint. people: on a page
+    (`tldr-lab label serve`), each pair once, in an order drawn by chance. The toy world's planted labelers
+    judge in any case."""
     posts: PositiveInt = 500
     """Posts whose summaries are judged, the same for every policy, chosen by a hash of their ids; a higher
     number only adds posts."""
+    temperatures: list[NonNegative] | None = None
+    """Only samples at these temperatures are judged; null: all."""
     further: bool = False
     """Judge the samples of variants and earlier rounds, too (Figs. 5 and 11)."""
 
@@ -53,10 +60,16 @@ class JudgeSettings(Settings):
     timeout: Annotated[Positive, Field(ge=0.1)] = 60.0
     """OpenAI: seconds for one request."""
 
+    unanswered: Share = 0.05
+    """People: share of the questions that may stay open when the run goes on, as labelers may skip some."""
+    page: LabelSettings = LabelSettings()
+    """People: the page on which they judge. All but `labelers_per_item` may be changed while they do."""
+
     def naming(self) -> dict[str, Any]:
         """As of `Settings`, without the settings that change no verdict and those of other kinds."""
         other = {name for kind, names in OF_KIND.items() if kind != self.kind for name in names}
         values = super().naming()
+        values["page"] = {"labelers_per_item": self.page.labelers_per_item}
         return {name: value for name, value in values.items() if name not in {*NO_VERDICT, *other}}
 
     def packages(self) -> dict[str, str]:
@@ -69,11 +82,15 @@ class JudgeSettings(Settings):
         assert self.price is not None
         return Price.parse(self.price)
 
+    def judged(self, samples: Iterable[Sample]) -> list[Sample]:
+        """The samples at the temperatures that are judged."""
+        return [one for one in samples if self.temperatures is None or one.temperature in self.temperatures]
+
     @model_validator(mode="after")
     def _of_one_kind(self) -> JudgeSettings:
         for kind, names in OF_KIND.items():
             for name in names if kind != self.kind else ():
-                if getattr(self, name) != type(self).model_fields[name].default:
+                if getattr(self, name) != type(self).model_fields[name].get_default():
                     raise ValueError(f"{name} is for judges of kind {kind}, but the kind is {self.kind}")
         return self
 
@@ -82,6 +99,8 @@ class JudgeSettings(Settings):
         if self.kind == "reward":
             if (self.path is None) == (self.variant is None):
                 raise ValueError("a judge of kind reward needs either a path or a variant")
+            return self
+        if self.kind == "people":
             return self
         if self.model is None or self.price is None:
             raise ValueError("a judge of kind openai needs a model and its price (0/0 for your own server)")

@@ -35,7 +35,7 @@ def run(ctx: JudgeRun) -> None:
     about = {"judge": name} | (_held_out(ctx) if ctx.settings.kind == "reward" else _who(ctx))
     posts = judged_posts(read_posts(ctx.inputs.data, "valid2", references=True), ctx.settings.posts)
     samples = {
-        place.name: read_records(place / "samples.jsonl", Sample)
+        place.name: ctx.settings.judged(read_records(place / "samples.jsonl", Sample))
         for _, place in sorted(ctx.inputs.samples.items())
     }
     pairs = pairs_against_reference(samples, posts)

@@ -50,7 +50,7 @@ LABELS = Product("labels", ())
 SAMPLES = Product("samples", ("samples.jsonl",))
 PAIRS = Product("pairs", ("valid2.jsonl",))
 RATINGS = Product("ratings", ("ratings.jsonl",))
-JUDGEMENTS = Product("judgements", ("judgements.jsonl",))
+JUDGEMENTS = Product("judgements", ("judge.json",))
 
 
 def reads(product: Product, help: str) -> Any:

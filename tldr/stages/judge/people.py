@@ -1,0 +1,123 @@
+"""Verdicts of people: blind comparisons of every policy's summaries with the references.
+
+The run waits (`tldr.errors.Waiting`) until there are enough. Its labeling folder keeps the items, so that
+starting it again asks nothing twice.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tldr.errors import Waiting
+from tldr.judge.pairs import SummaryPair
+from tldr.label.batch import (
+    as_counted,
+    counting,
+    labeling_folder,
+    note_counted,
+    progress_of,
+    publish,
+    read_given,
+    take,
+)
+from tldr.label.export import to_record, write_labels
+from tldr.label.given import GivenLabel
+from tldr.label.items import LabelItem
+from tldr.label.make import REFERENCE, info_for
+from tldr.records import CandidateSummary, Comparison, Post, Sample, read_records, write_json, write_records
+from tldr.stages.judge import JudgeRun
+from tldr.stages.judge.algorithm import judged_posts, pairs_against_reference, wanted_of
+from tldr.stages.shared.posts import read_posts
+from tldr.train.rng import derive
+
+Texts = Mapping[tuple[str, str], list[str]]
+"""Post id and text -> the policies, with their ways of sampling, that wrote it."""
+
+
+def run(ctx: JudgeRun) -> None:
+    """Write ``comparisons.jsonl`` in OpenAI's fields, ``judge.json`` and, in ``given/``, all labels.
+
+    Inputs: ``data`` and ``samples-<name>`` for all that is judged. A text that several policies wrote about a
+    post is asked once, and counts for each of them.
+
+    Raises:
+        Waiting: there are not enough labels yet.
+        UsageError: people have labeled other items.
+    """
+    pairs = pairs_of(ctx)
+    texts = by_text(pairs)
+    items = items_of(ctx, pairs)
+    folder, wanted = labeling_folder(ctx.folder.parent, ctx.folder.name), wanted_of(len(items), ctx.settings)
+    publish(folder, items, ctx.settings.page)
+    labels = as_counted(folder, read_given(folder), wanted)
+    counted = counting(labels)
+    state = progress_of(counted, wanted)
+    if not state.enough:
+        raise Waiting(str(state), where=ctx.run, remedy=f"next: tldr-lab label serve {folder}")
+    (taken,) = take(counted, wanted, ctx.seed).values()
+    write_records(
+        ctx.folder / "comparisons.jsonl", (row for label in taken for row in verdicts(label, texts))
+    )
+    write_labels(labels, ctx.folder / "given")
+    empty = sum(not pair.texts[0].strip() for pair in pairs)
+    report = {"judge": "people", "items": len(items), "answered": len(taken), "empty_summaries": empty}
+    write_json(ctx.folder / "judge.json", report)
+    note_counted(folder, labels)
+
+
+def pairs_of(ctx: JudgeRun) -> list[SummaryPair]:
+    """All that is judged."""
+    posts = judged_posts(read_posts(ctx.inputs.data, "valid2", references=True), ctx.settings.posts)
+    samples = {
+        place.name: ctx.settings.judged(read_records(Path(place) / "samples.jsonl", Sample))
+        for _, place in sorted(ctx.inputs.samples.items())
+    }
+    return pairs_against_reference(samples, posts)
+
+
+def by_text(pairs: Sequence[SummaryPair]) -> Texts:
+    """The policies that wrote each text that people can be asked about; empty ones are left out."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for pair in pairs:
+        if text := pair.texts[0].strip():
+            policies = found.setdefault((pair.post.id, text), [])
+            policies += [pair.policies[0]] if pair.policies[0] not in policies else []
+    return found
+
+
+def items_of(ctx: JudgeRun, pairs: Sequence[SummaryPair]) -> list[LabelItem]:
+    """A comparison with the reference for each text, in an order that mixes policies and posts.
+
+    Labelers see neither the policies' names nor the items' ids, and the page draws which summary comes first.
+    """
+    posts = {pair.post.id: pair.post for pair in pairs}
+    texts = list(by_text(pairs).items())
+    random.Random(derive(ctx.seed, "judged")).shuffle(texts)
+    width = len(str(len(texts)))
+    return [
+        LabelItem(
+            id=f"judge-{number:0{width}d}",
+            kind="comparison",
+            info=info_for(post),
+            summaries=[
+                CandidateSummary(text=text, policy=policies[0]),
+                CandidateSummary(text=(post.summary or "").strip(), policy=REFERENCE),
+            ],
+            batch="judge",
+            split="valid2",
+        )
+        for number, ((id, text), policies) in enumerate(texts)
+        if isinstance(post := posts[id], Post)
+    ]
+
+
+def verdicts(label: GivenLabel, texts: Texts) -> Iterator[Comparison]:
+    """A label, once for each policy that wrote the text."""
+    record = to_record(label)
+    assert isinstance(record, Comparison)
+    own, reference = record.summaries
+    for policy in texts[str(record.info.id), own.text]:
+        named = own.model_copy(update={"policy": policy})
+        yield record.model_copy(update={"summaries": [named, reference]})
