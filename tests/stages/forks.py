@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,14 @@ def start(
     processes: int = 1,
     environment: dict[str, str] | None = None,
     held: int | None = None,
+    tokens: int | None = None,
 ) -> list[ForkServerProcess]:
     """Run the runs in these folders, one after the other, in so many processes that share each.
 
     Args:
         held: see `hold`.
         environment: what `accelerate launch` would set (ACCELERATE_USE_FSDP).
+        tokens: of a batch that is sampled or scored, so that there are many.
     """
     _forks.set_forkserver_preload(PRELOAD)
     shared = {"OMP_NUM_THREADS": "1", **(environment or {})}
@@ -74,6 +76,7 @@ def start(
                 [str(folder) for folder in folders],
                 shared | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}),
                 held,
+                tokens,
             ),
         )
         for rank in range(processes)
@@ -83,9 +86,14 @@ def start(
     return ranks
 
 
-def finish(*folders: Path, processes: int = 1, environment: dict[str, str] | None = None) -> None:
+def finish(
+    *folders: Path,
+    processes: int = 1,
+    environment: dict[str, str] | None = None,
+    tokens: int | None = None,
+) -> None:
     """`start`, and wait for a good end."""
-    ranks = start(*folders, processes=processes, environment=environment)
+    ranks = start(*folders, processes=processes, environment=environment, tokens=tokens)
     for rank in ranks:
         rank.join()
     logs = "\n".join(
@@ -106,8 +114,28 @@ def hold(rows: int) -> None:
     MetricsLog.append = held  # type: ignore[method-assign]
 
 
-def _work(folders: list[str], environment: dict[str, str], held: int | None) -> None:
+def in_small_batches(tokens: int) -> None:
+    """Have this process sample and score in batches of so many tokens, and log how many it takes."""
+    from tldr.stages.shared import batches, sampling
+    from tldr.train.crew import Crew
+
+    own = Crew.own
+
+    def logged(crew: Crew, batches: Sequence[Any]) -> Sequence[Any]:
+        part = own(crew, batches)
+        print(f"process {crew.index} of {crew.count}: {len(part)} batches", flush=True)
+        return part
+
+    Crew.own = logged  # type: ignore[method-assign, assignment]
+
+    batches.inference_batches.__defaults__ = (tokens,)
+    sampling.sampling_tokens = lambda config, width: tokens
+
+
+def _work(folders: list[str], environment: dict[str, str], held: int | None, tokens: int | None) -> None:
     os.environ.update(environment)
+    if tokens is not None:
+        in_small_batches(tokens)
     if held is not None:
         hold(held)
     for folder in map(Path, folders):

@@ -22,6 +22,7 @@ from tldr.settings.training import Training
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import nearest
+from tldr.study.registry import STAGES
 from tldr.study.runs import Run
 from tldr.study.settings import Study
 
@@ -87,7 +88,7 @@ class RunPlan:
         micro_batch: queries per forward pass of one process, as configured or as batched at the peak.
             `largest` is the largest that fits with these options (0: none; None: no setting determines it).
         suggestion: what to change, in this order, to make it fit; () if it fits.
-        hours: of one run, on all devices; a stage that trains nothing uses one of them.
+        hours: of one run, on all devices; sampling and scoring share them too.
         price: of that time on all devices, since all are reserved.
     """
 
@@ -196,7 +197,7 @@ class Planner:
         plans: list[RunPlan] = []
         for placement in placements:
             plans = [self._plan(runs, job, placement) for runs, job in groups]
-            # A run that trains nothing uses one device, whatever the placement.
+            # A run that trains nothing has a whole model on each device, whatever the placement.
             if all(plan.memory.total <= self.machine.room for plan in plans if plan.job.trained):
                 break
         return plans
@@ -219,7 +220,9 @@ class Planner:
         memory, micro = job.peak(options, assumed)
         suggestion = tuple(job.remedies(options, room, assumed)) if memory.total > room else ()
         cost = job.cost(options)
-        hours = cost.seconds(self.machine.device, options, assumed) / 3600
+        spread = STAGES[runs[0].stage].spread and placement != "single"
+        timed = replace(options, processes=self.machine.gpus) if spread else options
+        hours = cost.seconds(self.machine.device, timed, assumed) / 3600
         price = None if self.machine.rate is None else hours * self.machine.gpus * self.machine.rate
         largest = job.largest(options, room, assumed)
         return RunPlan(runs, job, options, micro, largest, memory, cost, hours, price, suggestion)

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -196,17 +197,23 @@ def execute(folder: Path) -> None:
 
 
 def _take_part(run: RunFile, folder: Path) -> None:
-    """Execute the stage in a process that is not the first: it computes but writes nothing."""
+    """Execute the stage in a process that is not the first: it computes, but writes nothing that is kept.
+
+    A stage that trains writes in the first process only; what another one writes goes to a folder that is
+    deleted.
+    """
     from tldr.queries.tokenized import keep_tokens
 
     with (
+        tempfile.TemporaryDirectory() as scratch,
         _failure_noted(folder),
         exiting_on_sigterm(),
         keep_tokens(folder.parent / TOKENS if run.study else None),
     ):
         stage = _load(run)
         precision = _resolved(run.precision, read_note(folder / ENVIRONMENT))
-        stage(replace(run.context(folder), precision=precision))
+        ctx = replace(run.context(folder), precision=precision)
+        stage(ctx if STAGES[run.stage].trains else replace(ctx, folder=Path(scratch)))
 
 
 def _load(run: RunFile) -> Callable[..., None]:

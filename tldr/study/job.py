@@ -99,7 +99,8 @@ def _await(spec: RunFile, folder: Path) -> None:
 
 def _command(job: JobFile, run: Run, here: Allocation) -> tuple[list[str], dict[str, str]]:
     """The command of a run, without its folder, and additions to its environment."""
-    launch = Launch.read(Path(job.launch)) if job.launch and STAGES[run.stage].trains else None
+    together = STAGES[run.stage].in_processes(run.settings)
+    launch = Launch.read(Path(job.launch)) if job.launch and together else None
     env = process_environment()
     if launch is None or launch.processes == 1:
         return job.program, env

@@ -240,7 +240,7 @@ class Runner:
     def _spawn(self, run: Run, folder: Path, slot: int) -> subprocess.Popen[bytes] | Forked:
         """Start a process for a run: forked by default, otherwise with the given command."""
         env, command = self._environment(slot), self.command
-        if self.launch is not None and STAGES[run.stage].trains:
+        if self.launch is not None and STAGES[run.stage].in_processes(run.settings):
             command = self.launch.command()
         if not command:
             return self._nursery.start(folder, env)

@@ -114,7 +114,7 @@ class Submission:
             UsageError: the number of GPUs differs from the number of processes on a machine.
         """
         needs = self.resources.of(run.stage)
-        here = self.launch.per_machine if self.launch and STAGES[run.stage].trains else 1
+        here = self.launch.per_machine if self.launch and STAGES[run.stage].in_processes(run.settings) else 1
         if here > 1 and needs.gpus not in (0, here):
             raise UsageError(
                 f"{needs.gpus} GPUs for {here} processes on a machine",
@@ -125,7 +125,7 @@ class Submission:
 
     def machines(self, run: Run) -> int:
         """The number of machines of a run's job."""
-        return self.launch.machines if self.launch and STAGES[run.stage].trains else 1
+        return self.launch.machines if self.launch and STAGES[run.stage].in_processes(run.settings) else 1
 
     def job(self, runs: Sequence[Run], name: str) -> tuple[JobFile, Path]:
         """One job or array, and the path of its file, which depends on the content."""

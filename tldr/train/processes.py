@@ -51,7 +51,7 @@ class JointModules(nn.Module):
         return function(self.parts, *args)
 
 
-def _part() -> None:
+def leave_group() -> None:
     """Leave the process group before the interpreter exits.
 
     Otherwise Gloo's threads sometimes abort a process whose peer has already exited, and a finished run
@@ -87,8 +87,8 @@ def make_accelerator(precision: Precision) -> Accelerator:
             DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         ],  # saves half the gradient memory
     )
-    atexit.unregister(_part)
-    atexit.register(_part)
+    atexit.unregister(leave_group)
+    atexit.register(leave_group)
     if parse_flag_from_env("ACCELERATE_USE_FSDP") and accelerator.num_processes > 1:
         _fsdp2(accelerator, resolved)
     kind = accelerator.distributed_type

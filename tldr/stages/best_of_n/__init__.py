@@ -34,4 +34,5 @@ STAGE = Stage(
     makes=SAMPLES,
     help="Sample N summaries a post and keep the best.",
     weight=2,
+    spread=True,
 )

@@ -25,7 +25,7 @@ def run(ctx: BestOfNRun) -> None:
     whose scores in the pool are named ``rm_<name>``. One row of ``samples.jsonl`` a post and scorer;
     with several scorers they share the pool, so they differ in their choice alone.
     """
-    device = Device.open(ctx.precision)
+    device = Device.open(ctx.precision, shared=True)
     models = {"rm": ctx.inputs.reward}
     models |= {f"rm_{name}": place for name, place in sorted(ctx.inputs.rewards.items())}
     progress = Progress(ctx.folder, total=1 + len(models))

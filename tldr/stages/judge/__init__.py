@@ -47,6 +47,7 @@ STAGE = Stage(
     makes=JUDGEMENTS,
     help="Have a judge compare every policy's summaries with the references.",
     weight=0.2,
+    spread=True,
     alone=False,
-    modules={"people": "tldr.stages.judge.people"},
+    modules={"openai": "tldr.stages.judge.endpoint", "people": "tldr.stages.judge.people"},
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from tldr.errors import Waiting
 from tldr.judge.pairs import SummaryPair
@@ -26,10 +25,10 @@ from tldr.label.export import to_record, write_labels
 from tldr.label.given import GivenLabel
 from tldr.label.items import LabelItem
 from tldr.label.make import REFERENCE, info_for
-from tldr.records import CandidateSummary, Comparison, Post, Sample, read_records, write_json, write_records
+from tldr.records import CandidateSummary, Comparison, Post, write_json, write_records
 from tldr.stages.judge import JudgeRun
-from tldr.stages.judge.algorithm import judged_posts, pairs_against_reference, wanted_of
-from tldr.stages.shared.posts import read_posts
+from tldr.stages.judge.algorithm import wanted_of
+from tldr.stages.judge.stage import pairs_of
 from tldr.train.rng import derive
 
 Texts = Mapping[tuple[str, str], list[str]]
@@ -65,16 +64,6 @@ def run(ctx: JudgeRun) -> None:
     report = {"judge": "people", "items": len(items), "answered": len(taken), "empty_summaries": empty}
     write_json(ctx.folder / "judge.json", report)
     note_counted(folder, labels)
-
-
-def pairs_of(ctx: JudgeRun) -> list[SummaryPair]:
-    """All that is judged."""
-    posts = judged_posts(read_posts(ctx.inputs.data, "valid2", references=True), ctx.settings.posts)
-    samples = {
-        place.name: ctx.settings.judged(read_records(Path(place) / "samples.jsonl", Sample))
-        for _, place in sorted(ctx.inputs.samples.items())
-    }
-    return pairs_against_reference(samples, posts)
 
 
 def by_text(pairs: Sequence[SummaryPair]) -> Texts:

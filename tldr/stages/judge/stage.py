@@ -1,14 +1,15 @@
-"""Verdicts of a judge on every policy's summaries, each against the reference, in both orders."""
+"""A reward model's verdicts on every policy's summaries, each against the reference, in both orders."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tldr.errors import UsageError
-from tldr.judge.pairs import SummaryPair
+from tldr.judge.pairs import Judge, SummaryPair
+from tldr.judge.scored import ScoreJudge
 from tldr.records import Judgement, Sample, read_records, write_json, write_records
 from tldr.settings.models import Lengths
 from tldr.stages.judge import JudgeRun
@@ -17,44 +18,56 @@ from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.trained_on import posts_trained_on
 from tldr.train.metrics import Progress
 
-CACHE = "judge-cache.sqlite"
-"""Beside the runs: all answers of language models, whichever run asked."""
-
 
 def run(ctx: JudgeRun) -> None:
-    """Write ``judgements.jsonl``, sorted, and ``judge.json``: who judged, and whether it is held out.
+    """Write ``judgements.jsonl`` and ``judge.json``, which says whether the judge is held out.
 
-    Inputs: ``data``, ``samples-<name>`` for all that is judged and, for a reward model, ``reward`` and
-    ``trained-<size>``.
+    Inputs: ``data``, ``reward``, ``samples-<name>`` for all that is judged, and ``trained-<name>``, the
+    reward models that the policies were trained against.
 
     Raises:
-        UsageError: a reward model that learned from posts that the policies' reward models learned from.
-        LabError: as of `tldr.judge.llm.LLMJudge`; every answer that was paid for is kept.
+        UsageError: the judge learned from posts that one of those learned from.
     """
-    name = str(ctx.tags.get("variant") or ctx.settings.kind)
-    about = {"judge": name} | (_held_out(ctx) if ctx.settings.kind == "reward" else _who(ctx))
+    from tldr.stages.shared.judging import reward_scores  # imports torch, which the other kinds do not need
+
+    assert ctx.inputs.reward is not None
+    about, windows = held_out(ctx), _windows(ctx.inputs.reward, ctx.lengths)
+    scores = reward_scores(ctx.inputs.reward, windows, ctx.precision, shared=True)
+    write_verdicts(ctx, pairs_of(ctx), ScoreJudge("reward", scores, logits=True), about)
+
+
+def pairs_of(ctx: JudgeRun) -> list[SummaryPair]:
+    """All that is judged: the samples of the posts and temperatures that the settings ask for."""
     posts = judged_posts(read_posts(ctx.inputs.data, "valid2", references=True), ctx.settings.posts)
     samples = {
         place.name: ctx.settings.judged(read_records(place / "samples.jsonl", Sample))
         for _, place in sorted(ctx.inputs.samples.items())
     }
-    pairs = pairs_against_reference(samples, posts)
+    return pairs_against_reference(samples, posts)
+
+
+def write_verdicts(
+    ctx: JudgeRun, pairs: Sequence[SummaryPair], judge: Judge, about: Mapping[str, Any]
+) -> None:
+    """Ask the judge, and write its verdicts, sorted, under the name that the study gives it.
+
+    Raises:
+        LabError: the judge cannot go on.
+    """
+    name = str(ctx.tags.get("variant") or ctx.settings.kind)
     progress = Progress(ctx.folder, total=2 * len(pairs))
     rows: list[Judgement] = []
-    for row in _by_reward(ctx, pairs) if ctx.settings.kind == "reward" else _by_model(ctx, pairs):
+    for row in judge.judge(pairs, ["overall"]):
         rows.append(row.model_copy(update={"judge": name}))
         if len(rows) % 100 == 0:
             progress.update(len(rows))
     rows.sort(key=lambda row: (row.policies, row.id, row.runs, row.texts, row.order))
     write_records(ctx.folder / "judgements.jsonl", rows)
-    write_json(ctx.folder / "judge.json", about | {"posts": len(posts), "pairs": len(pairs)})
+    posts = len({pair.post.id for pair in pairs})
+    write_json(ctx.folder / "judge.json", {"judge": name, **about, "posts": posts, "pairs": len(pairs)})
 
 
-def _who(ctx: JudgeRun) -> dict[str, str | None]:
-    return {"model": ctx.settings.model, "base_url": ctx.settings.base_url}
-
-
-def _held_out(ctx: JudgeRun) -> dict[str, bool | int | None]:
+def held_out(ctx: JudgeRun) -> dict[str, bool | int | None]:
     """Whether the judge learned from other posts' labels than the reward models of the policies.
 
     Another seed alone is not held out: it shares the first one's mistakes about the same labels (Gao et al.
@@ -75,21 +88,11 @@ def _held_out(ctx: JudgeRun) -> dict[str, bool | int | None]:
         if shared:
             raise UsageError(
                 f"the judge learned from {len(shared):,} of the {len(own):,} posts whose labels trained the "
-                f"reward model of size {name} too, so it is not held out",
+                f"reward model {name} too, so it is not held out",
                 where="judges",
-                remedy="train it on other posts: reward.limit keeps the first labels, and a variant with "
-                "part: last takes the last ones",
+                remedy="train it on other posts: see reward.posts",
             )
     return {"held_out": True, "posts_trained_on": len(own)}
-
-
-def _by_reward(ctx: JudgeRun, pairs: Sequence[SummaryPair]) -> Iterator[Judgement]:
-    from tldr.judge.scored import ScoreJudge
-    from tldr.stages.shared.judging import reward_scores
-
-    assert ctx.inputs.reward is not None
-    scores = reward_scores(ctx.inputs.reward, _windows(ctx.inputs.reward, ctx.lengths), ctx.precision)
-    return ScoreJudge("reward", scores, logits=True).judge(pairs, ["overall"])
 
 
 def _windows(place: Path, lengths: Lengths) -> Lengths:
@@ -98,17 +101,3 @@ def _windows(place: Path, lengths: Lengths) -> Lengths:
     if not config.is_file() or "lengths" not in (found := json.loads(config.read_text(encoding="utf-8"))):
         return lengths
     return Lengths.model_validate(found["lengths"])
-
-
-def _by_model(ctx: JudgeRun, pairs: Sequence[SummaryPair]) -> Iterator[Judgement]:
-    from tldr.judge.cache import Cache
-    from tldr.judge.endpoint import Connection, Endpoint
-    from tldr.judge.llm import Limits, LLMJudge
-
-    settings = ctx.settings
-    assert settings.model is not None
-    connection = Connection(settings.model, settings.base_url, settings.timeout)
-    limits = Limits(max_cost=settings.max_cost, concurrency=settings.concurrency)
-    cache = Cache(ctx.folder.parent / CACHE)
-    with closing(Endpoint(connection)) as endpoint, closing(cache) as answers:
-        yield from LLMJudge(endpoint, answers, settings.per_million, limits).judge(pairs, ["overall"])

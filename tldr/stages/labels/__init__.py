@@ -37,6 +37,7 @@ STAGE = Stage(
     makes=LABELS,
     help="Sample summaries and have simulated labelers, or people, rank them.",
     weight=2,
+    spread=True,
     alone=False,
     modules={"people": "tldr.stages.labels.people"},
 )

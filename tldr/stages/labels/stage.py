@@ -72,7 +72,7 @@ def run(ctx: LabelsRun) -> None:
 def sample(ctx: LabelsRun, questions: Sequence[LabelQuestion]) -> list[dict[str, list[Draw]]]:
     """What the policies write for each question, by the policy's name."""
     drawn: list[dict[str, list[Draw]]] = [{} for _ in questions]
-    device = Device.open(ctx.precision)
+    device = Device.open(ctx.precision, shared=True)
     progress = Progress(ctx.folder, total=len(ctx.inputs.policies))
     for done, (name, place) in enumerate(ctx.inputs.policies.items(), start=1):
         tokenizer = open_tokenizer(place)

@@ -35,5 +35,6 @@ STAGE = Stage(
     makes=PAIRS,
     help="Score labelled pairs and probes by every model.",
     weight=2,
+    spread=True,
     alone=False,
 )

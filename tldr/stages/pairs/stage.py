@@ -59,7 +59,7 @@ def run(ctx: PairsRun) -> None:
 
 def same_policy(ctx: PairsRun, posts: list[Post]) -> list[Comparison]:
     """Two samples of each policy a post, labelled by several workers."""
-    device = Device.open(ctx.precision)
+    device = Device.open(ctx.precision, shared=True)
     rng = random.Random(derive(ctx.seed, "workers"))
     rows: list[Comparison] = []
     for name, place in sorted(ctx.inputs.policies.items()):
@@ -85,7 +85,7 @@ def score_texts(ctx: PairsRun, pairs: list[Comparison]) -> SummaryScores:
     infos, keys = different.infos, different.keys
     rewards, sft = sorted(ctx.inputs.rewards.items()), sorted(ctx.inputs.sft.items())
     first = (rewards or sft)[0][1]
-    tokenizer, device = open_tokenizer(first), Device.open(ctx.precision)
+    tokenizer, device = open_tokenizer(first), Device.open(ctx.precision, shared=True)
     encoded = encode_responses(tokenizer, [text for _, text in keys], ctx.lengths.rm_response)
     ids = iter(encoded)
     queries = encode_queries(tokenizer, [infos[post] for post in different.texts], ctx.lengths.query)

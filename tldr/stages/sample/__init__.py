@@ -31,4 +31,5 @@ STAGE = Stage(
     makes=SAMPLES,
     help="Sample a policy on the reporting posts.",
     weight=0.5,
+    spread=True,
 )

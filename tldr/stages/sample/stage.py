@@ -24,7 +24,7 @@ def run(ctx: SampleRun) -> None:
     stop token 198), and has in-context examples from ``sft.jsonl`` before its query where `zero_shot`
     is set.
     """
-    device = Device.open(ctx.precision)
+    device = Device.open(ctx.precision, shared=True)
     tokenizer = open_tokenizer(ctx.inputs.policy)
     policy = open_sampler(ctx.inputs.policy, device, tokenizer)
     check_window(ctx, policy)

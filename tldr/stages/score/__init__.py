@@ -35,4 +35,5 @@ STAGE = Stage(
     makes=SAMPLES,
     help="Score samples: reward model, log-probabilities, the planted truth.",
     weight=0.5,
+    spread=True,
 )

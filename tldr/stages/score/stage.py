@@ -68,7 +68,7 @@ class SamplesByPost:
     """The samples grouped by post, so that each query is encoded once for all of its samples."""
 
     def __init__(self, ctx: ScoreRun, samples: list[Sample]):
-        self.ctx, self.samples, self.device = ctx, samples, Device.open(ctx.precision)
+        self.ctx, self.samples, self.device = ctx, samples, Device.open(ctx.precision, shared=True)
         self.places: dict[str, Path] = named(ctx.inputs)
         known = {post.id: post for post in reporting_set(ctx)}
         self.posts = [post_of(sample, known) for sample in samples]

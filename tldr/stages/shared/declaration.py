@@ -79,6 +79,8 @@ class Stage:
         help: what it does, in a line.
         weight: rough cost next to the others', for a model of the same size.
         alone: whether it is a command of its own; the others need more than one model's inputs.
+        spread: whether several processes can share its sampling and scoring (`tldr.train.crew`); not of the
+            kinds in `modules`.
         module: holds ``run(ctx)``; by default `stage` in the stage's folder.
         modules: kind of the settings -> the module that holds ``run(ctx)`` for it instead.
     """
@@ -90,6 +92,7 @@ class Stage:
     help: str
     weight: float
     alone: bool = True
+    spread: bool = False
     module: str = ""
     modules: Mapping[str, str] = field(default_factory=dict)
 
@@ -101,6 +104,10 @@ class Stage:
     def trains(self) -> bool:
         """Whether it is on the training loop, which several processes can share."""
         return issubclass(self.settings, Training)
+
+    def in_processes(self, settings: Settings) -> bool:
+        """Whether a launcher's processes share a run with these settings."""
+        return self.trains or (self.spread and str(getattr(settings, "kind", "")) not in self.modules)
 
     def module_of(self, settings: Mapping[str, Any]) -> str:
         """The module that holds ``run(ctx)`` for settings, as a run file has them."""

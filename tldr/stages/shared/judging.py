@@ -22,16 +22,19 @@ LocalJudge = Callable[[Sequence[Post | Article], Sequence[str]], list[float]]
 """Scores of (n,) summaries of (n,) posts, higher is better."""
 
 
-def reward_scores(checkpoint: Path, lengths: Lengths, precision: Precision = "auto") -> LocalJudge:
+def reward_scores(
+    checkpoint: Path, lengths: Lengths, precision: Precision = "auto", *, shared: bool = False
+) -> LocalJudge:
     """A reward model's scores, each read at its summary's EOS, shift applied.
 
     Args:
         checkpoint: a reward run's folder or a checkpoint. lengths: the windows it was trained with.
+        shared: all processes of the run score together (`Device.open`).
 
     Raises:
         UsageError: a summary longer than the window. CheckpointError: no reward model there.
     """
-    device = Device.open(precision)
+    device = Device.open(precision, shared=shared)
     tokenizer = open_tokenizer(checkpoint)
     reward = open_reward(checkpoint, device)
 

@@ -62,14 +62,15 @@ def sample_responses(
     """Draw `sampling.n` responses for every query, in the order of `queries`.
 
     Queries are batched by length; each batch has a generator of its own derived from `seed`, so a
-    result does not depend on what was drawn before it.
+    result does not depend on what was drawn before it, nor on which process draws it (`Device.crew`).
     """
-    results: list[list[Draw]] = [[] for _ in queries]
+    found: dict[int, list[Draw]] = {}
     stops = {eos_id(tokenizer)}
     if sampling.stop_newline:
         stops |= newline_ids(tokenizer)
     widths = [len(query) + sampling.n * max_new_tokens for query in queries]
-    for batch in inference_batches(widths, budget=sampling_tokens(policy.config, policy.dtype.itemsize)):
+    batches = list(inference_batches(widths, sampling_tokens(policy.config, policy.dtype.itemsize)))
+    for batch in device.crew.own(batches):
         ids, mask = left_pad([queries[index] for index in batch], pad_id(tokenizer))
         with device.autocast():
             drawn = generate(
@@ -91,5 +92,6 @@ def sample_responses(
                 text, _ = decode_response(tokenizer, kept)
                 if sampling.stop_newline:
                     text = text.split("\n")[0]
-                results[index].append(Draw(kept, text, bool(drawn.stopped[row, k])))
-    return results
+                found.setdefault(index, []).append(Draw(kept, text, bool(drawn.stopped[row, k])))
+    found = device.crew.all_of(found)
+    return [found[index] for index in range(len(queries))]

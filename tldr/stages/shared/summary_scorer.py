@@ -27,7 +27,7 @@ TOGETHER = 8
 
 @dataclass(frozen=True)
 class SummaryScorer:
-    """Encodes summaries once and runs any model over them in length-sorted batches.
+    """Encodes summaries once and runs any model over them in length-sorted batches, shared by `Device.crew`.
 
     Attributes:
         queries: tokens of each prompt, one an item.
@@ -54,8 +54,8 @@ class SummaryScorer:
             for start in range(0, len(options), TOGETHER)
         ]
         widths = [len(self.queries[i]) + len(options) * max(map(len, options)) for i, options in parts]
-        values: list[list[Any]] = [[] for _ in parts]
-        for rows in inference_batches(widths):
+        values: dict[int, list[Any]] = {}
+        for rows in self.device.crew.own(list(inference_batches(widths))):
             batch = collate(
                 [self.queries[parts[row][0]] for row in rows],
                 [list(parts[row][1]) for row in rows],
@@ -65,9 +65,10 @@ class SummaryScorer:
                 out = function(batch.to(self.device.device)).float().cpu()
             for position, row in enumerate(rows):
                 values[row] = out[position, : len(parts[row][1])].tolist()
+        values = self.device.crew.all_of(values)
         joined: list[list[Any]] = [[] for _ in self.queries]
-        for (item, _), of_part in zip(parts, values, strict=True):
-            joined[item] += of_part
+        for part, (item, _) in enumerate(parts):
+            joined[item] += values[part]
         return joined
 
     def rewards(self, reward: PreTrainedModel) -> list[list[float]]:
