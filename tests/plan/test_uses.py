@@ -159,13 +159,16 @@ def test_only_frozen_weights_a_cache_and_what_passes_through(tmp_path: Path) -> 
     assert plan.options.processes == 1 and plan.largest is None and plan.fits
 
 
-def test_several_devices_do_not_speed_up_a_stage_that_uses_one(tmp_path: Path) -> None:
+def test_several_devices_share_what_is_sampled_and_scored(tmp_path: Path) -> None:
+    """Each holds the whole model and takes batches of its own."""
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
     one, four = ({plan.title: plan for plan in planned(load_study(path), 1.0, gpus)} for gpus in (1, 4))
-    assert four["sample-s-sft"].hours == one["sample-s-sft"].hours
+    several = TABLE.assumed.several
+    for title in ("sample-s-sft", "score-s-ppo", "best_of_n-s"):
+        assert four[title].hours == pytest.approx(one[title].hours / (4 * several)), title
+        assert four[title].memory == one[title].memory
     assert four["sample-s-sft"].options.processes == 1 and four["sft-s"].options.processes == 4
-    assert four["sample-s-sft"].price == 4 * (one["sample-s-sft"].price or 0)
 
 
 @pytest.mark.parametrize("budget", [INFERENCE_TOKENS, 4 * INFERENCE_TOKENS])
