@@ -48,10 +48,11 @@ def plan(
     For finished runs, the actual time and memory are shown beside the plan.
     """
     from tldr.plan.actual import actual
-    from tldr.plan.figures import figure_plans
+    from tldr.plan.figures import figure_plans, not_asked_for
     from tldr.plan.hardware import device_named, hardware
     from tldr.plan.labeling import labeling_plans
-    from tldr.plan.study import Machine, Planner, placement_named
+    from tldr.plan.study import Machine, Planner, UnreadFiles, placement_named
+    from tldr.study.graph import expand
 
     found = hardware(table) if table else hardware()
     assumed = found.assumed
@@ -61,6 +62,7 @@ def plan(
     machine = Machine(device_named(gpu, found), gpu, gpus, placement_named(placement), rate)
     plans = Planner(study, machine, assumed).plan(only or None)
     took = {run_plan.title: actual(run_plan, runs_dir / study.name) for run_plan in plans}
+    left_out = not_asked_for(study, expand(study, UnreadFiles()))
     labeling = labeling_plans(study, runs_dir / study.name) if only in ("", "labels") else []
     if as_json:
         rows = [
@@ -68,6 +70,7 @@ def plan(
         ]
         whole: dict[str, Any] = {"study": study.name, "gpu": gpu, "gpus": gpus, "runs": rows}
         whole["figures"] = [part.row() for part in figure_plans(plans, study)]
+        whole["not_asked_for"] = left_out
         if labeling:
             whole["labeling"] = [label_plan.row() for label_plan in labeling]
         typer.echo(json.dumps(whole, indent=2))
@@ -78,6 +81,8 @@ def plan(
     console.print(_memory_table(plans, machine))
     console.print(_hours_table(plans, machine))
     console.print(_figures_table(figure_plans(plans, study), machine))
+    for part, setting in left_out.items():
+        console.print(f"Not asked for: {part} ({setting})", highlight=False, soft_wrap=True)
     if labeling:
         console.print(_labeling_table(labeling))
     for run_plan in plans:

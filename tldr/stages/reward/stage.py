@@ -36,6 +36,7 @@ from tldr.stages.reward.algorithm import (
     training_posts,
     untied_pairs,
 )
+from tldr.stages.reward.chosen import confident, of_batches
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.networks import as_model, checkpoint_folder, open_reward
 from tldr.stages.shared.posts import read_posts
@@ -60,6 +61,8 @@ def run(ctx: RewardRun) -> None:
     tokenizer = open_tokenizer(ctx.inputs.policy)
     labels = label_folders(ctx)
     rankings = {name: read_rankings(labels, name) for name in ("train", "valid1", "valid2")}
+    rankings["train"] = of_batches(rankings["train"], ctx.settings.batches)
+    rankings["valid1"] = confident(rankings["valid1"], ctx.settings.select_confidence)
     # Labels from elsewhere have not been compared with the evaluation posts by an earlier stage.
     check_leaks(folder_keys(ctx.inputs.data, EVALUATION) | label_keys(rankings))
     splits = {name: encode_rankings(tokenizer, rows, ctx.lengths) for name, rows in rankings.items()}
