@@ -188,7 +188,7 @@ def test_n_plus_settings() -> None:
 WHOLE = ["opt-1.3b", "opt-6.7b", "pythia-1b", "pythia-2.8b", "pythia-6.9b"]
 """Presets that draw every figure of the paper; best-of-N pools are of the smaller ones."""
 PARTS = {
-    "data.cnndm=null": "Figs. 4, 13: news",
+    "data.cnndm=null": "Figs. 4, 13, 14b: news",
     "evaluation.zero_shot=null": "Fig. 1: examples in context",
     "pairs=null": "Sections 4.3, 4.4: agreement and probes",
     "variants.kl=null": "Fig. 5: the KL penalty",

@@ -68,7 +68,7 @@ def test_what_a_study_leaves_out_is_named_with_what_asks_for_it(tmp_path: Path) 
     left_out = not_asked_for(study, expand(study, UnreadFiles()))
     assert left_out == {
         RATINGS: BY_PEOPLE,
-        "Figs. 4, 13: news": "data.cnndm",
+        "Figs. 4, 13, 14b: news": "data.cnndm",
         "Fig. 1: examples in context": "evaluation.zero_shot",
         "Fig. 8: the sweeps": "evaluation.sft_temperatures, evaluation.sft_top_ps",
     }

@@ -13,7 +13,7 @@ from tldr.study.settings import PPOVariant, RewardVariant, SFTVariant, Study
 from tldr.toy.settings import ToyData
 
 MAIN = "The main line (Figs. 1, 8, 10, 14)"
-NEWS_FIGURES = "Figs. 4, 13: news"
+NEWS_FIGURES = "Figs. 4, 13, 14b: news"
 AGREEMENT = "Sections 4.3, 4.4: agreement and probes"
 RATINGS = "Figs. 3, 12: ratings"
 LABELS = "Fig. 6: reward models on other labels"
