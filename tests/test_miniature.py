@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from tests.miniature import CONFIGS, DIVIDE, PRESETS, tldr_lab, write_miniature
@@ -31,6 +34,24 @@ from tldr.study.load import load_study
 
 FIGURES = {"preference_rm", "rouge", "reward_accuracy", "training_curves"}
 """What every preset with policies draws."""
+WHOLE_PRESETS = ["opt-1.3b", "opt-6.7b", "pythia-1b", "pythia-2.8b", "pythia-6.9b"]
+DRAWN = {
+    "kl_sweep": ["kl", "value"],
+    "best_of_n": ["value"],
+    "sampling_rm": ["value"],
+    "rouge_news": ["value"],
+    "value_networks": ["value"],
+    "agreement": ["value"],
+    "probes": ["value"],
+}
+"""Table behind a figure -> columns without which it would hold the paper's points alone."""
+WHOLE = {
+    *FIGURES,
+    *("ratings", "ratings_articles", "ratings_articles_by_size", "ratings_articles_by_length", "rouge_news"),
+    *("kl_sweep", "sampling_rm", "length_controlled_rm", "value_networks", "agreement_with_labelers"),
+    *("probes", "best_of_n"),
+}
+"""What a preset of the whole paper draws; ratings show the paper's points alone, and say so."""
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +83,14 @@ def values(row: Record) -> str:
 
 
 def preset_data(miniature: Path, name: str = "opt-1.3b") -> FileData:
-    """A preset's data, read from the miniature's plain files."""
+    """A preset's data without the articles, read from the miniature's plain files."""
     data = load_study(CONFIGS / f"{name}.yaml").data.model_dump(exclude_none=True)
     plain = {
         key: value.replace("openai-files@", f"{miniature / 'plain'}@")
         for key, value in data.items()
-        if isinstance(value, str)
+        if isinstance(value, str) and key != "cnndm"
     }
-    return FileData.model_validate(data | plain)
+    return FileData.model_validate(data | plain | {"cnndm": None})
 
 
 def test_every_file_of_the_release_is_there_and_every_row_is_a_record(miniature: Path) -> None:
@@ -206,13 +227,14 @@ def test_amounts_of_a_study_are_divided_and_nothing_else(tmp_path: Path) -> None
     assert {name.removeprefix("n-") for name in small.variants} == {"160", "320", "640"}
 
 
-def to_its_end(miniature: Path, name: str, *only: str) -> set[str]:
+def to_its_end(miniature: Path, name: str, *only: str, settings: Sequence[str] = ()) -> set[str]:
     """Run a preset and its report; the figures that were drawn."""
     study, runs = miniature / f"{name}.yaml", miniature / "runs"
-    done = tldr_lab(miniature, "study", "run", study, "--runs", runs, "--jobs", "1", *only)
+    changed = [part for setting in settings for part in ("--set", setting)]
+    done = tldr_lab(miniature, "study", "run", study, "--runs", runs, "--jobs", "1", *only, *changed)
     assert done.returncode == 0, done.stdout + done.stderr
     out = miniature / "reports" / name
-    told = tldr_lab(miniature, "report", study, "--runs", runs, "--out", out)
+    told = tldr_lab(miniature, "report", study, "--runs", runs, "--out", out, *changed)
     assert told.returncode == 0, told.stdout + told.stderr
     return {path.stem for path in (out / "figures").glob("*.png")}
 
@@ -234,9 +256,29 @@ def test_a_preset_runs_on_the_release_to_its_end(miniature: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("opt-125m", "rm-scaling")])
+@pytest.mark.parametrize(
+    "name", [name for name in PRESETS if name not in ("opt-125m", "rm-scaling", *WHOLE_PRESETS)]
+)
 def test_every_preset_runs_on_the_release_to_its_end(miniature: Path, name: str) -> None:
     assert to_its_end(miniature, name) >= FIGURES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE_PRESETS)
+def test_a_preset_of_the_whole_paper_draws_every_figure_of_it(miniature: Path, name: str) -> None:
+    """One seed: the others would be the same runs again."""
+    seed = load_study(CONFIGS / f"{name}.yaml").seeds[0]
+    assert to_its_end(miniature, name, settings=[f"seeds=[{seed}]"]) >= WHOLE
+    tables = miniature / "reports" / name / "tables"
+    for table, columns in DRAWN.items():
+        drawn = pd.read_csv(tables / f"{table}.csv")
+        assert len(drawn) and drawn[columns].notna().all(axis=None), table
+    assert pd.read_csv(tables / "kl_sweep.csv")["beta"].nunique() == 6
+    best = pd.read_csv(tables / "best_of_n.csv")
+    assert "rm_expected_preference" in set(best["measure"])
+    assert (best["best_of"].max() == 128) == (name in ("opt-1.3b", "pythia-1b"))
+    page = unescape((miniature / "reports" / name / "report.html").read_text(encoding="utf-8"))
+    assert "only the paper's points are shown" in page, "no ratings, and that is said"
 
 
 @pytest.mark.slow

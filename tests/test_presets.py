@@ -9,20 +9,27 @@ from typing import Any
 import pytest
 
 from tests.sources.test_hub_sources import COMPARISON, POST, lines, put
+from tldr.errors import UsageError
 from tldr.inputs.posts import load_comparisons, load_posts
-from tldr.plan.models import known_models
+from tldr.plan.figures import RATINGS, not_asked_for
+from tldr.plan.models import known_models, model_config
+from tldr.plan.steps import Shape
+from tldr.plan.study import UnreadFiles
 from tldr.sources.hub.catalog import CATALOG, TLDR_3
 from tldr.sources.hub.layout import split_name
 from tldr.sources.place import posts_at, rankings_at
+from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.data import DataInputs
 from tldr.stages.data import stage as data_stage
 from tldr.stages.data.settings import DataSettings, FileData, TokenizerSpec
 from tldr.stages.labels import LabelsInputs
 from tldr.stages.labels import stage as labels_stage
+from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.shared.context import RunContext
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
+from tldr.study.settings import PPOVariant
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OPT = ["125m", "350m", "1.3b", "2.7b", "6.7b", "13b"]
@@ -50,8 +57,8 @@ def billions(size: str) -> float:
 
 
 def moved(data: FileData, folder: Path) -> FileData:
-    """The same splits of a local folder."""
-    values = data.model_dump(exclude_none=True)
+    """The same splits of a local folder, without the articles."""
+    values = data.model_dump(exclude_none=True, exclude={"cnndm"})
     places = {
         name: value.replace("openai-files@", f"{folder}@")
         for name, value in values.items()
@@ -136,7 +143,7 @@ def test_no_preset_is_a_copy() -> None:
     for name in LADDERS:
         lines = (CONFIGS / f"{name}.yaml").read_text().splitlines()
         settings = [line for line in lines if line.strip() and not line.startswith("#")]
-        assert any(line.startswith("base: base/") for line in settings)
+        assert any(line.startswith(("base: base/", "base: [base/")) for line in settings)
         assert len(settings) <= (60 if name == "rm-scaling" else 10), name
 
 
@@ -176,6 +183,75 @@ def test_n_plus_settings() -> None:
         assert (stage.optimizer.lr, stage.optimizer.eps, stage.optimizer.betas) == (3e-6, 1e-5, (0.9, 0.999))
     assert (study.ppo.batch, study.ppo.temperature, study.ppo.eos.missing) == (512, 0.7, "replace")
     assert study.reward.limit is None
+
+
+WHOLE = ["opt-1.3b", "opt-6.7b", "pythia-1b", "pythia-2.8b", "pythia-6.9b"]
+"""Presets that draw every figure of the paper; best-of-N pools are of the smaller ones."""
+PARTS = {
+    "data.cnndm=null": "Figs. 4, 13, 14b: news",
+    "evaluation.zero_shot=null": "Fig. 1: examples in context",
+    "pairs=null": "Sections 4.3, 4.4: agreement and probes",
+    "variants.kl=null": "Fig. 5: the KL penalty",
+    "variants.shared=null": "Fig. 11: the value network",
+}
+"""How a part is left out -> the part as the plan names it."""
+
+
+def left_out(name: str, *overrides: str) -> dict[str, str]:
+    study = load_study(CONFIGS / f"{name}.yaml", overrides)
+    return not_asked_for(study, expand(study, UnreadFiles()))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_preset_asks_for_every_figure_that_needs_no_people(name: str) -> None:
+    assert set(left_out(name)) == {RATINGS}
+    study = load_study(CONFIGS / f"{name}.yaml")
+    zero_shot = study.evaluation.zero_shot
+    assert zero_shot is not None and zero_shot.query_tokens + study.lengths.response == 2047
+    for spec in study.ladder.values():
+        assert Shape(model_config(spec, 1)).config.max_position_embeddings == 2048
+    assert ("pool" in study.variants) == (name in ("opt-1.3b", "pythia-1b"))
+
+
+@pytest.mark.parametrize("override", PARTS)
+def test_a_part_is_left_out_on_the_command_line(override: str) -> None:
+    assert set(left_out("opt-1.3b", override)) == {RATINGS, PARTS[override]}
+
+
+def test_parts_of_several_settings_are_left_out_together() -> None:
+    sweeps = ["evaluation.sft_temperatures=[]", "evaluation.sft_top_ps=[]"]
+    assert set(left_out("opt-1.3b", *sweeps)) == {RATINGS, "Fig. 8: the sweeps"}
+    pools = ["best_of_n=null", "variants.pool=null"]
+    assert set(left_out("opt-1.3b", *pools)) == {RATINGS, "Fig. 7: best of N"}
+    labels = ["variants.n=null", "variants.weak=null", "variants.kl=null"]
+    assert "Fig. 6: reward models on other labels" in left_out("opt-1.3b", *labels)
+    with pytest.raises(UsageError, match="'weak' is not a reward variant"):
+        load_study(CONFIGS / "opt-1.3b.yaml", ["variants.weak=null"])
+
+
+def test_the_papers_sweeps() -> None:
+    study = load_study(CONFIGS / "opt-1.3b.yaml")
+    sweep = {name: one for name, one in study.variants.items() if name.startswith("kl-")}
+    # P Table 9 has 0.1, 0.07 and 0.05 against rm3; the figure has six policies
+    assert {0.1, 0.07, 0.05} < {one.set.beta for one in sweep.values() if isinstance(one, PPOVariant)}
+    assert len(sweep) == 6
+    weak = {name: load_study(CONFIGS / f"{name}.yaml").variants["weak"].set for name in WHOLE}
+    assert isinstance(weak["opt-1.3b"], RewardSettings) and weak["opt-1.3b"].limit == 0.75 * 64_832
+    assert isinstance(weak["pythia-1b"], RewardSettings)
+    assert weak["pythia-1b"].limit == round(0.75 * 92_858 + 0.5)
+    evaluation = study.evaluation
+    assert [*evaluation.temperatures, *evaluation.sft_temperatures] == [0, 0.3, 0.5, 0.7, 1.0]
+    pool = study.variants["pool"].set
+    assert isinstance(pool, BestOfNSettings) and pool.n == 2048 and pool.temperature == 0.7
+
+
+def test_the_papers_reward_model_by_its_batches() -> None:
+    """docs/paper.md has this line: batches 3 to 10 instead of as many rows as the paper had."""
+    batches = [f"batch{number}" for number in range(3, 11)]
+    study = load_study(
+        CONFIGS / "opt-1.3b.yaml", ["reward.limit=null", f"reward.batches=[{','.join(batches)}]"]
+    )
+    assert (study.reward.limit, study.reward.batches) == (None, batches)
 
 
 def test_reward_models_by_data_and_size() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
+from scipy.special import expit
 
 from eval.best_of_n.figure import best_of_n_by_chooser
 from eval.best_of_n.measure import best_of_n_curve
@@ -18,6 +19,11 @@ from eval.reward.scored_pairs import reward_models
 CHOOSERS = ("rm", "rouge", "length", "gold")
 """Further ones are other reward models, ``rm_<name>``."""
 GOLD_SHARE = "share preferred to the reference"
+RM_SHARE = "share preferred to the reference by the reward model"
+RM_PREFERENCE = "preference.rm"
+"""Column of a pool without planted truth: sigma of the main reward model's score minus the reference's."""
+SHARES = ("gold_expected_preference", "rm_expected_preference")
+"""Measures that the figure draws, the first that there is."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +68,36 @@ def largest_pools(study: StudyResults) -> list[Pool]:
         n = int(settings_of(runs[0]).get("n", 0))
         if size not in largest or n > largest[size][0]:
             largest[size] = (n, runs)
-    pools = [_pool(runs) for _, runs in largest.values()]
+    pools = [_pool(study, runs) for _, runs in largest.values()]
     return sorted(pools, key=lambda pool: pool.run.params or 0)
 
 
-def _pool(runs: list[StudyRun]) -> Pool:
-    parts = [_of_run(run) for run in runs]
+def _pool(study: StudyResults, runs: list[StudyRun]) -> Pool:
+    parts = [_of_run(study, run) for run in runs]
     samples = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
     total = int(parts[0].groupby("id", observed=True).size().iloc[0])
     temperature = settings_of(runs[0]).get("temperature")
     return Pool(runs[0], tuple(run.run for run in runs), samples, total, temperature)
 
 
-def _of_run(run: StudyRun) -> pd.DataFrame:
+def _of_run(study: StudyResults, run: StudyRun) -> pd.DataFrame:
     pool = load_pool(run.folder / POOL_FILE)
-    return pool.assign(cell=run.cell, id=run.post_ids(pool["id"]))
+    pool = pool.assign(cell=run.cell, id=run.post_ids(pool["id"]))
+    references = _reference_scores(study, run)
+    if "gold_preference" in pool or "rm" not in pool or not set(pool["id"]) <= set(references.index):
+        return pool
+    return pool.assign(**{RM_PREFERENCE: expit(pool["rm"] - pool["id"].astype(str).map(references))})
+
+
+def _reference_scores(study: StudyResults, run: StudyRun) -> pd.Series[float]:
+    """The references' scores by the reward model of a pool's cell, by post."""
+    column = "score.rm_reference"
+    if study.samples is None or column not in study.samples:
+        return pd.Series(dtype=float)
+    reward = run.parents.get("reward")
+    scored = [one.run for one in study.runs.finished("score") if one.parents.get("reward") == reward]
+    rows = study.samples[study.samples["run"].isin(scored)].dropna(subset=column)
+    return rows.groupby("id")[column].first()
 
 
 @once
@@ -84,7 +105,8 @@ def best_of_n_table(study: StudyResults) -> pd.DataFrame:
     """The value of the best of N by each chooser, at every power of two: Fig. 7.
 
     Measures: ``gold_expected_preference`` (mean planted probability of being preferred to the
-    reference), ``gold_score``, and ``chooser_score``, the chooser's own score, where it is a reward
+    reference), ``gold_score``; where nothing is planted ``rm_expected_preference``, the same as the main
+    reward model says; and ``chooser_score``, the chooser's own score, where it is a reward
     model. One pool of samples per post serves all N (`best_of_n_curve`).
 
     Returns:
@@ -106,6 +128,7 @@ def curve_rows(pool: Pool, chooser: str, draws: int, *, gain: bool = False) -> l
     values = {
         "gold_expected_preference": ("gold_preference", GOLD_SHARE),
         "gold_score": ("gold", "score"),
+        "rm_expected_preference": (RM_PREFERENCE, RM_SHARE),
         "chooser_score": (chooser, "score"),
     }
     if gain:
@@ -138,16 +161,23 @@ def best_of_n_section(study: StudyResults) -> Section:
         "all ways to draw N samples from the pool.",
     )
     table, paper = best_of_n_table(study), published(study.paper, "fig7")
-    shares = table[table["measure"] == "gold_expected_preference"]
+    found = [name for name in SHARES if (table["measure"] == name).any()]
+    shares = table[table["measure"] == (found[0] if found else "")]
     if paper is not None or len(shares):
         drawn = shares[~shares["selected_by"].isin(_left_out(study))]
         panels = {f"Policy {size}": part for size, part in drawn.groupby("size", sort=False)}
         heat = ", ".join(f"{one:g}" for one in sorted(set(shares["temperature"].dropna())))
+        drawn_from = f"pools drawn at T = {heat}; {bars(shares)}."
+        said = {
+            SHARES[0]: f"Mean planted probability of being preferred; {drawn_from} "
+            "The planted truth as chooser is the upper bound for every chooser. ",
+            SHARES[1]: f"Mean probability of being preferred, as the main reward model says; {drawn_from} "
+            "It is no judge of what it chose itself: that line is the upper bound for every chooser. ",
+        }
         caption = (
-            f"Mean planted probability of being preferred; pools drawn at T = {heat}; {bars(shares)}. "
-            "The planted truth as chooser is the upper bound for every chooser. "
-            if panels
-            else "This study has no pool with planted preferences; only the paper's values are shown. "
+            said[found[0]]
+            if found
+            else "This study has no pool with preferences; only the paper's values are shown. "
         ) + "The paper's human evaluation is digitised; its standard errors are 2 to 5 points."
         section.pictures.append(Picture("best_of_n", best_of_n_by_chooser(panels, paper), caption))
     if table.empty:
@@ -157,10 +187,13 @@ def best_of_n_section(study: StudyResults) -> Section:
 
 
 def _left_out(study: StudyResults) -> set[str]:
-    """Reward models that are not drawn: all variants but the one with the fewest labels of each size."""
+    """Reward models that are not drawn: all variants of a size but one, which is one that policies were
+    trained against (the paper's rm3), else the one with the fewest labels."""
     others = [model for model in reward_models(study.runs).values() if model.variant]
-    fewest = {model.size: model.scorer for model in sorted(others, key=lambda m: -(m.rankings or 0))}
-    return {model.scorer for model in others} - set(fewest.values())
+    optimised = {run.parents.get("reward", "") for run in study.runs.finished("ppo")}
+    order = sorted(others, key=lambda m: (not optimised.isdisjoint(m.runs), -(m.rankings or 0)))
+    drawn = {model.size: model.scorer for model in order}
+    return {model.scorer for model in others} - set(drawn.values())
 
 
 def _shown(table: pd.DataFrame) -> Table:

@@ -27,6 +27,7 @@ from eval.ratings.measure import AXES, length_bins, rating_lengths, rating_resul
 from tldr.records import Rating, read_records
 
 FILE = "ratings.jsonl"
+NO_RATINGS = f"no ratings by simulated labelers, and no {FILE} of people in the study's folder."
 
 
 @once
@@ -114,7 +115,7 @@ def rating_section(study: StudyResults) -> Section:
         said = "" if len(ours) else " This study has no such ratings; only the paper's points are shown."
         section.pictures.extend(axis_pictures(name, ours, study.paper, news=ours is news, said=said))
     _add_news(study, section, news)
-    missing = [f"{what}: not run here." for what, ours in (("Posts", table), ("News", news)) if ours.empty]
+    missing = [f"{what}: {NO_RATINGS}" for what, ours in (("Posts", table), ("News", news)) if ours.empty]
     return without(section, *missing) if missing else section
 
 

@@ -9,7 +9,15 @@ import pandas as pd
 import pytest
 
 from eval.agreement.figure import agreement_heatmap, judge_label, judge_order
-from eval.agreement.section import ALL, COLUMNS, agreement_section, agreement_table, labelled_pairs
+from eval.agreement.section import (
+    ALL,
+    COLUMNS,
+    MOST,
+    NO_LABELS,
+    agreement_section,
+    agreement_table,
+    labelled_pairs,
+)
 from eval.common.paper import PAPER_FOLDER
 from eval.common.runs import load_runs
 from eval.common.study import StudyResults, policy_names
@@ -217,3 +225,55 @@ def test_without_labels_not_run_here(tmp_path: Path) -> None:
     assert agreement_table(study).empty and elo_table(study).empty
     alone = write_study(tmp_path / "x", {"valid2.jsonl": same_policy("sft-m-t0", 0)})
     assert elo_section(alone).missing == ["No comparison is between two policies."]
+
+
+def released(post: str, policy: str, choice: int, worker: str, batch: str) -> Comparison:
+    row = comparison(post, (policy, policy), (1.0, 0.0), choice, worker)
+    return row.model_copy(update={"batch": batch})
+
+
+def test_trap_given_labels_of_one_policy_are_agreement_too(tmp_path: Path) -> None:
+    """Without simulated labelers the released labels must serve: one name, two samples, several workers.
+
+    A pair that a later batch repeats must not count a worker twice, and two summaries of an unknown policy
+    need not be of one.
+    """
+    name, rows = "sup4_t0.7", []
+    for number in range(8):
+        rows += [released(f"p{number}", name, number % 2, worker, "batch9") for worker in ("w1", "w2", "w3")]
+        rows.append(released(f"p{number}", name, 1 - number % 2, "w1", "batch10"))
+        rows.append(released(f"p{number}", "unknown", 0, "w1", "batch9"))
+        rows.append(comparison(f"p{number}", (name, "ref"), (1.0, 0.0), 0, "w1"))
+        rows.append(released(f"p{number}", "sup4_6b_ppo_rm4_6b_kl14", 0, "w1", "batch9"))
+    study = write_study(tmp_path, {"valid2.jsonl": rows})
+    table = agreement_table(study)
+    assert set(table["policy"]) == {name, "sup4_6b_ppo_rm4_6b_kl14", ALL}
+    people = table[(table["policy"] == name) & (table["first"] == "labeler")].set_index("second")
+    assert people.loc["another labeler", ["value", "n"]].tolist() == [1.0, 24]
+    section = agreement_section(study)
+    assert section.missing == [] and "the released ones" in section.pictures[0].caption
+    assert [picture.name for picture in section.pictures] == [
+        "agreement_with_labelers",
+        f"agreement_{name}",
+        "agreement_sup4_6b_ppo_rm4_6b_kl14",
+    ]
+
+
+def test_of_many_released_policies_those_with_the_most_labels_are_drawn(tmp_path: Path) -> None:
+    names = [f"sup4_t0.{digit}" for digit in range(1, 8)]
+    rows = [
+        released(f"p{number}", name, number % 2, "w1", "batch9")
+        for place, name in enumerate(names)
+        for number in range(10 + place)
+    ]
+    study = write_study(tmp_path, {"valid2.jsonl": rows})
+    assert set(agreement_table(study)["policy"]) == {*names, ALL}
+    (panel,) = agreement_section(study).pictures[0].figure.axes
+    drawn = {line.get_label() for line in panel.lines} & set(names)
+    assert drawn == set(names[-MOST:])
+
+
+def test_labels_without_a_pair_of_one_policy_say_so(tmp_path: Path) -> None:
+    rows = [comparison(f"p{number}", ("sup4_t0.7", "ref"), (1.0, 0.0), 0, "w1") for number in range(4)]
+    section = agreement_section(write_study(tmp_path, {"valid2.jsonl": rows}))
+    assert section.missing == [NO_LABELS] and not section.pictures

@@ -231,6 +231,35 @@ def test_best_of_n_figure(study: StudyResults) -> None:
     assert rouge.get_ydata().tolist() == paper[paper["series"] == "rouge"]["value"].tolist()
 
 
+def test_trap_without_planted_truth_best_of_n_is_drawn_by_the_main_reward_model(tmp_path: Path) -> None:
+    """Pools of real posts carry no planted preference, and the paper's points alone are no Fig. 7."""
+    made = Made(tmp_path, posts=12)
+    add_rewards(made)
+    add_sweep(made, start_by_own_model=False)
+    add_pool(made)
+    file = tmp_path / "best_of_n-m-pool-0" / "pool.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row["scores"] = {name: score for name, score in row["scores"].items() if "gold" not in name}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study = made.close()
+    table = best_of_n_table(study).query("measure == 'rm_expected_preference'")
+    assert set(table["selected_by"]) == {"rm", "rouge", "length", "rm_m_n750"}
+    references = {
+        one.id: one.scores["rm_reference"]
+        for one in samples_of(study, "score-m-sft-0")
+        if "rm_reference" in one.scores
+    }
+    pool = pd.DataFrame([{"id": row["id"], **row["scores"]} for row in rows])
+    pool["share"] = 1 / (1 + np.exp(pool["id"].map(references) - pool["rm"]))
+    for chooser in ("rm", "rouge", "rm_m_n750"):
+        values = table[table["selected_by"] == chooser].set_index("best_of")["value"]
+        best = pool.loc[pool.groupby("id")[chooser].idxmax(), "share"]
+        assert values[16] == pytest.approx(best.mean()) and values[1] == pytest.approx(pool["share"].mean())
+    (picture,) = best_of_n_section(study).pictures
+    assert len(picture.figure.axes) == 2 and "as the main reward model says" in picture.caption
+
+
 def test_kl_of_best_of_n_is_the_papers() -> None:
     paper = load_paper("table10", "table10")
     assert best_of_n_kl(paper["x"]).round(1).tolist() == paper["value"].tolist()

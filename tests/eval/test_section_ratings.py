@@ -15,6 +15,7 @@ from eval.common.runs import load_runs
 from eval.common.study import StudyResults
 from eval.ratings.measure import AXES, length_bins, rating_results, rating_rows
 from eval.ratings.section import (
+    NO_RATINGS,
     article_length_table,
     article_rating_table,
     rating_section,
@@ -156,7 +157,7 @@ def test_section_draws_ours_above_the_papers(study: StudyResults) -> None:
 
 def test_papers_points_alone_where_nobody_rated(tmp_path: Path) -> None:
     section = rating_section(write_study(tmp_path, {}))
-    assert section.missing == ["Posts: not run here.", "News: not run here."] and not section.tables
+    assert section.missing == [f"{what}: {NO_RATINGS}" for what in ("Posts", "News")] and not section.tables
     assert len(section.pictures) == 4 and len(section.pictures[0].figure.axes) == 4
     assert all("only the paper's points are shown" in picture.caption for picture in section.pictures)
     bare = StudyResults(load_runs(tmp_path), tmp_path, draws=20)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.plan.test_study import TINY, planned
-from tldr.plan.figures import MAIN, figure_plans, part_of
+from tldr.plan.figures import ASKED_BY, BY_PEOPLE, MAIN, RATINGS, figure_plans, not_asked_for, part_of
+from tldr.plan.study import UnreadFiles
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
@@ -58,6 +59,39 @@ def test_every_run_counts_once_and_what_a_part_needs_is_named(tmp_path: Path) ->
     few = parts["Demonstrations: other SFT policies"]
     assert few.settings == ("variants.few-8", "variants.few-16") and few.needs == ()
     assert few.runs == 2 * 3, "each is trained, sampled and scored"
+
+
+def test_what_a_study_leaves_out_is_named_with_what_asks_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "whole.yaml"
+    path.write_text(TINY + WHOLE)
+    study = load_study(path)
+    left_out = not_asked_for(study, expand(study, UnreadFiles()))
+    assert left_out == {
+        RATINGS: BY_PEOPLE,
+        "Figs. 4, 13, 14b: news": "data.cnndm",
+        "Fig. 1: examples in context": "evaluation.zero_shot",
+        "Fig. 8: the sweeps": "evaluation.sft_temperatures, evaluation.sft_top_ps",
+    }
+    path.write_text(TINY + "best_of_n: null\n")
+    study = load_study(path)
+    every = not_asked_for(study, expand(study, UnreadFiles()))
+    assert set(every) == set(ASKED_BY) | set(left_out)
+    toy = load_study(TOY)
+    assert RATINGS not in not_asked_for(toy, expand(toy, UnreadFiles()))
+
+
+def test_trap_a_variant_called_rm3_is_no_further_seed_of_the_reward_model(tmp_path: Path) -> None:
+    path = tmp_path / "rm3.yaml"
+    variants = (
+        "{rm3: {kind: reward, set: {limit: 5}}, kl: {kind: ppo, reward: rm3, sweep: {beta: [0.1, 0.2]}}}"
+    )
+    path.write_text(f"{TINY}variants: {variants}\n")
+    study = load_study(path)
+    parts = {part.figure: part for part in figure_plans(planned(study, 1.0), study)}
+    assert parts[MAIN].settings == ()
+    assert parts["Fig. 5: the KL penalty"].settings == tuple(
+        f"variants.{name}" for name in ("kl-0.1", "rm3", "kl-0.2")
+    )
 
 
 def test_every_setting_that_asks_for_a_part_is_one_of_the_study() -> None:

@@ -16,7 +16,7 @@ from eval.texts.overlap import words
 from tldr.errors import RecordError, UsageError
 from tldr.inputs.posts import load_articles
 from tldr.records import Article, Comparison, Rating, ReadReport, read_records, write_records
-from tldr.sources import cnndm
+from tldr.sources import cnndm, place
 from tldr.sources.cnndm import (
     SUBSETS,
     article_of_row,
@@ -29,7 +29,10 @@ from tldr.sources.cnndm import (
     repair,
     strip_start,
 )
+from tldr.sources.hub.load import open_source
+from tldr.sources.place import articles_at
 from tldr.sources.summeval import SummEvalRow
+from tldr.stages.data.settings import DataSettings, FileData
 
 STORY = """\
 (CNN) -- The fox ran off on Monday.
@@ -208,6 +211,30 @@ def test_articles_of_a_study_have_references_and_ids_of_their_own(tmp_path: Path
     write_records(path, [])
     with pytest.raises(UsageError, match="no article"):
         load_articles(path)
+
+
+def test_trap_published_articles_are_cleaned_and_prepared_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study that names the source must see what `data cnndm` makes of it; cleaning twice would be wrong."""
+    row = {"id": "a", "article": "(CNN) -- It rains.", "highlights": "Rain falls .\nNEW: It stops ."}
+    folder = tmp_path / "3.0.0"
+    folder.mkdir()
+    (folder / "test.jsonl").write_text(json.dumps(row) + "\n")
+    (plain,) = articles_at(f"{tmp_path}@3.0.0/test")
+    assert (plain.article, plain.summary) == (row["article"], row["highlights"])
+    monkeypatch.setattr(place, "open_source", lambda name: open_source(str(tmp_path)))
+    (clean,) = articles_at("abisee/cnn_dailymail@3.0.0/test")
+    assert clean == article_of_row(row) and clean.article == "It rains."
+    assert clean.summary == "Rain falls. It stops."
+
+
+def test_the_source_of_articles_needs_ftfy() -> None:
+    def packages(cnndm: str) -> dict[str, str]:
+        data = FileData(sft="a", valid1="b", valid2="c", comparisons="d", cnndm=cnndm)
+        return DataSettings(data=data).packages()
+
+    assert packages("abisee/cnn_dailymail@test") == {"cnndm": "ftfy"} and not packages("articles.jsonl")
 
 
 def summeval(**scores: float) -> SummEvalRow:

@@ -17,7 +17,8 @@ from tldr.errors import LabError, UsageError
 from tldr.records import CandidateSummary, Info, Judgement, Post, Ranking, Sample, read_records, write_records
 from tldr.stages.judge.algorithm import judged_posts, pairs_against_reference
 from tldr.stages.judge.settings import JudgeSettings
-from tldr.stages.shared.trained_on import in_part, posts_trained_on
+from tldr.stages.reward.chosen import in_part
+from tldr.stages.shared.trained_on import posts_trained_on
 
 
 def ranking(body: str, number: int) -> Ranking:

@@ -174,8 +174,23 @@ def test_a_circle_of_bases_is_refused(config: Path, refusal: Refusal) -> None:
 def test_a_missing_base_is_named(config: Path, refusal: Refusal) -> None:
     config.write_text("base: gone.yaml\n")
     assert "gone.yaml" in refusal(lambda: load_study(config))
-    config.write_text("base: [tiny.yaml]\n")
-    assert "expected the path" in refusal(lambda: load_study(config))
+    for wrong in ("[]", "[7]", "{a: tiny.yaml}"):
+        config.write_text(f"base: {wrong}\n")
+        assert "expected the path" in refusal(lambda: load_study(config))
+
+
+def test_of_several_bases_a_later_one_is_laid_over_an_earlier_one(config: Path, refusal: Refusal) -> None:
+    top, parts = config.with_name("top.yaml"), config.with_name("parts.yaml")
+    parts.write_text("ppo: {beta: 0.3}\nvariants: {kl: {kind: ppo, sweep: {beta: [0.1, 0.2]}}}\n")
+    top.write_text("base: [tiny.yaml, parts.yaml]\nname: top\n")
+    study = load_study(top)
+    assert (study.name, study.ppo.beta, set(study.variants)) == ("top", 0.3, {"kl-0.1", "kl-0.2"})
+    assert study.ppo.episodes == 16
+    assert load_study(top, ["variants.kl=null"]).variants == {}
+    parts.write_text("ppo:\n  bata: 0.3\n")
+    assert f"{parts}:2: ppo.bata" in refusal(lambda: load_study(top))
+    parts.write_text("base: top.yaml\n")
+    assert "top.yaml -> parts.yaml -> top.yaml" in refusal(lambda: load_study(top))
 
 
 def test_resolved_settings_make_the_same_study(config: Path) -> None:

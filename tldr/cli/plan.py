@@ -49,11 +49,12 @@ def plan(
     For finished runs, the actual time and memory are shown beside the plan.
     """
     from tldr.plan.actual import actual
-    from tldr.plan.figures import figure_plans
+    from tldr.plan.figures import figure_plans, not_asked_for
     from tldr.plan.hardware import device_named, hardware
     from tldr.plan.judging import judging_plans
     from tldr.plan.labeling import labeling_plans
-    from tldr.plan.study import Machine, Planner, placement_named
+    from tldr.plan.study import Machine, Planner, UnreadFiles, placement_named
+    from tldr.study.graph import expand
 
     found = hardware(table) if table else hardware()
     assumed = found.assumed
@@ -64,6 +65,7 @@ def plan(
     planner = Planner(study, machine, assumed)
     plans = planner.plan(only or None)
     took = {run_plan.title: actual(run_plan, runs_dir / study.name) for run_plan in plans}
+    left_out = not_asked_for(study, expand(study, UnreadFiles()))
     labeling = labeling_plans(study, runs_dir / study.name) if only in ("", "labels") else []
     judging = judging_plans(planner) if only in ("", "judge") else []
     if as_json:
@@ -72,6 +74,7 @@ def plan(
         ]
         whole: dict[str, Any] = {"study": study.name, "gpu": gpu, "gpus": gpus, "runs": rows}
         whole["figures"] = [part.row() for part in figure_plans(plans, study)]
+        whole["not_asked_for"] = left_out
         if labeling:
             whole["labeling"] = [label_plan.row() for label_plan in labeling]
         if judging:
@@ -84,6 +87,8 @@ def plan(
     console.print(_memory_table(plans, machine))
     console.print(_hours_table(plans, machine))
     console.print(_figures_table(figure_plans(plans, study), machine))
+    for part, setting in left_out.items():
+        console.print(f"Not asked for: {part} ({setting})", highlight=False, soft_wrap=True)
     if labeling:
         console.print(_labeling_table(labeling))
     if judging:

@@ -100,19 +100,29 @@ def load_articles(path: str | Path) -> list[Article]:
         RecordError: a bad line, named ``file:line``.
     """
     articles = read_records(path, Article)
-    if not articles:
-        raise UsageError("the file holds no article", where=path, remedy="check that it is the right file")
+    _refuse_empty(path, articles, "article")
+    return check_articles(articles, path)
+
+
+def check_articles(articles: list[Article], where: str | Path) -> list[Article]:
+    """The articles, after a check that each has a reference and an id of its own.
+
+    Raises:
+        UsageError: one has no reference, or an id comes twice; with its place.
+    """
     seen: set[str] = set()
     for number, article in enumerate(articles, start=1):
         if not (article.summary or "").strip():
             raise UsageError(
                 f"article {article.id} has no reference",
-                where=f"{path}:{number}",
+                where=f"{where}:{number}",
                 remedy="give its highlights as summary",
             )
         if article.id in seen:
             raise UsageError(
-                f"two articles have the id '{article.id}'", where=f"{path}:{number}", remedy="make ids unique"
+                f"two articles have the id '{article.id}'",
+                where=f"{where}:{number}",
+                remedy="make ids unique",
             )
         seen.add(article.id)
     return articles

@@ -6,6 +6,7 @@ Runs that differ only in their seed share a plan.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -181,7 +182,8 @@ class Planner:
         """Runs that train or use a model, grouped where only the seed differs, and what each run computes."""
         found: dict[str, list[Run]] = {}
         for run in expand(self.study, UnreadFiles()):
-            variant = "" if run.variant.startswith("rm") and run.variant[2:].isdigit() else run.variant
+            further = run.variant not in self.study.variants and re.fullmatch(r"rm\d+", run.variant)
+            variant = "" if further else run.variant
             alike = [run.stage, run.size, run.method, variant, run.dataset]
             key = json.dumps([*alike, run.settings.model_dump(mode="json")])
             found.setdefault(key, []).append(run)

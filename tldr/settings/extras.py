@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from tldr.errors import UsageError
 from tldr.settings.base import Settings
 
-EXTRAS = {"peft": "lora", "bitsandbytes": "8bit", "starlette": "label", "uvicorn": "label"}
+EXTRAS = {"peft": "lora", "bitsandbytes": "8bit", "starlette": "label", "uvicorn": "label", "ftfy": "cnndm"}
 """Package -> the project's extra that installs it. vLLM has none, because it pins its own torch version."""
 
 

@@ -27,7 +27,7 @@ from tldr.sources.hub.download import RemoteFile, sha256_of
 from tldr.sources.hub.listing import Listing, cache_folder, keep_listing
 
 LABELS, POSTS = "openai/summarize_from_feedback", "vwxyzjn/summarize_from_feedback_tldr_3_filtered"
-PLAIN = "openai-files"
+PLAIN, ARTICLES = "openai-files", "abisee/cnn_dailymail"
 
 _INFO = pa.struct([(name, pa.string()) for name in ("id", "post", "title", "subreddit", "site", "article")])
 _COMMON = [("info", _INFO), ("worker", pa.string()), ("batch", pa.string()), ("split", pa.string())]
@@ -54,7 +54,8 @@ def write_fake_hub(release: FakeRelease, folder: Path) -> dict[str, Path]:
     """
     for name in ("plain", "hub", "home/assets"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    places = {PLAIN: folder / "plain", LABELS: folder / "hub" / LABELS, POSTS: folder / "hub" / POSTS}
+    copies = {name: folder / "hub" / name for name in (LABELS, POSTS, ARTICLES)}
+    places = {PLAIN: folder / "plain"} | copies
     write_plain(release, places[PLAIN])
     for path, table in _tables(release).items():
         with replacing(folder / "hub" / path) as partial:
@@ -75,6 +76,7 @@ def _tables(release: FakeRelease) -> dict[str, pa.Table]:
         f"{LABELS}/axis/validation": (_of(ratings, valid), RATING_SCHEMA),
     }
     tables = {f"{name}/0000.parquet": pa.Table.from_pylist(*found) for name, found in split.items()}
+    tables[f"{ARTICLES}/3.0.0/test-00000-of-00001.parquet"] = pa.Table.from_pylist(release.articles)
     names = {"train": "train", "validation": "valid", "test": "test"}
     return tables | {
         f"{POSTS}/data/{name}-00000-of-00001.parquet": pa.Table.from_pylist(release.posts[plain])

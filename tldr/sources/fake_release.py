@@ -30,7 +30,7 @@ from typing import Any
 from tldr.files import replacing
 from tldr.sources.fake_dump import WORDS
 from tldr.sources.filter_rules import table2
-from tldr.sources.hub.catalog import AXES, BATCHES, TLDR_3
+from tldr.sources.hub.catalog import AXES, BATCHES, CATALOG, TLDR_3
 
 Row = dict[str, Any]
 
@@ -99,6 +99,8 @@ class FakeRelease:
     posts: dict[str, list[Row]]
     comparisons: dict[str, list[Row]]
     axes: dict[str, list[Row]]
+    articles: list[Row]
+    """CNN/DM's test split as the hub has it. Not on OpenAI's server."""
 
     def files(self) -> dict[str, list[Row]]:
         """Path, as in the catalog's ``openai-files``, -> rows."""
@@ -155,7 +157,8 @@ class _Writer:
         marked = self.mark(posts["train"], posts["valid"])
         labels = self.reddit(marked) | self.news() | self.edits(marked)
         comparisons = {name: labels[name] for name in BATCHES}
-        return FakeRelease(posts, comparisons, self.ratings(marked, posts["test"]))
+        ratings = self.ratings(marked, posts["test"])
+        return FakeRelease(posts, comparisons, ratings, self.published_articles())
 
     # Texts
 
@@ -301,6 +304,16 @@ class _Writer:
         self.number += 1
         id = "".join(self.rng.choices("0123456789abcdef", k=40))
         return {"id": id, "site": "dailymail", "title": self.sentence(9)[:-1], "article": self.body()}
+
+    def published_articles(self) -> list[Row]:
+        """Articles with their highlights, one sentence a line: text as published, before cleaning."""
+        made = []
+        for _ in range(self.size.rows(CATALOG["abisee/cnn_dailymail"].rows["test"], 4)):
+            article = self.article()
+            lines = [self.summary(article["article"], "ref", 14).removesuffix(".") + " ." for _ in range(3)]
+            text = f"(CNN) -- {article['article']}"
+            made.append({"id": article["id"], "article": text, "highlights": "\n".join(lines)})
+        return made
 
     def news(self) -> dict[str, list[Row]]:
         """The CNN/DM batches: several workers for most pairs, and evaluation alone."""

@@ -13,8 +13,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from tldr.errors import UsageError
-from tldr.inputs.posts import check_posts, load_comparisons, load_posts
-from tldr.records import Comparison, OnError, Post, Ranking, ReadReport, Record, RecordParser, iter_records
+from tldr.inputs.posts import check_articles, check_posts, load_articles, load_comparisons, load_posts
+from tldr.records import (
+    Article,
+    Comparison,
+    OnError,
+    Post,
+    Ranking,
+    ReadReport,
+    Record,
+    RecordParser,
+    iter_records,
+)
+from tldr.sources.cnndm import article_of_row
+from tldr.sources.hub.catalog import CATALOG
 from tldr.sources.hub.load import open_source
 
 log = logging.getLogger(__name__)
@@ -115,6 +127,25 @@ def posts_at(text: str, *, on_error: OnError = "stop", report: ReadReport | None
     if place is None:
         return load_posts(text, on_error=on_error, report=report)
     return check_posts(place.read(Post, on_error=on_error, report=report), text)
+
+
+def articles_at(text: str) -> list[Article]:
+    """Articles of a JSON-lines file or of a source's split; see `tldr.inputs.posts.load_articles`.
+
+    A known source has CNN/DM as published, which is cleaned here as `tldr-lab data cnndm` does. Articles of a
+    file or folder are taken as they are.
+
+    Raises:
+        UsageError: as of `load_articles` and `SourceSplit.read`; or ftfy is missing.
+    """
+    place = parse_place(text)
+    if place is None:
+        return load_articles(text)
+    articles = place.read(Article)
+    if place.source in CATALOG:
+        rows = ({"id": one.id, "article": one.article, "highlights": one.summary} for one in articles)
+        articles = [article_of_row(row) for row in rows]
+    return check_articles(articles, text)
 
 
 def rankings_at(text: str, *, on_error: OnError = "stop", report: ReadReport | None = None) -> list[Ranking]:

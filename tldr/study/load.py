@@ -47,8 +47,9 @@ class Places:
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """Read a study file, its ``base:`` files below it and ``a.b=value`` overrides on top.
 
-    A base is a path relative to the file that names it. Mappings are merged key by key; any other value,
-    a list too, replaces that of the base. null removes the base's value of an optional setting.
+    A base is a path relative to the file that names it; of several, each is laid over those before it.
+    Mappings are merged key by key; any other value, a list too, replaces that of the base. null removes the
+    base's value of an optional setting.
 
     Args:
         overrides: the arguments of ``--set``; their values are YAML.
@@ -209,10 +210,17 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> tuple[Tree, tuple[Path, 
     base = tree.pop("base", None)
     if base is None:
         return tree, (path,)
-    if not isinstance(base, str):
-        raise UsageError(f"found {base!r}, expected the path of a study file", where=f"{path}: base")
-    below, files = _with_bases(path.parent / base, (*above, here))
-    return _merge(below, tree), (path, *files)
+    bases = [base] if isinstance(base, str) else base
+    if not (isinstance(bases, list) and bases and all(isinstance(one, str) for one in bases)):
+        raise UsageError(
+            f"found {base!r}, expected the path of a study file, or a list of them", where=f"{path}: base"
+        )
+    merged: Tree = {}
+    files: tuple[Path, ...] = ()
+    for one in bases:
+        below, found = _with_bases(path.parent / one, (*above, here))
+        merged, files = _merge(merged, below), (*found, *files)
+    return _merge(merged, tree), (path, *files)
 
 
 def _merge(under: Any, over: Any) -> Any:

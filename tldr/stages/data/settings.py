@@ -10,12 +10,15 @@ from tldr.inputs.validation import UNMARKED
 from tldr.settings.base import Settings
 from tldr.toy.settings import ToyData
 
+CNNDM = "abisee/cnn_dailymail"
+"""The source of articles as published, which are cleaned with ftfy."""
+
 
 class FileData(Settings):
     """Post and comparison files in the project's records.
 
     A set may also be `NAME@SPLIT`, of a known source (`tldr-lab data sources`), or `FOLDER@SPLIT`;
-    `train+valid1` is both splits. The corpus and the articles are plain files.
+    `train+valid1` is both splits. The corpus is a plain file.
     """
 
     kind: Literal["files"] = "files"
@@ -40,7 +43,8 @@ class FileData(Settings):
     corpus: str | None = None
     """Documents for pretraining, PPO-ptx and a tokenizer trained here."""
     cnndm: str | None = None
-    """Articles with references, on which the ladder's policies are tried too (P 4.2)."""
+    """Articles with references, on which the ladder's policies are tried too (P 4.2). Those of
+    `abisee/cnn_dailymail@test` are cleaned as the paper's, which needs the extra `cnndm`."""
     on_error: Literal["stop", "skip"] = "stop"
     """At a line that holds no record: stop, or count it and set it aside (`bad_lines.txt`)."""
 
@@ -69,3 +73,8 @@ class DataSettings(Settings):
 
     data: Annotated[ToyData | FileData, Field(discriminator="kind")]
     tokenizer: TokenizerSpec = TokenizerSpec()
+
+    def packages(self) -> dict[str, str]:
+        """See `Settings.packages`."""
+        news = self.data.cnndm if isinstance(self.data, FileData) else None
+        return {"cnndm": "ftfy"} if news is not None and news.startswith(f"{CNNDM}@") else {}

@@ -9,12 +9,12 @@ from typing import Any
 
 from tldr.errors import UsageError
 from tldr.inputs.leakage import check_leaks, folder_keys
-from tldr.inputs.posts import check_disjoint, load_articles, load_posts, post_keys
+from tldr.inputs.posts import check_disjoint, load_posts, post_keys
 from tldr.inputs.validation import PAPER_SELECTED, PAPER_VALIDATION, UNMARKED, Divided, divide
 from tldr.queries.tokenizer import load_tokenizer, train_bpe
 from tldr.records import Post, Ranking, ReadReport, write_json, write_records
 from tldr.sources.hub.convention import Convention, convention, same_convention
-from tldr.sources.place import posts_at, rankings_at
+from tldr.sources.place import articles_at, posts_at, rankings_at
 from tldr.stages.data import DataRun
 from tldr.stages.data.settings import FileData
 from tldr.stages.shared.corpus import read_corpus
@@ -88,7 +88,7 @@ def _collect(source: FileData, folder: Path) -> None:
             remedy="set it to false",
         )
     if source.cnndm is not None:
-        articles = load_articles(source.cnndm)
+        articles = articles_at(source.cnndm)
         write_records(folder / "cnndm.jsonl", articles)
         counts["cnndm"] = len(articles)
         trained = [row for row in rankings if row.split == "train"]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from tldr.settings.base import PerSize, Positive, Unit
+from tldr.settings.base import PerSize, Positive, Unit, different
 from tldr.settings.training import Finetuning, Optimizer
 
 
 class RewardSettings(Finetuning):
     """Reward model (P App. B.1, 3.4): one epoch, batch 64, loss -log sigma(difference)."""
 
-    newer: ClassVar[tuple[str, ...]] = ("pairs", "posts")
+    newer: ClassVar[tuple[str, ...]] = ("pairs", "posts", "batches", "select_confidence")
 
     optimizer: Optimizer = Optimizer(lr=1.5e-5)
     batch: PerSize[PositiveInt] = 64
@@ -27,6 +27,13 @@ class RewardSettings(Finetuning):
     """Use only the training rankings of this part of the posts, from one share up to another, in the order
     of a hash of their text. [0, 0.8] and [0.8, 1] have no post in common, so a reward model on the second
     part can judge policies that were trained against one on the first. `limit` counts what is left."""
+    batches: Annotated[list[str], Field(min_length=1)] | None = None
+    """Train only on labels of these batches, before `limit` counts; None: all. The paper's final reward model
+    had batch3 to batch10 of the released files (README of openai/summarize-from-feedback)."""
+    select_confidence: Annotated[int, Field(ge=1, le=4)] | None = None
+    """Select only on the labels of valid1 that are at least this far from the middle of the slider, 5: 4 is
+    certain. Labels without a confidence then do not select. The paper has a threshold for each worker, which
+    it does not give (App. C.1); it found that to filter the training labels hurts. None: all select."""
     share_posts: bool = False
     """Encode a post once for all its rankings, which makes several comparisons of a post cheap. The loss is
     the same. An update then has whole posts, as many as have `batch` rankings on average."""
@@ -44,6 +51,11 @@ class RewardSettings(Finetuning):
     """Training references whose mean score becomes 0; None: all of them, as in the paper."""
     fold: NonNegativeInt | None = None
     """Train on the labels without this fold of `labels.folds`, and report on it."""
+
+    @field_validator("batches")
+    @classmethod
+    def _different(cls, batches: list[str] | None) -> list[str] | None:
+        return None if batches is None else different(batches)
 
     @model_validator(mode="after")
     def _some_posts(self) -> RewardSettings:

@@ -36,12 +36,13 @@ from tldr.stages.reward.algorithm import (
     training_posts,
     untied_pairs,
 )
+from tldr.stages.reward.chosen import confident, in_part, of_batches
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.networks import as_model, checkpoint_folder, open_reward
 from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.summary_scorer import SummaryScorer
 from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
-from tldr.stages.shared.trained_on import in_part, write_trained_on
+from tldr.stages.shared.trained_on import write_trained_on
 from tldr.train.loop import TrainLoop
 from tldr.train.processes import make_accelerator
 from tldr.train.rng import derive
@@ -62,6 +63,8 @@ def run(ctx: RewardRun) -> None:
     tokenizer = open_tokenizer(ctx.inputs.policy)
     labels = label_folders(ctx)
     rankings = {name: read_rankings(labels, name) for name in ("train", "valid1", "valid2")}
+    rankings["train"] = of_batches(rankings["train"], ctx.settings.batches)
+    rankings["valid1"] = confident(rankings["valid1"], ctx.settings.select_confidence)
     # Labels from elsewhere have not been compared with the evaluation posts by an earlier stage.
     check_leaks(folder_keys(ctx.inputs.data, EVALUATION) | label_keys(rankings))
     rankings["train"] = in_part(rankings["train"], ctx.settings.posts)[: ctx.settings.limit]
