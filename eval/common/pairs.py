@@ -42,7 +42,7 @@ def post_id(info: Info) -> str:
 def comparison_pairs(comparisons: Iterable[Comparison]) -> pd.DataFrame:
     """Human comparisons as pairs.
 
-    Further columns: ``first_shown`` (whether the first was shown first: by the order that labels of
+    Further columns: ``shown_in_order`` (whether the first was shown first: by the order that labels of
     `tldr.label` note, else that of the file), ``post`` (or article), ``article`` (whether it is one),
     ``worker``, ``batch``, ``split``, ``subreddit``, ``confidence``, ``strength``; the last is
     |confidence - 5| (1 weak .. 4 sure): the released
@@ -62,7 +62,7 @@ def comparison_pairs(comparisons: Iterable[Comparison]) -> pd.DataFrame:
                 "first_text": first.text,
                 "second_text": second.text,
                 "preferred": 1.0 - row.choice,
-                "first_shown": ((row.extra.model_extra or {}).get("order") or [0, 1])[0] == 0,
+                "shown_in_order": ((row.extra.model_extra or {}).get("order") or [0, 1])[0] == 0,
                 "post": row.info.post or row.info.article,
                 "article": row.info.article is not None,
                 "worker": row.worker,

@@ -117,7 +117,7 @@ def _of_people(
     if trained.any():
         notes.append(f"{int(trained.sum()):,} of people's comparisons are of the split train and left out.")
     rows = rows[~trained].assign(judge=PEOPLE, answers=1)
-    rows["shown_first"] = ((rows["second"] == REFERENCE) == rows["first_shown"]).astype(int)
+    rows["shown_first"] = ((rows["second"] == REFERENCE) == rows["shown_in_order"]).astype(int)
     worlds = {run.world for run in study.runs if run.world}
     if worlds and len(rows) and not placed:
         rows, lost = _in_their_worlds(rows, study)

@@ -17,6 +17,7 @@ from tldr.errors import LabError, UsageError
 from tldr.records import CandidateSummary, Info, Judgement, Post, Ranking, Sample, read_records, write_records
 from tldr.stages.judge.algorithm import judged_posts, pairs_against_reference
 from tldr.stages.judge.settings import JudgeSettings
+from tldr.stages.judge.stage import pairs_of
 from tldr.stages.reward.chosen import in_part
 from tldr.stages.shared.trained_on import posts_trained_on
 
@@ -53,6 +54,23 @@ def test_more_posts_add_to_fewer() -> None:
     posts = [Post(id=f"p{number}", post="x", title="", subreddit="r", summary="s") for number in range(50)]
     few, many = judged_posts(posts, 10), judged_posts(posts[::-1], 25)
     assert few == many[:10] and judged_posts(posts, 99) == judged_posts(posts, 50)
+
+
+def test_the_posts_are_chosen_among_those_that_were_sampled(lab: Path, tmp_path: Path) -> None:
+    """A study may report on fewer posts than there are, and best-of-N on fewer still."""
+    few = tmp_path / "few"
+    few.mkdir()
+    rows = read_records(lab / "score" / "samples.jsonl", Sample)
+    kept = sorted({row.id for row in rows})[:7]
+    write_records(few / "samples.jsonl", [row for row in rows if row.id in kept])
+    inputs = {"data": lab / "data", "samples-ppo-s": lab / "score", "samples-few": few}
+    ctx = laboratory.context("judge", lab, tmp_path / "run", inputs=inputs)
+    pairs = pairs_of(ctx)
+    assert {pair.post.id for pair in pairs} == set(kept)
+    assert {run for pair in pairs for run in pair.runs} == {"score", "few"}
+    warm = ctx.settings.model_copy(update={"temperatures": [0.123]})
+    with pytest.raises(UsageError, match="no sample is at such a temperature"):
+        pairs_of(laboratory.replace(ctx, settings=warm))
 
 
 def test_a_policy_that_two_reward_models_scored_is_judged_once() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tldr.study.graph import expand
+from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study, read_settings, resolved
 from tldr.study.settings import PPOVariant
 
@@ -58,14 +60,30 @@ def test_lists_replace_and_null_takes_away(files: tuple[Path, Path]) -> None:
     assert study.evaluation.temperatures == [1.0] and study.best_of_n is None
 
 
-@pytest.mark.parametrize("name", ["toy-full", "toy-instructgpt"])
-def test_the_toy_studies_differ_from_their_base_in_what_they_say(name: str) -> None:
-    base, top = (resolved(load_study(CONFIGS / f"{file}.yaml")) for file in ("toy", name))
+@pytest.mark.parametrize(
+    ("name", "below"), [("toy-full", "toy"), ("toy-instructgpt", "toy"), ("toy-questions", "toy-full")]
+)
+def test_the_toy_studies_differ_from_their_base_in_what_they_say(name: str, below: str) -> None:
+    base, top = (resolved(load_study(CONFIGS / f"{file}.yaml")) for file in (below, name))
     said = {
         "toy-full": {"name", "description", "seeds", "data"},
         "toy-instructgpt": {"name", "description", "sft", "labels", "ppo", "rounds", "variants"},
+        "toy-questions": {"name", "description", "best_of_n", "ratings", "pairs", "variants"},
     }
     assert {key for key in base if base[key] != top[key]} == said[name]
+
+
+def test_the_questions_are_asked_of_the_runs_of_toy_full() -> None:
+    """All that both studies have has the same names, so that the runs can be copied."""
+    full, questions = (
+        {run.title: run.name for run in expand(load_study(CONFIGS / f"{name}.yaml"), FileHashes())}
+        for name in ("toy-full", "toy-questions")
+    )
+    shared = {title for title in full.keys() & questions.keys() if not title.startswith("pairs")}
+    assert all(full[title] == questions[title] for title in shared)
+    assert {title.split("-")[0] for title in shared} >= {"data", "pretrain", "sft", "labels", "reward", "ppo"}
+    new = {title.split("-")[0] for title in questions.keys() - shared}
+    assert new == {"sft", "sample", "score", "reward", "pairs"}
 
 
 def test_rungs_that_are_not_chosen_are_left_out_everywhere(config: Path) -> None:

@@ -37,13 +37,23 @@ def run(ctx: JudgeRun) -> None:
 
 
 def pairs_of(ctx: JudgeRun) -> list[SummaryPair]:
-    """All that is judged: the samples of the posts and temperatures that the settings ask for."""
-    posts = judged_posts(read_posts(ctx.inputs.data, "valid2", references=True), ctx.settings.posts)
+    """All that is judged: the samples of the posts and temperatures that the settings ask for.
+
+    The posts are chosen among those that every policy was sampled on.
+
+    Raises:
+        UsageError: there are no samples at these temperatures, or none of a post in common.
+    """
     samples = {
         place.name: ctx.settings.judged(read_records(place / "samples.jsonl", Sample))
         for _, place in sorted(ctx.inputs.samples.items())
     }
-    return pairs_against_reference(samples, posts)
+    ids = [{row.id for row in rows} for rows in samples.values() if rows]
+    if not ids or not (sampled := set.intersection(*ids)):
+        what = "no post was sampled for by all policies" if ids else "no sample is at such a temperature"
+        raise UsageError(what, where="judges", remedy="see judges.*.temperatures and evaluation.posts")
+    posts = [post for post in read_posts(ctx.inputs.data, "valid2", references=True) if post.id in sampled]
+    return pairs_against_reference(samples, judged_posts(posts, ctx.settings.posts))
 
 
 def write_verdicts(
