@@ -1,4 +1,5 @@
-"""What `eval` may import: of tldr records, errors, measures and the strict readers, and never torch."""
+"""What `eval` may import: of tldr records, errors, measures, what a judge is asked and the strict readers; and
+never torch."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import eval as package
 
 FOLDER = Path(package.__file__).parent
 MODULES = sorted(path for path in FOLDER.rglob("*.py") if path.parent.name != "rouge_metric")
-ALLOWED = ("records", "errors", "files", "measures", "strict_json", "strict_yaml")
+ALLOWED = ("records", "errors", "files", "judge", "measures", "strict_json", "strict_yaml")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}-{path.stem}")

@@ -156,11 +156,14 @@ def test_machines_and_gpus_are_those_of_the_launch_file(lab: Lab) -> None:
     study, runs = lab.load()
     made = Submission(study, runs, lab.root, lab.files, Resources(gpus=8), launch)
     by_stage = {run.stage: run for run in runs}
-    assert [made.machines(by_stage[stage]) for stage in ("data", "sft", "ppo", "score")] == [1, 2, 2, 1]
+    assert [made.machines(by_stage[stage]) for stage in ("data", "sft", "ppo", "score")] == [1, 2, 2, 2]
     assert made.needs(by_stage["ppo"]).gpus == 8
     made = Submission(study, runs, lab.root, lab.files, Resources(gpus=4), launch)
     with pytest.raises(UsageError, match="4 GPUs for 8 processes on a machine"):
         made.needs(by_stage["ppo"])
+    # What samples or scores may also have one GPU and one process.
+    assert made.needs(by_stage["score"]).gpus == 4 and made.machines(by_stage["score"]) == 1
+    assert made.job([by_stage["score"]], "j")[0].launch == "" != made.job([by_stage["ppo"]], "j")[0].launch
 
 
 # What is submitted

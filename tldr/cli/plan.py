@@ -69,16 +69,12 @@ def plan(
     labeling = labeling_plans(study, runs_dir / study.name) if only in ("", "labels") else []
     judging = judging_plans(planner) if only in ("", "judge") else []
     if as_json:
-        rows = [
-            run_plan.row() | {"actual": [vars(run) for run in took[run_plan.title]]} for run_plan in plans
-        ]
+        rows = [one.row() | {"actual": [vars(run) for run in took[one.title]]} for one in plans]
         whole: dict[str, Any] = {"study": study.name, "gpu": gpu, "gpus": gpus, "runs": rows}
         whole["figures"] = [part.row() for part in figure_plans(plans, study)]
         whole["not_asked_for"] = left_out
-        if labeling:
-            whole["labeling"] = [label_plan.row() for label_plan in labeling]
-        if judging:
-            whole["judging"] = [judge_plan.row() for judge_plan in judging]
+        whole |= {"labeling": [one.row() for one in labeling]} if labeling else {}
+        whole |= {"judging": [one.row() for one in judging]} if judging else {}
         typer.echo(json.dumps(whole, indent=2))
         return
     console = Console()
@@ -93,11 +89,8 @@ def plan(
         console.print(_labeling_table(labeling))
     if judging:
         console.print(_judging_table(judging))
-    for run_plan in plans:
-        if not run_plan.fits:
-            console.print(
-                f"{run_plan.title} does not fit; try, in this order: {', '.join(run_plan.suggestion)}"
-            )
+    for one in (one for one in plans if not one.fits):
+        console.print(f"{one.title} does not fit; try, in this order: {', '.join(one.suggestion)}")
     if any(took.values()):
         console.print(_actual_table(plans, took))
 

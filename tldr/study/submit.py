@@ -113,26 +113,40 @@ class Submission:
         Raises:
             UsageError: the number of GPUs differs from the number of processes on a machine.
         """
-        needs = self.resources.of(run.stage)
-        here = self.launch.per_machine if self.launch and STAGES[run.stage].in_processes(run.settings) else 1
+        needs, launch = self.resources.of(run.stage), self.launch_of(run)
+        here = launch.per_machine if launch else 1
         if here > 1 and needs.gpus not in (0, here):
             raise UsageError(
                 f"{needs.gpus} GPUs for {here} processes on a machine",
-                where=f"resources of {run.stage}, and {self.launch.config if self.launch else ''}",
+                where=f"resources of {run.stage}, and {launch.config if launch else ''}",
                 remedy=f"ask for {here} GPUs, or launch with another file",
             )
         return needs
 
+    def launch_of(self, run: Run) -> Launch | None:
+        """How a run's processes are launched; None for one process.
+
+        A stage that samples or scores is launched only if its resources are those of the launch file: one GPU
+        for it is often enough.
+        """
+        stage = STAGES[run.stage]
+        if self.launch is None or not stage.in_processes(run.settings):
+            return None
+        alone = not stage.trains and self.resources.of(run.stage).gpus not in (0, self.launch.per_machine)
+        return None if alone else self.launch
+
     def machines(self, run: Run) -> int:
         """The number of machines of a run's job."""
-        return self.launch.machines if self.launch and STAGES[run.stage].in_processes(run.settings) else 1
+        launch = self.launch_of(run)
+        return launch.machines if launch else 1
 
     def job(self, runs: Sequence[Run], name: str) -> tuple[JobFile, Path]:
         """One job or array, and the path of its file, which depends on the content."""
+        launch = self.launch_of(runs[0])
         job = JobFile(
             study=self.study,
             runs=[run.name for run in runs],
-            launch=str(self.launch.config.absolute()) if self.launch else "",
+            launch=str(launch.config.absolute()) if launch else "",
             program=list(self.program),
             requeues=self.needs(runs[0]).requeues,
         )
