@@ -1,5 +1,7 @@
-"""What `eval` may import: of tldr records, errors, measures, what a judge is asked and the strict readers; and
-never torch."""
+"""What `eval` may import: of tldr records, errors, measures, what a judge is asked and the strict readers.
+
+Never torch.
+"""
 
 from __future__ import annotations
 
