@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from eval.common.cells import one_world
 from eval.common.io import join_by_post
 from eval.common.pairs import REFERENCE
 from tldr.errors import UsageError
-from tldr.judge.pairs import SummaryPair
+from tldr.judge.pairs import SummaryPair, first_by_hash
 from tldr.judge.prompt import JudgedText
 from tldr.records import Article, Post
 
@@ -37,8 +36,7 @@ def pairs_to_judge(
     one_world(samples)
     named = samples.assign(policy=_names(samples)).drop_duplicates(["id", "policy", "cell", "text"])
     if limit is not None:
-        ids = sorted(named["id"].unique(), key=lambda one: hashlib.sha256(one.encode()).digest())[:limit]
-        named = named[named["id"].isin(ids)]
+        named = named[named["id"].isin(first_by_hash(named["id"].unique(), limit))]
     others = _others(named, posts, against)
     rows = join_by_post(named[named["policy"] != against], posts, what="posts")
     rows = join_by_post(rows, others, what=f"samples of {against}" if against != REFERENCE else "references")

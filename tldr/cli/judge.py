@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,9 +21,7 @@ from tldr.records import Judgement, ReadReport, read_records, write_records
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tldr.judge.budget import CostEstimate
-    from tldr.judge.endpoint import Connection
-    from tldr.judge.llm import Limits, LLMJudge
+    from tldr.judge.budget import CostEstimate, Price
     from tldr.judge.pairs import Judge
 
 CONFIRM_ABOVE = 1.0
@@ -78,7 +75,7 @@ def judge(
     from eval.common.io import load_posts, load_samples
     from eval.judge.pairs import pairs_to_judge
     from tldr.judge.endpoint import Connection
-    from tldr.judge.llm import Limits
+    from tldr.judge.llm import Limits, asking
 
     if out.exists():
         read_records(out, Judgement)  # a file of something else is refused before anything is asked
@@ -97,7 +94,8 @@ def judge(
         return
     limits = Limits(max_cost=max_cost, concurrency=concurrency, retry_invalid=retry_invalid)
     connection = Connection(model, base_url, timeout)
-    with _asking(connection, price, cache or out.parent / "judge-cache.sqlite", limits) as llm:
+    kept = cache or out.parent / "judge-cache.sqlite"
+    with asking(connection, kept, _price(price, model), limits) as llm:
         estimate = llm.estimate(pairs, axes)
         _agree(estimate, len(pairs), max_cost, yes)
         _collect(llm.judge(pairs, axes), total, out)
@@ -136,26 +134,21 @@ def _local(kind: str, model: str) -> Judge:
     return ScoreJudge(f"rm:{runs[0].resolve().name}", scores, logits=True)
 
 
-@contextmanager
-def _asking(connection: Connection, price: str | None, cache: Path, limits: Limits) -> Iterator[LLMJudge]:
-    """A judge at an endpoint, with its cache open.
+def _price(text: str | None, model: str) -> Price:
+    """The price of a model.
 
     Raises:
-        UsageError: there is no price, or as for `Endpoint` and `Cache`.
+        UsageError: there is none, or it is no price.
     """
     from tldr.judge.budget import Price
-    from tldr.judge.cache import Cache
-    from tldr.judge.endpoint import Endpoint
-    from tldr.judge.llm import LLMJudge
 
-    if price is None:
+    if text is None:
         raise UsageError(
-            f"the price of {connection.model} is unknown, so its cost cannot be estimated or limited",
+            f"the price of {model} is unknown, so its cost cannot be estimated or limited",
             where="--price",
             remedy="give --price PROMPT/ANSWER in dollars per million tokens (0/0 for your own server)",
         )
-    with closing(Endpoint(connection)) as endpoint, closing(Cache(cache)) as answers:
-        yield LLMJudge(endpoint, answers, Price.parse(price), limits)
+    return Price.parse(text)
 
 
 def at_terminal() -> bool:

@@ -53,8 +53,7 @@ def plan(
     from tldr.plan.hardware import device_named, hardware
     from tldr.plan.judging import judging_plans
     from tldr.plan.labeling import labeling_plans
-    from tldr.plan.study import Machine, Planner, UnreadFiles, placement_named
-    from tldr.study.graph import expand
+    from tldr.plan.study import Machine, Planner, placement_named
 
     found = hardware(table) if table else hardware()
     assumed = found.assumed
@@ -65,7 +64,7 @@ def plan(
     planner = Planner(study, machine, assumed)
     plans = planner.plan(only or None)
     took = {run_plan.title: actual(run_plan, runs_dir / study.name) for run_plan in plans}
-    left_out = not_asked_for(study, expand(study, UnreadFiles()))
+    left_out = not_asked_for(study, planner.runs)
     labeling = labeling_plans(study, runs_dir / study.name) if only in ("", "labels") else []
     judging = judging_plans(planner) if only in ("", "judge") else []
     if as_json:

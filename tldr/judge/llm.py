@@ -11,12 +11,14 @@ import random
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tldr.errors import LabError
 from tldr.judge.budget import Budget, CostEstimate, Price, estimated_tokens
 from tldr.judge.cache import Answer, Cache, JudgeQuestion
-from tldr.judge.endpoint import AgainError, Endpoint, RefusedError, UnansweredError
+from tldr.judge.endpoint import AgainError, Connection, Endpoint, RefusedError, UnansweredError
 from tldr.judge.pairs import ORDERS, SummaryPair
 from tldr.judge.prompt import Axis, build_prompt, parse_verdict
 from tldr.records import Judgement
@@ -295,3 +297,14 @@ class LLMJudge:
                 "questions open",
                 remedy=f"raise it (--max-cost, or max_cost of a study's judge) and run it again: {kept}",
             )
+
+
+@contextmanager
+def asking(connection: Connection, cache: Path, price: Price, limits: Limits) -> Iterator[LLMJudge]:
+    """A judge at an endpoint, with its cache of answers open.
+
+    Raises:
+        UsageError: as for `Endpoint` and `Cache`.
+    """
+    with closing(Endpoint(connection)) as endpoint, closing(Cache(cache)) as answers:
+        yield LLMJudge(endpoint, answers, price, limits)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +12,11 @@ from tldr.records import Judgement
 
 ORDERS = ((0, 1), (1, 0))
 """Which summary is shown as A; every pair is judged in both."""
+
+
+def first_by_hash(ids: Iterable[str], count: int | None) -> list[str]:
+    """The `count` ids with the smallest hash (None: all), so that a larger number only adds some."""
+    return sorted(ids, key=lambda one: hashlib.sha256(one.encode()).digest())[:count]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from tldr.errors import LabError, UsageError
+from tldr.errors import LabError, UsageError, Waiting
 from tldr.files import write_text
 from tldr.label.database import NAME, Database, sole_server
 from tldr.label.given import GivenLabel, read_labels
@@ -86,6 +86,44 @@ class BatchProgress:
 
 def _decimal(value: float) -> str:
     return f"{value:.2f}".removeprefix("0")
+
+
+@dataclass(frozen=True)
+class AnsweredBatch:
+    """A batch that has enough labels.
+
+    Attributes:
+        folder: where people labeled. labels: all of theirs. taken: those that count, by split (`take`).
+    """
+
+    folder: Path
+    labels: list[GivenLabel]
+    taken: dict[str, list[GivenLabel]]
+    progress: BatchProgress
+
+
+def ask(
+    place: Path, items: Sequence[LabelItem], page: LabelSettings, wanted: Wanted, *, run: str, seed: int
+) -> AnsweredBatch:
+    """Publish a run's batch beside it, and take what people have answered.
+
+    Call `note_counted` once the run has written all that it makes of the labels.
+
+    Args:
+        place: the run's folder. run: its name in messages. seed: of the draw among labelers.
+
+    Raises:
+        Waiting: there are not enough labels yet.
+        UsageError: as of `publish`.
+    """
+    folder = labeling_folder(place.parent, place.name)
+    publish(folder, items, page)
+    labels = as_counted(folder, read_given(folder), wanted)
+    counted = counting(labels)
+    progress = progress_of(counted, wanted)
+    if not progress.enough:
+        raise Waiting(str(progress), where=run, remedy=f"next: tldr-lab label serve {folder}")
+    return AnsweredBatch(folder, labels, take(counted, wanted, seed), progress)
 
 
 def labeling_folder(root: Path, run: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,10 +11,9 @@ from tldr.judge.pairs import ORDERS
 from tldr.judge.prompt import build_prompt
 from tldr.plan.costs import PlannedRun, cost_of
 from tldr.plan.counts import Counts
-from tldr.plan.study import Planner, UnreadFiles
+from tldr.plan.study import Planner
 from tldr.records import Post
 from tldr.stages.judge.settings import JudgeSettings
-from tldr.study.graph import expand
 from tldr.study.runs import Run
 
 
@@ -51,13 +49,11 @@ def judged_summaries(run: Run) -> int:
 
 def judging_plans(planner: Planner) -> list[JudgingPlan]:
     """The questions of every run that asks a language model."""
-    return list(_plans(planner.counts)) if planner.study.judges else []
-
-
-def _plans(counts: Counts) -> Iterator[JudgingPlan]:
-    for run in expand(counts.study, UnreadFiles()):
-        if isinstance(run.settings, JudgeSettings) and run.settings.kind == "openai":
-            yield _plan(run, run.settings, counts)
+    return [
+        _plan(run, run.settings, planner.counts)
+        for run in planner.runs
+        if isinstance(run.settings, JudgeSettings) and run.settings.kind == "openai"
+    ]
 
 
 def _plan(run: Run, settings: JudgeSettings, counts: Counts) -> JudgingPlan:

@@ -178,10 +178,15 @@ class Planner:
         return Counts(self.study, self.assumed)
 
     @cached_property
+    def runs(self) -> list[Run]:
+        """All runs of the study."""
+        return expand(self.study, UnreadFiles())
+
+    @cached_property
     def groups(self) -> list[tuple[tuple[Run, ...], RunJob]]:
         """Runs that train or use a model, grouped where only the seed differs, and what each run computes."""
         found: dict[str, list[Run]] = {}
-        for run in expand(self.study, UnreadFiles()):
+        for run in self.runs:
             further = run.variant not in self.study.variants and re.fullmatch(r"rm\d+", run.variant)
             variant = "" if further else run.variant
             alike = [run.stage, run.size, run.method, variant, run.dataset]

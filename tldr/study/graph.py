@@ -184,7 +184,7 @@ class _Graph:
         """The initial policy of SFT: the pretrained run, or the ladder's path."""
         path = self.study.ladder[size].path
         if path is not None:
-            return InputSource(external=self.files.pinned(path), identity=self.files.place(path))
+            return InputSource.outside(path, self.files)
         assert self.study.pretrain is not None
         return self._add(PretrainInputs(data=data), self.study.pretrain, size, seed)
 

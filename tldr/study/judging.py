@@ -32,7 +32,7 @@ def judge_runs(study: Study, files: FileHashes, seed_runs: SeedRuns, rewards: Re
 def _judging(judge: JudgeSettings, files: FileHashes, rewards: Rewards) -> InputSource | None:
     """The reward model that judges, if one does; of a variant that of the ladder's last size."""
     if judge.path is not None:
-        return InputSource(external=files.pinned(judge.path), identity=files.place(judge.path))
+        return InputSource.outside(judge.path, files)
     of_variant = [source for (variant, _), source in rewards.items() if variant == judge.variant]
     return of_variant[-1] if of_variant else None
 

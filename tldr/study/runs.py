@@ -11,7 +11,7 @@ from tldr.errors import UsageError
 from tldr.settings.base import Settings
 from tldr.settings.models import ModelSpec
 from tldr.stages.shared.declaration import named
-from tldr.study.hashes import sha256
+from tldr.study.hashes import FileHashes, sha256
 from tldr.study.load import nearest
 from tldr.study.registry import STAGES, stage_of
 
@@ -26,6 +26,15 @@ class InputSource:
     external: str = ""
     identity: str = ""
     """The content hash of `external`, or the hub name."""
+
+    @classmethod
+    def outside(cls, path: str, files: FileHashes) -> InputSource:
+        """A path or hub name.
+
+        Raises:
+            UsageError: a path that does not exist.
+        """
+        return cls(external=files.pinned(path), identity=files.place(path))
 
 
 @dataclass(frozen=True)

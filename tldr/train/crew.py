@@ -6,7 +6,6 @@ process that is. Every process then has all results, and only the first one writ
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
-from tldr.train.processes import leave_group
+from tldr.train.processes import leave_group_at_exit
 
 T = TypeVar("T")
 LONGEST = timedelta(days=7)
@@ -41,8 +40,7 @@ class Crew:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         state = PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST)
-        atexit.unregister(leave_group)
-        atexit.register(leave_group)
+        leave_group_at_exit()
         return cls(int(state.process_index), int(state.num_processes))
 
     def own(self, batches: Sequence[T]) -> Sequence[T]:

@@ -51,7 +51,7 @@ class JointModules(nn.Module):
         return function(self.parts, *args)
 
 
-def leave_group() -> None:
+def _leave_group() -> None:
     """Leave the process group before the interpreter exits.
 
     Otherwise Gloo's threads sometimes abort a process whose peer has already exited, and a finished run
@@ -59,6 +59,12 @@ def leave_group() -> None:
     """
     if dist.is_initialized() and dist.get_backend() == "gloo":
         dist.destroy_process_group()
+
+
+def leave_group_at_exit() -> None:
+    """Have this process leave its group before it exits; calling it again changes nothing."""
+    atexit.unregister(_leave_group)
+    atexit.register(_leave_group)
 
 
 def process_count() -> int:
@@ -87,8 +93,7 @@ def make_accelerator(precision: Precision) -> Accelerator:
             DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         ],  # saves half the gradient memory
     )
-    atexit.unregister(leave_group)
-    atexit.register(leave_group)
+    leave_group_at_exit()
     if parse_flag_from_env("ACCELERATE_USE_FSDP") and accelerator.num_processes > 1:
         _fsdp2(accelerator, resolved)
     kind = accelerator.distributed_type

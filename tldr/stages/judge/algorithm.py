@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from math import floor
 
-from tldr.judge.pairs import SummaryPair
+from tldr.judge.pairs import SummaryPair, first_by_hash
 from tldr.label.batch import Wanted
 from tldr.records import Post, Sample
 from tldr.stages.judge.settings import JudgeSettings
@@ -19,7 +18,8 @@ def judged_posts(posts: Sequence[Post], count: int) -> list[Post]:
 
     The same order as ``tldr-lab judge --limit`` has.
     """
-    return sorted(posts, key=lambda post: hashlib.sha256(post.id.encode()).digest())[:count]
+    by_id = {post.id: post for post in posts}
+    return [by_id[id] for id in first_by_hash(by_id, count)]
 
 
 def wanted_of(items: int, settings: JudgeSettings) -> Wanted:

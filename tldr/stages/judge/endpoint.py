@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
-from tldr.judge.cache import Cache
-from tldr.judge.endpoint import Connection, Endpoint
-from tldr.judge.llm import Limits, LLMJudge
+from tldr.judge.endpoint import Connection
+from tldr.judge.llm import Limits, asking
 from tldr.stages.judge import JudgeRun
 from tldr.stages.judge.stage import pairs_of, write_verdicts
 
@@ -27,6 +24,5 @@ def run(ctx: JudgeRun) -> None:
     connection = Connection(settings.model, settings.base_url, settings.timeout)
     limits = Limits(max_cost=settings.max_cost, concurrency=settings.concurrency)
     about = {"model": settings.model, "base_url": settings.base_url}
-    cache = Cache(ctx.folder.parent / CACHE)
-    with closing(Endpoint(connection)) as endpoint, closing(cache) as answers:
-        write_verdicts(ctx, pairs_of(ctx), LLMJudge(endpoint, answers, settings.per_million, limits), about)
+    with asking(connection, ctx.folder.parent / CACHE, settings.per_million, limits) as judge:
+        write_verdicts(ctx, pairs_of(ctx), judge, about)

@@ -9,18 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
-from tldr.errors import Waiting
 from tldr.judge.pairs import SummaryPair
-from tldr.label.batch import (
-    as_counted,
-    counting,
-    labeling_folder,
-    note_counted,
-    progress_of,
-    publish,
-    read_given,
-    take,
-)
+from tldr.judge.prompt import JudgedText
+from tldr.label.batch import ask, note_counted
 from tldr.label.export import to_record, write_labels
 from tldr.label.given import GivenLabel
 from tldr.label.items import LabelItem
@@ -47,23 +38,18 @@ def run(ctx: JudgeRun) -> None:
     """
     pairs = pairs_of(ctx)
     texts = by_text(pairs)
-    items = items_of(ctx, pairs)
-    folder, wanted = labeling_folder(ctx.folder.parent, ctx.folder.name), wanted_of(len(items), ctx.settings)
-    publish(folder, items, ctx.settings.page)
-    labels = as_counted(folder, read_given(folder), wanted)
-    counted = counting(labels)
-    state = progress_of(counted, wanted)
-    if not state.enough:
-        raise Waiting(str(state), where=ctx.run, remedy=f"next: tldr-lab label serve {folder}")
-    (taken,) = take(counted, wanted, ctx.seed).values()
+    items = items_of(texts, {pair.post.id: pair.post for pair in pairs}, derive(ctx.seed, "judged"))
+    wanted = wanted_of(len(items), ctx.settings)
+    batch = ask(ctx.folder, items, ctx.settings.page, wanted, run=ctx.run, seed=ctx.seed)
+    (taken,) = batch.taken.values()
     write_records(
         ctx.folder / "comparisons.jsonl", (row for label in taken for row in verdicts(label, texts))
     )
-    write_labels(labels, ctx.folder / "given")
+    write_labels(batch.labels, ctx.folder / "given")
     empty = sum(not pair.texts[0].strip() for pair in pairs)
     report = {"judge": "people", "items": len(items), "answered": len(taken), "empty_summaries": empty}
     write_json(ctx.folder / "judge.json", report)
-    note_counted(folder, labels)
+    note_counted(batch.folder, batch.labels)
 
 
 def by_text(pairs: Sequence[SummaryPair]) -> Texts:
@@ -76,15 +62,14 @@ def by_text(pairs: Sequence[SummaryPair]) -> Texts:
     return found
 
 
-def items_of(ctx: JudgeRun, pairs: Sequence[SummaryPair]) -> list[LabelItem]:
+def items_of(texts: Texts, posts: Mapping[str, JudgedText], seed: int) -> list[LabelItem]:
     """A comparison with the reference for each text, in an order that mixes policies and posts.
 
     Labelers see neither the policies' names nor the items' ids, and the page draws which summary comes first.
     """
-    posts = {pair.post.id: pair.post for pair in pairs}
-    texts = list(by_text(pairs).items())
-    random.Random(derive(ctx.seed, "judged")).shuffle(texts)
-    width = len(str(len(texts)))
+    order = list(texts.items())
+    random.Random(seed).shuffle(order)
+    width = len(str(len(order)))
     return [
         LabelItem(
             id=f"judge-{number:0{width}d}",
@@ -97,7 +82,7 @@ def items_of(ctx: JudgeRun, pairs: Sequence[SummaryPair]) -> list[LabelItem]:
             batch="judge",
             split="valid2",
         )
-        for number, ((id, text), policies) in enumerate(texts)
+        for number, ((id, text), policies) in enumerate(order)
         if isinstance(post := posts[id], Post)
     ]
 

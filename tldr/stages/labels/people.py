@@ -8,18 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tldr.errors import UsageError, Waiting
-from tldr.label.batch import (
-    Wanted,
-    as_counted,
-    counting,
-    labeling_folder,
-    note_counted,
-    progress_of,
-    publish,
-    read_given,
-    take,
-)
+from tldr.errors import UsageError
+from tldr.label.batch import Wanted, ask, note_counted
 from tldr.label.export import to_record, write_labels
 from tldr.label.given import GivenLabel
 from tldr.label.items import LabelItem, read_items
@@ -42,27 +32,21 @@ def run(ctx: LabelsRun) -> None:
         raise UsageError(
             "no policy to sample", where="labels", remedy="give at least one policy-<size> input"
         )
-    items, folder = items_of(ctx), labeling_folder(ctx.folder.parent, ctx.folder.name)
-    publish(folder, [*items, *known_items(ctx.settings.known)], ctx.settings.page)
-    wanted = Wanted(ctx.settings.items_wanted(), ctx.settings.page.labelers_per_item)
-    labels = as_counted(folder, read_given(folder), wanted)
-    counted = counting(labels)
-    state = progress_of(counted, wanted)
-    if not state.enough:
-        raise Waiting(str(state), where=ctx.run, remedy=f"next: tldr-lab label serve {folder}")
-    taken = take(counted, wanted, ctx.seed)
-    for split, rows in taken.items():
+    items, page = [*items_of(ctx), *known_items(ctx.settings.known)], ctx.settings.page
+    wanted = Wanted(ctx.settings.items_wanted(), page.labelers_per_item)
+    batch = ask(ctx.folder, items, page, wanted, run=ctx.run, seed=ctx.seed)
+    for split, rows in batch.taken.items():
         write_records(ctx.folder / f"{split}.jsonl", map(as_ranking, rows))
-    write_labels(labels, ctx.folder / "given")
-    found = state.agreement or {}
+    write_labels(batch.labels, ctx.folder / "given")
+    found = batch.progress.agreement or {}
     report = {
         "agreement": found.get("share"),  # null where no two people have answered one item
         "interval": [found.get("low"), found.get("high")],
         "pairs": found.get("n", 0),
-        "rankings": {split: len(rows) for split, rows in taken.items()},
+        "rankings": {split: len(rows) for split, rows in batch.taken.items()},
     }
     write_json(ctx.folder / "agreement.json", report)
-    note_counted(folder, labels)
+    note_counted(batch.folder, batch.labels)
 
 
 def known_items(file: str | None) -> list[LabelItem]:
