@@ -256,7 +256,7 @@ def set_dropout(model: PreTrainedModel, p: float) -> None:
     """Set only the residual dropouts (InstructGPT C.1: 0.2); the saved config stays at 0.
 
     Raises:
-        UsageError: `p` is outside [0, 1), or the architecture has no residual dropout (llama).
+        UsageError: `p` is outside [0, 1).
     """
     if not 0 <= p < 1:
         raise UsageError(f"dropout {p} is not in [0, 1)", where="sft.dropout")
@@ -264,12 +264,27 @@ def set_dropout(model: PreTrainedModel, p: float) -> None:
     if kind == "opt":
         for layer in body.decoder.layers:
             layer.dropout = p
-    elif kind in _RESIDUAL_DROPOUTS:
+    elif kind == "llama":  # the class has none
+        for layer in body.layers:
+            for part in (layer.self_attn, layer.mlp):
+                _drop_output(part, p)
+    else:
         for name, module in model.named_modules():
             if name.endswith(_RESIDUAL_DROPOUTS[kind]):
                 module.p = p
-    elif p:
-        raise UsageError(f"{kind} has no residual dropout", where="sft.dropout", remedy="set it to 0")
+
+
+def _drop_output(part: nn.Module, p: float) -> None:
+    """Set the dropout of a module's output, or of the first of its outputs."""
+    if not hasattr(part, "residual_dropout"):
+
+        def drop(module: nn.Module, _: Any, out: Any) -> Any:
+            dropout = module.get_submodule("residual_dropout")
+            return (dropout(out[0]), *out[1:]) if isinstance(out, tuple) else dropout(out)
+
+        part.add_module("residual_dropout", nn.Dropout(0.0))
+        part.register_forward_hook(drop)
+    part.get_submodule("residual_dropout").p = p  # type: ignore[assignment]
 
 
 def parameter_count(model: PreTrainedModel, embeddings: bool = False) -> int:
