@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eval.agreement.section import agreement_section
+from eval.asking.section import asking_section
 from eval.best_of_n.section import best_of_n_section
 from eval.claims.section import claims_section
 from eval.common.numeric import numeric_failures_told
@@ -37,6 +38,7 @@ SECTIONS = (
     demonstrations_section,
     elo_section,
     reward_section,
+    asking_section,
     probes_section,
     agreement_section,
     best_of_n_section,

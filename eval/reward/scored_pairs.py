@@ -14,6 +14,8 @@ from eval.common.runs import StudyRun, StudyRuns
 from tldr.records import Comparison, read_records
 
 LABELS_FILE = "valid2.jsonl"
+HELD_OUT = "held_out"
+"""The parent whose labels a reward model reports on instead of those that came with its own."""
 PREDICTIONS = "predictions.jsonl"
 """A reward run's held-out comparisons with its scores, where it was trained without one fold."""
 
@@ -48,9 +50,10 @@ def fold_of(run: StudyRun) -> int | None:
 
 
 def reward_runs(runs: StudyRuns) -> list[StudyRun]:
-    """The finished reward runs, without judges; those of folds together are one model, the main one."""
+    """The finished reward runs, without judges and without those on labels asked for in another way
+    (`eval.asking`); those of folds together are one model, the main one."""
     judging = {run.parents.get("reward") for run in runs.runs if run.stage == "judge"}
-    found = [run for run in runs.finished("reward") if run.run not in judging]
+    found = [run for run in runs.finished("reward") if run.run not in judging and HELD_OUT not in run.parents]
     return [run if fold_of(run) is None else replace(run, variant="") for run in found]
 
 

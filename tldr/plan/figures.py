@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tldr.plan.study import RunPlan
 from tldr.stages.shared.settings import NEWS
 from tldr.study.runs import Run, needed_by
-from tldr.study.settings import PPOVariant, RewardVariant, SFTVariant, Study
+from tldr.study.settings import LabelsVariant, PPOVariant, RewardVariant, SFTVariant, Study
 from tldr.toy.settings import ToyData
 
 MAIN = "The main line (Figs. 1, 8, 10, 14)"
@@ -74,6 +74,8 @@ def part_of(run: Run, study: Study) -> tuple[str, str]:
     variant, setting = study.variants.get(run.variant), f"variants.{run.variant}"
     if isinstance(variant, SFTVariant):
         return "Demonstrations: other SFT policies", setting
+    if isinstance(variant, LabelsVariant):
+        return "Which questions are asked", setting
     if isinstance(variant, RewardVariant) and run.stage == "reward":
         if variant.set.pairs != study.reward.pairs:
             return "InstructGPT 3.5: a ranking's pairs together or apart", setting

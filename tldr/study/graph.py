@@ -42,10 +42,18 @@ from tldr.study.hashes import FileHashes
 from tldr.study.judging import judge_runs
 from tldr.study.runs import InputSource, Run, run_of
 from tldr.study.seed_runs import SeedRuns, VariantSampling, Writers
-from tldr.study.settings import BestOfNVariant, PPOVariant, RewardVariant, Round, SFTVariant, Study
+from tldr.study.settings import (
+    BestOfNVariant,
+    LabelsVariant,
+    PPOVariant,
+    RewardVariant,
+    Round,
+    SFTVariant,
+    Study,
+)
 from tldr.toy.settings import ToyData
 
-VariantT = TypeVar("VariantT", SFTVariant, RewardVariant, PPOVariant, BestOfNVariant)
+VariantT = TypeVar("VariantT", SFTVariant, LabelsVariant, RewardVariant, PPOVariant, BestOfNVariant)
 
 REWARD_DRAW, ROUND_DRAW = 1_000, 100_000
 """Added to a study's seed for every additional reward model and every additional round of labels."""
@@ -159,6 +167,7 @@ class _Graph:
             sampling = VariantSampling(name, reward)
             self._sample_and_score(main, size, "ppo", policy, sampling)
         self._sft_variants(main, start)
+        self._labels_variants(main, writers)
         variants = self._reward_variants(main)
         judging = {judge.variant for judge in self.study.judges.values()}
         others = {place: reward for place, (reward, _) in earlier.items()}
@@ -189,17 +198,28 @@ class _Graph:
         return self._add(PretrainInputs(data=data), self.study.pretrain, size, seed)
 
     def _labels(
-        self, settings: LabelsSettings, seed: int, writers: Writers, data: InputSource, number: int = 0
+        self,
+        settings: LabelsSettings,
+        seed: int,
+        writers: Writers,
+        data: InputSource,
+        number: int = 0,
+        variant: str = "",
     ) -> InputSource:
         """Labels of what the writers write; given labels do not depend on the seed.
 
         Args:
-            number: of an earlier round; 0 is the last one.
+            number: of an earlier round; 0 is the last one. variant: that asks in another way.
         """
         if isinstance(self.study.data, FileData) and settings.kind != "people":
             return self.add(run_of(LabelsInputs(data=data), settings))
-        inputs = LabelsInputs(data=data, policies=writers.policies, choosers=writers.choosers)
-        return self.add(run_of(inputs, settings, seed=seed, **_round(number)))
+        rewards = writers.rewards if settings.choose_by is not None else {}
+        inputs = LabelsInputs(
+            data=data, policies=writers.policies, choosers=writers.choosers, rewards=rewards
+        )
+        return self.add(
+            run_of(inputs, settings, seed=seed, **_round(number, *([variant] if variant else [])))
+        )
 
     def _feedback(
         self,
@@ -221,8 +241,7 @@ class _Graph:
         self, given: RewardSettings, size: str, seed: int, inputs: RewardInputs[InputSource], number: int
     ) -> InputSource:
         """The reward models of a size, all on the same labels; runs that read them use the best."""
-        settings = given.model_copy(update={"seeds": RewardSettings.model_fields["seeds"].default})
-        run = self._run(inputs, settings, size, seed)
+        run = self._run(inputs, _of_one_model(given), size, seed)
         runs: list[Run] = []
         for index in range(given.seeds):
             changes = _round(number, *([f"rm{index}"] if index else []))
@@ -341,13 +360,25 @@ class _Graph:
             sampling = VariantSampling(name, seed_runs.reward[size], self.study.evaluation.temperatures)
             self._sample_and_score(seed_runs, size, "sft", policy, sampling)
 
+    def _labels_variants(self, seed_runs: SeedRuns, writers: Writers) -> None:
+        """Add the last round's labels in the variants' ways, and reward models on them and on the labels of
+        the earlier rounds, which report on the main labels."""
+        asked: dict[str, InputSource] = {}
+        for name, variant, size in self._variants(LabelsVariant):
+            if name not in asked:
+                asked[name] = self._labels(variant.set, seed_runs.seed, writers, seed_runs.data, variant=name)
+            labels = [*seed_runs.labels[:-1], asked[name]]
+            inputs = _on_labels(seed_runs.models[size]["sft"], labels, seed_runs.data)
+            inputs = replace(inputs, held_out=seed_runs.labels[-1])
+            run = self._run(inputs, _of_one_model(self.study.reward), size, seed_runs.seed)
+            self.add(replace(run, variant=name))
+
     def _reward_variants(self, seed_runs: SeedRuns) -> dict[tuple[str, str], InputSource]:
         """Reward models of the variants, on the labels of all rounds: (variant, size) -> run."""
         rewards: dict[tuple[str, str], InputSource] = {}
         for name, variant, size in self._variants(RewardVariant):
-            settings = variant.set.model_copy(update={"seeds": RewardSettings.model_fields["seeds"].default})
             inputs = _on_labels(seed_runs.models[size]["sft"], seed_runs.labels, seed_runs.data)
-            run = self._run(inputs, settings, size, seed_runs.seed)
+            run = self._run(inputs, _of_one_model(variant.set), size, seed_runs.seed)
             rewards[name, size] = self.add(replace(run, variant=name))
         return rewards
 
@@ -394,6 +425,11 @@ def _on_labels(
     """What a reward model reads: the labels of all rounds so far."""
     further = {str(number): source for number, source in enumerate(labels[1:], start=2)}
     return RewardInputs(policy=policy, labels=labels[0], further_labels=further, data=data)
+
+
+def _of_one_model(settings: RewardSettings) -> RewardSettings:
+    """Without the number of seeds, so that more of them leave the names of the first ones' runs."""
+    return settings.model_copy(update={"seeds": RewardSettings.model_fields["seeds"].default})
 
 
 def _round(number: int, *variant: str) -> dict[str, Any]:

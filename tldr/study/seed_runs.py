@@ -37,18 +37,26 @@ class Writers:
     Attributes:
         policies: name -> policy that is sampled.
         choosers: name -> reward model that chooses the best of several samples of that policy.
+        rewards: name -> every reward model of the last round so far.
     """
 
     policies: dict[str, InputSource]
     choosers: dict[str, InputSource] = field(default_factory=dict)
+    rewards: dict[str, InputSource] = field(default_factory=dict)
 
     def with_round(
         self, number: int, size: str, sft: InputSource, reward: InputSource, policy: InputSource
     ) -> Writers:
         """With a round's policy, and best-of-N of the SFT policy by the round's reward model."""
         best = f"best_of_n-{size}-r{number}"
+        rewards = {
+            f"r{number}-{size}-{index}": InputSource(runs=(run,)) for index, run in enumerate(reward.runs)
+        }
+        same = {name: source for name, source in self.rewards.items() if name.startswith(f"r{number}-")}
         return Writers(
-            self.policies | {f"ppo-{size}-r{number}": policy, best: sft}, self.choosers | {best: reward}
+            self.policies | {f"ppo-{size}-r{number}": policy, best: sft},
+            self.choosers | {best: reward},
+            same | rewards,
         )
 
 

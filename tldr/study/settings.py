@@ -22,7 +22,7 @@ from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.settings import EvaluationSettings
 from tldr.toy.settings import ToyData
 
-SettingsT = TypeVar("SettingsT", SFTSettings, RewardSettings)
+SettingsT = TypeVar("SettingsT", SFTSettings, LabelsSettings, RewardSettings)
 
 
 class RewardVariant(Settings):
@@ -34,6 +34,19 @@ class RewardVariant(Settings):
     """None: the whole ladder."""
     set: RewardSettings
     """Settings that differ from the study's `reward`."""
+
+
+class LabelsVariant(Settings):
+    """The last round's labels asked for in another way (`labels.choose_by`), and reward models on them. These
+    select and report on the study's own labels, so that all accuracies are of the same pairs. No policy is
+    trained against them."""
+
+    kind: Literal["labels"] = "labels"
+    """Which stage runs again."""
+    sizes: list[Name] | None = None
+    """Sizes of the reward models; None: the whole ladder."""
+    set: LabelsSettings
+    """Settings that differ from the study's `labels`."""
 
 
 class SFTVariant(Settings):
@@ -75,7 +88,9 @@ class BestOfNVariant(Settings):
     set: BestOfNSettings
 
 
-Variant = Annotated[SFTVariant | RewardVariant | PPOVariant | BestOfNVariant, Field(discriminator="kind")]
+Variant = Annotated[
+    SFTVariant | LabelsVariant | RewardVariant | PPOVariant | BestOfNVariant, Field(discriminator="kind")
+]
 
 
 class Round(Settings):
@@ -260,6 +275,39 @@ class Study(Settings):
                     f"judges.{name}.variant: '{judge.variant}' learns from posts that `reward` learns from "
                     "too, so it is not held out: give them parts that do not overlap, as reward.posts: "
                     f"[0, 0.8] and variants.{judge.variant}.set.posts: [0.8, 1]"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _chosen_questions(self) -> Study:
+        """Questions are chosen by the reward models of the round before."""
+        asked = [(number, f"rounds.{number}.labels", each.labels) for number, each in enumerate(self.rounds)]
+        asked += [
+            (len(self.rounds), place, own)
+            for place, own in self._with_variants("labels", self.labels).items()
+        ]
+        for number, place, labels in asked:
+            if (by := labels.choose_by) is None:
+                continue
+            if number == 0:
+                inherited = f": write {place}.choose_by: null" if self.rounds else ""
+                raise ValueError(
+                    f"{place}.choose_by {by}: before the first labels there is no reward model to choose by"
+                    + inherited
+                )
+            before = self.rounds[number - 1]
+            models = len(before.sizes or self.ladder) * before.reward.seeds
+            if by == "disagreement" and models < 2:
+                raise ValueError(
+                    f"{place}.choose_by disagreement: the round before has a single reward model, which "
+                    f"cannot disagree: give rounds.{number - 1}.reward.seeds 2 or more, or further sizes"
+                )
+            if isinstance(self.data, FileData) and labels.kind != "people":
+                raise ValueError(f"{place}.choose_by {by}: labels from files are given, not asked for")
+        for name, variant in self.variants.items():
+            if isinstance(variant, LabelsVariant) and not isinstance(self.data, ToyData):
+                raise ValueError(
+                    f"variants.{name}: only the toy world's labelers can be asked again in another way"
                 )
         return self
 

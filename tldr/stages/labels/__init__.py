@@ -25,6 +25,9 @@ class LabelsInputs(Generic[T]):
         "chooser",
         "Reward models that choose the best of several samples of a policy, by its name.",
     )
+    rewards: Mapping[str, T] = reads_each(
+        REWARD_MODEL, "reward", "Reward models that choose the training questions (choose_by), by name."
+    )
 
 
 LabelsRun: TypeAlias = RunContext[LabelsSettings, LabelsInputs[Path]]

@@ -47,9 +47,9 @@ def plan_questions(
         posts: by the split of the labels.
         seed: of the run.
     """
-    half = settings.valid_pairs // 2
-    counts = {"train": settings.pairs, "valid1": half, "valid2": settings.valid_pairs - half}
-    for split, count in counts.items():
+    for split, count in settings.items_wanted().items():
+        if split == "train":
+            count *= settings.made_of_one
         rng = random.Random(derive(seed, "questions", split))
         shuffled = list(posts[split])
         rng.shuffle(shuffled)

@@ -16,6 +16,7 @@ from tldr.label.make import ItemPlan, make_items, policy_name
 from tldr.records import Post, Sample
 from tldr.stages.labels import LabelsRun
 from tldr.stages.labels.algorithm import POSTS, LabelQuestion
+from tldr.stages.labels.choosing import most_telling
 from tldr.stages.labels.stage import sample
 from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.sample_records import to_sample
@@ -28,27 +29,54 @@ def make_batch(ctx: LabelsRun) -> list[LabelItem]:
     Equal runs make equal items. No post is shown that the guard against leaks forbids.
     """
     rng = random.Random(derive(ctx.seed, "asked"))
-    wanted, totals = ctx.settings.items_wanted(), ctx.settings.items_made()
+    settings = ctx.settings
+    wanted, totals, sampled = settings.items_wanted(), settings.items_made(), settings.posts_sampled()
     posts: dict[str, list[Post]] = {}
     for split, name in POSTS.items():
         every = read_posts(ctx.inputs.data, name, references=True)
-        posts[split] = rng.sample(every, min(totals[split], len(every)))
+        posts[split] = rng.sample(every, min(sampled[split], len(every)))
     data = folder_keys(ctx.inputs.data)
     check_leaks(data | {f"labels/{split}": post_keys(own) for split, own in posts.items()})
     samples = samples_of(ctx, posts)
-    posts = {split: _with_references(ctx.settings.references, own) for split, own in posts.items()}
+    posts = {split: _with_references(settings.references, own) for split, own in posts.items()}
     first: list[LabelItem] = []
     spare: list[LabelItem] = []
     for split in POSTS:
         made: list[LabelItem] = []
         for plan in plans(ctx, split, totals[split]):
-            made += make_items(posts[split], samples[split], plan)
+            if settings.choose_by is None or split != "train":
+                made += make_items(posts[split], samples[split], plan)
+            else:
+                made += telling_items(ctx, posts[split], samples[split], plan)
         rng.shuffle(made)
         first += made[: wanted[split]]
         spare += made[wanted[split] :]
     rng.shuffle(first)
     batch = batch_name(list(ctx.inputs.policies))
     return [item.model_copy(update={"batch": batch}) for item in first + spare]
+
+
+def telling_items(
+    ctx: LabelsRun, posts: Sequence[Post], samples: Sequence[Sample], plan: ItemPlan
+) -> list[LabelItem]:
+    """The items of a plan: of `among` times as many those that tell the most, and the control as it comes."""
+    control = round(plan.control * plan.count)
+    made: list[LabelItem] = []
+    if control:
+        changes = {"count": control, "control": 1.0, "batch": f"{plan.batch}-control"}
+        made += make_items(posts, samples, plan.model_copy(update=changes))
+    if plan.count > control:
+        changes = {"count": (plan.count - control) * ctx.settings.among, "control": 0.0}
+        more = make_items(posts, samples, plan.model_copy(update=changes))
+        shown = [(item, [summary.text for summary in item.summaries]) for item in more]
+        chosen = most_telling(ctx, shown, plan.count - control, lambda one: (as_post(one[0]), one[1]))
+        made += [item for item, _ in chosen]
+    return made
+
+
+def as_post(item: LabelItem) -> Post:
+    """The post of an item, as reward models read it."""
+    return Post.model_validate(item.info.model_dump(exclude_unset=True))
 
 
 def _with_references(share: float, posts: Sequence[Post]) -> list[Post]:

@@ -27,7 +27,7 @@ def _models(planned: PlannedRun) -> Iterator[LoadedModel]:
     if settings.kind == "people":
         yield from _for_people(planned, settings)
         return
-    questions = settings.pairs + settings.valid_pairs
+    questions = settings.pairs * settings.made_of_one + settings.valid_pairs
     shares = slots_of_one(policy_slots(settings), len(policies))
     for name in policies:
         chooser = f"chooser-{name.removeprefix('policy-')}"
@@ -42,7 +42,7 @@ def _models(planned: PlannedRun) -> Iterator[LoadedModel]:
 def _for_people(planned: PlannedRun, settings: LabelsSettings) -> Iterator[LoadedModel]:
     """Every policy writes, at each temperature, about every post that people are asked about."""
     posts = sum(
-        min(total, planned.counts.posts(POSTS[split])) for split, total in settings.items_made().items()
+        min(total, planned.counts.posts(POSTS[split])) for split, total in settings.posts_sampled().items()
     )
     policies = planned.inputs("policy-")
     for name in policies:

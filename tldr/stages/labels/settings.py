@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -27,6 +27,8 @@ NOT_FOR_PEOPLE = ("reference_share", "writer_share", "folds")
 class LabelsSettings(Settings):
     """The shared comparison pool: samples of the SFT policies, references and writers, labelled."""
 
+    newer: ClassVar[tuple[str, ...]] = ("choose_by", "among")
+
     kind: Literal["simulated", "people"] = "simulated"
     """Who labels: the toy world's simulated labelers, or people on a page (`tldr-lab label serve`). Labels
     from files (`data.comparisons`) keep the default."""
@@ -44,6 +46,13 @@ class LabelsSettings(Settings):
     """Share of shown summaries that are the author's reference."""
     writer_share: Unit = 0.25
     """Share that comes from the toy world's scripted writers (planted errors)."""
+    choose_by: Literal["uncertainty", "disagreement"] | None = None
+    """What the training labels are asked about, from the second round on: of `among` times as many questions
+    those about whose pairs the reward models of the round before are the least sure, or disagree the most
+    (several sizes, or `reward.seeds`). None: as the questions come. Those of valid1 and valid2 are never
+    chosen, so that accuracies compare."""
+    among: Annotated[int, Field(ge=2)] = 4
+    """Questions made for each one asked, if they are chosen (`choose_by`)."""
     folds: Annotated[int, Field(ge=2)] | None = None
     """Cross-validation of given labels: all are pooled, whatever their split, and each post is held
     out once; for labels too few to hold a part out. A reward model names its `fold`."""
@@ -71,6 +80,11 @@ class LabelsSettings(Settings):
         """All temperatures at which the policies are sampled."""
         return [self.temperature, *self.further_temperatures]
 
+    @property
+    def made_of_one(self) -> int:
+        """Training questions made for each one asked."""
+        return 1 if self.choose_by is None else self.among
+
     def items_wanted(self) -> dict[str, int]:
         """Items by the split of their labels."""
         half = self.valid_pairs // 2
@@ -79,6 +93,11 @@ class LabelsSettings(Settings):
     def items_made(self) -> dict[str, int]:
         """Items that people are given, with spare ones, by the split of their labels."""
         return {split: ceil(count * (1 + self.spare)) for split, count in self.items_wanted().items()}
+
+    def posts_sampled(self) -> dict[str, int]:
+        """Posts that policies write about for people's items, by the split of their labels."""
+        made = self.items_made()
+        return made | {"train": made["train"] * self.made_of_one}
 
     def draws(self, policies: int) -> int:
         """Summaries that each of some policies writes for people about a post, at each temperature: together

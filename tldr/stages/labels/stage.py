@@ -26,6 +26,7 @@ from tldr.stages.labels.algorithm import (
     plan_questions,
     split_folds,
 )
+from tldr.stages.labels.choosing import most_telling
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.networks import open_reward, open_sampler
 from tldr.stages.shared.posts import read_posts
@@ -40,7 +41,8 @@ from tldr.train.rng import derive
 def run(ctx: LabelsRun) -> None:
     """Write ``train``, ``valid1`` and ``valid2`` rankings and ``agreement.json``.
 
-    Inputs: ``data``, and in the toy world ``policy-<size>`` for every size. Every question of the
+    Inputs: ``data``, and in the toy world ``policy-<size>`` for every size; ``reward-<name>`` choose the
+    training questions (`choose_by`). Every question of the
     validation splits is put to two workers; `agreement` is how often they choose alike (pairs
     without a tie), measured on the pool that the reward models are validated on.
     """
@@ -56,6 +58,8 @@ def run(ctx: LabelsRun) -> None:
     questions = list(plan_questions(ctx.settings, policies, posts, ctx.seed))
     drawn = sample(ctx, questions)
     summaries = candidates(ctx, questions, drawn)
+    if ctx.settings.choose_by is not None:
+        questions, summaries = choose_questions(ctx, questions, summaries)
     labels = label(questions, summaries, random.Random(derive(ctx.seed, "labelers")), ctx.run)
     for split, rankings in labels.rankings.items():
         write_records(ctx.folder / f"{split}.jsonl", rankings)
@@ -109,6 +113,19 @@ def candidates(
         fill_slots(question, draws, rng, ctx.settings.temperature)
         for question, draws in zip(questions, drawn, strict=True)
     ]
+
+
+def choose_questions(
+    ctx: LabelsRun, questions: Sequence[LabelQuestion], summaries: Sequence[list[Candidate]]
+) -> tuple[list[LabelQuestion], list[list[Candidate]]]:
+    """The training questions that tell the most, and all those of the validation splits."""
+    asked = list(zip(questions, summaries, strict=True))
+    train = [one for one in asked if one[0].split == "train"]
+    chosen = most_telling(
+        ctx, train, ctx.settings.pairs, lambda one: (one[0].post, [each.text for each in one[1]])
+    )
+    kept = [*chosen, *(one for one in asked if one[0].split != "train")]
+    return [question for question, _ in kept], [own for _, own in kept]
 
 
 def split_given(ctx: LabelsRun) -> None:

@@ -56,13 +56,15 @@ def run(ctx: RewardRun) -> None:
     """Train one reward model, shift it and evaluate it. A study with several uses the best on valid1.
 
     Inputs: ``policy`` (SFT), ``labels`` (``train``, ``valid1``, ``valid2`` rankings; further rounds'
-    labels are ``labels-2``, ...), ``data``. Writes ``checkpoint/`` and ``evaluation.json``; of a fold
-    also ``predictions.jsonl``, its held-out comparisons with the scores of both summaries. ``trained_on.txt``
-    has the posts that it learned from.
+    labels are ``labels-2``, ...), ``data``, and perhaps ``held_out`` labels to select and report on. Writes
+    ``checkpoint/`` and ``evaluation.json``; of a fold also ``predictions.jsonl``, its held-out comparisons
+    with the scores of both summaries. ``trained_on.txt`` has the posts that it learned from.
     """
     tokenizer = open_tokenizer(ctx.inputs.policy)
     labels = label_folders(ctx)
-    rankings = {name: read_rankings(labels, name) for name in ("train", "valid1", "valid2")}
+    held_out = labels if ctx.inputs.held_out is None else [ctx.inputs.held_out]
+    rankings = {"train": read_rankings(labels, "train")}
+    rankings |= {name: read_rankings(held_out, name) for name in ("valid1", "valid2")}
     rankings["train"] = of_batches(rankings["train"], ctx.settings.batches)
     rankings["valid1"] = confident(rankings["valid1"], ctx.settings.select_confidence)
     # Labels from elsewhere have not been compared with the evaluation posts by an earlier stage.

@@ -23,13 +23,19 @@ LocalJudge = Callable[[Sequence[Post | Article], Sequence[str]], list[float]]
 
 
 def reward_scores(
-    checkpoint: Path, lengths: Lengths, precision: Precision = "auto", *, shared: bool = False
+    checkpoint: Path,
+    lengths: Lengths,
+    precision: Precision = "auto",
+    *,
+    shared: bool = False,
+    cut: bool = False,
 ) -> LocalJudge:
     """A reward model's scores, each read at its summary's EOS, shift applied.
 
     Args:
         checkpoint: a reward run's folder or a checkpoint. lengths: the windows it was trained with.
         shared: all processes of the run score together (`Device.open`).
+        cut: a summary longer than the window is cut, as in training, not refused.
 
     Raises:
         UsageError: a summary longer than the window. CheckpointError: no reward model there.
@@ -39,7 +45,7 @@ def reward_scores(
     reward = open_reward(checkpoint, device)
 
     def scores(posts: Sequence[Post | Article], texts: Sequence[str]) -> list[float]:
-        ids = encode_responses(tokenizer, texts, UNCUT)
+        ids = encode_responses(tokenizer, texts, lengths.rm_response if cut else UNCUT)
         if (longest := max(map(len, ids))) > lengths.rm_response:
             raise UsageError(
                 f"a summary of {longest} tokens is longer than the reward model's window",
