@@ -39,8 +39,8 @@ from tldr.errors import RecordError
 
 SHARE = "share of labelled pairs"
 BINS = 10
-FURTHER = re.compile(r"rm\d+")
-"""Variants that are the main reward model trained with another seed."""
+FURTHER = re.compile(r"rm\d+(-lr[\d.e+-]+)?|lr[\d.e+-]+")
+"""Variants that are the main reward model trained with another seed or at another learning rate."""
 
 Evaluated = tuple[StudyRun, dict[str, Any]]
 """A reward run and what its ``evaluation.json`` says."""

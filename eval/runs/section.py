@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pandas as pd
 
+from eval.common.rows import settings_of
 from eval.common.runs import StudyRun
 from eval.common.study import Section, StudyResults, Table, plain_table, without
 from tldr.errors import RecordError
@@ -24,6 +26,13 @@ def runs_section(study: StudyResults) -> Section:
     section.tables.append(
         _hashed("runs", [_run_row(run, made[run.run]) for run in runs], ["key"], "Runs of the study.")
     )
+    if tried := tried_rows(study):
+        caption = (
+            "Of several learning rates (`lr_factors`) and reward models (`seeds`) of a size and cell the "
+            "best on valid1 is used: the supervised policy with the lowest loss, the reward model with the "
+            "highest accuracy."
+        )
+        section.tables.append(plain_table("tried", pd.DataFrame(tried), caption))
     versions = [_versions(made[run.run]) for run in runs if made[run.run]]
     if versions:
         table = pd.DataFrame(versions).fillna("")
@@ -39,6 +48,36 @@ def runs_section(study: StudyResults) -> Section:
             _hashed("outputs", outputs, ["sha256"], "The files that the runs wrote, with their hashes.")
         )
     return section
+
+
+TRIED = re.compile(r"(r\d+)?-?(rm\d+)?-?(lr[\d.e+-]+)?")
+"""Variants that are a stage of the main line, or of an earlier round, tried again (`tldr.study.graph`)."""
+
+
+def tried_rows(study: StudyResults) -> list[dict[str, object]]:
+    """Every supervised policy and reward model of which several were tried, and which one others were made
+    from."""
+    figures = {"sft": "valid1_loss", "reward": "valid1_accuracy"}
+    used = {parent for run in study.runs.runs for parent in run.parents.values()}
+    groups: dict[tuple[str, ...], list[StudyRun]] = {}
+    for run in study.runs.runs:
+        found = TRIED.fullmatch(run.variant) if run.stage in figures and run.finished else None
+        if found:
+            groups.setdefault((run.stage, run.size, run.cell, found[1] or ""), []).append(run)
+    return [
+        {
+            "stage": run.stage,
+            "size": run.size,
+            "cell": run.cell,
+            "variant": run.variant,
+            "learning rate": settings_of(run).get("optimizer", {}).get("lr", ""),
+            "on valid1": (run.json("evaluation.json") or {}).get(figures[run.stage], ""),
+            "used": "yes" if run.run in used else "",
+        }
+        for members in groups.values()
+        if len(members) > 1
+        for run in members
+    ]
 
 
 def _run_row(run: StudyRun, made: dict[str, Any]) -> dict[str, object]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
-from tldr.settings.base import NonNegative, PerSize, Positive, SeedOffset, Settings, Unit
+from tldr.settings.base import NonNegative, PerSize, Positive, SeedOffset, Settings, Unit, different
 
 
 class Optimizer(Settings):
@@ -68,6 +68,11 @@ class Lora(Settings):
     """Dropout on the adapters' inputs."""
     targets: Annotated[list[str], Field(min_length=1)] | None = None
     """Names of the body's linear layers to adapt, as in the model's class; None: all."""
+
+
+LearningRates = Annotated[list[Positive], Field(min_length=1), AfterValidator(different)]
+"""Learning rates that are tried, as factors of `optimizer.lr`: each is a run, and what reads the stage takes
+the best on valid1 (P App. B.1). [0.5, 1, 2] tries three."""
 
 
 class Finetuning(Training):

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any, TypeVar
 
 from tldr.errors import UsageError
-from tldr.settings.base import Settings
+from tldr.settings.base import Settings, scalar
 from tldr.stages.best_of_n import BestOfNInputs
 from tldr.stages.data import DataInputs
 from tldr.stages.data.settings import DataSettings, FileData
@@ -37,6 +38,7 @@ from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sample import SampleInputs
 from tldr.stages.score import ScoreInputs
 from tldr.stages.sft import SFTInputs
+from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.settings import NEWS, EvaluationSettings
 from tldr.study.hashes import FileHashes
 from tldr.study.judging import judge_runs
@@ -53,6 +55,7 @@ from tldr.study.settings import (
 )
 from tldr.toy.settings import ToyData
 
+TriedT = TypeVar("TriedT", SFTSettings, RewardSettings)
 VariantT = TypeVar("VariantT", SFTVariant, LabelsVariant, RewardVariant, PPOVariant, BestOfNVariant)
 
 REWARD_DRAW, ROUND_DRAW = 1_000, 100_000
@@ -143,7 +146,9 @@ class _Graph:
         sizes = list(self.study.ladder)
         start = {size: self._start(size, seed, data) for size in sizes}
         sft = {
-            size: self._add(SFTInputs(policy=start[size], data=data), self.study.sft, size, seed)
+            size: self._tried(
+                [self._sft_run(self.study.sft, size, seed, start[size], data)], self.study.sft.lr_factors
+            )
             for size in sizes
         }
         writers = Writers({f"sft-{size}": policy for size, policy in sft.items()})
@@ -188,6 +193,12 @@ class _Graph:
 
     def _add(self, inputs: Any, settings: Settings, size: str, seed: int) -> InputSource:
         return self.add(self._run(inputs, settings, size, seed))
+
+    def _sft_run(
+        self, given: SFTSettings, size: str, seed: int, start: InputSource, data: InputSource
+    ) -> Run:
+        """SFT at the first learning rate."""
+        return self._run(SFTInputs(policy=start, data=data), _of_one_model(given), size, seed)
 
     def _start(self, size: str, seed: int, data: InputSource) -> InputSource:
         """The initial policy of SFT: the pretrained run, or the ladder's path."""
@@ -240,14 +251,28 @@ class _Graph:
     def _reward(
         self, given: RewardSettings, size: str, seed: int, inputs: RewardInputs[InputSource], number: int
     ) -> InputSource:
-        """The reward models of a size, all on the same labels; runs that read them use the best."""
+        """The reward models of a size, all on the same labels."""
         run = self._run(inputs, _of_one_model(given), size, seed)
-        runs: list[Run] = []
+        draws: list[Run] = []
         for index in range(given.seeds):
             changes = _round(number, *([f"rm{index}"] if index else []))
             changes["offset"] += REWARD_DRAW * index
-            runs += self.add(replace(run, **changes)).runs
-        return InputSource(runs=tuple(runs))
+            draws.append(replace(run, **changes))
+        return self._tried(draws, given.lr_factors)
+
+    def _tried(self, runs: list[Run], factors: list[float]) -> InputSource:
+        """Runs of SFT or a reward model, each at all learning rates; runs that read them use the best."""
+        found: list[Run] = []
+        for run, factor in product(runs, factors):
+            settings = run.settings
+            assert isinstance(settings, SFTSettings | RewardSettings)
+            if factor != 1.0:
+                optimizer = settings.optimizer
+                rate = optimizer.model_copy(update={"lr": scalar(optimizer.lr) * factor})
+                variant = "-".join(filter(None, (run.variant, f"lr{factor:g}")))
+                run = replace(run, settings=settings.model_copy(update={"optimizer": rate}), variant=variant)
+            found += self.add(run).runs
+        return InputSource(runs=tuple(found))
 
     def _measure(self, seed_runs: SeedRuns, size: str) -> None:
         """Add samples of every policy of a size, and their scores."""
@@ -355,8 +380,8 @@ class _Graph:
             start: size -> the policy that SFT starts from.
         """
         for name, variant, size in self._variants(SFTVariant):
-            inputs = SFTInputs(policy=start[size], data=seed_runs.data)
-            policy = self.add(replace(self._run(inputs, variant.set, size, seed_runs.seed), variant=name))
+            run = self._sft_run(variant.set, size, seed_runs.seed, start[size], seed_runs.data)
+            policy = self.add(replace(run, variant=name))
             sampling = VariantSampling(name, seed_runs.reward[size], self.study.evaluation.temperatures)
             self._sample_and_score(seed_runs, size, "sft", policy, sampling)
 
@@ -427,9 +452,11 @@ def _on_labels(
     return RewardInputs(policy=policy, labels=labels[0], further_labels=further, data=data)
 
 
-def _of_one_model(settings: RewardSettings) -> RewardSettings:
-    """Without the number of seeds, so that more of them leave the names of the first ones' runs."""
-    return settings.model_copy(update={"seeds": RewardSettings.model_fields["seeds"].default})
+def _of_one_model(settings: TriedT) -> TriedT:
+    """Without the numbers of seeds and learning rates, so that more of them leave the first ones' names."""
+    fields = type(settings).model_fields
+    alone = {name: fields[name].get_default() for name in ("seeds", "lr_factors") if name in fields}
+    return settings.model_copy(update=alone)
 
 
 def _round(number: int, *variant: str) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from tldr.toy.settings import ToyData
 
 
 def describe(run: Run, study: Study, root: Path) -> RunFile:
-    """The ``run.json`` of a run whose parents are done; of several reward models the best is used.
+    """The ``run.json`` of a run whose parents are done; of several that were tried the best is used.
 
     Raises:
-        LabError: one of several reward models has no accuracy.
+        LabError: one of several has no figure to choose by.
     """
     toy = isinstance(study.data, ToyData)
     taken = {name: _choose(source.runs, root) for name, source in run.parents.items() if source.runs}
@@ -58,17 +58,22 @@ def write_run(run: Run, study: Study, root: Path) -> Path:
     return folder
 
 
+SELECTED_BY = {"reward": ("valid1_accuracy", max), "sft": ("valid1_loss", min)}
+"""Stage of several runs that were tried -> the figure in ``evaluation.json`` that chooses (P App. B.1)."""
+
+
 def _choose(candidates: Sequence[Run], root: Path) -> Run:
-    """The reward model that agrees best with the labels of valid1 (P App. B.1); the first one of a tie."""
+    """The best of several runs of a stage on valid1; the first one of a tie."""
     if len(candidates) == 1:
         return candidates[0]
-    accuracies = []
+    figure, best = SELECTED_BY[candidates[0].stage]
+    values = []
     for run in candidates:
-        accuracy = read_note(root / run.name / "evaluation.json").get("valid1_accuracy")
-        if not isinstance(accuracy, int | float):
-            raise LabError("has no valid1_accuracy for choosing a reward model", where=root / run.name)
-        accuracies.append(accuracy)
-    return candidates[accuracies.index(max(accuracies))]
+        value = read_note(root / run.name / "evaluation.json").get(figure)
+        if not isinstance(value, int | float):
+            raise LabError(f"has no {figure} to choose by", where=root / run.name)
+        values.append(value)
+    return candidates[values.index(best(values))]
 
 
 @contextmanager

@@ -7,15 +7,18 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from tldr.settings.base import PerSize, Positive, Unit, different
-from tldr.settings.training import Finetuning, Optimizer
+from tldr.settings.training import Finetuning, LearningRates, Optimizer
 
 
 class RewardSettings(Finetuning):
     """Reward model (P App. B.1, 3.4): one epoch, batch 64, loss -log sigma(difference)."""
 
-    newer: ClassVar[tuple[str, ...]] = ("pairs", "posts", "batches", "select_confidence")
+    newer: ClassVar[tuple[str, ...]] = ("pairs", "posts", "batches", "select_confidence", "lr_factors")
 
     optimizer: Optimizer = Optimizer(lr=1.5e-5)
+    lr_factors: LearningRates = [1.0]
+    """Learning rates tried, as factors of `optimizer.lr`, each with every one of the `seeds`; the model with
+    the highest accuracy on valid1 is used (P App. B.1)."""
     batch: PerSize[PositiveInt] = 64
     epochs: PerSize[Positive] = 1.0
     """Passes over the rankings; may be a fraction."""

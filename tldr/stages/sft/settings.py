@@ -7,14 +7,17 @@ from typing import ClassVar, Literal
 from pydantic import PositiveInt, model_validator
 
 from tldr.settings.base import PerSize, Positive, Unit
-from tldr.settings.training import Finetuning, Optimizer
+from tldr.settings.training import Finetuning, LearningRates, Optimizer
 
 
 class SFTSettings(Finetuning):
     """Supervised fine-tuning on the references (P App. B.1): 1 epoch, batch 128, cosine to 0."""
 
-    newer: ClassVar[tuple[str, ...]] = ("limit",)
+    newer: ClassVar[tuple[str, ...]] = ("limit", "lr_factors")
     optimizer: Optimizer = Optimizer(lr=6.35e-5)
+    lr_factors: LearningRates = [1.0]
+    """Learning rates tried, as factors of `optimizer.lr`; the policy with the lowest loss on valid1 is used
+    (P App. B.1)."""
     epochs: PerSize[Positive] = 1.0
     """Passes over the posts; may be a fraction."""
     limit: PositiveInt | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tldr.models.ladder import disable_dropout, load_policy, save_policy
+from tldr.records import write_json
 from tldr.settings.base import scalar
 from tldr.stages.sft import SFTRun
 from tldr.stages.sft.algorithm import (
@@ -18,6 +19,7 @@ from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
 from tldr.train.batching import micro_batches
 from tldr.train.loop import TrainLoop
+from tldr.train.metrics import read_metrics
 from tldr.train.processes import make_accelerator
 
 
@@ -25,7 +27,8 @@ def run(ctx: SFTRun) -> None:
     """Fine-tune ``policy`` on ``sft.jsonl`` of ``data``, or a part of it; write ``checkpoint/``.
 
     The validation loss on valid1 is logged once an epoch (and chooses the weights when
-    `select: valid_loss`).
+    `select: valid_loss`). That of the saved weights is in ``evaluation.json``: a study with several learning
+    rates uses the policy with the lowest.
     """
     settings, data = ctx.settings, ctx.inputs.data
     accelerator = make_accelerator(ctx.precision)
@@ -61,3 +64,8 @@ def run(ctx: SFTRun) -> None:
         disable_dropout(trained)
         card = f"SFT on {len(examples):,} references, {scalar(settings.epochs):g} epochs."
         save_policy(trained, tokenizer, ctx.folder / "checkpoint", card)
+        losses = [
+            row["valid_loss"] for row in read_metrics(ctx.folder / "metrics.jsonl") if "valid_loss" in row
+        ]
+        kept = min(losses) if settings.select == "valid_loss" else losses[-1]
+        write_json(ctx.folder / "evaluation.json", {"valid1_loss": kept, "posts": len(held_out)})
