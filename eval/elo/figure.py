@@ -13,7 +13,7 @@ from tldr.errors import UsageError
 
 
 @styled
-def elo_dots(table: pd.DataFrame, methods: Mapping[str, str]) -> Figure:
+def elo_dots(table: pd.DataFrame, methods: Mapping[str, str], *, title: str = "Elo ratings") -> Figure:
     """Ratings with intervals, best on top; the base, whose rating is given, is a line.
 
     Args:
@@ -37,6 +37,6 @@ def elo_dots(table: pd.DataFrame, methods: Mapping[str, str]) -> Figure:
     axis.set_yticks(range(len(rows)), list(rows["policy"]))
     axis.set_ylim(-0.7, len(rows) - 0.3)
     axis.set_xlabel("Elo (400 points = odds of ten to one)")
-    axis.set_title("Elo ratings")
+    axis.set_title(title)
     figure.legend(loc="outside lower center", ncols=3)
     return figure

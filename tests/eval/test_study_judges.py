@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from math import log10
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib import pyplot as plt
 
 from eval.claims.evidence import Evidence, headline_scorers
+from eval.elo.section import elo_section
 from eval.judge.verdicts import read_verdicts
 from eval.overoptimisation.section import kl_sweep_table, overoptimisation_section
 from eval.reward.scored_pairs import reward_models
@@ -78,3 +82,37 @@ def test_a_reward_model_that_only_judges_is_no_point_of_the_scaling_figure(made:
     before = set(reward_models(made.close().runs))
     judged(made)
     assert set(reward_models(made.close().runs)) == before
+
+
+def test_elo_by_a_judge_is_the_odds_against_the_reference(made: Made) -> None:
+    """With verdicts against references alone each rating is 1000 + 400 log10 of the odds."""
+    won = judged(made)
+    study = made.close()
+    section = elo_section(study)
+    assert [picture.name for picture in section.pictures] == [
+        "elo_verdicts_other"
+    ] and "No labelled comparisons" in section.missing[0]
+    (table,) = section.tables
+    ratings = table.frame.set_index("policy")
+    assert ratings.loc["reference", "value"] == 1000
+    for variant in BETAS:
+        wins = won[f"score-m-ppo-{variant}-0"]
+        if not 0 < wins < 30:
+            continue
+        row = ratings.loc[f"ppo-m-{variant}-t1"]
+        assert row["value"] == pytest.approx(1000 + 400 * log10(wins / (30 - wins)))
+        assert row["wins"] == pytest.approx(wins / 30) and row["n"] == 30 and row["low"] < row["value"]
+    caption = "Elo by other, against references alone"
+    assert section.pictures[0].caption.startswith(caption) and table.caption.startswith(caption)
+    plt.close("all")
+
+
+def test_a_judge_for_whom_one_policy_always_wins_has_no_elo_and_says_so(made: Made) -> None:
+    judged(made)
+    scores = made.folder / "judge-other-0" / "judgements.jsonl"
+    rows = [json.loads(line) for line in scores.read_text().splitlines()]
+    for row in rows:
+        row["verdict"] = "A" if row["order"] == [0, 1] else "B"
+    write_lines(scores, rows)
+    section = elo_section(made.close())
+    assert not section.pictures and any("By other: No finite ratings" in note for note in section.missing)
