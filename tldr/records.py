@@ -90,6 +90,13 @@ class CandidateSummary(Record):
     scores: dict[str, float] = Field(default_factory=dict)
 
 
+class DocumentLoss(Record):
+    """Cross-entropy of a policy on a document of the held-out corpus: ``nats`` over ``tokens``."""
+
+    nats: float
+    tokens: Annotated[int, Field(ge=1)]
+
+
 class Extra(Record):
     """`confidence` is the signed slider: 1 = certainly summary 0, 9 = certainly summary 1, never 5."""
 

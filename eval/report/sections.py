@@ -13,6 +13,7 @@ from eval.best_of_n.section import best_of_n_section
 from eval.claims.section import claims_section
 from eval.common.numeric import numeric_failures_told
 from eval.common.study import Section, StudyResults, without
+from eval.corpus.section import corpus_section
 from eval.demonstrations.section import demonstrations_section
 from eval.elo.section import elo_section
 from eval.further.section import further_section
@@ -44,6 +45,7 @@ SECTIONS = (
     best_of_n_section,
     overoptimisation_section,
     training_section,
+    corpus_section,
     text_section,
     further_section,
     news_section,

@@ -48,10 +48,14 @@ class Settings(BaseModel):
     """Settings that came when runs already had names. At its default such a setting is no part of a name."""
 
     def naming(self) -> dict[str, Any]:
-        """The settings that a run is named by, as JSON values: all but those of `newer` at their default."""
+        """The settings that a run is named by, as JSON values: all but those of `newer` at their default. The
+        same holds of settings within."""
         values, fields = self.model_dump(mode="json"), type(self).model_fields
+        inner = {
+            name: value.naming() for name, value in self if isinstance(value, Settings) and name in values
+        }
         at_default = {name for name in self.newer if getattr(self, name) == fields[name].default}
-        return {name: value for name, value in values.items() if name not in at_default}
+        return {name: value for name, value in (values | inner).items() if name not in at_default}
 
     def for_size(self, size: str) -> Self:
         """The same settings with every ``PerSize`` map replaced by this size's value.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -88,9 +87,9 @@ def _labels(config: ToyData, posts: dict[LabelSplit, list[Post]]) -> dict[str, l
     return {"comparisons": comparisons, "rankings": rankings, "ratings": ratings}
 
 
-def _documents(config: ToyData, seen: set[str]) -> Iterable[ToyDocument]:
-    rng = random.Random(f"{config.seed}/corpus")
-    for post in _draw(rng, "corpus", config.corpus, seen):
+def _documents(config: ToyData, seen: set[str], name: str, n: int) -> Iterable[ToyDocument]:
+    rng = random.Random(f"{config.seed}/{name}")
+    for post in _draw(rng, name, n, seen):
         text, query_chars = corpus.document(rng, post)
         yield ToyDocument(text=text, query_chars=query_chars)
 
@@ -98,10 +97,11 @@ def _documents(config: ToyData, seen: set[str]) -> Iterable[ToyDocument]:
 def generate_toy(config: ToyData, out: Path) -> dict[str, Any]:
     """Write the world's files into `out`; the same settings give the same bytes.
 
-    ``corpus.jsonl`` (documents), ``sft.jsonl`` (posts with references), ``ppo.jsonl`` (the SFT posts
-    and further ones, without references), ``valid1.jsonl``, ``valid2.jsonl`` (posts with references;
-    no post is in two of corpus, ppo, valid1, valid2), ``comparisons.jsonl``, ``rankings.jsonl``,
-    ``ratings.jsonl`` (labels of scripted summaries) and ``manifest.json``.
+    ``corpus.jsonl`` (documents, and perhaps others in ``corpus_held_out.jsonl``), ``sft.jsonl`` (posts with
+    references), ``ppo.jsonl`` (the SFT posts and further ones, without references), ``valid1.jsonl``,
+    ``valid2.jsonl`` (posts with references; no post is in two of corpus, ppo, valid1, valid2),
+    ``comparisons.jsonl``, ``rankings.jsonl``, ``ratings.jsonl`` (labels of scripted summaries) and
+    ``manifest.json``.
 
     Returns:
         The manifest: settings, world version, rows and sha256 of each file, labeler agreement.
@@ -129,8 +129,10 @@ def generate_toy(config: ToyData, out: Path) -> dict[str, Any]:
         "valid1": posts["valid1"],
         "valid2": posts["valid2"],
         **_labels(config, posts),
-        "corpus": list(_documents(config, seen)),
+        "corpus": list(_documents(config, seen, "corpus", config.corpus)),
     }
+    if config.corpus_held_out:
+        files["corpus_held_out"] = list(_documents(config, seen, "corpus_held_out", config.corpus_held_out))
     entries = {}
     for kind, records in files.items():
         path = write_records(out / f"{kind}.jsonl", records)
@@ -143,7 +145,7 @@ def generate_toy(config: ToyData, out: Path) -> dict[str, Any]:
     manifest = {
         "synthetic": True,
         "world": world.VERSION,
-        "settings": json.loads(config.model_dump_json()),
+        "settings": config.naming(),
         "files": entries,
         "labeler_agreement": labelers.agreement(pairs, rng),
     }

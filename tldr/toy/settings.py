@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from tldr.errors import UsageError
 from tldr.settings.base import SeedOffset, Settings
@@ -13,6 +13,8 @@ from tldr.settings.base import SeedOffset, Settings
 class ToyData(Settings):
     """Sizes of the toy world; its rules are in `tldr.toy`."""
 
+    newer: ClassVar[tuple[str, ...]] = ("corpus_held_out",)
+
     kind: Literal["toy"] = "toy"
     """Names this kind of data."""
     seeds: Annotated[list[SeedOffset], Field(min_length=1)] = [1]
@@ -20,6 +22,9 @@ class ToyData(Settings):
     once for each data seed with each training seed."""
     corpus: PositiveInt = 24000
     """Documents in the pretraining corpus."""
+    corpus_held_out: NonNegativeInt = 0
+    """Further documents that nothing trains on: the score stage measures every policy's loss on them, and so
+    what RL costs (Ouyang et al. 2022, 4.2)."""
     sft_posts: PositiveInt = 6000
     """Posts with a reference for SFT; a subset of the PPO posts, as in the paper."""
     ppo_posts: PositiveInt = 8000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -20,6 +20,8 @@ class FileData(Settings):
     A set may also be `NAME@SPLIT`, of a known source (`tldr-lab data sources`), or `FOLDER@SPLIT`;
     `train+valid1` is both splits. The corpus is a plain file.
     """
+
+    newer: ClassVar[tuple[str, ...]] = ("corpus_held_out",)
 
     kind: Literal["files"] = "files"
     """Names this kind of data."""
@@ -42,6 +44,9 @@ class FileData(Settings):
     """Comparisons or rankings to train the RM on; null: people label (`labels.kind: people`)."""
     corpus: str | None = None
     """Documents for pretraining, PPO-ptx and a tokenizer trained here."""
+    corpus_held_out: str | None = None
+    """Documents that nothing trains on: the score stage measures every policy's loss on them, and so what RL
+    costs (Ouyang et al. 2022, 4.2)."""
     cnndm: str | None = None
     """Articles with references, on which the ladder's policies are tried too (P 4.2). Those of
     `abisee/cnn_dailymail@test` are cleaned as the paper's, which needs the extra `cnndm`."""

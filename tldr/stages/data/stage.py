@@ -17,7 +17,7 @@ from tldr.sources.hub.convention import Convention, convention, same_convention
 from tldr.sources.place import articles_at, posts_at, rankings_at
 from tldr.stages.data import DataRun
 from tldr.stages.data.settings import FileData
-from tldr.stages.shared.corpus import read_corpus
+from tldr.stages.shared.corpus import CORPUS, CORPUS_HELD_OUT, read_corpus
 from tldr.toy.generate import generate_toy
 from tldr.train.metrics import Progress
 
@@ -93,8 +93,10 @@ def _collect(source: FileData, folder: Path) -> None:
         counts["cnndm"] = len(articles)
         trained = [row for row in rankings if row.split == "train"]
         check_disjoint({"labels/train": post_keys(trained)}, {"cnndm": post_keys(articles)})
-    if source.corpus is not None:
-        (folder / "corpus.jsonl").write_bytes(Path(source.corpus).read_bytes())
+    for name, corpus in ((CORPUS, source.corpus), (CORPUS_HELD_OUT, source.corpus_held_out)):
+        if corpus is not None:
+            (folder / name).write_bytes(Path(corpus).read_bytes())
+            read_corpus(folder, name)  # a broken line is told here, not after hours
     notes = same_convention(white_space)
     for note in notes:
         log.warning("%s", note)
@@ -134,7 +136,7 @@ def _write_divided(divided: Divided, folder: Path) -> dict[str, int]:
 
 def _texts(folder: Path) -> Iterator[str]:
     """What the tokenizer is trained on: the pretraining corpus (if there is one), posts and references."""
-    if (folder / "corpus.jsonl").exists():
+    if (folder / CORPUS).exists():
         for document in read_corpus(folder):
             yield str(document["text"])
     for post in load_posts(folder / "sft.jsonl"):

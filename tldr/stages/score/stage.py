@@ -9,18 +9,21 @@ from transformers import PreTrainedTokenizerBase
 
 from tldr.errors import UsageError
 from tldr.queries.encode import encode_queries, encode_responses
-from tldr.records import Article, Post, Sample, read_records, write_records
+from tldr.records import Article, DocumentLoss, Post, Sample, read_records, write_records
 from tldr.stages.score import ScoreRun
 from tldr.stages.score.algorithm import Optimised, end_with_eos, in_order, post_of, token_traces
+from tldr.stages.shared.corpus import CORPUS_HELD_OUT, read_corpus
 from tldr.stages.shared.declaration import named
 from tldr.stages.shared.device import Device
 from tldr.stages.shared.gold import gold_scores, has_gold
+from tldr.stages.shared.language import document_nats, encode_documents
 from tldr.stages.shared.networks import open_policy, open_reward
 from tldr.stages.shared.reporting import is_pretrained, policy_queries, reporting_set
 from tldr.stages.shared.summary_scorer import SummaryScorer, TokenIds, sample_ids
-from tldr.stages.shared.tokenizers import open_tokenizer
+from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
 from tldr.train.metrics import Progress
 
+CORPUS_LOSS = "corpus_loss.jsonl"
 LOGPROBS = {"policy": "logprob", "sft": "logprob_sft"}
 
 
@@ -30,7 +33,8 @@ def run(ctx: ScoreRun) -> None:
     Inputs: ``samples`` (file or run folder), ``data`` (``valid2.jsonl`` or ``cnndm.jsonl``), and
     any of ``policy``, ``sft``, ``reward``, ``ppo`` (a PPO run, for its value network and its KL
     coefficient); what is not given is not scored. Scores are named ``rm``, ``rm_reference``, ``gold``,
-    ``gold_reference``, ``gold_preference`` and ``gold_<axis>``.
+    ``gold_reference``, ``gold_preference`` and ``gold_<axis>``. Where the data has a held-out corpus,
+    ``corpus_loss.jsonl`` has the policy's loss on it.
     """
     samples = read_records(_samples_file(ctx.inputs.samples), Sample)
     scored = SamplesByPost(ctx, samples)
@@ -56,12 +60,29 @@ def run(ctx: ScoreRun) -> None:
         for i, sample in enumerate(samples)
     ]
     write_records(ctx.folder / "samples.jsonl", rows)
+    if ctx.inputs.policy is not None and "dataset" not in ctx.tags:
+        write_corpus_loss(ctx.folder, ctx.inputs.policy, ctx.inputs.data, scored.device)
     if "logprob" in tokens:
         values = scored.token_values() if _value_folder(ctx) else None
         assert ctx.inputs.policy is not None
         tokenizer = open_tokenizer(ctx.inputs.policy)
         traces = token_traces(rows, tokens, values, _optimised(ctx), tokenizer, ctx.lengths)
         write_records(ctx.folder / "tokens.jsonl", traces)
+
+
+def write_corpus_loss(folder: Path, policy: Path, data: Path, device: Device) -> None:
+    """Write ``corpus_loss.jsonl``: the cross-entropy of a policy on every document of the held-out corpus.
+    Without such a corpus nothing is written."""
+    if not (data / CORPUS_HELD_OUT).exists():
+        return
+    tokenizer = open_tokenizer(policy)
+    model = open_policy(policy, device, tokenizer)
+    context = int(model.config.max_position_embeddings)
+    documents = encode_documents(read_corpus(data, CORPUS_HELD_OUT), tokenizer, context)
+    nats = document_nats(model, documents, pad_id(tokenizer), device)
+    pairs = zip(documents, nats, strict=True)
+    losses = [DocumentLoss(nats=sum_, tokens=len(document.ids) - 1) for document, sum_ in pairs]
+    write_records(folder / CORPUS_LOSS, losses)
 
 
 class SamplesByPost:

@@ -7,14 +7,18 @@ from pathlib import Path
 from tldr.errors import UsageError
 from tldr.strict_json import numbered_lines, parse_object
 
+CORPUS = "corpus.jsonl"
+CORPUS_HELD_OUT = "corpus_held_out.jsonl"
+"""Documents that nothing trains on."""
 
-def read_corpus(folder: Path) -> list[dict[str, str | int]]:
-    """Documents of ``corpus.jsonl``: ``text``, and ``query_chars``, the characters of its post part.
+
+def read_corpus(folder: Path, name: str = CORPUS) -> list[dict[str, str | int]]:
+    """Documents of a file: ``text``, and ``query_chars``, the characters of its post part.
 
     Raises:
         UsageError: there is no corpus, or a line is not such a document.
     """
-    path = folder / "corpus.jsonl"
+    path = folder / name
     if not path.is_file():
         raise UsageError(
             "no pretraining corpus", where=path, remedy="give data.corpus, or start the ladder from paths"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tldr.mathematics.losses import response_loss
 from tldr.models.packed import token_logprobs
 from tldr.queries.encode import encode_texts
+from tldr.stages.shared.batches import inference_batches
+from tldr.stages.shared.device import Device
 from tldr.stages.shared.networks import as_model
 from tldr.stages.shared.tokenizers import eos_id
 from tldr.train.stepper import Loss
@@ -69,6 +73,32 @@ def collate_documents(documents: list[EncodedDocument], pad: int, query_weight: 
         weights[row, document.query : length] = 1.0
     weights[:, 0] = 0.0
     return TextBatch(ids, weights, mask)
+
+
+def document_nats(
+    policy: PreTrainedModel, documents: Sequence[EncodedDocument], pad: int, device: Device
+) -> list[float]:
+    """Summed cross-entropy (nats, temperature 1) of each document's tokens after the first, EOS included.
+
+    The processes of `device` share the batches and all have every value.
+    """
+    own: dict[int, float] = {}
+    for rows in device.crew.own(list(inference_batches([len(document.ids) for document in documents]))):
+        batch = collate_documents([documents[row] for row in rows], pad, 1.0).to(device.device)
+        with torch.inference_mode(), device.autocast():
+            states = policy.base_model(
+                input_ids=batch.ids.masked_fill(~batch.mask, 0),
+                attention_mask=batch.mask.long(),
+                use_cache=False,
+            ).last_hidden_state
+            real = batch.mask[:, 1:]
+            logprobs = token_logprobs(policy, states[:, :-1][real], batch.ids[:, 1:][real])[0]
+        ends = real.sum(dim=1).cumsum(0).tolist()
+        sums = logprobs.double().cumsum(0).cpu().tolist()
+        totals = [0.0, *(sums[end - 1] for end in ends)]
+        own |= {row: before - after for row, (before, after) in zip(rows, pairwise(totals), strict=True)}
+    found = device.crew.all_of(own)
+    return [found[row] for row in range(len(documents))]
 
 
 def language_loss(parts: nn.ModuleDict, batch: TextBatch) -> Loss:
