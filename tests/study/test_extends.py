@@ -60,8 +60,22 @@ def test_lists_replace_and_null_takes_away(files: tuple[Path, Path]) -> None:
     assert study.evaluation.temperatures == [1.0] and study.best_of_n is None
 
 
+OF_FEWER_SIZES = {
+    *("name", "description", "seeds", "ladder", "pretrain", "sft", "reward", "ppo"),
+    *("best_of_n", "ratings", "pairs", "variants"),
+}
+"""What a study of toy-full's main line at fewer sizes and cells says."""
+
+
 @pytest.mark.parametrize(
-    ("name", "below"), [("toy-full", "toy"), ("toy-instructgpt", "toy"), ("toy-questions", "toy-full")]
+    ("name", "below"),
+    [
+        ("toy-full", "toy"),
+        ("toy-instructgpt", "toy"),
+        ("toy-questions", "toy-full"),
+        ("toy-asking", "toy-full"),
+        ("toy-ptx", "toy-full"),
+    ],
 )
 def test_the_toy_studies_differ_from_their_base_in_what_they_say(name: str, below: str) -> None:
     base, top = (resolved(load_study(CONFIGS / f"{file}.yaml")) for file in (below, name))
@@ -69,6 +83,8 @@ def test_the_toy_studies_differ_from_their_base_in_what_they_say(name: str, belo
         "toy-full": {"name", "description", "seeds", "data"},
         "toy-instructgpt": {"name", "description", "sft", "labels", "ppo", "rounds", "variants"},
         "toy-questions": {"name", "description", "best_of_n", "ratings", "pairs", "variants"},
+        "toy-asking": {*OF_FEWER_SIZES, "rounds"},
+        "toy-ptx": {*OF_FEWER_SIZES, "data", "rounds"},
     }
     assert {key for key in base if base[key] != top[key]} == said[name]
 
