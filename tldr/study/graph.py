@@ -17,10 +17,10 @@ graph has no cycles, and the runs are listed in an order in which they can be ex
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any
 
 from tldr.errors import UsageError
 from tldr.settings.base import Settings, scalar
@@ -43,20 +43,10 @@ from tldr.stages.shared.settings import NEWS, EvaluationSettings
 from tldr.study.hashes import FileHashes
 from tldr.study.judging import judge_runs
 from tldr.study.runs import InputSource, Run, run_of
-from tldr.study.seed_runs import SeedRuns, VariantSampling, Writers
-from tldr.study.settings import (
-    BestOfNVariant,
-    LabelsVariant,
-    PPOVariant,
-    RewardVariant,
-    Round,
-    SFTVariant,
-    Study,
-)
+from tldr.study.seed_runs import SeedRuns, VariantSampling, Writers, of_one_model, on_labels
+from tldr.study.settings import Round, Study
+from tldr.study.variants import Variants
 from tldr.toy.settings import ToyData
-
-TriedT = TypeVar("TriedT", SFTSettings, RewardSettings)
-VariantT = TypeVar("VariantT", SFTVariant, LabelsVariant, RewardVariant, PPOVariant, BestOfNVariant)
 
 REWARD_DRAW, ROUND_DRAW = 1_000, 100_000
 """Added to a study's seed for every additional reward model and every additional round of labels."""
@@ -71,7 +61,7 @@ def expand(study: Study, files: FileHashes) -> list[Run]:
     Raises:
         UsageError: such a file is missing, or two different runs would have one title.
     """
-    graph = _Graph(study, files)
+    graph = Graph(study, files)
     path = study.tokenizer.path
     tokenizer = study.tokenizer.model_copy(update={"path": None if path is None else files.pinned(path)})
     worlds: dict[int | None, ToyData | FileData] = {None: study.data}
@@ -85,7 +75,7 @@ def expand(study: Study, files: FileHashes) -> list[Run]:
     return list(graph.runs.values())
 
 
-class _Graph:
+class Graph:
     """Collects runs by name; equal runs are added only once."""
 
     def __init__(self, study: Study, files: FileHashes):
@@ -147,7 +137,7 @@ class _Graph:
         start = {size: self._start(size, seed, data) for size in sizes}
         sft = {
             size: self._tried(
-                [self._sft_run(self.study.sft, size, seed, start[size], data)], self.study.sft.lr_factors
+                [self.sft_run(self.study.sft, size, seed, start[size], data)], self.study.sft.lr_factors
             )
             for size in sizes
         }
@@ -155,12 +145,12 @@ class _Graph:
         labels: list[InputSource] = []
         earlier: dict[tuple[str, str], tuple[InputSource, InputSource]] = {}
         for number, settings in enumerate(self.study.rounds, start=1):
-            labels.append(self._labels(settings.labels, seed, writers, data, number))
+            labels.append(self.labels(settings.labels, seed, writers, data, number))
             for size in settings.sizes or sizes:
                 reward, policy = self._feedback(settings, size, seed, sft[size], labels, data, number)
                 earlier[f"r{number}", size] = reward, policy
                 writers = writers.with_round(number, size, sft[size], reward, policy)
-        labels.append(self._labels(self.study.labels, seed, writers, data))
+        labels.append(self.labels(self.study.labels, seed, writers, data))
         rewards, models = dict[str, InputSource](), dict[str, dict[str, InputSource]]()
         for size in sizes:
             rewards[size], policy = self._feedback(self.study, size, seed, sft[size], labels, data)
@@ -170,16 +160,17 @@ class _Graph:
             self._measure(main, size)
         for (name, size), (reward, policy) in earlier.items():
             sampling = VariantSampling(name, reward)
-            self._sample_and_score(main, size, "ppo", policy, sampling)
-        self._sft_variants(main, start)
-        self._labels_variants(main, writers)
-        variants = self._reward_variants(main)
+            self.sample_and_score(main, size, "ppo", policy, sampling)
+        variants = Variants(self, main)
+        variants.add_supervised(start)
+        variants.add_labels(writers)
+        further = variants.add_rewards()
         judging = {judge.variant for judge in self.study.judges.values()}
         others = {place: reward for place, (reward, _) in earlier.items()}
-        others |= {place: reward for place, reward in variants.items() if place[0] not in judging}
-        self._policy_variants(main, others)
-        self._pools(main, others)
-        for run in judge_runs(self.study, self.files, main, others | variants):
+        others |= {place: reward for place, reward in further.items() if place[0] not in judging}
+        variants.add_policies(others)
+        variants.add_pools(others)
+        for run in judge_runs(self.study, self.files, main, others | further):
             self.add(run)
         if self.study.pairs is not None:
             self._pairs(main, others)
@@ -187,18 +178,17 @@ class _Graph:
             rated = RatingsInputs(samples=main.samples, data=data)
             self.add(run_of(rated, self.study.ratings, seed=seed))
 
-    def _run(self, inputs: Any, settings: Settings, size: str, seed: int) -> Run:
+    def run(self, inputs: Any, settings: Settings, size: str, seed: int) -> Run:
+        """A run with the model of a size; it is not added."""
         model = self.study.ladder[size]
         return run_of(inputs, settings.for_size(size), size=size, seed=seed, model=model)
 
     def _add(self, inputs: Any, settings: Settings, size: str, seed: int) -> InputSource:
-        return self.add(self._run(inputs, settings, size, seed))
+        return self.add(self.run(inputs, settings, size, seed))
 
-    def _sft_run(
-        self, given: SFTSettings, size: str, seed: int, start: InputSource, data: InputSource
-    ) -> Run:
+    def sft_run(self, given: SFTSettings, size: str, seed: int, start: InputSource, data: InputSource) -> Run:
         """SFT at the first learning rate."""
-        return self._run(SFTInputs(policy=start, data=data), _of_one_model(given), size, seed)
+        return self.run(SFTInputs(policy=start, data=data), of_one_model(given), size, seed)
 
     def _start(self, size: str, seed: int, data: InputSource) -> InputSource:
         """The initial policy of SFT: the pretrained run, or the ladder's path."""
@@ -208,7 +198,7 @@ class _Graph:
         assert self.study.pretrain is not None
         return self._add(PretrainInputs(data=data), self.study.pretrain, size, seed)
 
-    def _labels(
+    def labels(
         self,
         settings: LabelsSettings,
         seed: int,
@@ -243,16 +233,16 @@ class _Graph:
         number: int = 0,
     ) -> tuple[InputSource, InputSource]:
         """The reward model on all labels of a round, and the policy trained from SFT against it."""
-        reward = self._reward(settings.reward, size, seed, _on_labels(sft, labels, data), number)
+        reward = self._reward(settings.reward, size, seed, on_labels(sft, labels, data), number)
         inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=data)
-        run = self._run(inputs, settings.ppo, size, seed)
+        run = self.run(inputs, settings.ppo, size, seed)
         return reward, self.add(replace(run, **_round(number)))
 
     def _reward(
         self, given: RewardSettings, size: str, seed: int, inputs: RewardInputs[InputSource], number: int
     ) -> InputSource:
         """The reward models of a size, all on the same labels."""
-        run = self._run(inputs, _of_one_model(given), size, seed)
+        run = self.run(inputs, of_one_model(given), size, seed)
         draws: list[Run] = []
         for index in range(given.seeds):
             changes = _round(number, *([f"rm{index}"] if index else []))
@@ -277,15 +267,15 @@ class _Graph:
     def _measure(self, seed_runs: SeedRuns, size: str) -> None:
         """Add samples of every policy of a size, and their scores."""
         for method, policy in seed_runs.models[size].items():
-            sampled = self._sample_and_score(seed_runs, size, method, policy)
+            sampled = self.sample_and_score(seed_runs, size, method, policy)
             seed_runs.samples[f"{method}-{size}"] = sampled
             if isinstance(self.study.data, FileData):
                 news = [NEWS] if self.study.data.cnndm is not None else []
                 for dataset in [*self.study.data.further(), *news]:
                     self._on_dataset(seed_runs, size, method, policy, dataset)
         if self.study.best_of_n is not None:
-            run = self._best_of_n(seed_runs, size, self.study.best_of_n)
-            self._score(seed_runs, size, "best_of_n", self.add(run), seed_runs.models[size]["sft"])
+            run = self.best_of_n(seed_runs, size, self.study.best_of_n)
+            self.score(seed_runs, size, "best_of_n", self.add(run), seed_runs.models[size]["sft"])
 
     def _evaluation(self, method: str, temperatures: list[float] | None = None) -> EvaluationSettings:
         """The evaluation settings that a run depends on: bootstrap draws only affect the report, and
@@ -299,7 +289,7 @@ class _Graph:
                 changes |= {"sft_temperatures": [], "sft_top_ps": []}
         return self.study.evaluation.model_copy(update=changes)
 
-    def _sample_and_score(
+    def sample_and_score(
         self,
         seed_runs: SeedRuns,
         size: str,
@@ -309,12 +299,12 @@ class _Graph:
     ) -> InputSource:
         temperatures = sampling.temperatures if sampling else None
         settings = self._evaluation(method, temperatures)
-        run = self._run(SampleInputs(policy=policy, data=seed_runs.data), settings, size, seed_runs.seed)
+        run = self.run(SampleInputs(policy=policy, data=seed_runs.data), settings, size, seed_runs.seed)
         sampled = self.add(replace(run, method=method, variant=sampling.name if sampling else ""))
-        self._score(seed_runs, size, method, sampled, policy, sampling)
+        self.score(seed_runs, size, method, sampled, policy, sampling)
         return sampled
 
-    def _score(
+    def score(
         self,
         seed_runs: SeedRuns,
         size: str,
@@ -332,7 +322,7 @@ class _Graph:
             data=seed_runs.data,
         )
         settings = self._evaluation(method, sampling.temperatures if sampling else None)
-        run = self._run(inputs, settings, size, seed_runs.seed)
+        run = self.run(inputs, settings, size, seed_runs.seed)
         name = "-".join(filter(None, (method, size, sampling.name if sampling else "")))
         scored = replace(run, method=method, variant=sampling.name if sampling else "")
         (seed_runs.further if sampling else seed_runs.scored)[name] = self.add(scored)
@@ -345,7 +335,7 @@ class _Graph:
         chosen = {"temperatures": [min(self.study.evaluation.temperatures)]}
         settings = self._evaluation("" if dataset == NEWS else method)
         settings = settings.model_copy(update=chosen | {"sft_temperatures": [], "sft_top_ps": []})
-        run = self._run(SampleInputs(policy=policy, data=seed_runs.data), settings, size, seed_runs.seed)
+        run = self.run(SampleInputs(policy=policy, data=seed_runs.data), settings, size, seed_runs.seed)
         inputs = ScoreInputs(
             samples=self.add(replace(run, method=method, dataset=dataset)),
             policy=policy,
@@ -353,10 +343,10 @@ class _Graph:
             reward=seed_runs.reward[size],
             data=seed_runs.data,
         )
-        run = self._run(inputs, settings, size, seed_runs.seed)
+        run = self.run(inputs, settings, size, seed_runs.seed)
         self.add(replace(run, method=method, dataset=dataset))
 
-    def _best_of_n(
+    def best_of_n(
         self,
         seed_runs: SeedRuns,
         size: str,
@@ -365,67 +355,7 @@ class _Graph:
     ) -> Run:
         policy, reward = seed_runs.models[size]["sft"], seed_runs.reward[size]
         inputs = BestOfNInputs(policy=policy, reward=reward, rewards=rewards or {}, data=seed_runs.data)
-        return self._run(inputs, settings, size, seed_runs.seed)
-
-    def _variants(self, kind: type[VariantT]) -> Iterator[tuple[str, VariantT, str]]:
-        """Name, settings and size of every variant of a kind."""
-        for name, variant in self.study.variants.items():
-            if isinstance(variant, kind):
-                yield from ((name, variant, size) for size in variant.sizes or self.study.ladder)
-
-    def _sft_variants(self, seed_runs: SeedRuns, start: Mapping[str, InputSource]) -> None:
-        """Add the variants' supervised policies, their samples, and scores by the main reward models.
-
-        Args:
-            start: size -> the policy that SFT starts from.
-        """
-        for name, variant, size in self._variants(SFTVariant):
-            run = self._sft_run(variant.set, size, seed_runs.seed, start[size], seed_runs.data)
-            policy = self.add(replace(run, variant=name))
-            sampling = VariantSampling(name, seed_runs.reward[size], self.study.evaluation.temperatures)
-            self._sample_and_score(seed_runs, size, "sft", policy, sampling)
-
-    def _labels_variants(self, seed_runs: SeedRuns, writers: Writers) -> None:
-        """Add the last round's labels in the variants' ways, and reward models on them and on the labels of
-        the earlier rounds, which report on the main labels."""
-        asked: dict[str, InputSource] = {}
-        for name, variant, size in self._variants(LabelsVariant):
-            if name not in asked:
-                asked[name] = self._labels(variant.set, seed_runs.seed, writers, seed_runs.data, variant=name)
-            labels = [*seed_runs.labels[:-1], asked[name]]
-            inputs = _on_labels(seed_runs.models[size]["sft"], labels, seed_runs.data)
-            inputs = replace(inputs, held_out=seed_runs.labels[-1])
-            run = self._run(inputs, _of_one_model(self.study.reward), size, seed_runs.seed)
-            self.add(replace(run, variant=name))
-
-    def _reward_variants(self, seed_runs: SeedRuns) -> dict[tuple[str, str], InputSource]:
-        """Reward models of the variants, on the labels of all rounds: (variant, size) -> run."""
-        rewards: dict[tuple[str, str], InputSource] = {}
-        for name, variant, size in self._variants(RewardVariant):
-            inputs = _on_labels(seed_runs.models[size]["sft"], seed_runs.labels, seed_runs.data)
-            run = self._run(inputs, _of_one_model(variant.set), size, seed_runs.seed)
-            rewards[name, size] = self.add(replace(run, variant=name))
-        return rewards
-
-    def _policy_variants(self, seed_runs: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
-        """Add the variants' policies, trained from SFT, their samples, and scores by their reward models."""
-        for name, variant, size in self._variants(PPOVariant):
-            sft = seed_runs.models[size]["sft"]
-            reward = rewards[variant.reward, size] if variant.reward else seed_runs.reward[size]
-            inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=seed_runs.data)
-            policy = self.add(replace(self._run(inputs, variant.set, size, seed_runs.seed), variant=name))
-            sampling = VariantSampling(name, reward, variant.temperatures)
-            self._sample_and_score(seed_runs, size, "ppo", policy, sampling)
-            if variant.reward:  # also score the initial policy with that reward model
-                initial = VariantSampling(variant.reward, reward)
-                self._score(seed_runs, size, "sft", seed_runs.samples[f"sft-{size}"], sft, initial)
-
-    def _pools(self, seed_runs: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
-        """Add larger pools, scored by the reward models of all sizes and the variants of their own size."""
-        for name, variant, size in self._variants(BestOfNVariant):
-            others = {other: seed_runs.reward[other] for other in self.study.ladder}
-            others |= {f"{size}_{other}": source for (other, at), source in rewards.items() if at == size}
-            self.add(replace(self._best_of_n(seed_runs, size, variant.set, others), variant=name))
+        return self.run(inputs, settings, size, seed_runs.seed)
 
     def _pairs(self, seed_runs: SeedRuns, rewards: dict[tuple[str, str], InputSource]) -> None:
         """Add pairs, scored by every reward model and SFT policy of the seed."""
@@ -442,21 +372,6 @@ class _Graph:
             sft={size: models["sft"] for size, models in seed_runs.models.items()},
         )
         self.add(run_of(inputs, self.study.pairs, seed=seed_runs.seed))
-
-
-def _on_labels(
-    policy: InputSource, labels: list[InputSource], data: InputSource
-) -> RewardInputs[InputSource]:
-    """What a reward model reads: the labels of all rounds so far."""
-    further = {str(number): source for number, source in enumerate(labels[1:], start=2)}
-    return RewardInputs(policy=policy, labels=labels[0], further_labels=further, data=data)
-
-
-def _of_one_model(settings: TriedT) -> TriedT:
-    """Without the numbers of seeds and learning rates, so that more of them leave the first ones' names."""
-    fields = type(settings).model_fields
-    alone = {name: fields[name].get_default() for name in ("seeds", "lr_factors") if name in fields}
-    return settings.model_copy(update=alone)
 
 
 def _round(number: int, *variant: str) -> dict[str, Any]:

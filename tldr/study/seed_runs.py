@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from tldr.stages.reward import RewardInputs
+from tldr.stages.reward.settings import RewardSettings
+from tldr.stages.sft.settings import SFTSettings
 from tldr.study.runs import InputSource
+
+TriedT = TypeVar("TriedT", SFTSettings, RewardSettings)
 
 
 @dataclass(frozen=True)
@@ -68,3 +74,16 @@ class VariantSampling:
     name: str
     reward: InputSource
     temperatures: list[float] | None = None
+
+
+def on_labels(policy: InputSource, labels: list[InputSource], data: InputSource) -> RewardInputs[InputSource]:
+    """What a reward model reads: the labels of all rounds so far."""
+    further = {str(number): source for number, source in enumerate(labels[1:], start=2)}
+    return RewardInputs(policy=policy, labels=labels[0], further_labels=further, data=data)
+
+
+def of_one_model(settings: TriedT) -> TriedT:
+    """Without the numbers of seeds and learning rates, so that more of them leave the first ones' names."""
+    fields = type(settings).model_fields
+    alone = {name: fields[name].get_default() for name in ("seeds", "lr_factors") if name in fields}
+    return settings.model_copy(update=alone)
