@@ -133,6 +133,24 @@ def test_what_policies_write_for_people(tmp_path: Path) -> None:
     assert [m.portions[0].window.options for m in models(found["labels"])] == [3, 3, 1, 1]
 
 
+def test_chosen_questions_are_all_sampled_and_scored(tmp_path: Path) -> None:
+    """Three questions are made for each one asked, and both reward models of the round before score them."""
+    world = "data={kind: toy, sft_posts: 40}"
+    rounds = "rounds=[{reward: {seeds: 2}, labels: {choose_by: null}}]"
+    asked = ("labels.pairs=30", "labels.valid_pairs=10", "labels.k=[2, 4]", "labels.best_of=2")
+    plain = models(plans(tmp_path, world, rounds, *asked)["labels"])
+    chosen = models(
+        plans(tmp_path, world, rounds, *asked, "labels.choose_by=disagreement", "labels.among=3")["labels"]
+    )
+    drawn = [sum(p.queries for p in m.portions) for m in plain if m.kind == "sample"]
+    more = [sum(p.queries for p in m.portions) for m in chosen if m.kind == "sample"]
+    assert more == pytest.approx([value * (3 * 30 + 10) / (30 + 10) for value in drawn])
+    judging = [[(p.queries, p.window) for p in m.portions] for m in chosen[len(plain) :]]
+    assert judging == [[(90, PackedRow(24, 4, 12))]] * 2 and {m.kind for m in chosen[len(plain) :]} == {
+        "judge"
+    }
+
+
 def test_zero_shot_queries_fill_their_window_for_the_pretrained_policy_alone(tmp_path: Path) -> None:
     found = plans(tmp_path, "evaluation.zero_shot.query_tokens=56")
     windows = {title: [p.window.query for m in models(plan) for p in m.portions]

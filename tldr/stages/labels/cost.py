@@ -15,7 +15,7 @@ from tldr.stages.labels.settings import LabelsSettings
 
 def job(planned: PlannedRun) -> RunJob | None:
     """The policies that are sampled, and the reward models that choose among samples."""
-    models = tuple(_models(planned))
+    models = (*_models(planned), *_choosing(planned))
     return InferenceJob(models) if models else None
 
 
@@ -37,6 +37,17 @@ def _models(planned: PlannedRun) -> Iterator[LoadedModel]:
         yield policy
         if n > 1:
             yield planned.model("judge", chooser, *portions, beside=policy.parameters)
+
+
+def _choosing(planned: PlannedRun) -> Iterator[LoadedModel]:
+    """The reward models that score the summaries of every training question that is made."""
+    settings = planned.run.settings
+    assert isinstance(settings, LabelsSettings)
+    asked = settings.items_made() if settings.kind == "people" else settings.items_wanted()
+    questions = asked["train"] * settings.made_of_one
+    portion = planned.portion(questions, settings.k[1], planned.lengths.rm_response)
+    for name in planned.inputs("reward-"):
+        yield planned.model("judge", name, portion)
 
 
 def _for_people(planned: PlannedRun, settings: LabelsSettings) -> Iterator[LoadedModel]:
