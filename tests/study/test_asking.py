@@ -58,6 +58,7 @@ def test_ways_of_asking_report_on_the_studys_own_labels(config: Path) -> None:
     assert reward.settings == before["reward-s-s0"].settings
     asked = after["labels-s0-random-5"]
     assert parents(asked) == parents(before["labels-s0"]) and (asked.seed, asked.offset) == (0, 0)
+    assert asked.settings.model_dump()["valid_pairs"] == 2, "its own held-out labels are not read"
     assert parents(after["labels-s0-disagree"])["reward-r2-m-0"] == ["reward-m-s0-r2"]
 
 

@@ -47,8 +47,10 @@ class Variants:
         asked: dict[str, InputSource] = {}
         for name, variant, size in self._each(LabelsVariant):
             if name not in asked:
+                # its own held-out labels are not read, so as few are asked for as there may be
+                settings = variant.set.model_copy(update={"valid_pairs": 2})
                 asked[name] = self._graph.labels(
-                    variant.set, self._main.seed, writers, self._main.data, variant=name
+                    settings, self._main.seed, writers, self._main.data, variant=name
                 )
             labels = [*self._main.labels[:-1], asked[name]]
             inputs = on_labels(self._main.models[size]["sft"], labels, self._main.data)
