@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 
 from eval.common.rows import FurtherResult, further_table, intervals, listed, runs_by_name, settings_of
@@ -88,19 +87,22 @@ def corpus_table(study: StudyResults) -> pd.DataFrame:
 
 
 def shares_of_the_rise(table: pd.DataFrame) -> Iterator[str]:
-    """What share of PPO's rise a policy with PPO-ptx has, a sentence each."""
+    """What a policy with PPO-ptx has of PPO's rise, a sentence each."""
     rises = table[(table["measure"] == "rise_over_sft") & (table["method"] == "ppo")]
     for size, part in rises.groupby("size", sort=False):
         plain = part[part[PTX].fillna(0) == 0]
         mixed = part[part[PTX].fillna(0) > 0]
         for _, row in mixed.iterrows() if len(plain) else ():
-            against = float(plain["value"].iloc[0])
-            share = row["value"] / against if against > 0 else np.nan
-            if np.isfinite(share):
-                yield (
-                    f"size {size}, {row['variant'] or 'the main policy'}: with a coefficient of {row[PTX]:g} "
-                    f"the loss rises by {share:.2f} of what it rises by without"
-                )
+            against, rise = float(plain["value"].iloc[0]), float(row["value"])
+            if against <= 0:
+                continue
+            with_it = (
+                f"{rise / against:.2f} of that rise"
+                if rise > 0
+                else f"no rise, but {-rise:.3f} less than the supervised policy's loss"
+            )
+            plainly = f"size {size}: PPO raises the loss by {against:.3f}"
+            yield f"{plainly}; with a coefficient of {row[PTX]:g} there is {with_it}"
 
 
 def corpus_section(study: StudyResults) -> Section:

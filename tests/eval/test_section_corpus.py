@@ -75,8 +75,15 @@ def test_a_long_document_counts_by_its_tokens() -> None:
 
 def test_the_share_of_the_rise_and_the_section(tmp_path: Path) -> None:
     made = study(tmp_path, 1)
-    (told,) = shares_of_the_rise(corpus_table(made))
-    assert told == "size s, ptx: with a coefficient of 0.1 the loss rises by 0.25 of what it rises by without"
+    table = corpus_table(made)
+    (told,) = shares_of_the_rise(table)
+    raised = "size s: PPO raises the loss by 1.000; with a coefficient of 0.1 there is"
+    assert told == f"{raised} 0.25 of that rise"
+    below = table.assign(value=table["value"].where(table["variant"] != "ptx", -0.5))
+    assert list(shares_of_the_rise(below)) == [
+        f"{raised} no rise, but 0.500 less than the supervised policy's loss"
+    ]
+    assert not list(shares_of_the_rise(table.assign(value=-1.0))), "PPO costs nothing"
     section = corpus_section(made)
     assert told in section.intro and section.tables[0].name == "corpus"
     assert corpus_section in SECTIONS
