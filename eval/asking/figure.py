@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
 from eval.asking.measure import RANDOM
 from eval.common.figures import cell_marks, interval, legend_of, spacing
@@ -44,6 +45,9 @@ def accuracy_by_labels(rows: pd.DataFrame, *, title: str) -> Figure:
         cell_marks(axis, part["labels"] * shift, part, series.color)
     axis.set_xlabel("Labels of the last round (rankings, log scale)")
     percent_axis(axis, "Held-out pairs ordered as by the labelers")
+    low, high = axis.get_ylim()
+    if high - low < 0.12:  # else ticks within a per cent would have the same label
+        axis.yaxis.set_major_locator(MultipleLocator(0.01))
     axis.set_title(title)
     named = legend_of([axis])
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=1, handlelength=3)

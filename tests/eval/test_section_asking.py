@@ -94,6 +94,9 @@ def test_the_section_draws_each_size_and_is_in_the_report(tmp_path: Path) -> Non
     assert [picture.name for picture in section.pictures] == ["asking_s"]
     (axis,) = section.pictures[0].figure.axes
     assert len(axis.containers) == 2 and "log scale" in axis.get_xlabel()
+    section.pictures[0].figure.draw_without_rendering()
+    ticks = [label.get_text() for label in axis.get_yticklabels()]
+    assert len(set(ticks)) == len(ticks), "two ticks have one label"
     assert [table.name for table in section.tables] == ["asking", "asking_gain"]
     assert "one draw" in section.tables[0].caption
     plt.close("all")
