@@ -75,7 +75,7 @@ def tried_rows(study: StudyResults) -> list[dict[str, object]]:
             "used": "yes" if run.run in used else "",
         }
         for members in groups.values()
-        if len(members) > 1
+        if len({run.variant for run in members}) > 1
         for run in members
     ]
 
