@@ -68,15 +68,14 @@ def telling_items(
     if plan.count > control:
         changes = {"count": (plan.count - control) * ctx.settings.among, "control": 0.0}
         more = make_items(posts, samples, plan.model_copy(update=changes))
-        shown = [(item, [summary.text for summary in item.summaries]) for item in more]
-        chosen = most_telling(ctx, shown, plan.count - control, lambda one: (as_post(one[0]), one[1]))
-        made += [item for item, _ in chosen]
+        made += most_telling(ctx, more, plan.count - control, _as_shown)
     return made
 
 
-def as_post(item: LabelItem) -> Post:
-    """The post of an item, as reward models read it."""
-    return Post.model_validate(item.info.model_dump(exclude_unset=True))
+def _as_shown(item: LabelItem) -> tuple[Post, list[str]]:
+    """The post of an item, as reward models read it, and its summaries."""
+    post = Post.model_validate(item.info.model_dump(exclude_unset=True))
+    return post, [summary.text for summary in item.summaries]
 
 
 def _with_references(share: float, posts: Sequence[Post]) -> list[Post]:

@@ -75,6 +75,15 @@ def collate_documents(documents: list[EncodedDocument], pad: int, query_weight: 
     return TextBatch(ids, weights, mask)
 
 
+def _logprobs_of(policy: PreTrainedModel, batch: TextBatch, counted: Tensor) -> Tensor:
+    """Log-probabilities (N,) of the tokens after the first where `counted` (B,T-1) bool, row by row."""
+    ids = batch.ids.masked_fill(~batch.mask, 0)
+    states = policy.base_model(
+        input_ids=ids, attention_mask=batch.mask.long(), use_cache=False
+    ).last_hidden_state
+    return token_logprobs(policy, states[:, :-1][counted], batch.ids[:, 1:][counted])[0]
+
+
 def document_nats(
     policy: PreTrainedModel, documents: Sequence[EncodedDocument], pad: int, device: Device
 ) -> list[float]:
@@ -86,13 +95,8 @@ def document_nats(
     for rows in device.crew.own(list(inference_batches([len(document.ids) for document in documents]))):
         batch = collate_documents([documents[row] for row in rows], pad, 1.0).to(device.device)
         with torch.inference_mode(), device.autocast():
-            states = policy.base_model(
-                input_ids=batch.ids.masked_fill(~batch.mask, 0),
-                attention_mask=batch.mask.long(),
-                use_cache=False,
-            ).last_hidden_state
             real = batch.mask[:, 1:]
-            logprobs = token_logprobs(policy, states[:, :-1][real], batch.ids[:, 1:][real])[0]
+            logprobs = _logprobs_of(policy, batch, real)
         ends = real.sum(dim=1).cumsum(0).tolist()
         sums = logprobs.double().cumsum(0).cpu().tolist()
         totals = [0.0, *(sums[end - 1] for end in ends)]
@@ -103,13 +107,8 @@ def document_nats(
 
 def language_loss(parts: nn.ModuleDict, batch: TextBatch) -> Loss:
     """Weighted cross-entropy of next tokens; logits are computed, in chunks, where a token has weight."""
-    policy = as_model(parts["policy"])
-    ids = batch.ids.masked_fill(~batch.mask, 0)
-    states = policy.base_model(
-        input_ids=ids, attention_mask=batch.mask.long(), use_cache=False
-    ).last_hidden_state
     counted = batch.weights[:, 1:] > 0
-    logprobs = token_logprobs(policy, states[:, :-1][counted], batch.ids[:, 1:][counted])[0]
+    logprobs = _logprobs_of(as_model(parts["policy"]), batch, counted)
     weights = batch.weights[:, 1:][counted]
     real = torch.ones_like(logprobs, dtype=torch.bool)
     total = response_loss(logprobs, real, weights=weights, count=1.0)
