@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from tldr.label.given import read_labels
 from tldr.label.labelers import Labelers
 from tldr.label.pools import load_items
 from tldr.label.settings import LabelSettings
+from tldr.locks import Busy
 
 
 @pytest.mark.parametrize("each", [1, 2, 3])
@@ -400,6 +404,37 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
         sql.execute("PRAGMA user_version=9")
     with pytest.raises(UsageError, match="version 9"):
         Database(newer)
+
+
+def test_two_that_open_a_new_file_at_once_make_its_tables_once(tmp_path: Path) -> None:
+    """A study that waits for labels looks into the file that the server is making."""
+    hands = 4
+    for number in range(25):
+        at_once = threading.Barrier(hands)
+
+        def open_and_write(name: str, path: Path = tmp_path / f"{number}.sqlite") -> None:
+            at_once.wait()  # noqa: B023
+            with closing(Database(path)) as database:
+                Labelers(database).add(name, 0.0)
+
+        with ThreadPoolExecutor(hands) as pool:
+            list(pool.map(open_and_write, "abcd"))
+        with closing(Database(tmp_path / f"{number}.sqlite")) as database:
+            assert len(Labelers(database).all()) == hands
+
+
+def test_another_program_that_writes_all_the_time_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "labels.sqlite"
+    with closing(Database(path)) as database, closing(sqlite3.connect(path)) as other:
+        database._sql.execute("PRAGMA busy_timeout=50")
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Busy, match="not counted") as caught:
+            Labelers(database).add("a", 0.0)
+        assert "other program" in str(caught.value)
+        other.rollback()
+        Labelers(database).add("a", 0.0)
 
 
 def test_settings_that_contradict_each_other() -> None:

@@ -321,13 +321,18 @@ def test_the_runner_stays_until_people_have_labeled(lab: Lab, monkeypatch: pytes
             wait_for(lambda: "waiting for labels: 7 of 12" in lab.screen.getvalue())
             label(place)
         except BaseException:
-            signal.raise_signal(signal.SIGTERM)  # else the runner would stay for ever
+            if not ended.is_set():
+                signal.raise_signal(signal.SIGTERM)  # else the runner would stay for ever
             raise
 
+    ended = threading.Event()
     helper = threading.Thread(target=answer)
     helper.start()
-    assert runner.run() == 0
-    helper.join()
+    try:
+        assert runner.run() == 0
+    finally:
+        ended.set()
+        helper.join()
     starts = [line for line in lab.events() if line.startswith(f"start {LAST} ")]
     assert len(starts) == 2, "once to ask, and once to take the labels"
 

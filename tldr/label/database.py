@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tldr.errors import DiskFullError, LabError, UsageError
-from tldr.locks import locked
+from tldr.locks import Busy, locked
 
 NAME = "labels.sqlite"
 VERSION = 1
@@ -62,21 +62,30 @@ class Database:
         try:
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
                 self._sql.execute(f"PRAGMA {pragma}")
-            self._set_up()
+            if self._version() == 0:
+                self._set_up()
         except sqlite3.DatabaseError as error:
+            self._sql.close()
             raise LabError(f"cannot be used: {error}", where=path, remedy="restore it from a copy") from None
-
-    def _set_up(self) -> None:
-        version = self._sql.execute("PRAGMA user_version").fetchone()[0]
-        if version == VERSION:
-            return
-        if version != 0:
+        if (version := self._version()) != VERSION:
+            self._sql.close()
             raise UsageError(
                 f"has the tables of version {version}, this program knows {VERSION}",
-                where=self.path,
+                where=path,
                 remedy="use the version of tldr-feedback that wrote it",
             )
-        self._sql.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
+
+    def _version(self) -> int:
+        return int(self._sql.execute("PRAGMA user_version").fetchone()[0])
+
+    def _set_up(self) -> None:
+        """Make the tables, unless another connection has made them since this one looked."""
+        self._sql.execute("BEGIN IMMEDIATE")
+        if self._version() == 0:
+            for statement in _SCHEMA.split(";"):
+                self._sql.execute(statement)
+            self._sql.execute(f"PRAGMA user_version={VERSION}")
+        self._sql.execute("COMMIT")
 
     @contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -88,6 +97,7 @@ class Database:
 
         Raises:
             DiskFullError: it could not be written; nothing of it was kept.
+            Busy: nor could it because another program was writing all the time.
         """
         with self._lock:
             try:
@@ -99,12 +109,15 @@ class Database:
                 if self._sql.in_transaction:
                     self._sql.execute("ROLLBACK")
                 if isinstance(error, sqlite3.OperationalError):
-                    raise DiskFullError(
-                        f"the answer could not be written ({error}): it is not counted",
-                        where=self.path,
-                        remedy="make room on the server's disk; the page sends the answer again by itself",
-                    ) from None
+                    raise self._unwritten(error) from None
                 raise
+
+    def _unwritten(self, error: sqlite3.OperationalError) -> LabError:
+        what = f"the answer could not be written ({error}): it is not counted"
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:  # the low byte is the kind
+            return Busy(what, where=self.path, remedy="end the other program that writes to it")
+        remedy = "make room on the server's disk; the page sends the answer again by itself"
+        return DiskFullError(what, where=self.path, remedy=remedy)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -25,6 +25,7 @@ from tldr.label.desk import SKIP_REASONS, RefusedAnswer, Sent
 from tldr.label.labelers import Labeler
 from tldr.label.overview import overview
 from tldr.label.project import Project
+from tldr.locks import Busy
 from tldr.strict_json import parse_object
 
 WEB = Path(__file__).parent / "web"
@@ -291,7 +292,7 @@ async def _answered(request: Request, work: Callable[[bytes], Reply]) -> Respons
         reply, status = await run_in_threadpool(work, await _body(request)), 200
     except RefusedAnswer as error:
         reply, status = {"error": error.what}, error.status
-    except DiskFullError:
+    except (DiskFullError, Busy):
         reply, status = {"error": "The server could not write: its disk is full or busy."}, 507
     except LabError as error:
         reply, status = {"error": error.what}, 400
