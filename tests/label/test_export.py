@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 from tests.label.kit import ANSWERS, Bench, an_item, bench
 from tldr.errors import RecordError, UsageError
 from tldr.inputs.posts import load_comparisons, load_posts
-from tldr.label.argilla import write_argilla
+from tldr.label.argilla import read_argilla, user_id, write_argilla
 from tldr.label.desk import Sent
 from tldr.label.export import write_labels
 from tldr.label.foreign import ForeignLabel, from_fields, take_in, to_fields
@@ -104,10 +105,14 @@ def core(label: GivenLabel) -> tuple[object, ...]:
     return (label.item.id, label.labeler.worker, label.answer, label.skip, label.seconds)
 
 
-@pytest.mark.parametrize("tool", ["label-studio", "potato"])
+@pytest.mark.parametrize("tool", ["label-studio", "potato", "argilla"])
 def test_a_round_trip_through_another_tool(labeled: Bench, tmp_path: Path, tool: str) -> None:
-    """Answers, notes, skips, workers and seconds survive; order shown, idle time and time of day do not."""
+    """Answers, notes, skips, workers and seconds survive; order shown, idle time and time of day do not.
+
+    Argilla keeps no seconds, and knows workers by a UUID: who has a link here already is known again.
+    """
     given = read_labels(labeled.project.database)
+    people = [person.worker for person in labeled.project.labelers.all()]
     empty = bench(tmp_path / "empty", items(), people=0)
     out, known = tmp_path / "out", labeled.project.items()
     if tool == "label-studio":
@@ -115,12 +120,17 @@ def test_a_round_trip_through_another_tool(labeled: Bench, tmp_path: Path, tool:
         read = [
             label for file in sorted(out.glob("*-tasks.json")) for label in read_label_studio(file, known)
         ]
-    else:
+    elif tool == "potato":
         write_potato(known, given, out)
         read = list(read_potato(out, known))
+    else:
+        write_argilla(known, given, out, each=2)
+        read = list(read_argilla(out, known, people))
     counts = take_in(empty.project, read)
     assert counts == {"added": 11, "skips": 1, "there already": 0}
     wanted = [core(label) for label in given if label.item.role != "training"]
+    if tool == "argilla":
+        wanted = [(*kept, 0.0) for *kept, _ in wanted]
     assert [core(label) for label in read_labels(empty.project.database)] == wanted
     assert take_in(empty.project, read) == {"added": 0, "skips": 0, "there already": 12}
     assert take_in(labeled.project, read)["there already"] == 12
@@ -160,6 +170,68 @@ def test_label_studios_own_annotations(tmp_path: Path) -> None:
     assert first.answer is not None and "a\nb" in first.answer.notes
     assert skipped.skip == {"reason": "other", "note": ""}
     assert ranked.answer is not None and sorted(ranked.answer.model_dump()["rank"]) == [1, 2, 2]
+
+
+def test_argillas_own_answers(tmp_path: Path) -> None:
+    """As `dataset.records.to_json` of its SDK writes them: no status, users who are nobody here, no skips."""
+    made = bench(tmp_path, [an_item(0), an_item(1, "ranking")], people=1)
+    (here,) = [person.worker for person in made.project.labelers.all()]
+    known, stranger = made.project.items(), "8f0c8f3e-61a5-4c32-9a6f-0e8a7f1f6a11"
+    rank = {f"rank_{n}": [{"value": str(r), "user_id": stranger}] for n, r in enumerate((3, 1, 1), 1)}
+    answers: dict[str, Any] = {
+        "confidence": [{"value": "7", "user_id": user_id(here)}, {"value": "2", "user_id": stranger}],
+        "note_1": [{"value": "long", "user_id": user_id(here)}],
+    }
+    draft = {"confidence": [{"value": "1", "user_id": "someone", "status": "draft"}]}
+    records = [
+        {"id": "item-0", "fields": {}, "responses": answers, "status": "completed", "_server_id": "x"},
+        {"id": "item-1", "fields": {}, "responses": rank},
+        {"id": "item-0", "fields": {}, "responses": draft},
+    ]
+    file = tmp_path / "records.json"
+    file.write_text(json.dumps(records))
+    read = list(read_argilla(file, known, [here]))
+    assert [(label.item, label.worker) for label in read] == [
+        ("item-0", here),
+        ("item-0", f"argilla-{stranger}"),
+        ("item-1", f"argilla-{stranger}"),
+    ]
+    assert take_in(made.project, read)["added"] == 3
+    taken = {(label.item.id, label.labeler.worker): label for label in read_labels(made.project.database)}
+    first, ranked = taken["item-0", here], taken["item-1", f"argilla-{stranger}"]
+    assert first.answer is not None and "long" in first.answer.notes
+    assert ranked.answer is not None and sorted(ranked.answer.model_dump()["rank"]) == [1, 1, 3]
+    for text, wrong in (("{", UsageError), ('{"a": 1}', UsageError), ('[{"id": "item-0"}]', RecordError)):
+        file.write_text(text)
+        with pytest.raises(wrong):
+            list(read_argilla(file, known, []))
+
+
+def test_argillas_sdk_reads_the_files(labeled: Bench, tmp_path: Path) -> None:
+    """Its own classes, without a server: the records, the form and the name of every task."""
+    pytest.importorskip("argilla", reason="pip install argilla requests")
+    from argilla._models import DatasetModel, FieldModel, QuestionModel
+    from argilla.records._io import JsonIO
+
+    items, labels = labeled.project.items(), read_labels(labeled.project.database)
+    counts = write_argilla(items, labels, tmp_path, each=2)
+    for kind, count in counts.items():
+        folder = tmp_path / kind
+        records = JsonIO._records_from_json(folder / "records.json")
+        assert len(records) == count
+        again = tmp_path / f"{kind}-again.json"
+        JsonIO.to_json(records, again)
+        before, after = (list(read_argilla(file, items, [])) for file in (folder / "records.json", again))
+        assert [replace(label, where="") for label in before] == [replace(label, where="") for label in after]
+        statuses = {answer.status.value for record in records for answer in record.responses}
+        assert "submitted" in statuses and statuses <= {"submitted", "discarded"}
+        form = json.loads((folder / ".argilla" / "settings.json").read_text())
+        questions = [QuestionModel(**question) for question in form["questions"]]
+        assert any(question.required for question in questions)
+        asked = {question.name for question in questions}
+        assert {one.question_name for record in records for one in record.responses} <= asked
+        assert {FieldModel(**field).name for field in form["fields"]} >= set(records[0].fields)
+        assert DatasetModel(**json.loads((folder / ".argilla" / "dataset.json").read_text())).name == kind
 
 
 def test_foreign_files_that_are_wrong(tmp_path: Path) -> None:
@@ -208,9 +280,3 @@ def test_other_tools_get_texts_as_text(labeled: Bench, tmp_path: Path) -> None:
         "confidence",
     ]
     assert config_xml("ranking", 4).count("<Number") == 4
-    counts = write_argilla(
-        labeled.project.items(), read_labels(labeled.project.database), tmp_path / "argilla"
-    )
-    assert counts["comparison-records.json"] == 3
-    (record, *_) = json.loads((tmp_path / "argilla" / "comparison-records.json").read_text())
-    assert record["responses"]["confidence"][0]["user_id"] == "worker-00"

@@ -1,6 +1,6 @@
 """The paper's loop by robots' hands: labels clicked in a browser train the same weights as written ones.
 
-The models are so small that they hardly ever beat a reference: the loop is checked, not how much it teaches.
+The study is the smallest size of `configs/toy.yaml`, with two rounds of 500 comparisons.
 """
 
 from __future__ import annotations
@@ -34,22 +34,20 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.slow
-STUDY = """
+STUDY = f"""
+base: {ROOT}/configs/toy.yaml
 name: loop
-threads: 1
-precision: fp32
-data: {kind: toy, corpus: 6000, sft_posts: 1500, ppo_posts: 1500, valid1_posts: 150, valid2_posts: 300}
-tokenizer: {vocab_size: 512}
-lengths: {query: 96, response: 48, rm_response: 64}
-ladder: {s: {arch: gpt_neox, d_model: 32, layers: 2, heads: 2, context: 256, init: mimetic}}
-pretrain: {steps: 300, batch: 16, query_weight: 0.1, optimizer: {lr: 5.0e-3, schedule: cosine, warmup: 0.05}}
-sft: {batch: 16, optimizer: {lr: 4.0e-3, warmup: 0.05}}
-labels: {kind: people, pairs: 500, valid_pairs: 60, spare: 0.0, page: {shared: 0.01, calibration: 0.0}}
-rounds: [{}]
-reward: {batch: 16, optimizer: {lr: 2.0e-3, warmup: 0.05}}
-ppo: {episodes: 1024, batch: 128, samples_per_query: 4, minibatches: 2, optimizer: {lr: 5.0e-4, warmup: 2}}
-best_of_n: {n: 4, posts: 50}
-evaluation: {temperatures: [0.7], sft_temperatures: [], sft_top_ps: []}
+sizes: [s]
+data: {{seeds: [1], valid2_posts: 600}}
+labels:
+  {{kind: people, pairs: 500, valid_pairs: 60, k: [2, 2], reference_share: 0.25, writer_share: 0.25,
+   spare: 0.0, page: {{shared: 0.01, calibration: 0.0}}}}
+reward: {{epochs: 2}}
+rounds: [{{}}]
+evaluation: {{temperatures: [0.7], sft_temperatures: [], sft_top_ps: []}}
+pairs: null
+ratings: null
+variants: {{n: null, pool: null, kl: null, shared: null}}
 """
 ROUNDS = ("labels-s0-r1", "labels-s0")
 PEOPLE = [f"robot {number}" for number in range(len(WORKERS))]

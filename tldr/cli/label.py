@@ -281,9 +281,10 @@ def export_command(
     project.database.close()
     if form == "records":
         counts = write_labels(labels, out, leave_out=leave_out or ())
+    elif form == "argilla":
+        counts = write_argilla(items, labels, out, project.settings.labelers_per_item)
     else:
-        write = {"label-studio": write_label_studio, "potato": write_potato, "argilla": write_argilla}[form]
-        counts = write(items, labels, out)
+        counts = (write_label_studio if form == "label-studio" else write_potato)(items, labels, out)
     for name, count in counts.items():
         typer.echo(f"{out / name}: {count:,}")
     if not counts:
@@ -294,20 +295,26 @@ def export_command(
 @reports_errors
 def import_command(
     place: Folder,
-    source: Annotated[Path, typer.Argument(help="Label Studio's JSON export, or Potato's output folder.")],
+    source: Annotated[Path, typer.Argument(help="Their JSON, or Potato's output folder.")],
     form: Annotated[
-        Literal["label-studio", "potato"], typer.Option("--format", help="The tool.", show_default=False)
+        Literal["label-studio", "potato", "argilla"],
+        typer.Option("--format", help="The tool.", show_default=False),
     ],
     overrides: Overrides = [],  # noqa: B006
     runs_dir: RunsDir = RUNS,
 ) -> None:
     """Add the labels that another tool took for these items. Importing a file twice adds nothing."""
+    from tldr.label.argilla import read_argilla
     from tldr.label.foreign import take_in
     from tldr.label.label_studio import read_label_studio
     from tldr.label.potato import read_potato
 
     project = open_project(place, overrides, runs_dir)
-    read = read_label_studio if form == "label-studio" else read_potato
-    counts = take_in(project, list(read(source, project.items())))
+    items, workers = project.items(), [person.worker for person in project.labelers.all()]
+    if form == "argilla":
+        labels = read_argilla(source, items, workers)
+    else:
+        labels = (read_label_studio if form == "label-studio" else read_potato)(source, items)
+    counts = take_in(project, list(labels))
     project.database.close()
     typer.echo(", ".join(f"{count:,} {name}" for name, count in counts.items()))
