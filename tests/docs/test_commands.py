@@ -74,9 +74,17 @@ INSTEAD = {
     # these serve until they are stopped
     "tldr-lab label demo": ["tldr-lab label demo --check"],
     "tldr-lab label serve mine": ["tldr-lab label serve mine --check"],
-    # PPO itself suffices
+    # what the setting is about, at one size
     "tldr-lab study run configs/toy.yaml --set ppo.beta=0.1": [
-        "tldr-lab study run configs/toy.yaml --set ppo.beta=0.1 --only ppo"
+        "tldr-lab study run configs/toy.yaml --set ppo.beta=0.1 --only ppo --set rounds=[] --set sizes=[s] "
+        "--set variants={kl:null,shared:null}"
+    ],
+    "tldr-lab study run configs/toy-instructgpt.yaml": [
+        "tldr-lab study run configs/toy-instructgpt.yaml --set sft.epochs=2 --set sizes=[m]"
+    ],
+    # tests/bench measures the other stages
+    "tldr-lab bench configs/toy.yaml --size s --rounds 2": [
+        "tldr-lab bench configs/toy.yaml --size s --rounds 2 --stage sft"
     ],
 }
 """Command -> what is run in its place, with the reason."""

@@ -213,7 +213,7 @@ def check_answers(rows: Sequence[Mapping[str, Any]], folder: Path, number: int) 
         record = Comparison.model_validate(row)
         assert record.info == item.info and record.summaries == item.summaries
     policies = {summary.policy for item in items.values() for summary in item.summaries}
-    assert ("ppo-s-r1-t0.85" in policies) == (number == 2), policies
+    assert ("ppo-s-r1-t0.75" in policies) == (number == 2), policies
 
 
 def compare(by_page: Loop, directly: Loop) -> None:

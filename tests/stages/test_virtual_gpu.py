@@ -126,6 +126,7 @@ def test_episodes_left_on_the_cpu_are_refused(job: Job, device_lab: Path, tmp_pa
     assert process.returncode == 1 and "WrongDevice" in out
 
 
+@pytest.mark.slow
 def test_the_gpu_script_runs_on_the_device(job: Job, tmp_path: Path) -> None:
     done(job("script", tmp_path))
     agreed = [json.loads(line) for line in (tmp_path / "agreement.jsonl").read_text().splitlines()]
