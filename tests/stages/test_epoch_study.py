@@ -102,7 +102,7 @@ def test_the_report_has_the_epochs(study: Path) -> None:
     results = StudyResults(load_runs(study), PAPER_FOLDER, draws=20)
     (table,) = [one for one in runs_section(results).tables if one.name == "epochs"]
     found = json.loads((folder(study, "epoch-s-s0") / "evaluation.json").read_text())
-    rows: list[dict[str, Any]] = table.frame.to_dict("records")
+    rows: list[Any] = table.frame.to_dict("records")
     assert [row["epoch"] for row in rows] == [1, 2, 3] and {row["posts"] for row in rows} == {12}
     assert [row["chosen"] for row in rows] == ["yes" if e == found["epoch"] else "" for e in (1, 2, 3)]
     for row, told in zip(rows, found["epochs"], strict=True):
