@@ -243,7 +243,7 @@ def stages_table() -> str:
     return "\n".join(lines)
 
 
-_ORDER = "data pretrain sft labels reward ppo best_of_n sample score judge pairs ratings".split()
+_ORDER = "data pretrain sft labels reward epoch ppo best_of_n sample score judge pairs ratings".split()
 
 
 # Checks of the doctor

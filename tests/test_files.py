@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -143,3 +144,33 @@ def test_a_failed_block_keeps_the_old_file(tmp_path: Path) -> None:
         partial.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("refusal", [None, errno.EXDEV, errno.EPERM])
+def test_a_linked_folder_has_the_files_of_the_other_or_copies_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for place, text in ((source / "a", "one"), (source / "below" / "b", "two"), (target / "old", "gone")):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+
+    def refuse(*_: object) -> None:
+        raise OSError(refusal, "no link")
+
+    if refusal is not None:
+        monkeypatch.setattr(os, "link", refuse)
+    files.link_folder(source, target)
+    assert [path.relative_to(target).as_posix() for path in files.files_below(target)] == ["a", "below/b"]
+    assert (target / "a").samefile(source / "a") == (refusal is None)
+    (source / "below" / "b").unlink()
+    assert (target / "below" / "b").read_text() == "two" and (target / "a").read_text() == "one"
+
+
+def test_a_full_disk_is_no_reason_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a").write_text("one")
+    monkeypatch.setattr(os, "link", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        files.link_folder(tmp_path / "source", tmp_path / "target")
+    assert not (tmp_path / "target").exists() and len(list(tmp_path.iterdir())) == 1

@@ -81,6 +81,24 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         _remove(partial)
 
 
+def link_folder(source: Path, target: Path) -> None:
+    """Make `target` a folder with the files of `source`, whole or not at all; a link in it is resolved.
+
+    The files are hard links, so they take no disk and outlive `source`. Where the file system has none, or
+    the two lie on different ones, they are copies.
+    """
+    with replacing_folder(target) as partial:
+        for path in files_below(source):
+            place = partial / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path.resolve(), place)
+            except OSError as error:
+                if is_disk_full(error):
+                    raise
+                shutil.copyfile(path, place)
+
+
 def write_text(path: Path, text: str, *, durable: bool = True) -> Path:
     """Write a text file whole or not at all (`replacing`)."""
     with replacing(path, durable=durable) as partial:

@@ -10,6 +10,7 @@ import pandas as pd
 from eval.common.rows import settings_of
 from eval.common.runs import StudyRun
 from eval.common.study import Section, StudyResults, Table, plain_table, without
+from eval.runs.epochs import epochs_table
 from tldr.errors import RecordError
 
 SHORT = 10
@@ -33,6 +34,13 @@ def runs_section(study: StudyResults) -> Section:
             "highest accuracy."
         )
         section.tables.append(plain_table("tried", pd.DataFrame(tried), caption))
+    if len(epochs := epochs_table(study)):
+        caption = (
+            "Epochs of SFT (`sft.select: reward`): the loss on the references of valid1, and the mean "
+            "reward, ROUGE and, in the toy world, planted truth of a summary of each post of valid1, with "
+            "95 % intervals over posts. The epoch with the highest reward is used."
+        )
+        section.tables.append(plain_table("epochs", epochs, caption))
     versions = [_versions(made[run.run]) for run in runs if made[run.run]]
     if versions:
         table = pd.DataFrame(versions).fillna("")

@@ -128,7 +128,7 @@ def test_a_study_from_run_to_clean(tell: Tell, lab: Lab, monkeypatch: pytest.Mon
     assert ran.exit_code == 0, ran.output
     assert "pretrain-m-s0" in ran.output and "sft" not in ran.output
     listing = json.loads((lab.root / "study.json").read_text())
-    asked = set(STAGES) - {"pairs", "ratings", "judge"}  # this study has none
+    asked = set(STAGES) - {"epoch", "pairs", "ratings", "judge"}  # this study has none
     assert {run["stage"] for run in listing["runs"]} == asked, "all runs, not only those wanted"
 
     shown = tell("study", "status", lab.config, "--set", "pretrain.batch=8", *place)

@@ -151,6 +151,21 @@ def test_chosen_questions_are_all_sampled_and_scored(tmp_path: Path) -> None:
     }
 
 
+def test_every_epoch_is_sampled_and_all_summaries_are_scored_at_once(tmp_path: Path) -> None:
+    world = "data={kind: toy, sft_posts: 40, valid1_posts: 30}"
+    chosen = ("sft.select=reward", "sft.epochs=4.5", "lengths={query: 24, response: 8, rm_response: 12}")
+    found = plans(tmp_path, world, *chosen)
+    once, all_of_them = PackedRow(24, 1, 8), PackedRow(24, 5, 8)
+    asked = [[(p.queries, p.window) for p in m.portions] for m in models(found["epoch-s"])]
+    assert asked == [[(30, once)] * 5, [(30, all_of_them)]]
+    fewer = plans(tmp_path, world, *chosen, "sft.keep_epochs=[2]", "epoch.posts=10")["epoch-s"]
+    assert [len(model.portions) for model in models(fewer)] == [2, 1]
+    assert [model.portions[0].queries for model in models(fewer)] == [10, 10]
+    assert 0 < fewer.hours < found["epoch-s"].hours and fewer.price
+    sampled = [plan.cost(FP32) for plan in models(found["epoch-s"])]
+    assert models(fewer)[0].cost(FP32).flops == pytest.approx(sampled[0].flops * 2 / 5 / 3)
+
+
 def test_zero_shot_queries_fill_their_window_for_the_pretrained_policy_alone(tmp_path: Path) -> None:
     found = plans(tmp_path, "evaluation.zero_shot.query_tokens=56")
     windows = {title: [p.window.query for m in models(plan) for p in m.portions]

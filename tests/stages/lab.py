@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tldr.settings.models import Lengths, ModelSpec
 from tldr.settings.training import Optimizer
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.data.settings import DataSettings, TokenizerSpec
+from tldr.stages.epoch.settings import EpochSettings
 from tldr.stages.judge.settings import JudgeSettings
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.pairs.settings import PairsSettings
@@ -48,6 +50,7 @@ SETTINGS: dict[str, Settings] = {
     "sft": SFTSettings(batch=8, save_every=3, dropout=0.1, optimizer=Optimizer(lr=5e-3)),
     "labels": LabelsSettings(pairs=96, valid_pairs=48),
     "reward": RewardSettings(batch=8, save_every=3, optimizer=Optimizer(lr=5e-3)),
+    "epoch": EpochSettings(),
     "ppo": PPO_SETTINGS,
     "best_of_n": BestOfNSettings(n=4, scorers=["rm", "gold", "rouge"]),
     "sample": EvaluationSettings(temperatures=[0.0, 0.7]),
@@ -62,6 +65,7 @@ INPUTS: dict[str, dict[str, str]] = {
     "sft": {"policy": "pretrain", "data": "data"},
     "labels": {"data": "data", "policy-s": "sft"},
     "reward": {"policy": "sft", "labels": "labels", "data": "data"},
+    "epoch": {"policy": "sft-epochs", "reward": "reward", "data": "data"},
     "ppo": {"policy": "sft", "reference": "sft", "reward": "reward", "data": "data"},
     "best_of_n": {"policy": "sft", "reward": "reward", "data": "data"},
     "sample": {"policy": "ppo", "data": "data"},
@@ -84,6 +88,10 @@ INPUTS: dict[str, dict[str, str]] = {
     "judge": {"data": "data", "samples-ppo-s": "score", "reward": "reward"},
 }
 METHODS = {"sample": "ppo", "score": "ppo", "best_of_n": "best_of_n", "ppo": "ppo"}
+FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
+    "sft-epochs": ("sft", {"epochs": 3.0, "select": "reward"}),
+}
+"""Further runs that a stage reads: folder -> stage and other settings."""
 TRAINED = ("pretrain", "sft", "reward", "ppo")
 
 
@@ -133,10 +141,19 @@ def run(ctx: RunContext[Any, Any], stage: str) -> Path:
 
 
 def build(root: Path) -> Path:
-    """Run every stage once, each on what the one before made."""
-    for stage in SETTINGS:
-        run(context(stage, root, root / stage), stage)
+    """Run every stage once, each on what the ones before made."""
+    for name, stage, changes in every_run():
+        run(context(stage, root, root / name, settings=changed(stage, changes)), stage)
     return root
+
+
+def every_run() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Folder, stage and other settings of every run of the laboratory, each after those that it reads."""
+    for stage in SETTINGS:
+        for name in INPUTS[stage].values():
+            if name in FURTHER:
+                yield name, *FURTHER[name]
+        yield stage, stage, {}
 
 
 def changed(stage: str, changes: dict[str, Any]) -> Settings:

@@ -37,6 +37,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo": ("ppo", {"episodes": 32}),
     "sft-recomputed": ("sft", {"micro_batch": 2, "gradient_checkpointing": True, "query_loss": True}),
     "sft-lora": ("sft", {"lora": LORA | {"dropout": 0.1}}),
+    "sft-epochs-lora": ("sft", {"lora": LORA, "epochs": 1.5, "select": "reward"}),
     "reward-frozen": ("reward", {"frozen_layers": 0.5, "gradient_checkpointing": True}),
     "ppo-lora": ("ppo", {"lora": LORA, "episodes": 16}),
     "ppo-away": ("ppo", {"frozen_place": "cpu", "frozen_dtype": "bf16", "episodes": 16}),
@@ -59,8 +60,8 @@ def run(stage: str, parents: Path, folder: Path, precision: Precision, changes: 
 
 def every_stage(root: str, precision: Precision) -> None:
     """The whole laboratory."""
-    for stage in lab.SETTINGS:
-        run(stage, Path(root), Path(root) / stage, precision, {})
+    for name, stage, changes in lab.every_run():
+        run(stage, Path(root), Path(root) / name, precision, changes)
 
 
 def variants(parents: str, folder: str) -> None:

@@ -17,7 +17,7 @@ from tldr.stages.labels.settings import LabelsSettings
 from tldr.study.registry import STAGES
 from tldr.train.crew import Crew
 
-SPREAD = ("labels", "sample", "score", "best_of_n", "pairs", "judge")
+SPREAD = ("labels", "epoch", "sample", "score", "best_of_n", "pairs", "judge")
 TOKENS = 700
 """Of a batch: about five queries with their responses, so that there are many batches."""
 

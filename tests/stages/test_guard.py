@@ -266,7 +266,8 @@ def test_labels_from_elsewhere_are_held_against_the_posts_by_the_reward_stage(
 
 
 def test_trap_nothing_is_chosen_on_valid2(lab: Path, tmp_path: Path) -> None:
-    """SFT's weights are the same without valid2, a reward model's with every valid2 label turned round."""
+    """SFT's weights and the epoch chosen among them are the same without valid2, a reward model's with every
+    valid2 label turned round."""
     shutil.copytree(lab / "data", tmp_path / "data")
     (tmp_path / "data" / "valid2.jsonl").unlink()
     settings = laboratory.SETTINGS["sft"].model_copy(update={"select": "valid_loss", "epochs": 2})
@@ -275,6 +276,11 @@ def test_trap_nothing_is_chosen_on_valid2(lab: Path, tmp_path: Path) -> None:
         ctx = laboratory.context("sft", lab, tmp_path / name, settings=settings, inputs=inputs)
         laboratory.run(ctx, "sft")
     assert hash_folder(tmp_path / "with" / "checkpoint") == hash_folder(tmp_path / "without" / "checkpoint")
+
+    ctx = laboratory.context("epoch", lab, tmp_path / "epoch")
+    laboratory.run(laboratory.rewired(ctx, data=tmp_path / "data"), "epoch")
+    for name in ("evaluation.json", "epoch_samples.jsonl"):
+        assert (tmp_path / "epoch" / name).read_bytes() == (lab / "epoch" / name).read_bytes()
 
     shutil.copytree(lab / "labels", tmp_path / "labels")
     rows = load_comparisons(lab / "labels" / "valid2.jsonl")

@@ -79,6 +79,29 @@ def test_two_processes_judge_as_one_does(alone: Path, shared: Path) -> None:
     assert two == pytest.approx(one, rel=1e-4, abs=1e-4) and one["valid2_pairs"] > 20
 
 
+@pytest.mark.parametrize("environment", [{}, forks.FSDP2], ids=["ddp", "fsdp2"])
+def test_two_processes_keep_the_epochs_of_one(lab: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    """A copy of the weights is taken in the middle of training, also where they are sharded."""
+    changes = {"epochs": 2.0, "select": "reward", "dropout": 0.0, "limit": 32, "optimizer": ADAMW}
+    one, two = (forks.prepare("sft", lab, tmp_path / name, changes) for name in ("one", "two"))
+    forks.finish(one)
+    forks.finish(two, processes=2, environment=environment)
+    weights = [
+        {name: load_file(folder / name / "model.safetensors") for name in ("epoch-1", "checkpoint")}
+        for folder in (one, two)
+    ]
+    apart = max(
+        float((tensor - weights[1][name][key]).abs().max())
+        for name, tensors in weights[0].items()
+        for key, tensor in tensors.items()
+    )
+    moved = max(
+        float((weights[0]["epoch-1"][key] - last).abs().max())
+        for key, last in weights[0]["checkpoint"].items()
+    )
+    assert apart < 1e-4 and moved > 10 * apart
+
+
 def test_the_processes_share_what_is_judged(lab: Path) -> None:
     """Each scores batches of its own, and calls as often as the other."""
     model = load_reward(lab / "reward" / "checkpoint")

@@ -52,7 +52,9 @@ def test_another_seed_gives_other_weights_and_the_same_seed_the_same(lab: Path, 
         assert hash_folder(other / "checkpoint") != hash_folder(lab / stage / "checkpoint")
 
 
-@pytest.mark.parametrize("stage", ["data", "labels", "best_of_n", "sample", "score", "pairs", "ratings"])
+@pytest.mark.parametrize(
+    "stage", ["data", "labels", "epoch", "best_of_n", "sample", "score", "pairs", "ratings"]
+)
 def test_stages_without_training_write_the_same_bytes_again(lab: Path, tmp_path: Path, stage: str) -> None:
     laboratory.run(laboratory.context(stage, lab, tmp_path / stage), stage)
     names = [path.name for path in (lab / stage).glob("*.jsonl")]

@@ -18,12 +18,12 @@ from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
 from tldr.train.metrics import read_metrics
 
 
-def loss_of(folder: Path, data: Path) -> float:
+def loss_of(folder: Path, data: Path, checkpoint: str = "checkpoint") -> float:
     """Cross-entropy a token of the saved policy on the references of valid1, in one batch."""
     tokenizer = open_tokenizer(data)
     posts = read_posts(data, "valid1", references=True)
     batch = pack(encode_references(tokenizer, posts, laboratory.LENGTHS), pad_id(tokenizer))
-    policy = load_policy(folder / "checkpoint", tokenizer)
+    policy = load_policy(folder / checkpoint, tokenizer)
     with torch.no_grad():
         logprobs = response_logprobs(policy, batch)
     return float(-logprobs[batch.response_mask].mean())

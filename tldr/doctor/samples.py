@@ -71,7 +71,7 @@ def _sampled(run: Examined) -> Iterator[tuple[Examined, str, SampleStatistics]]:
     if (
         policy is None
         or scored
-        or policy.stage not in ("sft", "ppo")
+        or policy.stage not in ("sft", "epoch", "ppo")
         or run.file.tags.get("method") not in ("sft", "ppo")
     ):
         return

@@ -12,7 +12,7 @@ from tldr.doctor.findings import Observation, check
 from tldr.doctor.folders import Examined
 
 TRAINED = ("pretrain", "sft", "reward", "ppo")
-READ_BY = (*TRAINED, "labels", "best_of_n", "sample", "score", "pairs")
+READ_BY = (*TRAINED, "labels", "epoch", "best_of_n", "sample", "score", "pairs")
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,10 @@ def _no_samples(run: Run) -> Sampled:
     return Sampled(0, 0)
 
 
+def _one(run: Run) -> int:
+    return 1
+
+
 def _no_value(run: Run) -> bool:
     return False
 
@@ -150,12 +154,14 @@ class StageCost:
         options: changes the options of a plan as the run's settings require.
         sampled: the summaries that a run leaves to be scored.
         keeps_value: whether a run saves a value network beside its policy.
+        checkpoints: how many policies a run leaves to be chosen from.
     """
 
     job: Callable[[PlannedRun], RunJob | None]
     options: Callable[[Run, Options], Options] = _unchanged
     sampled: Callable[[Run], Sampled] = _no_samples
     keeps_value: Callable[[Run], bool] = _no_value
+    checkpoints: Callable[[Run], int] = _one
 
 
 def _no_job(planned: PlannedRun) -> None:

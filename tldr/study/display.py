@@ -18,6 +18,7 @@ HEADLINES = {
     "pretrain": ("metrics.jsonl", ("loss",)),
     "sft": ("metrics.jsonl", ("valid_loss",)),
     "reward": ("evaluation.json", ("valid1_accuracy",)),
+    "epoch": ("evaluation.json", ("epoch",)),
     "ppo": ("metrics.jsonl", ("score", "kl")),
 }
 """The file and the figures that summarise the result of a stage."""

@@ -8,6 +8,8 @@
     pretrained, sft, ppo -> sample -> score again on news articles and further posts, if the data has some
     variants: sft -> sample -> score, reward, ppo -> sample -> score, or best_of_n, with other settings
     scores of all policies -> judge, for every judge
+    sft.select: reward:       sft and the first reward model of its size -> epoch, which all but labels so far
+                              and reward models then read in the place of sft
     earlier rounds (r1, ...): labels -> reward -> ppo, whose samples, and the best of several SFT samples by
                               whose reward models, are labelled in the next round
 
@@ -27,10 +29,12 @@ from tldr.settings.base import Settings, scalar
 from tldr.stages.best_of_n import BestOfNInputs
 from tldr.stages.data import DataInputs
 from tldr.stages.data.settings import DataSettings, FileData
+from tldr.stages.epoch import EpochInputs
 from tldr.stages.labels import LabelsInputs
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.pairs import PairsInputs
 from tldr.stages.ppo import PPOInputs
+from tldr.stages.ppo.settings import PPOSettings
 from tldr.stages.pretrain import PretrainInputs
 from tldr.stages.ratings import RatingsInputs
 from tldr.stages.reward import RewardInputs
@@ -44,7 +48,7 @@ from tldr.study.hashes import FileHashes
 from tldr.study.judging import judge_runs
 from tldr.study.runs import InputSource, Run, run_of
 from tldr.study.seed_runs import SeedRuns, VariantSampling, Writers, of_one_model, on_labels
-from tldr.study.settings import Round, Study
+from tldr.study.settings import Study
 from tldr.study.variants import Variants
 from tldr.toy.settings import ToyData
 
@@ -135,27 +139,34 @@ class Graph:
         """Add every run of one seed."""
         sizes = list(self.study.ladder)
         start = {size: self._start(size, seed, data) for size in sizes}
-        sft = {
+        trained = {
             size: self._tried(
                 [self.sft_run(self.study.sft, size, seed, start[size], data)], self.study.sft.lr_factors
             )
             for size in sizes
         }
+        sft = dict(trained)  # until a reward model chooses another epoch
         writers = Writers({f"sft-{size}": policy for size, policy in sft.items()})
         labels: list[InputSource] = []
         earlier: dict[tuple[str, str], tuple[InputSource, InputSource]] = {}
         for number, settings in enumerate(self.study.rounds, start=1):
             labels.append(self.labels(settings.labels, seed, writers, data, number))
             for size in settings.sizes or sizes:
-                reward, policy = self._feedback(settings, size, seed, sft[size], labels, data, number)
+                inputs = on_labels(trained[size], labels, data)
+                reward = self._reward(settings.reward, size, seed, inputs, number)
+                sft[size] = self.chosen_epoch(self.study.sft, sft[size], reward, data)
+                policy = self._ppo(settings.ppo, size, seed, sft[size], reward, data, number)
                 earlier[f"r{number}", size] = reward, policy
                 writers = writers.with_round(number, size, sft[size], reward, policy)
         labels.append(self.labels(self.study.labels, seed, writers, data))
         rewards, models = dict[str, InputSource](), dict[str, dict[str, InputSource]]()
         for size in sizes:
-            rewards[size], policy = self._feedback(self.study, size, seed, sft[size], labels, data)
+            inputs = on_labels(trained[size], labels, data)
+            rewards[size] = self._reward(self.study.reward, size, seed, inputs)
+            sft[size] = self.chosen_epoch(self.study.sft, sft[size], rewards[size], data)
+            policy = self._ppo(self.study.ppo, size, seed, sft[size], rewards[size], data)
             models[size] = {"pretrained": start[size], "sft": sft[size], "ppo": policy}
-        main = SeedRuns(seed, data, labels, models, rewards)
+        main = SeedRuns(seed, data, labels, trained, models, rewards)
         for size in sizes:
             self._measure(main, size)
         for (name, size), (reward, policy) in earlier.items():
@@ -222,24 +233,40 @@ class Graph:
             run_of(inputs, settings, seed=seed, **_round(number, *([variant] if variant else [])))
         )
 
-    def _feedback(
+    def chosen_epoch(
         self,
-        settings: Study | Round,
+        given: SFTSettings,
+        policy: InputSource,
+        reward: InputSource,
+        data: InputSource,
+        variant: str = "",
+    ) -> InputSource:
+        """The epoch of an SFT run that a reward model scores highest, where the run's settings ask for it. A
+        policy that was chosen so stays."""
+        (trained, *_) = policy.runs
+        if given.select != "reward" or trained.stage == "epoch":
+            return policy
+        assert trained.size is not None and trained.seed is not None
+        inputs = EpochInputs(policy=policy, reward=reward, data=data)
+        run = self.run(inputs, self.study.epoch, trained.size, trained.seed)
+        return self.add(replace(run, variant=variant))
+
+    def _ppo(
+        self,
+        settings: PPOSettings,
         size: str,
         seed: int,
         sft: InputSource,
-        labels: list[InputSource],
+        reward: InputSource,
         data: InputSource,
         number: int = 0,
-    ) -> tuple[InputSource, InputSource]:
-        """The reward model on all labels of a round, and the policy trained from SFT against it."""
-        reward = self._reward(settings.reward, size, seed, on_labels(sft, labels, data), number)
+    ) -> InputSource:
+        """The policy trained from SFT against a round's reward model."""
         inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=data)
-        run = self.run(inputs, settings.ppo, size, seed)
-        return reward, self.add(replace(run, **_round(number)))
+        return self.add(replace(self.run(inputs, settings, size, seed), **_round(number)))
 
     def _reward(
-        self, given: RewardSettings, size: str, seed: int, inputs: RewardInputs[InputSource], number: int
+        self, given: RewardSettings, size: str, seed: int, inputs: RewardInputs[InputSource], number: int = 0
     ) -> InputSource:
         """The reward models of a size, all on the same labels."""
         run = self.run(inputs, of_one_model(given), size, seed)

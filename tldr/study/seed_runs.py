@@ -19,7 +19,8 @@ class SeedRuns:
 
     Attributes:
         labels: labels of each round, the last one's at the end.
-        models: size -> method -> policy.
+        trained: size -> the SFT policy as training left it, from which every reward model starts.
+        models: size -> method -> policy; that of SFT may be of an earlier epoch than `trained`.
         reward: size -> reward model.
         samples: ``method-size`` -> samples.
         scored: ``method-size`` -> scored samples.
@@ -29,6 +30,7 @@ class SeedRuns:
     seed: int
     data: InputSource
     labels: list[InputSource]
+    trained: dict[str, InputSource]
     models: dict[str, dict[str, InputSource]]
     reward: dict[str, InputSource]
     samples: dict[str, InputSource] = field(default_factory=dict)
@@ -53,14 +55,15 @@ class Writers:
     def with_round(
         self, number: int, size: str, sft: InputSource, reward: InputSource, policy: InputSource
     ) -> Writers:
-        """With a round's policy, and best-of-N of the SFT policy by the round's reward model."""
+        """With a round's policy, the SFT policy that it started from, and that one's best-of-N by the round's
+        reward model."""
         best = f"best_of_n-{size}-r{number}"
         rewards = {
             f"r{number}-{size}-{index}": InputSource(runs=(run,)) for index, run in enumerate(reward.runs)
         }
         same = {name: source for name, source in self.rewards.items() if name.startswith(f"r{number}-")}
         return Writers(
-            self.policies | {f"ppo-{size}-r{number}": policy, best: sft},
+            self.policies | {f"sft-{size}": sft, f"ppo-{size}-r{number}": policy, best: sft},
             self.choosers | {best: reward},
             same | rewards,
         )

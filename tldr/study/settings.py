@@ -11,6 +11,7 @@ from tldr.settings.base import Name, NonNegative, Precision, Seed, Settings, dif
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.data.settings import FileData, TokenizerSpec
+from tldr.stages.epoch.settings import EpochSettings
 from tldr.stages.judge.settings import JudgeSettings
 from tldr.stages.labels.settings import LabelsSettings
 from tldr.stages.pairs.settings import PairsSettings
@@ -130,6 +131,7 @@ class Study(Settings):
     sft: SFTSettings = SFTSettings()
     labels: LabelsSettings = LabelsSettings()
     reward: RewardSettings = RewardSettings()
+    epoch: EpochSettings = EpochSettings()
     ppo: PPOSettings = PPOSettings()
     rounds: list[Round] = []
     """Rounds of feedback before the last one, whose settings are `labels`, `reward` and `ppo` above. Labelers

@@ -37,8 +37,10 @@ class Variants:
         """
         for name, variant, size in self._each(SFTVariant):
             run = self._graph.sft_run(variant.set, size, self._main.seed, start[size], self._main.data)
+            reward = self._main.reward[size]
             policy = self._graph.add(replace(run, variant=name))
-            sampling = VariantSampling(name, self._main.reward[size], self._study.evaluation.temperatures)
+            policy = self._graph.chosen_epoch(variant.set, policy, reward, self._main.data, name)
+            sampling = VariantSampling(name, reward, self._study.evaluation.temperatures)
             self._graph.sample_and_score(self._main, size, "sft", policy, sampling)
 
     def add_labels(self, writers: Writers) -> None:
@@ -53,7 +55,7 @@ class Variants:
                     settings, self._main.seed, writers, self._main.data, variant=name
                 )
             labels = [*self._main.labels[:-1], asked[name]]
-            inputs = on_labels(self._main.models[size]["sft"], labels, self._main.data)
+            inputs = on_labels(self._main.trained[size], labels, self._main.data)
             inputs = replace(inputs, held_out=self._main.labels[-1])
             run = self._graph.run(inputs, of_one_model(self._study.reward), size, self._main.seed)
             self._graph.add(replace(run, variant=name))
@@ -62,7 +64,7 @@ class Variants:
         """Reward models of the variants, on the labels of all rounds: (variant, size) -> run."""
         rewards: dict[tuple[str, str], InputSource] = {}
         for name, variant, size in self._each(RewardVariant):
-            inputs = on_labels(self._main.models[size]["sft"], self._main.labels, self._main.data)
+            inputs = on_labels(self._main.trained[size], self._main.labels, self._main.data)
             run = self._graph.run(inputs, of_one_model(variant.set), size, self._main.seed)
             rewards[name, size] = self._graph.add(replace(run, variant=name))
         return rewards

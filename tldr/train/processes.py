@@ -127,7 +127,7 @@ def blueprint(module: M) -> M:
 
 
 def rebuilt(plan: M, module: nn.Module, keep: bool) -> M | None:
-    """Fill a sharded module's `blueprint` with its full weights, on the CPU; every process must call.
+    """Fill a module's `blueprint` with a copy of its full weights, on the CPU; every process must call.
 
     Args:
         keep: whether this process needs the result.
@@ -136,7 +136,7 @@ def rebuilt(plan: M, module: nn.Module, keep: bool) -> M | None:
     for name, parameter in module.named_parameters():
         tensor = gather(parameter.detach())  # on the device, so one at a time
         if keep:
-            whole[name] = tensor.cpu()
+            whole[name] = tensor.to("cpu", copy=True)
     if not keep:
         return None
     found = {id(empty): nn.Parameter(whole[name]) for name, empty in plan.named_parameters()}

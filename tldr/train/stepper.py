@@ -7,6 +7,7 @@ the same batch in one, even if the micro-batches have different numbers of token
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -138,6 +139,16 @@ class Stepper:
         if piece is None or not main:
             return None
         merge_lora(piece)
+        return piece
+
+    def snapshot(self, name: str) -> nn.Module | None:
+        """A copy of the module as it is now, on the CPU, adapters merged, in the first process; None in the
+        others. Every process must call this; training can go on."""
+        module = self.modules[name]
+        plan = copy.deepcopy(self._blueprints[name]) if self.sharded else blueprint(module)
+        piece = rebuilt(plan, module, self.accelerator.is_main_process)
+        if piece is not None:
+            merge_lora(piece)
         return piece
 
     def step(self, loss: Callable[[nn.ModuleDict, B], Loss], micro_batches: Sequence[B]) -> MetricsRow:

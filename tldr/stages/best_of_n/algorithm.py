@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from statistics import mean
-
-from rouge_score.rouge_scorer import RougeScorer
-
 from tldr.records import Post, Sample
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.shared.gold import gold_scores, has_gold
+from tldr.stages.shared.rouge import rouge_scores
 
 
 def with_other_scores(pool: list[Sample], posts: list[Post], settings: BestOfNSettings) -> list[Sample]:
     """Gold scores where the world has them; ROUGE (mean of R-1/2/L F, no stemmer) where asked for."""
     by_id = {post.id: post for post in posts}
-    rouge = RougeScorer(["rouge1", "rouge2", "rougeL"]) if "rouge" in settings.scorers else None
-    gold = has_gold(posts)
+    gold, rouge = has_gold(posts), list[float]()
+    if "rouge" in settings.scorers:
+        rouge = rouge_scores([by_id[sample.id] for sample in pool], [sample.text for sample in pool])
     scored = []
-    for sample in pool:
+    for place, sample in enumerate(pool):
         scores, post = dict(sample.scores), by_id[sample.id]
         if gold:
             scores.update(gold_scores(post, sample.text, bool(sample.stopped)))
-        if rouge is not None:
-            scores["rouge"] = mean(
-                part.fmeasure for part in rouge.score(post.summary or "", sample.text).values()
-            )
+        if rouge:
+            scores["rouge"] = rouge[place]
         scored.append(sample.model_copy(update={"scores": scores}))
     return scored
 

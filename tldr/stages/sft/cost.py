@@ -7,6 +7,7 @@ from tldr.plan.jobs import RunJob
 from tldr.plan.memory import TrainingStep
 from tldr.settings.base import scalar
 from tldr.stages.sft.settings import SFTSettings
+from tldr.study.runs import Run
 
 
 def job(planned: PlannedRun) -> RunJob:
@@ -27,4 +28,10 @@ def job(planned: PlannedRun) -> RunJob:
     return planned.training(step, settings, examples=examples, epochs=scalar(settings.epochs))
 
 
-COST = StageCost(job)
+def checkpoints(run: Run) -> int:
+    """Those of the kept epochs and the final one."""
+    assert isinstance(run.settings, SFTSettings)
+    return len(run.settings.kept_epochs()) + 1
+
+
+COST = StageCost(job, checkpoints=checkpoints)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from tldr.models.ladder import disable_dropout, load_policy, save_policy
 from tldr.records import write_json
 from tldr.settings.base import scalar
@@ -14,6 +16,7 @@ from tldr.stages.sft.algorithm import (
     first_shuffled,
     validation_loss,
 )
+from tldr.stages.shared.epochs import Epoch, write_epochs
 from tldr.stages.shared.networks import as_model, checkpoint_folder
 from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
@@ -28,7 +31,8 @@ def run(ctx: SFTRun) -> None:
 
     The validation loss on valid1 is logged once an epoch (and chooses the weights when
     `select: valid_loss`). That of the saved weights is in ``evaluation.json``: a study with several learning
-    rates uses the policy with the lowest.
+    rates uses the policy with the lowest. With `select: reward` ``epoch-1/``, ``epoch-2/``, ... have the
+    weights of earlier epochs, and ``epochs.json`` lists them with the final ones.
     """
     settings, data = ctx.settings, ctx.inputs.data
     accelerator = make_accelerator(ctx.precision)
@@ -48,24 +52,44 @@ def run(ctx: SFTRun) -> None:
     stepper = training.stepper
     loop = TrainLoop("sft", ctx.folder, stepper, plan.total_updates, settings)
     best = BestWeights(loop.tensors, loop.extra)
+    kept = {
+        epoch * plan.per_epoch: epoch
+        for epoch in settings.kept_epochs()
+        if epoch * plan.per_epoch < plan.total_updates
+    }
+
+    def save(module: nn.Module, name: str, epochs: float) -> None:
+        trained = as_model(module)
+        disable_dropout(trained)
+        card = f"SFT on {len(examples):,} references, {epochs:g} epochs."
+        save_policy(trained, tokenizer, ctx.folder / name, card)
 
     def on_update(done: int, row: dict[str, float]) -> None:
         if done % plan.per_epoch == 0 or done == plan.total_updates:
             row["valid_loss"] = validation_loss(stepper, held_out, pad_id(tokenizer))
             if settings.select == "valid_loss":
                 best.offer(row["valid_loss"], stepper.modules["policy"])
+        # Before the state after this update is saved: a run that resumes has the epoch, or makes it again.
+        if done in kept and (copied := stepper.snapshot("policy")) is not None:
+            save(copied, f"epoch-{kept[done]}", kept[done])
 
     loop.on_update = on_update
     loop.run(training.update)
     if settings.select == "valid_loss":
         best.restore(stepper.modules["policy"])
     if (whole := stepper.whole("policy")) is not None:
-        trained = as_model(whole)
-        disable_dropout(trained)
-        card = f"SFT on {len(examples):,} references, {scalar(settings.epochs):g} epochs."
-        save_policy(trained, tokenizer, ctx.folder / "checkpoint", card)
-        losses = [
-            row["valid_loss"] for row in read_metrics(ctx.folder / "metrics.jsonl") if "valid_loss" in row
-        ]
-        kept = min(losses) if settings.select == "valid_loss" else losses[-1]
-        write_json(ctx.folder / "evaluation.json", {"valid1_loss": kept, "posts": len(held_out)})
+        save(whole, "checkpoint", scalar(settings.epochs))
+        losses = {
+            int(row["update"]): row["valid_loss"]
+            for row in read_metrics(ctx.folder / "metrics.jsonl")
+            if "valid_loss" in row
+        }
+        final = losses[plan.total_updates]
+        used = min(losses.values()) if settings.select == "valid_loss" else final
+        write_json(ctx.folder / "evaluation.json", {"valid1_loss": used, "posts": len(held_out)})
+        if settings.select == "reward":
+            write_epochs(
+                ctx.folder,
+                [Epoch(epoch, f"epoch-{epoch}", losses[done]) for done, epoch in kept.items()]
+                + [Epoch(scalar(settings.epochs), "checkpoint", final)],
+            )
