@@ -17,7 +17,7 @@ graph has no cycles, and the runs are listed in an order in which they can be ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -133,29 +133,29 @@ class Graph:
 
     def add_seed(self, seed: int, data: InputSource) -> None:
         """Add every run of one seed."""
-        sizes = list(self.study.ladder)
-        start = {size: self._start(size, seed, data) for size in sizes}
+        sizes = self.study.policy_sizes
+        start = {size: self._start(size, seed, data) for size in self.study.ladder}
         sft = {
             size: self._tried(
                 [self.sft_run(self.study.sft, size, seed, start[size], data)], self.study.sft.lr_factors
             )
-            for size in sizes
+            for size in self.study.ladder
         }
-        writers = Writers({f"sft-{size}": policy for size, policy in sft.items()})
+        writers = Writers({f"sft-{size}": sft[size] for size in sizes})
         labels: list[InputSource] = []
         earlier: dict[tuple[str, str], tuple[InputSource, InputSource]] = {}
         for number, settings in enumerate(self.study.rounds, start=1):
             labels.append(self.labels(settings.labels, seed, writers, data, number))
             for size in settings.sizes or sizes:
-                reward, policy = self._feedback(settings, size, seed, sft[size], labels, data, number)
+                reward, policy = self._feedback(settings, size, seed, sft, labels, data, number)
                 earlier[f"r{number}", size] = reward, policy
                 writers = writers.with_round(number, size, sft[size], reward, policy)
         labels.append(self.labels(self.study.labels, seed, writers, data))
         rewards, models = dict[str, InputSource](), dict[str, dict[str, InputSource]]()
         for size in sizes:
-            rewards[size], policy = self._feedback(self.study, size, seed, sft[size], labels, data)
+            rewards[size], policy = self._feedback(self.study, size, seed, sft, labels, data)
             models[size] = {"pretrained": start[size], "sft": sft[size], "ppo": policy}
-        main = SeedRuns(seed, data, labels, models, rewards)
+        main = SeedRuns(seed, data, labels, models, sft, rewards, _by_size(rewards.values()))
         for size in sizes:
             self._measure(main, size)
         for (name, size), (reward, policy) in earlier.items():
@@ -166,7 +166,7 @@ class Graph:
         variants.add_labels(writers)
         further = variants.add_rewards()
         judging = {judge.variant for judge in self.study.judges.values()}
-        others = {place: reward for place, (reward, _) in earlier.items()}
+        others = {(name, _size(reward)): reward for (name, _), (reward, _) in earlier.items()}
         others |= {place: reward for place, reward in further.items() if place[0] not in judging}
         variants.add_policies(others)
         variants.add_pools(others)
@@ -227,14 +227,18 @@ class Graph:
         settings: Study | Round,
         size: str,
         seed: int,
-        sft: InputSource,
+        sft: Mapping[str, InputSource],
         labels: list[InputSource],
         data: InputSource,
         number: int = 0,
     ) -> tuple[InputSource, InputSource]:
-        """The reward model on all labels of a round, and the policy trained from SFT against it."""
-        reward = self._reward(settings.reward, size, seed, on_labels(sft, labels, data), number)
-        inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=data)
+        """The reward model on all labels of a round, and the policy of a size trained from SFT against it.
+
+        One reward model of `reward.size` serves the policies of all sizes: it is added once.
+        """
+        own = settings.reward.of_policy(size)
+        reward = self._reward(settings.reward, own, seed, on_labels(sft[own], labels, data), number)
+        inputs = PPOInputs(policy=sft[size], reference=sft[size], reward=reward, data=data)
         run = self.run(inputs, settings.ppo, size, seed)
         return reward, self.add(replace(run, **_round(number)))
 
@@ -368,7 +372,8 @@ class Graph:
                 for size, models in seed_runs.models.items()
                 for method in ("sft", "ppo")
             },
-            rewards=seed_runs.reward | {f"{size}_{name}": source for (name, size), source in rewards.items()},
+            rewards=seed_runs.rewards
+            | {f"{size}_{name}": source for (name, size), source in rewards.items()},
             sft={size: models["sft"] for size, models in seed_runs.models.items()},
         )
         self.add(run_of(inputs, self.study.pairs, seed=seed_runs.seed))
@@ -378,6 +383,17 @@ def _round(number: int, *variant: str) -> dict[str, Any]:
     """The fields in which the runs of an earlier round differ from those of the last, which is 0."""
     names = [*([f"r{number}"] if number else []), *variant]
     return {"variant": "-".join(names), "offset": ROUND_DRAW * number}
+
+
+def _size(reward: InputSource) -> str:
+    """The size of a reward model of the study."""
+    size = reward.runs[0].size
+    assert size is not None
+    return size
+
+
+def _by_size(rewards: Iterable[InputSource]) -> dict[str, InputSource]:
+    return {_size(reward): reward for reward in rewards}
 
 
 def _identity(source: InputSource) -> str | list[str]:

@@ -20,7 +20,9 @@ class SeedRuns:
     Attributes:
         labels: labels of each round, the last one's at the end.
         models: size -> method -> policy.
-        reward: size -> reward model.
+        sft: size -> supervised policy, those from which only reward models start included.
+        reward: size of a policy -> the reward model that it is trained against.
+        rewards: size of a reward model -> it.
         samples: ``method-size`` -> samples.
         scored: ``method-size`` -> scored samples.
         further: ``method-size-variant`` -> those of variants and earlier rounds.
@@ -30,7 +32,9 @@ class SeedRuns:
     data: InputSource
     labels: list[InputSource]
     models: dict[str, dict[str, InputSource]]
+    sft: dict[str, InputSource]
     reward: dict[str, InputSource]
+    rewards: dict[str, InputSource]
     samples: dict[str, InputSource] = field(default_factory=dict)
     scored: dict[str, InputSource] = field(default_factory=dict)
     further: dict[str, InputSource] = field(default_factory=dict)
@@ -53,10 +57,14 @@ class Writers:
     def with_round(
         self, number: int, size: str, sft: InputSource, reward: InputSource, policy: InputSource
     ) -> Writers:
-        """With a round's policy, and best-of-N of the SFT policy by the round's reward model."""
-        best = f"best_of_n-{size}-r{number}"
+        """With a round's policy, and best-of-N of the SFT policy by the round's reward model.
+
+        Args:
+            size: of the policy. A reward model of several sizes' policies is one in `rewards`.
+        """
+        best, of = f"best_of_n-{size}-r{number}", reward.runs[0].size
         rewards = {
-            f"r{number}-{size}-{index}": InputSource(runs=(run,)) for index, run in enumerate(reward.runs)
+            f"r{number}-{of}-{index}": InputSource(runs=(run,)) for index, run in enumerate(reward.runs)
         }
         same = {name: source for name, source in self.rewards.items() if name.startswith(f"r{number}-")}
         return Writers(
@@ -83,7 +91,8 @@ def on_labels(policy: InputSource, labels: list[InputSource], data: InputSource)
 
 
 def of_one_model(settings: TriedT) -> TriedT:
-    """Without the numbers of seeds and learning rates, so that more of them leave the first ones' names."""
+    """Without the numbers of seeds and learning rates, so that more of them leave the first ones' names, and
+    without the size that other policies' reward model has, which is the run's own."""
     fields = type(settings).model_fields
-    alone = {name: fields[name].get_default() for name in ("seeds", "lr_factors") if name in fields}
+    alone = {name: fields[name].get_default() for name in ("seeds", "lr_factors", "size") if name in fields}
     return settings.model_copy(update=alone)
