@@ -44,8 +44,8 @@ def scorer_name(size: str, variant: str) -> str:
 
 
 def main_scorer(runs: StudyRuns, run: StudyRun) -> str:
-    """The name of the main reward model that a run reads as its ``reward``: that of the run's own size, unless
-    the study has one reward model for all sizes."""
+    """The name of the main reward model that a run reads as its ``reward``: that of the run's own size, or of
+    the one size that the study's reward model has."""
     reward = next((one for one in runs.runs if one.run == run.parents.get("reward")), run)
     return scorer_name(reward.size, "")
 

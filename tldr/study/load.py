@@ -17,6 +17,7 @@ from tldr.errors import UsageError, nearest
 from tldr.settings.base import Settings
 from tldr.strict_yaml import line_of, parse_yaml, read_yaml
 from tldr.study.settings import Study
+from tldr.study.vocabularies import unlike
 
 S = TypeVar("S", bound=Settings)
 Tree = dict[str, Any]
@@ -65,6 +66,12 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         study = study.chosen()
     except ValueError as error:
         raise UsageError(str(error), where=where.of(("sizes",)), remedy="change one of them") from None
+    for place, which in unlike(study):
+        raise UsageError(
+            f"a reward model reads the tokens that policies write, but {which} have different tokenizers",
+            where=where.of(place),
+            remedy="take a size of the same model family, or null: each policy's own size",
+        )
     stages = [(name, stage) for name, stage in study if isinstance(stage, Settings)]
     stages += [(f"variants.{name}.set", variant.set) for name, variant in study.variants.items()]
     for number, each in enumerate(study.rounds):
