@@ -14,8 +14,6 @@ from tldr.study.folder import read_note
 from tldr.study.model_size import cached_file
 from tldr.study.settings import Study
 
-Vocabulary = dict[str, int]
-
 
 def unlike(study: Study) -> Iterator[tuple[tuple[str, ...], str]]:
     """For every `reward.size` whose tokens are known to differ from a policy's: its key, and what differs."""
@@ -39,11 +37,11 @@ def _source(study: Study, size: str) -> str:
     return study.ladder[size].path or study.tokenizer.path or ""
 
 
-def _differ(one: Vocabulary | None, two: Vocabulary | None) -> bool:
+def _differ(one: dict[str, int] | None, two: dict[str, int] | None) -> bool:
     return one is not None and two is not None and one != two
 
 
-def vocabulary(source: str) -> Vocabulary | None:
+def vocabulary(source: str) -> dict[str, int] | None:
     """The tokens of a folder or of a model in the hub's cache, without those added later; None: not known."""
     if not source:
         return None
