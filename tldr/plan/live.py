@@ -191,21 +191,28 @@ def peaks_of_depths(
         build: makes the step with these numbers of layers.
     """
     low, high = SHALLOW
-    shallow = [number if number <= high else low for number in layers]
-    found = base = peaks_of_step(lambda depth: build((depth, shallow[1])), shallow[0], vocab, bf16=bf16)
-    for place, number in enumerate(layers):
+
+    def peaks(depths: tuple[int, int]) -> dict[StepPart, Peak]:
+        return peaks_of_step(lambda _: build(depths), sum(depths), vocab, bf16=bf16)
+
+    few = (_few(layers[0]), _few(layers[1]))
+    found = base = peaks(few)
+    for number, deeper in zip(layers, ((high, few[1]), (few[0], high)), strict=True):
         if number <= high:
             continue
-        deeper = (high, shallow[1]) if place == 0 else (shallow[0], high)
-        more = peaks_of_step(lambda _, depths=deeper: build(depths), high, vocab, bf16=bf16)
-        steps = (number - low) / (high - low)
+        more, way = peaks(deeper), (number - low) / (high - low)
+        added = along(base, more, way)
         found = {
-            part: Peak(
-                *(a + steps * (c - b) for a, b, c in zip(found[part], base[part], more[part], strict=True))
-            )
+            part: Peak(*(a + c - b for a, b, c in zip(found[part], base[part], added[part], strict=True)))
             for part in base
         }
     return found
+
+
+def _few(layers: int) -> int:
+    """The depth at which a model is measured: its own, if it is shallow."""
+    low, high = SHALLOW
+    return layers if layers <= high else low
 
 
 def along(first: dict[StepPart, Peak], second: dict[StepPart, Peak], way: float) -> dict[StepPart, Peak]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tldr.stages.reward.settings import RewardSettings
 from tldr.study.folder import read_note
 from tldr.study.model_size import cached_file
 from tldr.study.settings import Study
@@ -17,6 +18,7 @@ from tldr.study.settings import Study
 
 def unlike(study: Study) -> Iterator[tuple[tuple[str, ...], str]]:
     """For every `reward.size` whose tokens are known to differ from a policy's: its key, and what differs."""
+    places: list[tuple[tuple[str, ...], RewardSettings, list[str]]]
     places = [(("reward",), study.reward, study.policy_sizes)]
     places += [
         (("rounds", str(number), "reward"), each.reward, each.sizes or study.policy_sizes)
