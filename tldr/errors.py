@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -55,3 +57,9 @@ class Waiting(LabError):
 
 class NonFiniteError(LabError):
     """A loss, gradient or score is NaN or infinite; the last good checkpoint is unchanged."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'beta'?``, or "" if no known name is similar."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""

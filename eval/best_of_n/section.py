@@ -14,7 +14,7 @@ from eval.common.rows import FurtherResult, bars, crossed, further_table, interv
 from eval.common.runs import StudyRun
 from eval.common.study import Picture, Section, StudyResults, Table, once, published, without
 from eval.common.tables import named
-from eval.reward.scored_pairs import reward_models
+from eval.reward.scored_pairs import main_scorer, reward_models
 
 CHOOSERS = ("rm", "rouge", "length", "gold")
 """Further ones are other reward models, ``rm_<name>``."""
@@ -28,25 +28,28 @@ SHARES = ("gold_expected_preference", "rm_expected_preference")
 
 @dataclass(frozen=True)
 class Pool:
-    """The largest pool of a model size, all cells: ``cell`` and the columns of `load_pool`."""
+    """The largest pool of a model size, all cells: ``cell`` and the columns of `load_pool`.
+
+    `scorer`: the name of its main reward model, whose scores are the column ``rm``.
+    """
 
     run: StudyRun
     runs: tuple[str, ...]
     samples: pd.DataFrame
     total: int
     temperature: float | None
+    scorer: str
 
     @property
     def choosers(self) -> list[str]:
         """Scores that a sample can be chosen by; the main reward model is ``rm`` alone."""
-        own = f"rm_{self.run.size}"
-        twice = "rm" in self.samples and self.run.parents.get(
-            f"reward-{self.run.size}"
-        ) == self.run.parents.get("reward")
+        named = self.scorer.replace("rm_", "reward-", 1)
+        same = self.run.parents.get(named) == self.run.parents.get("reward")
+        twice = "rm" in self.samples and same
         names = [str(name) for name in self.samples]
         models = [name for name in names if name.startswith("rm_") and not name.endswith("_reference")]
         return [name for name in CHOOSERS if name in names] + [
-            name for name in models if not (twice and name == own)
+            name for name in models if not (twice and name == self.scorer)
         ]
 
     @property
@@ -77,7 +80,8 @@ def _pool(study: StudyResults, runs: list[StudyRun]) -> Pool:
     samples = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
     total = int(parts[0].groupby("id", observed=True).size().iloc[0])
     temperature = settings_of(runs[0]).get("temperature")
-    return Pool(runs[0], tuple(run.run for run in runs), samples, total, temperature)
+    names = tuple(run.run for run in runs)
+    return Pool(runs[0], names, samples, total, temperature, main_scorer(study.runs, runs[0]))
 
 
 def _of_run(study: StudyResults, run: StudyRun) -> pd.DataFrame:

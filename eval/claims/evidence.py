@@ -27,7 +27,7 @@ from eval.overoptimisation.sweeps import BETAS, find_sweeps
 from eval.preference.measure import RM, PreferenceScorer, preferred, scorers_of, wins
 from eval.ratings.measure import AXES
 from eval.ratings.section import ratings
-from eval.reward.scored_pairs import RewardModel, reward_models, scorer_name
+from eval.reward.scored_pairs import RewardModel, main_scorer, reward_models, scorer_name
 from eval.rouge.section import rouge_scores
 from eval.texts.measure import MEASURES
 from eval.texts.samples import measured_samples
@@ -211,13 +211,16 @@ def _pool(evidence: Evidence) -> pd.DataFrame:
     """Best of n by every chooser, for n = 1, 2, 4, ..: what each post can expect (unbiased estimator)."""
     models = reward_models(evidence.study.runs)
     runs = evidence.study.runs.finished("best_of_n")
-    parts = [_best_of(run, models) for run in runs if (run.folder / POOL_FILE).is_file()]
+    every = evidence.study.runs
+    parts = [
+        _best_of(run, models, main_scorer(every, run)) for run in runs if (run.folder / POOL_FILE).is_file()
+    ]
     if not parts:
         raise Missing("no pools of best-of-N samples")
     return pd.concat(parts, ignore_index=True)
 
 
-def _best_of(run: StudyRun, models: dict[str, RewardModel]) -> pd.DataFrame:
+def _best_of(run: StudyRun, models: dict[str, RewardModel], main: str) -> pd.DataFrame:
     pool = load_pool(run.folder / POOL_FILE)
     pool["id"] = run.post_ids(pool["id"])
     total = int(pool.groupby("id", observed=True).size().max())
@@ -231,7 +234,7 @@ def _best_of(run: StudyRun, models: dict[str, RewardModel]) -> pd.DataFrame:
         }
         worth["choice"] = best_of_n_values(pool, chooser, chooser, counts)
         posts = worth["choice"][1]
-        model = models.get(scorer_name(run.size, "") if chooser == "rm" else chooser)
+        model = models.get(main if chooser == "rm" else chooser)
         about = {"chooser_params": model and model.params, "chooser_rankings": model and model.rankings}
         for place, n in enumerate(counts):
             columns = {name: matrix[:, place] for name, (matrix, _) in worth.items()}

@@ -117,7 +117,7 @@ def overoptimisation_table(study: StudyResults) -> pd.DataFrame:
     for pool in largest_pools(study):
         size = pool.run.size
         for chooser in [name for name in pool.choosers if name.startswith("rm")]:
-            sweep_name = f"{size}, {f'rm_{size}' if chooser == 'rm' else chooser}"
+            sweep_name = f"{size}, {pool.scorer if chooser == 'rm' else chooser}"
             for result, more in curve_rows(pool, chooser, study.draws, gain=True):
                 exact = {"sweep": sweep_name, "kl_low": more["kl"], "kl_high": more["kl"], "kl_cells": ""}
                 rows.append((result, more | exact))

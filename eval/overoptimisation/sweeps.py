@@ -65,13 +65,14 @@ def find_sweeps(study: StudyResults) -> list[KLSweep]:
         settings = settings_of(ppo)
         if settings.get("beta") is None or settings.get("adaptive_kl"):
             continue
-        key = (ppo.size, reward.variant, settings.get("value_network", "separate"))
+        optimised = scorer_name(reward.size, reward.variant)
+        key = (ppo.size, optimised, settings.get("value_network", "separate"))
         groups.setdefault(key, []).append(_Member(run, ppo, reward, float(settings["beta"])))
     found = []
-    for (size, variant, network), members in groups.items():
+    for (size, optimised, network), members in groups.items():
         samples = _samples(study.samples, members, study.runs.finished("score"))
         if samples["beta"].nunique() >= BETAS:
-            name = ", ".join(filter(None, (size, scorer_name(size, variant))))
+            name = ", ".join(filter(None, (size, optimised)))
             name += "" if network == "separate" else f", {network} value network"
             found.append(KLSweep(name, samples))
     return found

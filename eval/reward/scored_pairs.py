@@ -43,6 +43,13 @@ def scorer_name(size: str, variant: str) -> str:
     return "_".join(filter(None, ("rm", size, variant)))
 
 
+def main_scorer(runs: StudyRuns, run: StudyRun) -> str:
+    """The name of the main reward model that a run reads as its ``reward``: that of the run's own size, or of
+    the one size that the study's reward model has."""
+    reward = next((one for one in runs.runs if one.run == run.parents.get("reward")), run)
+    return scorer_name(reward.size, "")
+
+
 def fold_of(run: StudyRun) -> int | None:
     """The fold that a reward run was trained without, and reports on; None: labels without folds."""
     fold: int | None = settings_of(run).get("fold")

@@ -97,7 +97,12 @@ def train(case: dict) -> None:  # type: ignore[type-arg]
     policy = build_policy(ModelSpec(**case["spec"]), vocab_size=VOCAB, eos_id=0, pad_id=1, seed=0)
     modules: dict[str, nn.Module] = {"policy": policy}
     if case["kind"] != "response":
-        value = value_from_reward(reward_from_policy(policy, seed=0, pad_id=1))
+        start = policy
+        if "value_spec" in case:  # a reward model of another size than the policy
+            spec = ModelSpec(**case["value_spec"])
+            start = build_policy(spec, vocab_size=VOCAB, eos_id=0, pad_id=1, seed=0)
+        value = value_from_reward(reward_from_policy(start, seed=0, pad_id=1))
+        del start
         modules = {"reward": value} if case["kind"] == "reward" else {"policy": policy, "value": value}
         freeze_lowest(value, case.get("frozen_layers", 0.0))
     del policy
@@ -138,12 +143,9 @@ def use(case: dict) -> None:  # type: ignore[type-arg]
 
 def main(case: dict) -> dict[str, int]:  # type: ignore[type-arg]
     """Bytes above what a process holds that did the same with a tiny model: code loaded, threads started."""
-    tiny = {
-        "spec": case["spec"] | {"d_model": 16, "heads": 2, "layers": 1},
-        "rows": 1,
-        "query": 8,
-        "response": 4,
-    }
+    small = {"d_model": 16, "heads": 2, "layers": 1}
+    specs = {name: case[name] | small for name in ("spec", "value_spec") if name in case}
+    tiny = specs | {"rows": 1, "query": 8, "response": 4}
     work = use if case["kind"] in ("sample", "score", "judge") else train
     work(case | tiny)
     gc.collect()

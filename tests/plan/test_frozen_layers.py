@@ -107,7 +107,7 @@ def test_the_live_count_of_few_layers_tells_of_many(frozen: int, bf16: bool, che
     def whole(layers: int) -> CountedStep:
         config = copy.deepcopy(shape.config)
         config.num_hidden_layers = layers
-        return _step("reward", config, how, 3)
+        return _step("reward", [config], how, 3)
 
     told, counted = peak_of("reward", shape, how, 3), highest(peaks_of_step(whole, 6, VOCAB, bf16=bf16))
     assert told.total == pytest.approx(counted.total, rel=0.01)

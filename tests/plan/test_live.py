@@ -63,7 +63,7 @@ def test_two_shallow_models_tell_of_a_deep_one(kind: StepKind, checkpointing: bo
 
     def build(layers: int) -> Step:
         config = type(shape.config).from_dict(shape.config.to_dict() | {"num_hidden_layers": layers})
-        return _step(kind, config, how, 3)
+        return _step(kind, [config], how, 3)
 
     guessed = highest(peaks_of_depth(build, 6, 64, bf16=True))
     counted = highest(peaks_of_step(build, 6, 64, bf16=True))

@@ -57,6 +57,7 @@ def predicted(case: dict[str, Any]) -> float:
         portion = Portion(case["rows"], PackedRow(*windows), PackedRow(*windows))
         memory, _ = LoadedModel(case["kind"], shape, (portion,)).peak(options, hardware().assumed)
         return memory.total - memory.parts["reserve"]
+    value = case.get("value_spec")
     below = round(case.get("frozen_layers", 0.0) * shape.layers)
     work = TrainingStep(
         case["kind"],
@@ -66,6 +67,7 @@ def predicted(case: dict[str, Any]) -> float:
         counted=case["rows"],
         frozen_layers=below,
         held=shape.reward - shape.reward_above(below) if below else 0,
+        reward=None if value is None else Shape(model_config(ModelSpec(**value), VOCAB)),
     )
     memory = training_memory(work, options, case["rows"], hardware().assumed)
     return memory.total - memory.parts["reserve"]
@@ -110,6 +112,14 @@ def test_peak_memory_of_a_process_that_samples_is_predicted() -> None:
 
 def test_peak_memory_of_a_reward_model_whose_lowest_layers_are_frozen_is_predicted() -> None:
     check(case_of("reward", SMALL, {"rows": 24, "query": 128, "response": 32}, 2) | {"frozen_layers": 0.5})
+
+
+@pytest.mark.parametrize(("spec", "value"), [(SMALL, LARGE), (LARGE, SMALL)], ids=["larger", "smaller"])
+def test_peak_memory_of_ppo_with_a_value_network_of_another_size(
+    spec: dict[str, Any], value: dict[str, Any]
+) -> None:
+    shape = {"rows": 8, "query": 128, "response": 32}
+    check(case_of("ppo", spec, shape) | {"value_spec": value})
 
 
 @pytest.mark.slow

@@ -55,6 +55,15 @@ def test_a_round_chooses_for_its_sizes_and_later_ones_keep_that(config: Path) ->
     assert parents(found["reward-s-s0"])["policy"] == ["sft-s-s0"]
 
 
+def test_one_reward_model_of_another_size_chooses_the_epoch_of_every_policy(config: Path) -> None:
+    """The size that only the reward model needs has no policy, so no epoch of it is chosen."""
+    found = runs_of(config, *ON, "sizes=[s]", "reward.size=m")
+    assert [title for title in found if title.startswith("epoch")] == ["epoch-s-s0"]
+    assert parents(found["epoch-s-s0"])["reward"] == ["reward-m-s0"]
+    assert parents(found["reward-m-s0"])["policy"] == ["sft-m-s0"]
+    assert parents(found["ppo-s-s0"])["policy"] == ["epoch-s-s0"]
+
+
 def test_variants_and_learning_rates(config: Path) -> None:
     """Reward models of variants start where the main ones do, so that they differ in their settings alone."""
     variants = (

@@ -53,6 +53,11 @@ class PlannedRun:
         """Names of the inputs with these prefixes, in the order in which their models are loaded."""
         return sorted(name for name in self.run.parents if name.startswith(prefixes))
 
+    def value_of(self, name: str, *portions: Portion) -> LoadedModel:
+        """The value network that an input, a PPO run, kept: it has the shape of that run's reward model."""
+        (trained,) = self.run.parents[name].runs
+        return LoadedModel("judge", replace(self, run=trained).shape_of("reward"), portions)
+
     def model(self, kind: Use, name: str, *portions: Portion, beside: int = 0) -> LoadedModel:
         """An input's model and the queries that it processes."""
         return LoadedModel(kind, self.shape_of(name), portions, beside)
@@ -102,9 +107,9 @@ class PlannedRun:
         lora = settings.lora if isinstance(settings, Finetuning) else None
         below = step.frozen_layers
         if lora is not None:
-            adapters = step.shape.adapters(lora)
-            held = adapters - step.shape.adapters(lora, below) if below else 0
-            step = replace(step, adapters=step.networks * adapters, held=held)
+            adapters = [network.adapters(lora) for network in step.networks]
+            held = adapters[0] - step.shape.adapters(lora, below) if below else 0
+            step = replace(step, adapters=sum(adapters), held=held)
         elif below:
             step = replace(step, held=step.shape.reward - step.shape.reward_above(below))
         window = PackedRow(step.query, step.options, step.response)

@@ -87,11 +87,12 @@ def step_cost(work: TrainingStep, options: Options, row: PackedRow) -> Cost:
     shape, below = work.shape, work.frozen_layers
     backward = 2 if work.adapters is None else 1  # frozen weights need no gradient
     whole = work.kind == "text" or options.checkpointing
-    every, above = (body(shape, row, whole, lowest) for lowest in (0, below))
-    flops = every + (options.checkpointing + backward) * above
-    if backward == 1:  # both operands of the attention's products need one
-        flops += attention(shape, row, shape.layers - below)
-    flops *= work.networks
+    flops = 0.0
+    for network in work.networks:
+        every, above = (body(network, row, whole, lowest) for lowest in (0, below))
+        flops += every + (options.checkpointing + backward) * above
+        if backward == 1:  # both operands of the attention's products need one
+            flops += attention(network, row, network.layers - below)
     if work.kind == "text":
         flops += (1 + backward) * head(shape, PackedRow(0, 1, row.length))
     elif work.kind != "reward":
@@ -126,9 +127,9 @@ def rollout_cost(work: TrainingStep, row: PackedRow, rows: int, options: Options
     """
     shape = work.shape
     drawn = decode_cost(shape, row, rows, options, cast=not (options.cuda or options.sharded))
-    policies = 1 + (options.bf16 or options.sharded)
-    networks = len(work.frozen) + work.networks - 2 + policies
-    scored = networks * body(shape, row) + policies * head(shape, row)
+    policies = 1 + (options.bf16 or options.sharded)  # the reference, and perhaps the policy
+    judges = len(work.networks)  # the reward model, and perhaps the value network
+    scored = policies * (body(shape, row) + head(shape, row)) + judges * body(work.judging, row)
     return Cost(scoring=drawn.scoring + scored, decoded=drawn.decoded)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from tldr.errors import UsageError
+from tldr.errors import UsageError, nearest
 from tldr.settings.base import Positive, Settings, Unit
 from tldr.strict_yaml import read_yaml
-from tldr.study.load import nearest, read_settings
+from tldr.study.load import read_settings
 
 GIB = 2**30
 BUILT_IN = Path(__file__).with_name("hardware.yaml")

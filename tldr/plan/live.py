@@ -67,8 +67,9 @@ class LiveBytes(TorchDispatchMode):
         self._part = FORWARD
         self.parts: dict[StepPart, Peak] = {}
         learns = [_LAYER.match(name) for name, p in modules.named_parameters() if p.requires_grad]
-        numbers = [int(layer[2]) for layer in learns if layer]
-        self._bottom, self._top = min(numbers, default=0), max(numbers, default=0)
+        self._numbers: dict[str, set[int]] = {}
+        for layer in filter(None, learns):  # two modules may differ in depth
+            self._numbers.setdefault(layer[1], set()).add(int(layer[2]))
         for name, parameter in modules.named_parameters():
             self._known(parameter)
             if parameter.requires_grad:
@@ -89,8 +90,8 @@ class LiveBytes(TorchDispatchMode):
         assert parameter.grad is not None
         self._gradients += parameter.grad.untyped_storage().nbytes()
         if layer := _LAYER.match(name):
-            number = int(layer[2])
-            place = "top" if number == self._top else "bottom" if number == self._bottom else "middle"
+            number, numbers = int(layer[2]), self._numbers[layer[1]]
+            place = "top" if number == max(numbers) else "bottom" if number == min(numbers) else "middle"
             self._part = (layer[1], place)
 
     def __torch_dispatch__(
@@ -177,6 +178,41 @@ def peaks_of_depth(
         return peaks_of_step(build, layers, vocab, bf16=bf16)
     few, more = (peaks_of_step(build, depth, vocab, bf16=bf16) for depth in SHALLOW)
     return along(few, more, (layers - low) / (high - low))
+
+
+def peaks_of_depths(
+    build: Callable[[tuple[int, int]], CountedStep], layers: tuple[int, int], vocab: int, *, bf16: bool
+) -> dict[StepPart, Peak]:
+    """`peaks_of_depth` of a step on two models, of which each has a depth of its own.
+
+    Each model's layers add the same amount whatever the other's depth is, so one is deepened at a time.
+
+    Args:
+        build: makes the step with these numbers of layers.
+    """
+    low, high = SHALLOW
+
+    def peaks(depths: tuple[int, int]) -> dict[StepPart, Peak]:
+        return peaks_of_step(lambda _: build(depths), sum(depths), vocab, bf16=bf16)
+
+    few = (_few(layers[0]), _few(layers[1]))
+    found = base = peaks(few)
+    for number, deeper in zip(layers, ((high, few[1]), (few[0], high)), strict=True):
+        if number <= high:
+            continue
+        more, way = peaks(deeper), (number - low) / (high - low)
+        added = along(base, more, way)
+        found = {
+            part: Peak(*(a + c - b for a, b, c in zip(found[part], base[part], added[part], strict=True)))
+            for part in base
+        }
+    return found
+
+
+def _few(layers: int) -> int:
+    """The depth at which a model is measured: its own, if it is shallow."""
+    low, high = SHALLOW
+    return layers if layers <= high else low
 
 
 def along(first: dict[StepPart, Peak], second: dict[StepPart, Peak], way: float) -> dict[StepPart, Peak]:

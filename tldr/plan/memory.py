@@ -62,6 +62,8 @@ class TrainingStep:
 
     Attributes:
         kind: the step.
+        shape: of the policy, or of the reward model that is trained.
+        reward: shape of PPO's reward model and value network; None: the policy's.
         frozen: parameters of each model that is loaded but not trained.
         query, options, response: tokens per query, responses per query, tokens per response.
         batch: queries per optimizer step, over all processes.
@@ -88,17 +90,24 @@ class TrainingStep:
     moments: int = 8
     frozen_layers: int = 0
     held: int = 0
+    reward: Shape | None = None
 
     @property
-    def networks(self) -> int:
-        """Number of models that are trained."""
-        return 2 if self.kind == "ppo" else 1
+    def networks(self) -> tuple[Shape, ...]:
+        """Shapes of the models that are trained."""
+        return (self.shape, self.judging) if self.kind == "ppo" else (self.shape,)
+
+    @property
+    def judging(self) -> Shape:
+        """Shape of PPO's reward model and value network."""
+        return self.reward or self.shape
 
     @property
     def learning(self) -> int:
         """Parameters of the models that learn, without adapters."""
         shape = self.shape
-        return {"reward": shape.reward, "ppo": shape.policy + shape.reward}.get(self.kind, shape.policy)
+        both = shape.policy + self.judging.reward
+        return {"reward": shape.reward, "ppo": both}.get(self.kind, shape.policy)
 
     @property
     def trained(self) -> int:
@@ -140,7 +149,8 @@ def forward(work: TrainingStep, options: Options) -> Forward:
 
 def step_growth(work: TrainingStep, options: Options) -> Growth:
     """The training step's peaks by micro-batch."""
-    return growth(work.kind, work.shape, forward(work, options), work.counted)
+    value = work.reward if work.kind == "ppo" else None
+    return growth(work.kind, work.shape, forward(work, options), work.counted, value)
 
 
 def standing(work: TrainingStep, options: Options) -> dict[str, float]:
@@ -152,12 +162,12 @@ def standing(work: TrainingStep, options: Options) -> dict[str, float]:
     if options.placement == "zero2" and spread > 1:
         gathered = float(width * work.learning)
     elif spread > 1:  # this layer and the next at a time; embeddings, last norm and head throughout
-        shape = work.shape
-        gathered = width * work.networks * (2 * shape.layer + shape.policy - shape.matrices)
+        gathered = width * sum(2 * each.layer + each.policy - each.matrices for each in work.networks)
     weights = 4 * (work.learning + (work.adapters or 0)) / spread
     frozen = [(2 if options.frozen_bf16 else 4) * count for count in work.frozen]
+    layer = max(work.shape.layer, work.judging.layer)
     if options.frozen_place == "shard" and n > 1:
-        place = sum(frozen) / n + (2 if options.frozen_bf16 else 4) * 2 * work.shape.layer
+        place = sum(frozen) / n + (2 if options.frozen_bf16 else 4) * 2 * layer
     else:
         place = sum(frozen) if options.frozen_place != "cpu" else 0.0
     copy = 0.0
@@ -218,6 +228,9 @@ def scoring_memory(work: TrainingStep, options: Options, rows: int, assumed: Ass
     """Peak memory while the networks score the responses of `rows` queries."""
     how = replace(forward(work, options), sharded=False, checkpointing=False)
     peak = growth("score", work.shape, how, work.counted).at(rows)
+    if work.reward is not None:  # larger than the policy, it may need more, even without logits
+        judged = growth("judge", work.reward, how, work.counted).at(rows)
+        peak = max(peak, judged, key=lambda each: each.working)
     # Autocast caches bf16 casts of the trained weights while the networks score one rollout.
     casts = 2.0 * work.learning if options.bf16 and not options.sharded else 0.0
     loaded = (2 if options.frozen_bf16 else 4) * max(work.frozen, default=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
@@ -29,7 +29,7 @@ from tldr.models.packed import (
     response_values,
 )
 from tldr.models.tail import last_layer_from, spared_entries
-from tldr.plan.live import CountedStep, Peak, StepPart, along, highest, peaks_of_depth
+from tldr.plan.live import CountedStep, Peak, StepPart, along, highest, peaks_of_depth, peaks_of_depths
 from tldr.settings.training import Lora
 from tldr.stages.reward.algorithm import freeze_lowest
 from tldr.stages.shared.language import TextBatch, language_loss
@@ -147,15 +147,16 @@ class Growth:
 _MEMORY: dict[tuple[object, ...], dict[StepPart, Peak]] = {}
 
 
-def growth(kind: StepKind, shape: Shape, how: Forward, rows: int) -> Growth:
+def growth(kind: StepKind, shape: Shape, how: Forward, rows: int, value: Shape | None = None) -> Growth:
     """Count a step's bytes at one query and at `rows` (exact there).
 
     Args:
         kind: the step.
         rows: the micro-batch whose peak should be exact.
+        value: of PPO's value network, where it is not the policy's shape.
     """
     sizes = (1, max(rows, 2))
-    low, high = (_peaks(kind, shape, how, size) for size in sizes)
+    low, high = (_peaks(kind, shape, how, size, value) for size in sizes)
     return Growth(sizes, (low, high))
 
 
@@ -164,9 +165,19 @@ def peak_of(kind: StepKind, shape: Shape, how: Forward, rows: int) -> Peak:
     return highest(_peaks(kind, shape, how, rows))
 
 
-def _peaks(kind: StepKind, shape: Shape, how: Forward, rows: int) -> dict[StepPart, Peak]:
-    key = (kind, shape.config.to_json_string(), how, rows)
-    if key not in _MEMORY:
+def _peaks(
+    kind: StepKind, shape: Shape, how: Forward, rows: int, value: Shape | None = None
+) -> dict[StepPart, Peak]:
+    key = (kind, shape.config.to_json_string(), value and value.config.to_json_string(), how, rows)
+    if key not in _MEMORY and value is not None:
+        configs = (shape.config, value.config)
+
+        def build_two(layers: tuple[int, int]) -> CountedStep:
+            return _step(kind, [_of_depth(*each) for each in zip(configs, layers, strict=True)], how, rows)
+
+        depths, vocab = (shape.layers, value.layers), int(shape.config.vocab_size)
+        _MEMORY[key] = peaks_of_depths(build_two, depths, vocab, bf16=how.bf16)
+    elif key not in _MEMORY:
         config, learning = shape.config, shape.layers - how.frozen_layers
         # Frozen layers keep nothing for the backward pass, so one stands for all of them. A frozen last
         # layer is counted as well, since it differs from the others (`tldr.models.tail`).
@@ -174,22 +185,27 @@ def _peaks(kind: StepKind, shape: Shape, how: Forward, rows: int) -> dict[StepPa
         few = replace(how, frozen_layers=frozen)
 
         def build(layers: int) -> CountedStep:
-            shallow = copy.deepcopy(config)
-            shallow.num_hidden_layers = layers + frozen
-            return _step(kind, shallow, few, rows)
+            return _step(kind, [_of_depth(config, layers + frozen)], few, rows)
 
         _MEMORY[key] = peaks_of_depth(build, learning, int(config.vocab_size), bf16=how.bf16)
     return _MEMORY[key]
 
 
-def _step(kind: StepKind, config: PreTrainedConfig, how: Forward, rows: int) -> CountedStep:
+def _of_depth(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    other = copy.deepcopy(config)
+    other.num_hidden_layers = layers
+    return other
+
+
+def _step(kind: StepKind, configs: Sequence[PreTrainedConfig], how: Forward, rows: int) -> CountedStep:
+    """The step on models of these configs: the policy's, and last that of the reward or value model."""
     half = how.bf16 and (how.sharded or kind == "sample")  # a model that is sampled from is loaded in bf16
     dtype = torch.bfloat16 if half else torch.float32
     parts: dict[str, nn.Module] = {}
     if kind not in ("reward", "judge"):
-        parts["policy"] = _model(AutoModelForCausalLM, config, how.attention, dtype)
+        parts["policy"] = _model(AutoModelForCausalLM, configs[0], how.attention, dtype)
     if kind in ("reward", "ppo", "judge"):
-        parts["value" if kind == "ppo" else "reward"] = _model(_CLASSIFIER, config, how.attention, dtype)
+        parts["value" if kind == "ppo" else "reward"] = _model(_CLASSIFIER, configs[-1], how.attention, dtype)
     modules = nn.ModuleDict(parts)
     for model in map(as_model, modules.values()):
         model.train(False)  # its dropout is 0
@@ -197,7 +213,7 @@ def _step(kind: StepKind, config: PreTrainedConfig, how: Forward, rows: int) -> 
             recompute_layers(model)
     modules.requires_grad_(kind not in _USES)
     if how.frozen_layers:
-        freeze_lowest(as_model(modules["reward"]), how.frozen_layers / config.num_hidden_layers)
+        freeze_lowest(as_model(modules["reward"]), how.frozen_layers / configs[-1].num_hidden_layers)
     return modules, _loss(kind, modules, how, rows)
 
 

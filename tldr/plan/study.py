@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast, get_args
 
-from tldr.errors import UsageError
+from tldr.errors import UsageError, nearest
 from tldr.plan.costs import cost_of, job_of
 from tldr.plan.counts import Counts
 from tldr.plan.flops import Cost
@@ -22,7 +22,6 @@ from tldr.plan.memory import Memory, Options, Placement, TrainingStep
 from tldr.settings.training import Training
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
-from tldr.study.load import nearest
 from tldr.study.registry import STAGES
 from tldr.study.runs import Run
 from tldr.study.settings import Study

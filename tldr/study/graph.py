@@ -37,7 +37,6 @@ from tldr.stages.ppo import PPOInputs
 from tldr.stages.ppo.settings import PPOSettings
 from tldr.stages.pretrain import PretrainInputs
 from tldr.stages.ratings import RatingsInputs
-from tldr.stages.reward import RewardInputs
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sample import SampleInputs
 from tldr.stages.score import ScoreInputs
@@ -47,7 +46,7 @@ from tldr.stages.shared.settings import NEWS, EvaluationSettings
 from tldr.study.hashes import FileHashes
 from tldr.study.judging import judge_runs
 from tldr.study.runs import InputSource, Run, run_of
-from tldr.study.seed_runs import SeedRuns, VariantSampling, Writers, of_one_model, on_labels
+from tldr.study.seed_runs import SeedRuns, VariantSampling, Writers, by_size, of_one_model, on_labels, size_of
 from tldr.study.settings import Study
 from tldr.study.variants import Variants
 from tldr.toy.settings import ToyData
@@ -137,23 +136,22 @@ class Graph:
 
     def add_seed(self, seed: int, data: InputSource) -> None:
         """Add every run of one seed."""
-        sizes = list(self.study.ladder)
-        start = {size: self._start(size, seed, data) for size in sizes}
+        sizes = self.study.policy_sizes
+        start = {size: self._start(size, seed, data) for size in self.study.ladder}
         trained = {
             size: self._tried(
                 [self.sft_run(self.study.sft, size, seed, start[size], data)], self.study.sft.lr_factors
             )
-            for size in sizes
+            for size in self.study.ladder
         }
-        sft = dict(trained)  # until a reward model chooses another epoch
+        sft = {size: trained[size] for size in sizes}  # until a reward model chooses another epoch
         writers = Writers({f"sft-{size}": policy for size, policy in sft.items()})
         labels: list[InputSource] = []
         earlier: dict[tuple[str, str], tuple[InputSource, InputSource]] = {}
         for number, settings in enumerate(self.study.rounds, start=1):
             labels.append(self.labels(settings.labels, seed, writers, data, number))
             for size in settings.sizes or sizes:
-                inputs = on_labels(trained[size], labels, data)
-                reward = self._reward(settings.reward, size, seed, inputs, number)
+                reward = self._reward(settings.reward, size, seed, trained, labels, data, number)
                 sft[size] = self.chosen_epoch(self.study.sft, sft[size], reward, data)
                 policy = self._ppo(settings.ppo, size, seed, sft[size], reward, data, number)
                 earlier[f"r{number}", size] = reward, policy
@@ -161,12 +159,11 @@ class Graph:
         labels.append(self.labels(self.study.labels, seed, writers, data))
         rewards, models = dict[str, InputSource](), dict[str, dict[str, InputSource]]()
         for size in sizes:
-            inputs = on_labels(trained[size], labels, data)
-            rewards[size] = self._reward(self.study.reward, size, seed, inputs)
+            rewards[size] = self._reward(self.study.reward, size, seed, trained, labels, data)
             sft[size] = self.chosen_epoch(self.study.sft, sft[size], rewards[size], data)
             policy = self._ppo(self.study.ppo, size, seed, sft[size], rewards[size], data)
             models[size] = {"pretrained": start[size], "sft": sft[size], "ppo": policy}
-        main = SeedRuns(seed, data, labels, trained, models, rewards)
+        main = SeedRuns(seed, data, labels, trained, models, rewards, by_size(rewards.values()))
         for size in sizes:
             self._measure(main, size)
         for (name, size), (reward, policy) in earlier.items():
@@ -177,7 +174,7 @@ class Graph:
         variants.add_labels(writers)
         further = variants.add_rewards()
         judging = {judge.variant for judge in self.study.judges.values()}
-        others = {place: reward for place, (reward, _) in earlier.items()}
+        others = {(name, size_of(reward)): reward for (name, _), (reward, _) in earlier.items()}
         others |= {place: reward for place, reward in further.items() if place[0] not in judging}
         variants.add_policies(others)
         variants.add_pools(others)
@@ -266,10 +263,19 @@ class Graph:
         return self.add(replace(self.run(inputs, settings, size, seed), **_round(number)))
 
     def _reward(
-        self, given: RewardSettings, size: str, seed: int, inputs: RewardInputs[InputSource], number: int = 0
+        self,
+        given: RewardSettings,
+        size: str,
+        seed: int,
+        trained: Mapping[str, InputSource],
+        labels: list[InputSource],
+        data: InputSource,
+        number: int = 0,
     ) -> InputSource:
-        """The reward models of a size, all on the same labels."""
-        run = self.run(inputs, of_one_model(given), size, seed)
+        """The reward models that a size's policy is trained against, all on the same labels: of its own size,
+        or of `reward.size`, which are added once for all sizes."""
+        own = given.of_policy(size)
+        run = self.run(on_labels(trained[own], labels, data), of_one_model(given), own, seed)
         draws: list[Run] = []
         for index in range(given.seeds):
             changes = _round(number, *([f"rm{index}"] if index else []))
@@ -395,7 +401,8 @@ class Graph:
                 for size, models in seed_runs.models.items()
                 for method in ("sft", "ppo")
             },
-            rewards=seed_runs.reward | {f"{size}_{name}": source for (name, size), source in rewards.items()},
+            rewards=seed_runs.rewards
+            | {f"{size}_{name}": source for (name, size), source in rewards.items()},
             sft={size: models["sft"] for size, models in seed_runs.models.items()},
         )
         self.add(run_of(inputs, self.study.pairs, seed=seed_runs.seed))

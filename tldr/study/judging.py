@@ -42,4 +42,4 @@ def _trained_against(study: Study, seed_runs: SeedRuns, rewards: Rewards) -> dic
     used = {variant.reward for variant in study.variants.values() if isinstance(variant, PPOVariant)}
     used |= {f"r{number}" for number in range(1, len(study.rounds) + 1)}
     others = {f"{size}_{name}": source for (name, size), source in rewards.items() if name in used}
-    return seed_runs.reward | others
+    return seed_runs.rewards | others

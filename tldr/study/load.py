@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tldr.errors import UsageError
+from tldr.errors import UsageError, nearest
 from tldr.settings.base import Settings
 from tldr.strict_yaml import line_of, parse_yaml, read_yaml
 from tldr.study.settings import Study
+from tldr.study.vocabularies import unlike
 
 S = TypeVar("S", bound=Settings)
 Tree = dict[str, Any]
@@ -66,6 +66,12 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         study = study.chosen()
     except ValueError as error:
         raise UsageError(str(error), where=where.of(("sizes",)), remedy="change one of them") from None
+    for place, which in unlike(study):
+        raise UsageError(
+            f"a reward model reads the tokens that policies write, but {which} have different tokenizers",
+            where=where.of(place),
+            remedy="take a size of the same model family, or null: each policy's own size",
+        )
     stages = [(name, stage) for name, stage in study if isinstance(stage, Settings)]
     stages += [(f"variants.{name}.set", variant.set) for name, variant in study.variants.items()]
     for number, each in enumerate(study.rounds):
@@ -102,7 +108,10 @@ def _with_variants(tree: Tree, where: Places) -> Tree:
         if not isinstance(variant, dict):
             whole |= {} if variant is None else {name: variant}
             continue
-        stage = tree.get(str(variant.get("kind"))) or {}
+        kind = str(variant.get("kind"))
+        stage = tree.get(kind) or {}
+        if kind == "reward" and isinstance(stage, dict):  # the variant says itself of which sizes it is
+            stage = {key: value for key, value in stage.items() if key != "size"}
         for title, changes in _swept(name, variant, where):
             if title in whole or (title != name and variants.get(title) is not None):
                 raise UsageError(
@@ -254,12 +263,6 @@ def _check_keys(annotation: Any, value: Any, place: tuple[str, ...], where: str 
                 remedy=f"known here: {', '.join(kind.model_fields)}",
             )
         _check_keys(kind.model_fields[key].annotation, inner, (*place, key), where)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'beta'?``, or "" if no known name is similar."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _options(annotation: Any) -> list[Any]:

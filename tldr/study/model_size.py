@@ -25,7 +25,7 @@ def scale(model: ModelSpec) -> float:
     """
     if model.path is not None:
         folder = Path(model.path)
-        config = folder / "config.json" if folder.is_dir() else _cached(model.path)
+        config = folder / "config.json" if folder.is_dir() else cached_file(model.path, "config.json")
         shape = read_note(config) if config else {}
         layers, width = _first(shape, _LAYERS), _first(shape, _WIDTHS)
         if layers and width:
@@ -35,10 +35,11 @@ def scale(model: ModelSpec) -> float:
     return float(model.layers * model.d_model**2)
 
 
-def _cached(name: str) -> Path | None:
-    name, revision = split_name(name)
+def cached_file(model: str, name: str) -> Path | None:
+    """A file of a model in the hub's cache, if it is there."""
+    model, revision = split_name(model)
     try:
-        path = try_to_load_from_cache(name, "config.json", revision=revision)
+        path = try_to_load_from_cache(model, name, revision=revision)
     except ValueError:  # not a name of the hub
         return None
     return Path(path) if isinstance(path, str) else None

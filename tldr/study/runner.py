@@ -72,11 +72,20 @@ def gpus() -> list[str]:
 
 
 def costs(runs: Sequence[Run]) -> dict[str, float]:
-    """A rough cost of each run: its stage's weight times the model's size (for labels: of all sizes)."""
+    """A rough cost of each run: its stage's weight times the model's size (for labels: of all sizes), or the
+    reward model's where that is larger."""
     models = {run.size: run.model for run in runs if run.size and run.model}
     scales = {size: scale(model) for size, model in models.items()}
     total = sum(scales.values())
-    return {run.name: STAGES[run.stage].weight * scales.get(run.size or "", total) for run in runs}
+    found = {}
+    for run in runs:
+        read = [
+            source.runs[0].size for name, source in run.parents.items() if name == "reward" and source.runs
+        ]
+        sizes = [run.size, *read] if run.size else []
+        largest = max((scales[size] for size in sizes if size in scales), default=total)
+        found[run.name] = STAGES[run.stage].weight * largest
+    return found
 
 
 def critical_paths(runs: Sequence[Run]) -> dict[str, float]:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tldr.errors import UsageError
+from tldr.errors import UsageError, nearest
 from tldr.settings.base import Settings
 from tldr.settings.models import ModelSpec
 from tldr.stages.shared.declaration import named
 from tldr.study.hashes import FileHashes, sha256
-from tldr.study.load import nearest
 from tldr.study.registry import STAGES, stage_of
 
 Tags = dict[str, str | int | float | bool]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,9 +20,11 @@ class SeedRuns:
 
     Attributes:
         labels: labels of each round, the last one's at the end.
-        trained: size -> the SFT policy as training left it, from which every reward model starts.
-        models: size -> method -> policy; that of SFT may be of an earlier epoch than `trained`.
-        reward: size -> reward model.
+        trained: size -> the SFT policy as training left it, from which every reward model starts; those from
+            which only reward models start are included.
+        models: size of a policy -> method -> policy; that of SFT may be of an earlier epoch than `trained`.
+        reward: size of a policy -> the reward model that it is trained against.
+        rewards: size of a reward model -> it.
         samples: ``method-size`` -> samples.
         scored: ``method-size`` -> scored samples.
         further: ``method-size-variant`` -> those of variants and earlier rounds.
@@ -33,6 +36,7 @@ class SeedRuns:
     trained: dict[str, InputSource]
     models: dict[str, dict[str, InputSource]]
     reward: dict[str, InputSource]
+    rewards: dict[str, InputSource]
     samples: dict[str, InputSource] = field(default_factory=dict)
     scored: dict[str, InputSource] = field(default_factory=dict)
     further: dict[str, InputSource] = field(default_factory=dict)
@@ -56,10 +60,14 @@ class Writers:
         self, number: int, size: str, sft: InputSource, reward: InputSource, policy: InputSource
     ) -> Writers:
         """With a round's policy, the SFT policy that it started from, and that one's best-of-N by the round's
-        reward model."""
-        best = f"best_of_n-{size}-r{number}"
+        reward model.
+
+        Args:
+            size: of the policy. A reward model of several sizes' policies is one in `rewards`.
+        """
+        best, of = f"best_of_n-{size}-r{number}", size_of(reward)
         rewards = {
-            f"r{number}-{size}-{index}": InputSource(runs=(run,)) for index, run in enumerate(reward.runs)
+            f"r{number}-{of}-{index}": InputSource(runs=(run,)) for index, run in enumerate(reward.runs)
         }
         same = {name: source for name, source in self.rewards.items() if name.startswith(f"r{number}-")}
         return Writers(
@@ -86,7 +94,20 @@ def on_labels(policy: InputSource, labels: list[InputSource], data: InputSource)
 
 
 def of_one_model(settings: TriedT) -> TriedT:
-    """Without the numbers of seeds and learning rates, so that more of them leave the first ones' names."""
+    """Without the numbers of seeds and learning rates, so that more of them leave the first ones' names, and
+    without the size that other policies' reward model has, which is the run's own."""
     fields = type(settings).model_fields
-    alone = {name: fields[name].get_default() for name in ("seeds", "lr_factors") if name in fields}
+    alone = {name: fields[name].get_default() for name in ("seeds", "lr_factors", "size") if name in fields}
     return settings.model_copy(update=alone)
+
+
+def size_of(model: InputSource) -> str:
+    """The size of a model that the study trains."""
+    size = model.runs[0].size
+    assert size is not None
+    return size
+
+
+def by_size(models: Iterable[InputSource]) -> dict[str, InputSource]:
+    """Size -> model; a model that is there twice is one."""
+    return {size_of(model): model for model in models}

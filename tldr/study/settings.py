@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from tldr.errors import nearest
 from tldr.settings.base import Name, NonNegative, Precision, Seed, Settings, different
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.best_of_n.settings import BestOfNSettings
@@ -27,14 +28,19 @@ SettingsT = TypeVar("SettingsT", SFTSettings, LabelsSettings, RewardSettings)
 
 
 class RewardVariant(Settings):
-    """Reward models with other settings, for example on fewer labels (Fig. 6)."""
+    """Reward models with other settings, for example on fewer labels (Fig. 6).
+
+    Their sizes are the variant's `sizes`, whatever `reward.size` is. Where `reward.size` leaves one main
+    reward model, a variant with an empty `set` and the other sizes adds theirs: accuracy against size. A
+    policy that is trained against a variant takes its model of `reward.size`, else of its own size.
+    """
 
     kind: Literal["reward"] = "reward"
     """Which stage runs again."""
     sizes: list[Name] | None = None
-    """None: the whole ladder."""
+    """None: the whole ladder, `reward.size` included."""
     set: RewardSettings
-    """Settings that differ from the study's `reward`."""
+    """Settings that differ from the study's `reward`, whose `size` is not among them."""
 
 
 class LabelsVariant(Settings):
@@ -45,7 +51,7 @@ class LabelsVariant(Settings):
     kind: Literal["labels"] = "labels"
     """Which stage runs again."""
     sizes: list[Name] | None = None
-    """Sizes of the reward models; None: the whole ladder."""
+    """Sizes of the reward models; None: the whole ladder, or `reward.size` where it is set."""
     set: LabelsSettings
     """Settings that differ from the study's `labels`."""
 
@@ -126,7 +132,8 @@ class Study(Settings):
     lengths: Lengths = Lengths()
     ladder: Annotated[dict[Name, ModelSpec], Field(min_length=1)]
     sizes: Annotated[list[Name], Field(min_length=1)] | None = None
-    """The sizes of the ladder to use; None: all. `load_study` removes the others (`chosen`)."""
+    """The sizes of the ladder that have policies; None: all. `load_study` removes the others (`chosen`),
+    except one that `reward.size` names."""
     pretrain: PretrainSettings | None = None
     sft: SFTSettings = SFTSettings()
     labels: LabelsSettings = LabelsSettings()
@@ -149,8 +156,28 @@ class Study(Settings):
     """Stages that run again with other settings, for scaling and ablations. In a study file a variant may
     have ``sweep: {beta: [0.1, 0]}``; it expands to one variant per value (``kl-0.1``, ``kl-0``)."""
 
+    @property
+    def policy_sizes(self) -> list[str]:
+        """The sizes that have policies, in the ladder's order: all but one that only reward models need."""
+        return [size for size in self.ladder if self.sizes is None or size in self.sizes]
+
+    @property
+    def reward_sizes(self) -> list[str]:
+        """The sizes of the main reward models, in the ladder's order."""
+        used = {self.reward.of_policy(size) for size in self.policy_sizes}
+        return [size for size in self.ladder if size in used]
+
+    def sizes_of(self, variant: Variant) -> list[str]:
+        """The sizes at which a variant's runs are made."""
+        if variant.sizes is not None:
+            return variant.sizes
+        if isinstance(variant, RewardVariant):
+            return list(self.ladder)
+        return self.reward_sizes if isinstance(variant, LabelsVariant) else self.policy_sizes
+
     def chosen(self) -> Study:
-        """The study restricted to the sizes in `sizes`: its ladder, settings and variants.
+        """The study restricted to the sizes in `sizes` and those of their reward models: its ladder, settings
+        and variants. `sizes` stays only if a size has a reward model and no policy.
 
         Raises:
             ValueError: `sizes` names a size that is not in the ladder.
@@ -159,26 +186,29 @@ class Study(Settings):
             return self
         if odd := set(self.sizes) - set(self.ladder):
             raise ValueError(f"the ladder has {_list(self.ladder)}, but not {_list(odd)}")
+        rounds = [(each, sizes) for each in self.rounds if (sizes := _some(each.sizes, self.sizes)) != []]
+        named = {reward.size for reward in (self.reward, *(each.reward for each, _ in rounds))}
+        kept = {*self.sizes, *(size for size in named if size is not None)}
         changes: dict[str, object] = {
-            name: value.of_sizes(self.sizes) for name, value in self if isinstance(value, Settings)
+            name: value.of_sizes(kept) for name, value in self if isinstance(value, Settings)
         }
-        changes["ladder"] = {size: model for size, model in self.ladder.items() if size in self.sizes}
+        changes["ladder"] = {size: model for size, model in self.ladder.items() if size in kept}
         changes["variants"] = {
-            name: variant.model_copy(update={"sizes": sizes, "set": variant.set.of_sizes(self.sizes)})
+            name: variant.model_copy(update={"sizes": sizes, "set": variant.set.of_sizes(kept)})
             for name, variant in self.variants.items()
-            if (sizes := _some(variant.sizes, self.sizes)) != []
+            if (sizes := _some(variant.sizes, kept if _of_rewards(variant) else self.sizes)) != []
         }
         changes["rounds"] = [
             Round(
                 sizes=sizes,
                 labels=each.labels,
-                reward=each.reward.of_sizes(self.sizes),
-                ppo=each.ppo.of_sizes(self.sizes),
+                reward=each.reward.of_sizes(kept),
+                ppo=each.ppo.of_sizes(kept),
             )
-            for each in self.rounds
-            if (sizes := _some(each.sizes, self.sizes)) != []
+            for each, sizes in rounds
         ]
-        return self.model_validate({**dict(self), **changes, "sizes": None})
+        changes["sizes"] = None if kept == set(self.sizes) else self.sizes
+        return self.model_validate({**dict(self), **changes})
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -216,6 +246,31 @@ class Study(Settings):
         return self
 
     @model_validator(mode="after")
+    def _reward_sizes(self) -> Study:
+        """Reward models have sizes of the ladder; those of variants are told by `sizes` alone."""
+        places = {"reward": self.reward}
+        places |= {f"rounds.{number}.reward": each.reward for number, each in enumerate(self.rounds)}
+        for place, reward in places.items():
+            if reward.size is not None and reward.size not in self.ladder:
+                raise ValueError(
+                    f"{place}.size: the ladder has {_list(self.ladder)}, but not "
+                    f"'{reward.size}'{nearest(reward.size, self.ladder)}"
+                )
+        for name, variant in self.variants.items():
+            if isinstance(variant, RewardVariant) and variant.set.size is not None:
+                raise ValueError(
+                    f"variants.{name}.set.size: a reward variant's models have the sizes in its `sizes`: "
+                    f"write variants.{name}.sizes: [{variant.set.size}]"
+                )
+            odd = set(variant.sizes or ()) - {self.reward.size}
+            if isinstance(variant, LabelsVariant) and self.reward.size is not None and odd:
+                raise ValueError(
+                    f"variants.{name}.sizes: with reward.size {self.reward.size} no reward model of size "
+                    f"{_list(odd)} has the study's own labels, to be compared with: drop it from the sizes"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _variants(self) -> Study:
         for name, variant in self.variants.items():
             if odd := set(variant.sizes or ()) - set(self.ladder):
@@ -224,7 +279,8 @@ class Study(Settings):
                 other = self.variants.get(variant.reward)
                 if not isinstance(other, RewardVariant):
                     raise ValueError(f"variants.{name}.reward: '{variant.reward}' is not a reward variant")
-                if odd := set(variant.sizes or self.ladder) - set(other.sizes or self.ladder):
+                used = {self.reward.of_policy(size) for size in variant.sizes or self.ladder}
+                if odd := used - set(other.sizes or self.ladder):
                     raise ValueError(f"variants.{name}: {variant.reward} is not trained at size {_list(odd)}")
         return self
 
@@ -298,7 +354,8 @@ class Study(Settings):
                     + inherited
                 )
             before = self.rounds[number - 1]
-            models = len(before.sizes or self.ladder) * before.reward.seeds
+            sizes = {before.reward.of_policy(size) for size in before.sizes or self.policy_sizes}
+            models = len(sizes) * before.reward.seeds
             if by == "disagreement" and models < 2:
                 raise ValueError(
                     f"{place}.choose_by disagreement: the round before has a single reward model, which "
@@ -341,7 +398,12 @@ class Study(Settings):
         return self
 
 
-def _some(sizes: list[str] | None, chosen: list[str]) -> list[str] | None:
+def _of_rewards(variant: Variant) -> bool:
+    """Whether a variant's `sizes` are those of reward models, not of policies."""
+    return isinstance(variant, RewardVariant | LabelsVariant)
+
+
+def _some(sizes: list[str] | None, chosen: Container[str]) -> list[str] | None:
     return None if sizes is None else [size for size in sizes if size in chosen]
 
 

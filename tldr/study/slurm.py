@@ -19,11 +19,11 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from tldr.errors import LabError, UsageError
+from tldr.errors import LabError, UsageError, nearest
 from tldr.files import write_text
 from tldr.settings.base import Settings
 from tldr.strict_yaml import read_yaml
-from tldr.study.load import Places, nearest, read_settings
+from tldr.study.load import Places, read_settings
 from tldr.study.registry import STAGES
 
 TIME_LIMIT = signal.SIGUSR2

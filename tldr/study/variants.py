@@ -27,7 +27,7 @@ class Variants:
         """Name, settings and size of every variant of a kind."""
         for name, variant in self._study.variants.items():
             if isinstance(variant, kind):
-                yield from ((name, variant, size) for size in variant.sizes or self._study.ladder)
+                yield from ((name, variant, size) for size in self._study.sizes_of(variant))
 
     def add_supervised(self, start: Mapping[str, InputSource]) -> None:
         """Add the variants' supervised policies, their samples, and scores by the main reward models.
@@ -73,7 +73,8 @@ class Variants:
         """Add the variants' policies, trained from SFT, their samples, and scores by their reward models."""
         for name, variant, size in self._each(PPOVariant):
             sft = self._main.models[size]["sft"]
-            reward = rewards[variant.reward, size] if variant.reward else self._main.reward[size]
+            own = self._study.reward.of_policy(size)
+            reward = rewards[variant.reward, own] if variant.reward else self._main.reward[size]
             inputs = PPOInputs(policy=sft, reference=sft, reward=reward, data=self._main.data)
             policy = self._graph.add(
                 replace(self._graph.run(inputs, variant.set, size, self._main.seed), variant=name)
@@ -85,10 +86,12 @@ class Variants:
                 self._graph.score(self._main, size, "sft", self._main.samples[f"sft-{size}"], sft, initial)
 
     def add_pools(self, rewards: dict[tuple[str, str], InputSource]) -> None:
-        """Add larger pools, scored by the reward models of all sizes and the variants of their own size."""
+        """Add larger pools, scored by the reward models of all sizes and the variants of the size that the
+        policy's own reward model has."""
         for name, variant, size in self._each(BestOfNVariant):
-            others = {other: self._main.reward[other] for other in self._study.ladder}
-            others |= {f"{size}_{other}": source for (other, at), source in rewards.items() if at == size}
+            own = self._study.reward.of_policy(size)
+            others = dict(self._main.rewards)
+            others |= {f"{own}_{other}": source for (other, at), source in rewards.items() if at == own}
             self._graph.add(
                 replace(self._graph.best_of_n(self._main, size, variant.set, others), variant=name)
             )

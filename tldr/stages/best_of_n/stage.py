@@ -13,7 +13,7 @@ from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.sample_records import policy_name, to_sample
 from tldr.stages.shared.sampling import Sampling, sample_responses
 from tldr.stages.shared.summary_scorer import SummaryScorer
-from tldr.stages.shared.tokenizers import open_tokenizer
+from tldr.stages.shared.tokenizers import check_reads_tokens_of, open_tokenizer
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
 
@@ -30,6 +30,8 @@ def run(ctx: BestOfNRun) -> None:
     models |= {f"rm_{name}": place for name, place in sorted(ctx.inputs.rewards.items())}
     progress = Progress(ctx.folder, total=1 + len(models))
     tokenizer = open_tokenizer(ctx.inputs.policy)
+    for place in models.values():
+        check_reads_tokens_of(place, ctx.inputs.policy, tokenizer, "best_of_n.reward")
     policy = open_sampler(ctx.inputs.policy, device, tokenizer)
     posts = read_posts(ctx.inputs.data, "valid2", references=True)[: ctx.settings.posts]
     queries = encode_queries(tokenizer, posts, ctx.lengths.query)

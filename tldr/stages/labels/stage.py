@@ -32,7 +32,7 @@ from tldr.stages.shared.networks import open_reward, open_sampler
 from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.sampling import Draw, Sampling, sample_responses
 from tldr.stages.shared.summary_scorer import SummaryScorer
-from tldr.stages.shared.tokenizers import open_tokenizer
+from tldr.stages.shared.tokenizers import check_reads_tokens_of, open_tokenizer
 from tldr.toy.labelers import Candidate
 from tldr.train.metrics import Progress
 from tldr.train.rng import derive
@@ -82,6 +82,8 @@ def sample(ctx: LabelsRun, questions: Sequence[LabelQuestion]) -> list[dict[str,
         tokenizer = open_tokenizer(place)
         policy = open_sampler(place, device, tokenizer)
         chooser = ctx.inputs.choosers.get(name)
+        if chooser is not None:
+            check_reads_tokens_of(chooser, place, tokenizer, f"labels.chooser-{name}")
         n = 1 if chooser is None else ctx.settings.best_of
         for wanted, rows in by_summaries_wanted(questions, name).items():
             queries = encode_queries(tokenizer, [questions[row].post for row in rows], ctx.lengths.query)

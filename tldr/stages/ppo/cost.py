@@ -15,6 +15,7 @@ from tldr.study.runs import Run
 def job(planned: PlannedRun) -> RunJob:
     """Policy and value network trained on what the policy samples; reference and reward model are frozen."""
     settings, lengths, shape = settings_of(planned.run), planned.lengths, planned.shape
+    judging = planned.shape_of("reward")
     batch, options = scalar(settings.batch), settings.samples_per_query
     separate = settings.algorithm == "ppo" and settings.value_network == "separate"
     step = TrainingStep(
@@ -24,8 +25,9 @@ def job(planned: PlannedRun) -> RunJob:
         options,
         lengths.response,
         batch // options // settings.minibatches,
-        frozen=(shape.policy if settings.lora is None else 0, shape.reward),
+        frozen=(shape.policy if settings.lora is None else 0, judging.reward),
         drawn=batch // options,
+        reward=None if judging is shape else judging,
     )
     return planned.training(
         step, settings, examples=scalar(settings.episodes) / options, epochs=settings.epochs

@@ -29,7 +29,7 @@ from tldr.stages.shared.networks import as_model, checkpoint_folder
 from tldr.stages.shared.posts import read_posts
 from tldr.stages.shared.sample_records import policy_name, to_sample
 from tldr.stages.shared.sampling import Draw
-from tldr.stages.shared.tokenizers import eos_id, open_tokenizer, pad_id
+from tldr.stages.shared.tokenizers import check_reads_tokens_of, eos_id, open_tokenizer, pad_id
 from tldr.train.loop import TrainLoop
 from tldr.train.processes import process_count
 
@@ -53,6 +53,7 @@ def run(ctx: PPORun) -> None:
             where="ppo.batch",
             remedy="lower the batch or give more posts",
         )
+    check_reads_tokens_of(ctx.inputs.reward, ctx.inputs.policy, tokenizer, "ppo.reward")
     rollout_plan(ctx.settings, len(posts), process_count(), ctx.seed)  # before a network is loaded
     ppo = open_ppo(ctx, tokenizer, posts)
     kept = KeptRollouts(ctx, tokenizer, posts, ppo)

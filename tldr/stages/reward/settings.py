@@ -6,15 +6,28 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from tldr.settings.base import PerSize, Positive, Unit, different
+from tldr.settings.base import Name, PerSize, Positive, Unit, different
 from tldr.settings.training import Finetuning, LearningRates, Optimizer
 
 
 class RewardSettings(Finetuning):
     """Reward model (P App. B.1, 3.4): one epoch, batch 64, loss -log sigma(difference)."""
 
-    newer: ClassVar[tuple[str, ...]] = ("pairs", "posts", "batches", "select_confidence", "lr_factors")
+    newer: ClassVar[tuple[str, ...]] = (
+        "pairs",
+        "posts",
+        "batches",
+        "select_confidence",
+        "lr_factors",
+        "size",
+    )
 
+    size: Name | None = None
+    """A size of the ladder: one reward model of it serves the policies of all sizes, as InstructGPT's of 6B
+    served policies of 1.3B, 6B and 175B. A separate value network starts from it, so it has that size too. If
+    the size is not among the study's `sizes`, it is pretrained and fine-tuned for the reward model alone. All
+    sizes need the same tokenizer. The study then has no main reward models of other sizes: to see accuracy
+    against size (Fig. 6) add a variant of kind reward. None: a reward model of each policy's own size."""
     optimizer: Optimizer = Optimizer(lr=1.5e-5)
     lr_factors: LearningRates = [1.0]
     """Learning rates tried, as factors of `optimizer.lr`, each with every one of the `seeds`; the model with
@@ -54,6 +67,10 @@ class RewardSettings(Finetuning):
     """Training references whose mean score becomes 0; None: all of them, as in the paper."""
     fold: NonNegativeInt | None = None
     """Train on the labels without this fold of `labels.folds`, and report on it."""
+
+    def of_policy(self, size: str) -> str:
+        """The size of the reward model that a policy of `size` is trained against."""
+        return self.size or size
 
     @field_validator("batches")
     @classmethod

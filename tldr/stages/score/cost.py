@@ -30,7 +30,7 @@ def _models(planned: PlannedRun) -> Iterator[LoadedModel]:
     if "ppo" in parents:
         trained = parents["ppo"].runs[0]
         if cost_of(trained.stage).keeps_value(trained):
-            yield planned.model("judge", "ppo", plain)
+            yield planned.value_of("ppo", plain)
 
 
 COST = StageCost(job)

@@ -20,7 +20,7 @@ from tldr.stages.shared.language import document_nats, encode_documents
 from tldr.stages.shared.networks import open_policy, open_reward
 from tldr.stages.shared.reporting import is_pretrained, policy_queries, reporting_set
 from tldr.stages.shared.summary_scorer import SummaryScorer, TokenIds, sample_ids
-from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
+from tldr.stages.shared.tokenizers import check_reads_tokens_of, open_tokenizer, pad_id
 from tldr.train.metrics import Progress
 
 CORPUS_LOSS = "corpus_loss.jsonl"
@@ -112,6 +112,10 @@ class SamplesByPost:
         if is_pretrained(self.ctx):
             end_with_eos(tokenizer, responses)
         if references:
+            if self.ctx.inputs.policy is not None and any(sample.response_ids for sample in self.samples):
+                policy = self.ctx.inputs.policy
+                reward = self.places[name]
+                check_reads_tokens_of(reward, policy, open_tokenizer(policy), "score.reward")
             if any(len(ids) > lengths.rm_response for row in responses for ids in row):
                 raise UsageError(
                     "a sample is longer than the reward model's window", where="lengths.rm_response"
