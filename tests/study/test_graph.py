@@ -390,6 +390,22 @@ def test_policies_on_fewer_demonstrations_are_sampled_and_scored_as_the_main_one
     assert score.tags == {"size": "m", "method": "sft", "variant": "sft-n-128"}
 
 
+def test_policies_on_fewer_prompts_differ_from_the_main_one_in_the_limit_alone(config: Path) -> None:
+    variant = "variants.prompts={kind: ppo, sizes: [m], temperatures: [0.0], sweep: {limit: [8, 16]}}"
+    before, after = runs_of(config), runs_of(config, variant)
+    assert all(after[title].key == run.key for title, run in before.items()), "the main runs are as they were"
+    assert set(after) - set(before) == {
+        f"{stage}-m-s0-{end}prompts-{limit}"
+        for stage, end in (("ppo", ""), ("sample", "ppo-"), ("score", "ppo-"))
+        for limit in (8, 16)
+    }
+    few, main = after["ppo-m-s0-prompts-8"], after["ppo-m-s0"]
+    assert parents(few) == parents(main) and few.key != after["ppo-m-s0-prompts-16"].key
+    assert few.settings.model_dump() | {"limit": None} == main.settings.model_dump()
+    assert (few.seed, few.offset) == (main.seed, main.offset), "the seed chooses the posts"
+    assert "reward" not in {run.stage for title, run in after.items() if title not in before}
+
+
 def test_a_limit_changes_what_comes_from_the_policy_and_a_variant_can_be_of_one_size(config: Path) -> None:
     touched = changed(config, "sft.limit=128")
     assert {"sft-s-s0", "sft-m-s0", "labels-s0", "ppo-m-s0"} <= touched
@@ -398,7 +414,9 @@ def test_a_limit_changes_what_comes_from_the_policy_and_a_variant_can_be_of_one_
     assert set(few) - set(runs_of(config)) == {"sft-s-s0-few", "sample-s-s0-sft-few", "score-s-s0-sft-few"}
 
 
-@pytest.mark.parametrize(("setting", "value"), [("sft.limit", "null"), ("reward.pairs", "together")])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("sft.limit", "null"), ("reward.pairs", "together"), ("ppo.limit", "null")]
+)
 def test_a_newer_setting_at_its_default_is_no_part_of_a_name(config: Path, setting: str, value: str) -> None:
     stage, key = setting.split(".")
     assert changed(config, f"{setting}={value}") == set()
@@ -435,6 +453,10 @@ def test_a_newer_setting_at_its_default_is_no_part_of_a_name(config: Path, setti
         ("variants.a={kind: sft, sweep: {limit: [128, 9999999]}}", "variants.a-9999999.set.limit 9999999 is"),
         ("sft.limit=9999999", "sft.limit 9999999 is more than"),
         ("sft.limit=0", "greater than 0"),
+        ("variants.a={kind: ppo, sweep: {limit: [8, 9999999]}}", "variants.a-9999999.set.limit 9999999 is"),
+        ("ppo.limit=9999999", "ppo.limit 9999999 is more than"),
+        ("rounds=[{ppo: {limit: 9999999}}]", "rounds.0.ppo.limit 9999999 is more than"),
+        ("ppo.limit=7", "limit 7 does not fill one rollout of 8 queries"),
         ("reward={pairs: apart, share_posts: true}", "set share_posts to false"),
         ("variants.a={kind: reward, set: {pairs: single}}", "'together' or 'apart'"),
         ("variants.a={kind: ppo, set: {value_network: shared, algorithm: rloo, epochs: 1}}", "shared"),

@@ -22,7 +22,7 @@ from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.settings import EvaluationSettings
 from tldr.toy.settings import ToyData
 
-SettingsT = TypeVar("SettingsT", SFTSettings, LabelsSettings, RewardSettings)
+SettingsT = TypeVar("SettingsT", SFTSettings, LabelsSettings, RewardSettings, PPOSettings)
 
 
 class RewardVariant(Settings):
@@ -236,13 +236,19 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _posts(self) -> Study:
-        """No more SFT posts are asked for than the toy world makes; files are counted when the stage runs."""
-        for key, settings in self._with_variants("sft", self.sft).items():
-            if isinstance(self.data, ToyData) and (settings.limit or 0) > self.data.sft_posts:
-                raise ValueError(
-                    f"{key}.limit {settings.limit} is more than the {self.data.sft_posts} posts of "
-                    "data.sft_posts"
-                )
+        """No more posts are asked for than the toy world makes; files are counted when the stage runs."""
+        if not isinstance(self.data, ToyData):
+            return self
+        sft = self._with_variants("sft", self.sft)
+        ppo = {f"rounds.{number}.ppo": each.ppo for number, each in enumerate(self.rounds)}
+        ppo |= self._with_variants("ppo", self.ppo)
+        for kind, asked in (("sft", sft), ("ppo", ppo)):
+            made = self.data.sft_posts if kind == "sft" else self.data.ppo_posts
+            for key, settings in asked.items():
+                if (settings.limit or 0) > made:
+                    raise ValueError(
+                        f"{key}.limit {settings.limit} is more than the {made} posts of data.{kind}_posts"
+                    )
         return self
 
     @model_validator(mode="after")
