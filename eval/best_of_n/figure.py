@@ -24,6 +24,7 @@ from eval.common.style import (
     styled,
 )
 from tldr.errors import UsageError
+from tldr.measures.best_of_n import best_of_n_kl
 
 NAMED = {
     "rm": Series("Its reward model", VERMILLION, "o"),
@@ -106,3 +107,8 @@ def _finish(axis: Axes, title: str, counts: pd.Series[float]) -> None:
     axis.set_xlabel("N of best of N (log scale)")
     percent_axis(axis, "Preferred to the reference")
     axis.set_title(title)
+    spent = axis.secondary_xaxis("top")
+    spent.xaxis.set_major_locator(FixedLocator([float(2**power) for power in powers[::step]]))
+    spent.xaxis.set_minor_locator(NullLocator())
+    spent.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{float(best_of_n_kl(value)):.1f}"))
+    spent.set_xlabel("KL from the sampled policy (nats)")

@@ -507,6 +507,24 @@ def test_a_judge_sees_all_scored_samples_and_is_trained_on_other_posts(config: P
     assert set(runs["judge-s0-gpt"].parents) == {"data", *main, "samples-ppo-s-kl"}
 
 
+def test_a_judge_of_pools_sees_the_largest_of_each_size(config: Path) -> None:
+    """And is held out from every reward model that chooses in one."""
+    pools = "variants.pool={kind: best_of_n, sizes: [m], set: {n: 64}}"
+    few = "variants.small={kind: best_of_n, sizes: [s], set: {n: 4}}"
+    n = "variants.n={kind: reward, sweep: {limit: [100]}}"
+    before = runs_of(config, *JUDGES, pools, few, n)
+    after = runs_of(config, *JUDGES, pools, few, n, "judges.rm.pool_share=0.5")
+    assert {title for title in after if after[title].key != before[title].key} == {"judge-s0-rm"}
+    assert "pool_share" not in before["judge-s0-rm"].ingredients["settings"], "the name is as it was"
+    found = parents(after["judge-s0-rm"])
+    assert (found["pool-s"], found["pool-m"]) == (["best_of_n-s-s0"], ["best_of_n-m-s0-pool"])
+    chosen_by = {name for name in parents(after["best_of_n-m-s0-pool"]) if name.startswith("reward-")}
+    assert {f"reward-{name.removeprefix('trained-')}" for name in found if name.startswith("trained-")} >= (
+        chosen_by
+    )
+    assert "trained-m_n-100" in found and "trained-m_n-100" not in parents(before["judge-s0-rm"])
+
+
 def test_a_judge_changes_no_other_run(config: Path) -> None:
     """Neither a pool nor pairs are scored by a model that only judges, so a further judge repeats no run."""
     more = ("pairs={}", "variants.pool={kind: best_of_n, sizes: [s], set: {n: 8}}", JUDGES[0])
@@ -532,6 +550,8 @@ def test_what_a_judge_may_cost_is_in_no_name(config: Path, change: str) -> None:
         (("judges.rm.variant=kl",), "'kl' is not a reward variant"),
         (("judges.rm.variant=gone",), "'gone' is not a reward variant"),
         (("judges.rm.path=x",), "either a path or a variant"),
+        (("judges.rm.pool_share=0.5", "best_of_n=null"), "judges.rm.pool_share 0.5: the study has no pool"),
+        (("judges.rm.pool_share=1.5",), "less than or equal to 1"),
         (("reward.posts=[0.7, 0.7]",), "the first share must be below the second"),
     ],
 )

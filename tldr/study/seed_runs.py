@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.reward import RewardInputs
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.settings import SFTSettings
@@ -24,6 +25,7 @@ class SeedRuns:
         samples: ``method-size`` -> samples.
         scored: ``method-size`` -> scored samples.
         further: ``method-size-variant`` -> those of variants and earlier rounds.
+        pools: size -> the best-of-N pool with most samples a post, which Fig. 7 is drawn from.
     """
 
     seed: int
@@ -34,6 +36,13 @@ class SeedRuns:
     samples: dict[str, InputSource] = field(default_factory=dict)
     scored: dict[str, InputSource] = field(default_factory=dict)
     further: dict[str, InputSource] = field(default_factory=dict)
+    pools: dict[str, InputSource] = field(default_factory=dict)
+
+    def offer_pool(self, size: str, pool: InputSource) -> None:
+        """Keep a size's pool if it has more samples a post than the one before."""
+        known = self.pools.get(size)
+        if known is None or _samples_of(pool) > _samples_of(known):
+            self.pools[size] = pool
 
 
 @dataclass(frozen=True)
@@ -87,3 +96,10 @@ def of_one_model(settings: TriedT) -> TriedT:
     fields = type(settings).model_fields
     alone = {name: fields[name].get_default() for name in ("seeds", "lr_factors") if name in fields}
     return settings.model_copy(update=alone)
+
+
+def _samples_of(pool: InputSource) -> int:
+    """A pool's samples a post."""
+    settings = pool.runs[0].settings
+    assert isinstance(settings, BestOfNSettings)
+    return settings.n

@@ -270,7 +270,13 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _judges(self) -> Study:
+        pools = self.best_of_n or any(isinstance(each, BestOfNVariant) for each in self.variants.values())
         for name, judge in self.judges.items():
+            if judge.pool_share and not pools:
+                raise ValueError(
+                    f"judges.{name}.pool_share {judge.pool_share:g}: the study has no pool: give it "
+                    "best_of_n, or a variant of that kind"
+                )
             if judge.variant is None:
                 continue
             other = self.variants.get(judge.variant)

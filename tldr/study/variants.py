@@ -87,6 +87,5 @@ class Variants:
         for name, variant, size in self._each(BestOfNVariant):
             others = {other: self._main.reward[other] for other in self._study.ladder}
             others |= {f"{size}_{other}": source for (other, at), source in rewards.items() if at == size}
-            self._graph.add(
-                replace(self._graph.best_of_n(self._main, size, variant.set, others), variant=name)
-            )
+            run = self._graph.best_of_n(self._main, size, variant.set, others)
+            self._main.offer_pool(size, self._graph.add(replace(run, variant=name)))
