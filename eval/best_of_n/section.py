@@ -127,7 +127,7 @@ def _add_judge(
         "standard errors are 2 to 5 points."
     )
     name = f"best_of_n_{judge.file}"
-    section.pictures.append(Picture(name, best_of_n_by_chooser(panels, paper), caption))
+    section.pictures.append(Picture(name, best_of_n_by_chooser(panels, paper, judged=True), caption))
     caption = f"Best of the first N by {judge.label}; n: posts judged; {intervals(table)}."
     section.tables.append(_shown(table, name, caption))
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy.special import expit
 
+from eval.best_of_n.judged import judged_best_of_n_table
+from eval.common.paper import PAPER_FOLDER
+from eval.common.runs import load_runs
+from eval.common.study import StudyResults
 from tests.judge.judge_server import Reply, Server, says, serving
 from tests.stages import lab as laboratory
 from tldr.errors import LabError, Waiting
@@ -229,3 +235,53 @@ def test_texts_that_differ_in_white_space_at_their_ends_are_one() -> None:
         for text, score in ((" one", 0.0), ("one ", 1.0), ("two", 2.0), ("less", -1.0))
     ]
     assert best_texts(rows) == {"a": [" one", "two"]}
+
+
+def of_lab(lab: Path, judge: Path, names: Sequence[str]) -> StudyResults:
+    """The laboratory's runs and a judge's as a study."""
+    rows: list[dict[str, Any]] = [
+        {"run": name, "stage": name, "folder": str(lab / name), "size": "s", "seed": 0, "params": 10_000}
+        for name in names
+    ]
+    pool = {"reward": "reward", "policy": "sft", "data": "data"}
+    rows = [row | ({"parents": pool} if row["stage"] == "best_of_n" else {}) for row in rows]
+    parents = {"data": "data", "reward": "reward", "samples-ppo-s": "score", "pool-s": "best_of_n"}
+    rows.append({"run": judge.name, "stage": "judge", "folder": str(judge), "seed": 0, "parents": parents})
+    runs = load_runs(judge.parent, {"study": "lab", "runs": rows})
+    finished = tuple(type(run)(**{**vars(run), "finished": True}) for run in runs.runs)
+    return StudyResults(type(runs)(runs.folder, finished), PAPER_FOLDER, draws=200)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def best(samples: list[dict[str, Any]], chooser: str, n: int) -> dict[str, Any]:
+    """The first of the highest of the first n samples of a post."""
+    score = lambda row: row["tokens"] if chooser == "length" else row["scores"][chooser]  # noqa: E731
+    return max(samples[:n], key=score)
+
+
+def test_verdicts_that_the_stages_made_are_the_table(lab: Path, tmp_path: Path) -> None:
+    """A pool that a policy drew, judged by a reward model, and counted by hand from the files."""
+    judge = laboratory.run(judging(lab, tmp_path / "judge", tags={"variant": "held-out"}), "judge")
+    study = of_lab(lab, judge, ("data", "sft", "reward", "best_of_n", "score"))
+    said: dict[tuple[str, str], list[float]] = {}
+    for row in lines(judge / "pool_judgements.jsonl"):
+        first = {"A": row["order"] == [0, 1], "B": row["order"] == [1, 0], "tie": 0.5}[row["verdict"]]
+        said.setdefault((row["id"], row["texts"][0].strip()), []).append(float(first))
+    posts = {post for post, _ in said}
+    assert len(posts) == 10
+    pool: dict[str, list[dict[str, Any]]] = {}
+    for row in lines(lab / "best_of_n" / "pool.jsonl"):
+        pool.setdefault(row["id"], []).append(row)
+    table = judged_best_of_n_table(study)
+    assert {(row.selected_by, row.best_of) for row in table.itertuples()} == {
+        (chooser, n) for chooser in ("rm", "rouge", "length", "gold") for n in (1, 2, 4)
+    }
+    for row in table.itertuples():
+        texts = [(post, best(pool[post], row.selected_by, row.best_of)["text"].strip()) for post in posts]
+        assert row.value == pytest.approx(np.mean([np.mean(said[text]) for text in texts]))
+        assert (row.scorer, row.posts) == ("verdicts held-out", 10)
+    first = table[table["best_of"] == 1]["value"]
+    assert first.nunique() == 1, "the first sample is everybody's best of one"
