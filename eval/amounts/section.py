@@ -91,6 +91,12 @@ def _filled(
         return without(section, *([_not_sampled(limited)] if limited else []))
     for scorer in scorers(study):
         rows = table[table["scorer"] == scorer.name]
+        if rows.empty:
+            section.missing.append(
+                f"By {scorer.label}: no verdicts on policies of several numbers of {kind.name} (a study's "
+                "judge sees those of variants with further: true)."
+            )
+            continue
         drawn = rows[(rows["measure"] == scorer.main_measure) & rows["params"].notna()]
         if (drawn["method"] == kind.stage).any():
             picture = preference_by_amount(drawn, kind, title=f"{kind.name.capitalize()}, by {scorer.label}")

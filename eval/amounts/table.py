@@ -16,8 +16,8 @@ from eval.preference.section import preference_table, scorers
 def amount_table(kind: DataKind, study: StudyResults) -> pd.DataFrame:
     """Preference of every policy by its amount of data, and of the method beside.
 
-    Rows of `eval.preference.section.preference_table` at the lowest temperature, of the sizes at which
-    there are several amounts.
+    Rows of `eval.preference.section.preference_table` at the lowest temperature, of the sizes and scorers
+    with several amounts: a judge need not have seen the policies of variants.
 
     Returns:
         Result columns and one named like the kind (missing: the method beside), ordered by scorer, size and
@@ -34,8 +34,8 @@ def amount_table(kind: DataKind, study: StudyResults) -> pd.DataFrame:
     table = table.assign(**{kind.name: pd.Series(known, index=table.index, dtype=float)})
     table = table[table[kind.name].notna() | (table["method"] == kind.beside)]
     table = table[table["temperature"] == table["temperature"].min()]
-    several = table.groupby("size")[kind.name].nunique()
-    table = table[table["size"].isin(several[several > 1].index)]
+    several = table.groupby(["size", "scorer"], observed=True)[kind.name].transform("nunique") > 1
+    table = table[several.astype(bool)]
     order = {scorer.name: place for place, scorer in enumerate(scorers(study))}
     by = ["_scorer", "params", kind.name]
     table = table.assign(_scorer=table["scorer"].map(order)).sort_values(by, kind="stable", ignore_index=True)

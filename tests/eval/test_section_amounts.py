@@ -354,3 +354,42 @@ def test_policies_on_fewer_prompts_that_were_sampled_at_another_temperature_are_
 
 def test_without_policies_on_fewer_prompts_it_is_not_run(study: StudyResults) -> None:
     assert prompts_section(study).missing == ["Not run here."] and prompts_table(study).empty
+
+
+def judged(made: Made, name: str, *, further: bool) -> None:
+    """A judge who prefers what is better than 0, of the main policies alone or of variants as well."""
+    where, rows = made.run("judge", variant=name), []
+    for run in (row for row in made.runs if row["stage"] == "score"):
+        for row in samples_of(made.folder, run["run"]) if further or not run["variant"] else ():
+            for order in ([0, 1], [1, 0]):
+                rows.append(
+                    {
+                        "id": row["id"], "policies": [row["policy"], "reference"], "order": order,
+                        "judge": name,
+                        "verdict": "A" if (row["scores"]["gold"] > 0) == (order == [0, 1]) else "B",
+                        "texts": [row["text"], " ref"], "runs": [run["run"]],
+                    }
+                )  # fmt: skip
+    write_lines(where / "judgements.jsonl", rows)
+
+
+def test_every_judge_of_variants_has_its_figure_and_another_is_told(tmp_path: Path) -> None:
+    (made,) = prompts_study(tmp_path, posts=20)
+    for path in tmp_path.glob("score-*/samples.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        write_lines(path, [row for row in rows if row["temperature"] == 0])  # a policy's name means one way
+    for judge, further in (("all", True), ("main", False)):
+        judged(made, judge, further=further)
+    study = closed(tmp_path, [made])
+    section = prompts_section(study)
+    names = [picture.name for picture in section.pictures]
+    assert names == ["prompts_gold", "prompts_verdicts_all", "prompts_rm"]
+    assert any("By main: no verdicts" in note and "further: true" in note for note in section.missing)
+    table = prompts_table(study)
+    rows = table[(table["scorer"] == "verdicts all") & (table["measure"] == "preference")]
+    found = rows[(rows["method"] == "ppo") & (rows["size"] == "s")].set_index("prompts")["value"]
+    for variant, limit in PROMPT_LIMITS.items():
+        gold = [row["scores"]["gold"] for row in samples_of(tmp_path, f"score-s-ppo-{variant}-0")]
+        assert found[limit] == pytest.approx(np.mean([one > 0 for one in gold]))
+    gaps = prompts_gap_table(study)
+    assert set(gaps["scorer"]) == {"gold", "verdicts all", "rm"}

@@ -82,6 +82,8 @@ def part_of(run: Run, study: Study) -> tuple[str, str]:
         return LABELS, setting
     if isinstance(variant, PPOVariant) and variant.set.value_network != study.ppo.value_network:
         return VALUE, setting
+    if isinstance(variant, PPOVariant) and variant.set.limit != study.ppo.limit:
+        return "Prompts: PPO on fewer posts", setting
     if isinstance(variant, PPOVariant | RewardVariant):  # or the supervised policy, scored for a sweep
         return KL, setting
     if run.stage == "best_of_n" or run.method == "best_of_n":
