@@ -26,9 +26,21 @@ from eval.common.paper import PAPER_FOLDER
 from eval.common.runs import load_runs
 from eval.common.study import StudyResults
 from eval.common.tables import COLUMNS
+from eval.overoptimisation.sweeps import find_sweeps
 from eval.preference.section import preference_section
 from eval.report.sections import SECTIONS
-from tests.eval.section_study import SIZES, Made, expit, write_lines
+from eval.training.section import compared_runs
+from tests.eval.section_study import (
+    KLS,
+    SIZES,
+    Made,
+    add_rewards,
+    add_sweep,
+    add_value_networks,
+    expit,
+    policy_samples,
+    write_lines,
+)
 from tldr.errors import UsageError
 from tldr.records import write_json
 
@@ -393,3 +405,28 @@ def test_every_judge_of_variants_has_its_figure_and_another_is_told(tmp_path: Pa
         assert found[limit] == pytest.approx(np.mean([one > 0 for one in gold]))
     gaps = prompts_gap_table(study)
     assert set(gaps["scorer"]) == {"gold", "verdicts all", "rm"}
+
+
+def test_trap_a_policy_on_fewer_prompts_is_no_point_of_figs_5_and_11(tmp_path: Path) -> None:
+    """It has the same coefficient and value network as another, but was trained on other posts."""
+    made = Made(tmp_path, 20)
+    add_rewards(made)
+    add_sweep(made)
+    add_value_networks(made)
+    before = made.close()
+    sweeps = {sweep.name: set(sweep.samples["run"]) for sweep in find_sweeps(before)}
+    networks = {network: [run.run for run in runs] for network, runs in compared_runs(before)["m"].items()}
+    for variant, reward, settings in (
+        ("few", "reward-m-n750", {"beta": 0.1, "limit": 64}),
+        ("few-main", "reward-m", {"beta": 0.05, "limit": 64, "value_network": "separate"}),
+    ):
+        parents = {"policy": "sft-m", "reference": "sft-m", "reward": reward}
+        made.run("ppo", "m", variant, parents=parents, settings=settings)
+        parents = {"policy": f"ppo-m-{variant}", "reward": reward}
+        where = made.run("score", "m", variant, method="ppo", parents=parents)
+        tags = {"method": "ppo", "params": SIZES["m"], "variant": variant}
+        write_lines(where / "samples.jsonl", policy_samples(made, KLS["kl-0"], "m", tags))
+    after = made.close()
+    assert {sweep.name: set(sweep.samples["run"]) for sweep in find_sweeps(after)} == sweeps
+    found = {network: [run.run for run in runs] for network, runs in compared_runs(after)["m"].items()}
+    assert found == networks and sweeps
