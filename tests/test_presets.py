@@ -29,7 +29,7 @@ from tldr.stages.shared.context import RunContext
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study
-from tldr.study.settings import PPOVariant
+from tldr.study.variant_settings import PPOVariant
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OPT = ["125m", "350m", "1.3b", "2.7b", "6.7b", "13b"]

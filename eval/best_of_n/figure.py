@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from eval.common.style import (
     styled,
 )
 from tldr.errors import UsageError
+from tldr.measures.best_of_n import best_of_n_kl
 
 NAMED = {
     "rm": Series("Its reward model", VERMILLION, "o"),
@@ -41,12 +43,15 @@ _OTHERS = tuple(color for color in CYCLE if color not in (VERMILLION, ORANGE, BL
 
 
 @styled
-def best_of_n_by_chooser(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame | None = None) -> Figure:
-    """Share preferred to the reference against N on a log2 axis, one line per chooser.
+def best_of_n_by_chooser(
+    panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame | None = None, *, judged: bool = False
+) -> Figure:
+    """Share preferred to the reference against N on a log2 axis, one line per chooser; KL on the upper axis.
 
     Args:
         panels: title -> results with ``best_of``, ``selected_by`` and an interval; a panel each.
         paper: rows of ``fig7.csv``, in a panel of their own.
+        judged: the shares are a judge's, for whom the planted truth is no ceiling.
 
     Raises:
         UsageError: nothing to draw.
@@ -56,7 +61,8 @@ def best_of_n_by_chooser(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame
         raise UsageError("no pool of samples to draw")
     figure, axes = grid(count, 6.3, 1.2)
     others = sorted({name for rows in panels.values() for name in rows["selected_by"]} - set(NAMED))
-    series = NAMED | {
+    series = NAMED | ({"gold": replace(NAMED["gold"], label="Planted truth")} if judged else {})
+    series |= {
         name: Series(
             f"Reward model {name.removeprefix('rm_').replace('_', ', ', 1)}",
             _OTHERS[i % len(_OTHERS)],
@@ -69,7 +75,8 @@ def best_of_n_by_chooser(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame
         apart = 1.09 if rows["cells"].max() > 1 else 1.025
         for place, name in enumerate(present):
             part = rows[rows["selected_by"] == name].sort_values("best_of")
-            _line(axis, part, series[name], apart ** (place - (len(present) - 1) / 2))
+            line = "--" if name == "gold" else "-"
+            _line(axis, part, series[name], line, apart ** (place - (len(present) - 1) / 2))
         _finish(axis, title, rows["best_of"])
     if paper is not None:
         for name, style in PAPER.items():
@@ -85,11 +92,11 @@ def best_of_n_by_chooser(panels: Mapping[str, pd.DataFrame], paper: pd.DataFrame
     return figure
 
 
-def _line(axis: Axes, rows: pd.DataFrame, series: Series, shift: float) -> None:
+def _line(axis: Axes, rows: pd.DataFrame, series: Series, line: str, shift: float) -> None:
     bars = np.vstack([rows["value"] - rows["low"], rows["high"] - rows["value"]]).clip(min=0)
     axis.errorbar(
         rows["best_of"] * shift, rows["value"], yerr=bars, color=series.color, marker=series.marker,
-        capsize=3, elinewidth=1.4, label=series.label, ls="--" if series is NAMED["gold"] else "-",
+        capsize=3, elinewidth=1.4, label=series.label, ls=line,
     )  # fmt: skip
     cell_marks(axis, rows["best_of"] * shift, rows, series.color)
 
@@ -106,3 +113,8 @@ def _finish(axis: Axes, title: str, counts: pd.Series[float]) -> None:
     axis.set_xlabel("N of best of N (log scale)")
     percent_axis(axis, "Preferred to the reference")
     axis.set_title(title)
+    spent = axis.secondary_xaxis("top")
+    spent.xaxis.set_major_locator(FixedLocator([float(2**power) for power in powers[::step]]))
+    spent.xaxis.set_minor_locator(NullLocator())
+    spent.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{float(best_of_n_kl(value)):.1f}"))
+    spent.set_xlabel("KL from the sampled policy (nats)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,16 @@ def load_pool(path: Path) -> pd.DataFrame:
         raise UsageError("an empty pool of samples", where=path, remedy="run the best_of_n stage")
     ids = pd.Categorical.from_codes(np.frombuffer(codes, dtype=np.int32), categories=pd.Index(list(posts)))
     return pd.DataFrame({"id": ids, **{name: np.frombuffer(values) for name, values in columns.items()}})
+
+
+def pool_texts(path: Path, posts: Container[str]) -> dict[str, list[str]]:
+    """The texts of some posts of a pool that `load_pool` has read, in the file's order."""
+    found: dict[str, list[str]] = {}
+    with path.open("rb") as lines:
+        for _, line in numbered_lines(lines):
+            if line.strip() and (row := from_json(line))["id"] in posts:
+                found.setdefault(row["id"], []).append(row["text"])
+    return found
 
 
 def _row(line: bytes) -> tuple[str, dict[str, float]]:

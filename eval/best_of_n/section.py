@@ -2,106 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pandas as pd
-from scipy.special import expit
 
 from eval.best_of_n.figure import best_of_n_by_chooser
+from eval.best_of_n.judged import judged_best_of_n_table, pool_judges
+from eval.best_of_n.largest import RM_PREFERENCE, Pool, largest_pools
 from eval.best_of_n.measure import best_of_n_curve
-from eval.best_of_n.pool import POOL_FILE, load_pool
-from eval.common.rows import FurtherResult, bars, crossed, further_table, intervals, row_estimate, settings_of
-from eval.common.runs import StudyRun
+from eval.common.rows import FurtherResult, bars, crossed, further_table, intervals, row_estimate
 from eval.common.study import Picture, Section, StudyResults, Table, once, published, without
 from eval.common.tables import named
-from eval.reward.scored_pairs import main_scorer, reward_models
+from eval.preference.measure import PreferenceScorer
+from eval.reward.scored_pairs import reward_models
 
-CHOOSERS = ("rm", "rouge", "length", "gold")
-"""Further ones are other reward models, ``rm_<name>``."""
 GOLD_SHARE = "share preferred to the reference"
 RM_SHARE = "share preferred to the reference by the reward model"
-RM_PREFERENCE = "preference.rm"
-"""Column of a pool without planted truth: sigma of the main reward model's score minus the reference's."""
 SHARES = ("gold_expected_preference", "rm_expected_preference")
 """Measures that the figure draws, the first that there is."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The largest pool of a model size, all cells: ``cell`` and the columns of `load_pool`.
-
-    `scorer`: the name of its main reward model, whose scores are the column ``rm``.
-    """
-
-    run: StudyRun
-    runs: tuple[str, ...]
-    samples: pd.DataFrame
-    total: int
-    temperature: float | None
-    scorer: str
-
-    @property
-    def choosers(self) -> list[str]:
-        """Scores that a sample can be chosen by; the main reward model is ``rm`` alone."""
-        named = self.scorer.replace("rm_", "reward-", 1)
-        same = self.run.parents.get(named) == self.run.parents.get("reward")
-        twice = "rm" in self.samples and same
-        names = [str(name) for name in self.samples]
-        models = [name for name in names if name.startswith("rm_") and not name.endswith("_reference")]
-        return [name for name in CHOOSERS if name in names] + [
-            name for name in models if not (twice and name == self.scorer)
-        ]
-
-    @property
-    def counts(self) -> list[int]:
-        """Powers of two up to N, and N itself."""
-        powers = [2**power for power in range(self.total.bit_length()) if 2**power <= self.total]
-        return powers if powers[-1] == self.total else [*powers, self.total]
-
-
-@once
-def largest_pools(study: StudyResults) -> list[Pool]:
-    """Of each size the pool with most samples per post (``settings.n``), smallest model first."""
-    groups: dict[tuple[str, str], list[StudyRun]] = {}
-    for run in study.runs.finished("best_of_n"):
-        if (run.folder / POOL_FILE).is_file():
-            groups.setdefault((run.size, run.variant), []).append(run)
-    largest: dict[str, tuple[int, list[StudyRun]]] = {}
-    for (size, _), runs in groups.items():
-        n = int(settings_of(runs[0]).get("n", 0))
-        if size not in largest or n > largest[size][0]:
-            largest[size] = (n, runs)
-    pools = [_pool(study, runs) for _, runs in largest.values()]
-    return sorted(pools, key=lambda pool: pool.run.params or 0)
-
-
-def _pool(study: StudyResults, runs: list[StudyRun]) -> Pool:
-    parts = [_of_run(study, run) for run in runs]
-    samples = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
-    total = int(parts[0].groupby("id", observed=True).size().iloc[0])
-    temperature = settings_of(runs[0]).get("temperature")
-    names = tuple(run.run for run in runs)
-    return Pool(runs[0], names, samples, total, temperature, main_scorer(study.runs, runs[0]))
-
-
-def _of_run(study: StudyResults, run: StudyRun) -> pd.DataFrame:
-    pool = load_pool(run.folder / POOL_FILE)
-    pool = pool.assign(cell=run.cell, id=run.post_ids(pool["id"]))
-    references = _reference_scores(study, run)
-    if "gold_preference" in pool or "rm" not in pool or not set(pool["id"]) <= set(references.index):
-        return pool
-    return pool.assign(**{RM_PREFERENCE: expit(pool["rm"] - pool["id"].astype(str).map(references))})
-
-
-def _reference_scores(study: StudyResults, run: StudyRun) -> pd.Series[float]:
-    """The references' scores by the reward model of a pool's cell, by post."""
-    column = "score.rm_reference"
-    if study.samples is None or column not in study.samples:
-        return pd.Series(dtype=float)
-    reward = run.parents.get("reward")
-    scored = [one.run for one in study.runs.finished("score") if one.parents.get("reward") == reward]
-    rows = study.samples[study.samples["run"].isin(scored)].dropna(subset=column)
-    return rows.groupby("id")[column].first()
 
 
 @once
@@ -187,7 +103,33 @@ def best_of_n_section(study: StudyResults) -> Section:
     if table.empty:
         return without(section)
     section.tables.append(_shown(table))
+    for judge in pool_judges(study):
+        _add_judge(study, section, judge, paper)
     return section
+
+
+def _add_judge(
+    study: StudyResults, section: Section, judge: PreferenceScorer, paper: pd.DataFrame | None
+) -> None:
+    """The figure and the table once more, by the verdicts of people or a judge."""
+    table = judged_best_of_n_table(study)
+    table = table[table["scorer"] == judge.name]
+    if table.empty:
+        section.missing.append(f"By {judge.label}: it judged pools that are not the study's largest ones.")
+        return
+    drawn = table[~table["selected_by"].isin(_left_out(study))]
+    panels = {f"Policy {size}, by {judge.label}": part for size, part in drawn.groupby("size", sort=False)}
+    posts = " to ".join(f"{count:,}" for count in sorted({table["posts"].min(), table["posts"].max()}))
+    caption = (
+        f"Share of the verdicts by {judge.label} that prefer the best of the first N samples to the "
+        f"reference, over {posts} posts; {bars(table)}. One draw of the best of N a post, not the mean over "
+        "all draws, as each text is judged by itself. The paper's human evaluation is digitised; its "
+        "standard errors are 2 to 5 points."
+    )
+    name = f"best_of_n_{judge.file}"
+    section.pictures.append(Picture(name, best_of_n_by_chooser(panels, paper, judged=True), caption))
+    caption = f"Best of the first N by {judge.label}; n: posts judged; {intervals(table)}."
+    section.tables.append(_shown(table, name, caption))
 
 
 def _left_out(study: StudyResults) -> set[str]:
@@ -200,10 +142,10 @@ def _left_out(study: StudyResults) -> set[str]:
     return {model.scorer for model in others} - set(drawn.values())
 
 
-def _shown(table: pd.DataFrame) -> Table:
+def _shown(table: pd.DataFrame, name: str = "best_of_n", caption: str = "") -> Table:
     """One row per policy, chooser and measure, one column an N."""
     index = ["size", "params", "selected_by", "measure", "n", "posts", "cells", "runs"]
     shown = crossed(table, index, "best_of")
     shown = shown.rename(columns=lambda name: f"N = {name}" if isinstance(name, int) else name)
-    caption = f"Best of N by every chooser; n: samples in the pool; {intervals(table)}."
-    return Table("best_of_n", table, caption, shown)
+    caption = caption or f"Best of N by every chooser; n: samples in the pool; {intervals(table)}."
+    return Table(name, table, caption, shown)

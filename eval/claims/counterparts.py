@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from eval.best_of_n.section import best_of_n_table, largest_pools
+from eval.best_of_n.judged import judged_best_of_n_table
+from eval.best_of_n.largest import largest_pools
+from eval.best_of_n.section import best_of_n_table
 from eval.claims.contrast import Missing, runs_of
 from eval.claims.judges import same_policy_rows
 from eval.common.stats import Estimate, cellwise, mean, share
@@ -55,7 +57,9 @@ def _preferred(rows: pd.DataFrame, _: int) -> dict[str, Estimate]:
 @once
 def chosen(study: StudyResults) -> pd.DataFrame:
     """Best-of-N with the size and labels of the reward model that chose."""
-    table, models = best_of_n_table(study), reward_models(study.runs)
+    judged, models = judged_best_of_n_table(study), reward_models(study.runs)
+    table = best_of_n_table(study)
+    table = pd.concat([table, judged], ignore_index=True) if len(judged) else table
     main = table["size"].map({pool.run.size: pool.scorer for pool in largest_pools(study)})
     choosers = table["selected_by"].where(table["selected_by"] != "rm", main)
     about = {scorer: (model.params, model.rankings) for scorer, model in models.items()}

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from eval.best_of_n.judged import judged_picks
 from eval.best_of_n.measure import best_of_n_values
 from eval.best_of_n.pool import POOL_FILE, load_pool
 from eval.claims.contrast import Missing
@@ -31,7 +32,7 @@ from eval.reward.scored_pairs import RewardModel, main_scorer, reward_models, sc
 from eval.rouge.section import rouge_scores
 from eval.texts.measure import MEASURES
 from eval.texts.samples import measured_samples
-from tldr.measures.best_of_n import best_of_n_kl
+from tldr.measures.best_of_n import best_of_n_kl, doublings
 from tldr.records import Sample, read_records
 
 Selector = dict[str, str | float | bool]
@@ -208,23 +209,24 @@ def _rollouts(evidence: Evidence) -> pd.DataFrame:
 
 
 def _pool(evidence: Evidence) -> pd.DataFrame:
-    """Best of n by every chooser, for n = 1, 2, 4, ..: what each post can expect (unbiased estimator)."""
+    """Best of n by every chooser, for n = 1, 2, 4, ..: what each post can expect (unbiased estimator).
+
+    By the verdicts of people or a judge ``preference`` is theirs, of one draw (`judged_picks`).
+    """
     models = reward_models(evidence.study.runs)
     runs = evidence.study.runs.finished("best_of_n")
-    every = evidence.study.runs
-    parts = [
-        _best_of(run, models, main_scorer(every, run)) for run in runs if (run.folder / POOL_FILE).is_file()
-    ]
+    parts = [_best_of(run, models, evidence) for run in runs if (run.folder / POOL_FILE).is_file()]
     if not parts:
         raise Missing("no pools of best-of-N samples")
     return pd.concat(parts, ignore_index=True)
 
 
-def _best_of(run: StudyRun, models: dict[str, RewardModel], main: str) -> pd.DataFrame:
+def _best_of(run: StudyRun, models: dict[str, RewardModel], evidence: Evidence) -> pd.DataFrame:
     pool = load_pool(run.folder / POOL_FILE)
     pool["id"] = run.post_ids(pool["id"])
     total = int(pool.groupby("id", observed=True).size().max())
-    counts = [2**power for power in range(total.bit_length()) if 2**power <= total]
+    counts = [n for n in doublings(total) if n.bit_count() == 1]
+    main = main_scorer(evidence.study.runs, run)
     values = {"gold_preference": "preference", "gold": "gold", "rm": "rm"}
     choosers = [name for name in map(str, pool) if name in ("rouge", "rm") or name.startswith("rm_")]
     parts = []
@@ -240,6 +242,12 @@ def _best_of(run: StudyRun, models: dict[str, RewardModel], main: str) -> pd.Dat
             columns = {name: matrix[:, place] for name, (matrix, _) in worth.items()}
             parts.append(pd.DataFrame({"id": posts, "n": n, "chooser": chooser, **about, **columns}))
     table = pd.concat(parts, ignore_index=True)
+    if evidence.scorer is not None and evidence.scorer.verdicts:
+        judged = judged_picks(evidence.study, run, pool, evidence.scorer)
+        table = table.drop(columns="preference", errors="ignore")
+        if len(judged):
+            judged = judged.rename(columns={"preferred": "preference"})
+            table = table.merge(judged, on=["id", "n", "chooser"], how="left")
     return table.assign(
         key=table["id"],
         kl=best_of_n_kl(table["n"]),

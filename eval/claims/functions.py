@@ -261,6 +261,8 @@ LENGTH_CONTROL: dict[str, Callable[[Evidence, int], ClaimSteps]] = {
     "length_shrinks_lead_over_reference": partial(length_shrinks_lead, worse=None),
 }
 """Those of preference at equal length."""
+ON_PREFERENCE = frozenset({*LENGTH_CONTROL, "preference_peaks_in_kl", "best_of_n_spends_less_kl"})
+"""Those of what is preferred to the reference, which every judge can be asked."""
 FUNCTIONS: dict[str, Callable[[Evidence, int], ClaimSteps]] = {
     "rm_like_another_labeler": rm_like_another_labeler,
     "rl_raises_coverage_most": rl_raises_coverage_most,

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eval.claims.evidence import SOURCES, Evidence, Selector
-from eval.claims.functions import FUNCTIONS, LENGTH_CONTROL
+from eval.claims.functions import FUNCTIONS, ON_PREFERENCE
 from eval.claims.predicates import Above, Beats, ClaimSteps, Rises
 from eval.common.paper import TAGS, load_paper
 from tldr.errors import UsageError
@@ -74,8 +74,8 @@ class ShapeClaim(_Strict):
     def on_preference(self) -> bool:
         """Whether it is about what is preferred to the reference, which every judge can be asked."""
         if self.test is not None:
-            return (self.test.source, self.test.value) == ("samples", "preference")
-        return self.function in LENGTH_CONTROL
+            return self.test.source in ("samples", "pool") and self.test.value == "preference"
+        return self.function in ON_PREFERENCE
 
     @model_validator(mode="after")
     def _decided_in_one_way(self) -> ShapeClaim:

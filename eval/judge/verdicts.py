@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from eval.common.pairs import REFERENCE, load_comparisons, read_judgements
-from eval.common.runs import StudyRuns, in_worlds, study_posts
+from eval.common.runs import StudyRun, StudyRuns, in_worlds, study_posts
 from eval.judge.measure import answers, combined, complete, pair_of
 from tldr.records import Judgement
 
@@ -25,6 +25,8 @@ JUDGED = "judgements.jsonl"
 """In the folder of a run of the stage `judge`."""
 COMPARED = "comparisons.jsonl"
 """In the folder of such a run whose judges are people."""
+POOL_JUDGED, POOL_COMPARED = "pool_judgements.jsonl", "pool_comparisons.jsonl"
+"""The same of the best of pools, which are no samples of a policy of the study."""
 COMPARISONS = "comparisons*.jsonl"
 """At the top of a study's folder: people's choices in OpenAI's fields, in one order or several."""
 PEOPLE = "people"
@@ -89,12 +91,30 @@ def read_verdicts(study: StudyRuns) -> Verdicts:
         parts.append(_of_people(load_comparisons(path).assign(runs=path.stem), study, notes))
     for run in study.finished("judge"):
         if (file := run.folder / COMPARED).is_file():
-            rows = load_comparisons(file)
-            made = " ".join(source for name, source in run.parents.items() if name.startswith("samples-"))
-            rows = rows.assign(id=run.post_ids(rows["id"]), runs=made)
-            parts.append(_of_people(rows, study, notes, placed=True))
+            parts.append(_of_run(run, file, "samples-", study, notes))
     table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     return Verdicts(table, notes)
+
+
+def read_pool_verdicts(study: StudyRuns) -> pd.DataFrame:
+    """Verdicts of a study's judges on the best of its pools, as `Verdicts.table`; ``runs`` are the pools."""
+    notes: list[str] = []
+    parts = [pd.DataFrame(columns=_COLUMNS)]
+    for run in study.finished("judge"):
+        if (file := run.folder / POOL_JUDGED).is_file():
+            rows = complete(in_worlds(read_judgements(file), study))
+            parts += [_of_judges(rows)] if rows else []
+        if (file := run.folder / POOL_COMPARED).is_file():
+            parts.append(_of_run(run, file, "pool-", study, notes))
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+
+
+def _of_run(run: StudyRun, file: Path, made_by: str, study: StudyRuns, notes: list[str]) -> pd.DataFrame:
+    """Choices of people whom a run asked about its inputs of a prefix."""
+    rows = load_comparisons(file)
+    made = " ".join(source for name, source in run.parents.items() if name.startswith(made_by))
+    rows = rows.assign(id=run.post_ids(rows["id"]), runs=made)
+    return _of_people(rows, study, notes, placed=True)
 
 
 def judge_files(study: StudyRuns) -> list[Path]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from eval.best_of_n.section import curve_rows, largest_pools
+from eval.best_of_n.largest import largest_pools
+from eval.best_of_n.section import curve_rows
 from eval.common.cells import values_of
 from eval.common.rows import FurtherResult, bars, crossed, further_table, intervals
 from eval.common.stats import Estimate

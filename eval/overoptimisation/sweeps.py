@@ -51,11 +51,12 @@ class _Member:
 def find_sweeps(study: StudyResults) -> list[KLSweep]:
     """The study's KL sweeps: at least `BETAS` coefficients with samples at T = 1; cells together.
 
-    Policies with different value networks are in different sweeps; adaptive coefficients are left out.
+    Policies with different value networks, or on another part of the prompts, are in different sweeps;
+    adaptive coefficients are left out.
     """
     if study.samples is None:
         return []
-    groups: dict[tuple[str, str, str], list[_Member]] = {}
+    groups: dict[tuple[str, str, str, int | None], list[_Member]] = {}
     by_name = runs_by_name(study.runs)
     for run in study.runs.finished("score"):
         ppo = by_name.get(run.parents.get("policy", ""))
@@ -65,15 +66,19 @@ def find_sweeps(study: StudyResults) -> list[KLSweep]:
         settings = settings_of(ppo)
         if settings.get("beta") is None or settings.get("adaptive_kl"):
             continue
-        optimised = scorer_name(reward.size, reward.variant)
-        key = (ppo.size, optimised, settings.get("value_network", "separate"))
+        optimised, network = (
+            scorer_name(reward.size, reward.variant),
+            settings.get("value_network", "separate"),
+        )
+        key = (ppo.size, optimised, network, settings.get("limit"))
         groups.setdefault(key, []).append(_Member(run, ppo, reward, float(settings["beta"])))
     found = []
-    for (size, optimised, network), members in groups.items():
+    for (size, optimised, network, limit), members in groups.items():
         samples = _samples(study.samples, members, study.runs.finished("score"))
         if samples["beta"].nunique() >= BETAS:
             name = ", ".join(filter(None, (size, optimised)))
             name += "" if network == "separate" else f", {network} value network"
+            name += "" if limit is None else f", {limit:,} posts"
             found.append(KLSweep(name, samples))
     return found
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eval.agreement.section import agreement_section
+from eval.amounts.section import demonstrations_section, prompts_section
 from eval.asking.section import asking_section
 from eval.best_of_n.section import best_of_n_section
 from eval.claims.section import claims_section
 from eval.common.numeric import numeric_failures_told
 from eval.common.study import Section, StudyResults, without
 from eval.corpus.section import corpus_section
-from eval.demonstrations.section import demonstrations_section
 from eval.elo.section import elo_section
 from eval.further.section import further_section
 from eval.length.section import length_section
@@ -37,6 +37,7 @@ SECTIONS = (
     rating_section,
     sampling_section,
     demonstrations_section,
+    prompts_section,
     elo_section,
     reward_section,
     asking_section,

@@ -95,15 +95,16 @@ def _kl_temperature(study: StudyResults, metrics: pd.DataFrame) -> str:
 
 
 def compared_runs(study: StudyResults) -> dict[str, dict[str, list[StudyRun]]]:
-    """Size -> value network -> PPO runs that differ in it alone: same reward model, same coefficient."""
-    groups: dict[tuple[str, str, Any], dict[str, list[StudyRun]]] = {}
+    """Size -> value network -> PPO runs that differ in it alone: same reward model, beta and prompts."""
+    groups: dict[tuple[str, str, Any, Any], dict[str, list[StudyRun]]] = {}
     rewards = runs_by_name(study.runs)
     for run in study.runs.finished("ppo"):
         settings, reward = settings_of(run), rewards.get(run.parents.get("reward", ""))
-        key = (run.size, reward.variant if reward else "", settings.get("beta"))
+        variant = reward.variant if reward else ""
+        key = (run.size, variant, settings.get("beta"), settings.get("limit"))
         network = str(settings.get("value_network", "separate"))
         groups.setdefault(key, {}).setdefault(network, []).append(run)
-    return {size: networks for (size, _, _), networks in groups.items() if len(networks) > 1}
+    return {size: networks for (size, *_), networks in groups.items() if len(networks) > 1}
 
 
 @once

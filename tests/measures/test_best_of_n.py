@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tldr.errors import NonFiniteError, UsageError
-from tldr.measures.best_of_n import best_of_n_kl, best_of_n_weights, best_of_n_worth
+from tldr.measures.best_of_n import (
+    best_of_n_kl,
+    best_of_n_weights,
+    best_of_n_worth,
+    doublings,
+    first_best,
+    pool_choosers,
+)
 
 
 @pytest.mark.parametrize(
@@ -124,3 +131,30 @@ def test_bad_pools_are_refused() -> None:
         best_of_n_worth(np.zeros((2, 3)), np.zeros((2, 3)), [4])
     with pytest.raises(NonFiniteError, match="finite scores to choose by"):
         best_of_n_worth(np.array([[0.0, math.nan]]), np.zeros((1, 2)), [1])
+
+
+def test_the_n_that_a_pool_is_read_at() -> None:
+    assert [doublings(total) for total in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
+
+
+def test_the_first_best_by_hand_and_the_first_wins_a_tie() -> None:
+    choice = np.array([[0.0, 2.0, 2.0, 3.0], [5.0, 1.0, 5.0, 4.0]])
+    assert first_best(choice, [1, 2, 3, 4]).tolist() == [[0, 1, 1, 3], [0, 0, 0, 0]]
+    with pytest.raises(UsageError, match="between 1 and the pool's 4"):
+        first_best(choice, [1, 5])
+    with pytest.raises(NonFiniteError, match="finite scores"):
+        first_best(np.array([[np.nan, 1.0]]), [1])
+
+
+def test_over_all_orders_of_a_pool_the_first_best_is_worth_what_the_estimate_says() -> None:
+    draw = np.random.default_rng(3)
+    choice, worth = draw.random(4), draw.random(4)
+    orders = np.array(list(permutations(range(4))))
+    found = first_best(choice[orders], [1, 2, 3, 4])
+    mean = np.take_along_axis(worth[orders], found, axis=1).mean(axis=0)
+    assert mean == pytest.approx(best_of_n_worth(choice[None], worth[None], [1, 2, 3, 4])[0])
+
+
+def test_what_a_pool_s_samples_can_be_chosen_by() -> None:
+    names = ["rm_m", "gold", "gold_preference", "rm", "rm_reference", "rm_s_n-100", "rouge", "id"]
+    assert pool_choosers(names) == ["rm", "rouge", "gold", "rm_m", "rm_s_n-100"]

@@ -22,6 +22,7 @@ variants:
   shared: {kind: ppo, set: {value_network: shared}}
   pool: {kind: best_of_n, set: {n: 8}}
   few: {kind: sft, sweep: {limit: [8, 16]}}
+  prompts: {kind: ppo, sweep: {limit: [16, 32]}}
   apart: {kind: reward, set: {pairs: apart}}
 """
 TOY = Path(__file__).parents[2] / "configs" / "toy.yaml"
@@ -59,6 +60,8 @@ def test_every_run_counts_once_and_what_a_part_needs_is_named(tmp_path: Path) ->
     few = parts["Demonstrations: other SFT policies"]
     assert few.settings == ("variants.few-8", "variants.few-16") and few.needs == ()
     assert few.runs == 2 * 3, "each is trained, sampled and scored"
+    prompts = parts["Prompts: PPO on fewer posts"]
+    assert prompts.settings == ("variants.prompts-16", "variants.prompts-32") and prompts.runs == 2 * 3
 
 
 def test_what_a_study_leaves_out_is_named_with_what_asks_for_it(tmp_path: Path) -> None:

@@ -104,6 +104,17 @@ def test_fewer_demonstrations_cost_as_much_less(tiny: Study) -> None:
     assert tokens(1000) == 1000 * 32 and tokens(None) == tokens(10**6) == 116_722 * 32
 
 
+def test_fewer_prompts_cost_the_same(tiny: Study) -> None:
+    """The episodes are as many: the posts come back."""
+
+    def cost(limit: int | None) -> object:
+        ppo = tiny.ppo.model_copy(update={"limit": limit})
+        (plan,) = planned(tiny.model_copy(update={"ppo": ppo}), 1.0, stage="ppo")
+        return plan.cost
+
+    assert cost(512) == cost(None)
+
+
 def test_pairs_apart_read_each_post_once_a_pair(tmp_path: Path) -> None:
     path = tmp_path / "toy.yaml"
     ranked = TINY.replace(

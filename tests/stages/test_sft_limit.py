@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from tests.stages import lab as laboratory
 from tldr.errors import UsageError
 from tldr.records import Post
-from tldr.stages.sft.algorithm import first_shuffled
+from tldr.stages.shared.posts import first_shuffled
 from tldr.train.metrics import read_metrics
 
 POSTS = [Post(id=f"p{number}", post="a post", title="", subreddit="r") for number in range(40)]
 
 
 def ids(limit: int | None, seed: int = 0, posts: list[Post] = POSTS) -> list[str]:
-    return [str(post.id) for post in first_shuffled(posts, limit, seed=seed)]
+    return [str(post.id) for post in first_shuffled(posts, limit, seed=seed, stage="sft")]
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**62))

@@ -10,7 +10,7 @@ import pytest
 from tldr.study.graph import expand
 from tldr.study.hashes import FileHashes
 from tldr.study.load import load_study, read_settings, resolved
-from tldr.study.settings import PPOVariant
+from tldr.study.variant_settings import PPOVariant
 
 Refusal = Callable[[Callable[[], object]], str]
 
@@ -99,7 +99,7 @@ def test_the_questions_are_asked_of_the_runs_of_toy_full() -> None:
     assert all(full[title] == questions[title] for title in shared)
     assert {title.split("-")[0] for title in shared} >= {"data", "pretrain", "sft", "labels", "reward", "ppo"}
     new = {title.split("-")[0] for title in questions.keys() - shared}
-    assert new == {"sft", "sample", "score", "reward", "pairs"}
+    assert new == {"sft", "ppo", "sample", "score", "reward", "pairs"}
 
 
 def test_rungs_that_are_not_chosen_are_left_out_everywhere(config: Path) -> None:

@@ -390,6 +390,22 @@ def test_policies_on_fewer_demonstrations_are_sampled_and_scored_as_the_main_one
     assert score.tags == {"size": "m", "method": "sft", "variant": "sft-n-128"}
 
 
+def test_policies_on_fewer_prompts_differ_from_the_main_one_in_the_limit_alone(config: Path) -> None:
+    variant = "variants.prompts={kind: ppo, sizes: [m], temperatures: [0.0], sweep: {limit: [8, 16]}}"
+    before, after = runs_of(config), runs_of(config, variant)
+    assert all(after[title].key == run.key for title, run in before.items()), "the main runs are as they were"
+    assert set(after) - set(before) == {
+        f"{stage}-m-s0-{end}prompts-{limit}"
+        for stage, end in (("ppo", ""), ("sample", "ppo-"), ("score", "ppo-"))
+        for limit in (8, 16)
+    }
+    few, main = after["ppo-m-s0-prompts-8"], after["ppo-m-s0"]
+    assert parents(few) == parents(main) and few.key != after["ppo-m-s0-prompts-16"].key
+    assert few.settings.model_dump() | {"limit": None} == main.settings.model_dump()
+    assert (few.seed, few.offset) == (main.seed, main.offset), "the seed chooses the posts"
+    assert "reward" not in {run.stage for title, run in after.items() if title not in before}
+
+
 def test_a_limit_changes_what_comes_from_the_policy_and_a_variant_can_be_of_one_size(config: Path) -> None:
     touched = changed(config, "sft.limit=128")
     assert {"sft-s-s0", "sft-m-s0", "labels-s0", "ppo-m-s0"} <= touched
@@ -398,7 +414,9 @@ def test_a_limit_changes_what_comes_from_the_policy_and_a_variant_can_be_of_one_
     assert set(few) - set(runs_of(config)) == {"sft-s-s0-few", "sample-s-s0-sft-few", "score-s-s0-sft-few"}
 
 
-@pytest.mark.parametrize(("setting", "value"), [("sft.limit", "null"), ("reward.pairs", "together")])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("sft.limit", "null"), ("reward.pairs", "together"), ("ppo.limit", "null")]
+)
 def test_a_newer_setting_at_its_default_is_no_part_of_a_name(config: Path, setting: str, value: str) -> None:
     stage, key = setting.split(".")
     assert changed(config, f"{setting}={value}") == set()
@@ -435,6 +453,10 @@ def test_a_newer_setting_at_its_default_is_no_part_of_a_name(config: Path, setti
         ("variants.a={kind: sft, sweep: {limit: [128, 9999999]}}", "variants.a-9999999.set.limit 9999999 is"),
         ("sft.limit=9999999", "sft.limit 9999999 is more than"),
         ("sft.limit=0", "greater than 0"),
+        ("variants.a={kind: ppo, sweep: {limit: [8, 9999999]}}", "variants.a-9999999.set.limit 9999999 is"),
+        ("ppo.limit=9999999", "ppo.limit 9999999 is more than"),
+        ("rounds=[{ppo: {limit: 9999999}}]", "rounds.0.ppo.limit 9999999 is more than"),
+        ("ppo.limit=7", "limit 7 does not fill one rollout of 8 queries"),
         ("reward={pairs: apart, share_posts: true}", "set share_posts to false"),
         ("variants.a={kind: reward, set: {pairs: single}}", "'together' or 'apart'"),
         ("variants.a={kind: ppo, set: {value_network: shared, algorithm: rloo, epochs: 1}}", "shared"),
@@ -485,6 +507,24 @@ def test_a_judge_sees_all_scored_samples_and_is_trained_on_other_posts(config: P
     assert set(runs["judge-s0-gpt"].parents) == {"data", *main, "samples-ppo-s-kl"}
 
 
+def test_a_judge_of_pools_sees_the_largest_of_each_size(config: Path) -> None:
+    """And is held out from every reward model that chooses in one."""
+    pools = "variants.pool={kind: best_of_n, sizes: [m], set: {n: 64}}"
+    few = "variants.small={kind: best_of_n, sizes: [s], set: {n: 4}}"
+    n = "variants.n={kind: reward, sweep: {limit: [100]}}"
+    before = runs_of(config, *JUDGES, pools, few, n)
+    after = runs_of(config, *JUDGES, pools, few, n, "judges.rm.pool_share=0.5")
+    assert {title for title in after if after[title].key != before[title].key} == {"judge-s0-rm"}
+    assert "pool_share" not in before["judge-s0-rm"].ingredients["settings"], "the name is as it was"
+    found = parents(after["judge-s0-rm"])
+    assert (found["pool-s"], found["pool-m"]) == (["best_of_n-s-s0"], ["best_of_n-m-s0-pool"])
+    chosen_by = {name for name in parents(after["best_of_n-m-s0-pool"]) if name.startswith("reward-")}
+    assert {f"reward-{name.removeprefix('trained-')}" for name in found if name.startswith("trained-")} >= (
+        chosen_by
+    )
+    assert "trained-m_n-100" in found and "trained-m_n-100" not in parents(before["judge-s0-rm"])
+
+
 def test_a_judge_changes_no_other_run(config: Path) -> None:
     """Neither a pool nor pairs are scored by a model that only judges, so a further judge repeats no run."""
     more = ("pairs={}", "variants.pool={kind: best_of_n, sizes: [s], set: {n: 8}}", JUDGES[0])
@@ -510,6 +550,8 @@ def test_what_a_judge_may_cost_is_in_no_name(config: Path, change: str) -> None:
         (("judges.rm.variant=kl",), "'kl' is not a reward variant"),
         (("judges.rm.variant=gone",), "'gone' is not a reward variant"),
         (("judges.rm.path=x",), "either a path or a variant"),
+        (("judges.rm.pool_share=0.5", "best_of_n=null"), "judges.rm.pool_share 0.5: the study has no pool"),
+        (("judges.rm.pool_share=1.5",), "less than or equal to 1"),
         (("reward.posts=[0.7, 0.7]",), "the first share must be below the second"),
     ],
 )

@@ -1,8 +1,9 @@
-"""Best of n: its KL from the policy it samples, and what it is worth, from one pool of samples a post."""
+"""Best of n: its KL from the policy it samples, what it is worth, and which sample it is, from one pool of
+samples a post."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,9 @@ from scipy.special import gammaln
 
 from tldr.errors import NonFiniteError, UsageError
 from tldr.measures import FloatArray
+
+CHOOSERS = ("rm", "rouge", "length", "gold")
+"""Scores of a pool's samples that the best is chosen by; further ones are reward models, ``rm_<name>``."""
 
 
 def best_of_n_kl(n: npt.ArrayLike) -> FloatArray:
@@ -80,3 +84,38 @@ def _ranked(choice: FloatArray, worth: FloatArray) -> FloatArray:
     tied = np.cumsum(fresh) - 1
     shared: FloatArray = (np.bincount(tied, worth.ravel()) / np.bincount(tied))[tied]
     return shared.reshape(worth.shape)
+
+
+def pool_choosers(names: Iterable[str]) -> list[str]:
+    """The choosers among the names of a pool's scores, those of `CHOOSERS` first."""
+    known = list(names)
+    models = [name for name in known if name.startswith("rm_") and not name.endswith("_reference")]
+    return [name for name in CHOOSERS if name in known] + models
+
+
+def doublings(total: int) -> list[int]:
+    """The n that a pool of `total` samples is read at: powers of two up to it, and it itself."""
+    powers = [2**power for power in range(total.bit_length())]
+    return powers if powers[-1] == total else [*powers, total]
+
+
+def first_best(choice: FloatArray, counts: Sequence[int]) -> npt.NDArray[np.intp]:
+    """Place of the highest of the first n samples, for each n of `counts`; the first wins a tie.
+
+    It is one draw of the best of n, where `best_of_n_worth` is the mean over all draws: a judge that is paid
+    for each text sees a few texts of a pool, as the best of a larger n is often that of a smaller one.
+
+    Args:
+        choice: (posts, N) the score that chooses, in the order in which the samples were drawn.
+
+    Returns:
+        (posts, len(counts)) places below N.
+
+    Raises:
+        UsageError: an n is outside 1..N. NonFiniteError: a NaN or an infinity among the scores.
+    """
+    if not counts or min(counts) < 1 or max(counts) > choice.shape[1]:
+        raise UsageError(f"n must lie between 1 and the pool's {choice.shape[1]}")
+    if not np.isfinite(choice).all():
+        raise NonFiniteError("a pool's samples lack finite scores to choose by")
+    return np.column_stack([choice[:, :n].argmax(axis=1) for n in counts])

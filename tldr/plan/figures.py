@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from tldr.plan.study import RunPlan
 from tldr.stages.shared.settings import NEWS
 from tldr.study.runs import Run, needed_by
-from tldr.study.settings import LabelsVariant, PPOVariant, RewardVariant, SFTVariant, Study
+from tldr.study.settings import Study
+from tldr.study.variant_settings import LabelsVariant, PPOVariant, RewardVariant, SFTVariant
 from tldr.toy.settings import ToyData
 
 MAIN = "The main line (Figs. 1, 8, 10, 14)"
@@ -82,6 +83,8 @@ def part_of(run: Run, study: Study) -> tuple[str, str]:
         return LABELS, setting
     if isinstance(variant, PPOVariant) and variant.set.value_network != study.ppo.value_network:
         return VALUE, setting
+    if isinstance(variant, PPOVariant) and variant.set.limit != study.ppo.limit:
+        return "Prompts: PPO on fewer posts", setting
     if isinstance(variant, PPOVariant | RewardVariant):  # or the supervised policy, scored for a sweep
         return KL, setting
     if run.stage == "best_of_n" or run.method == "best_of_n":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tldr.errors import UsageError
-from tldr.plan.judging import judged_summaries
+from tldr.plan.judging import judged_pools, judged_summaries
 from tldr.plan.study import UnreadFiles
 from tldr.stages.judge.algorithm import wanted_of
 from tldr.stages.judge.settings import JudgeSettings
@@ -85,7 +85,8 @@ def _plan(run: Run, root: Path) -> LabelingPlan:
     wanted = wanted_by(run, root)
     if wanted is None:
         assert isinstance(settings, JudgeSettings)
-        wanted = wanted_of(settings.posts * judged_summaries(run), settings)
+        of_pools = sum(some * each for some, each in judged_pools(run, lambda posts: posts or settings.posts))
+        wanted = wanted_of(settings.posts * judged_summaries(run) + of_pools, settings)
     return LabelingPlan(run.name, run.title, wanted.labels, seconds, measured)
 
 

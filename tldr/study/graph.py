@@ -7,7 +7,7 @@
     all sizes' reward models and SFT policies -> pairs;   samples of all policies -> ratings
     pretrained, sft, ppo -> sample -> score again on news articles and further posts, if the data has some
     variants: sft -> sample -> score, reward, ppo -> sample -> score, or best_of_n, with other settings
-    scores of all policies -> judge, for every judge
+    scores of all policies (and pools, if asked for) -> judge, for every judge
     sft.select: reward:       sft and the first reward model of its size -> epoch, which all but labels so far
                               and reward models then read in the place of sft
     earlier rounds (r1, ...): labels -> reward -> ppo, whose samples, and the best of several SFT samples by
@@ -307,8 +307,9 @@ class Graph:
                 for dataset in [*self.study.data.further(), *news]:
                     self._on_dataset(seed_runs, size, method, policy, dataset)
         if self.study.best_of_n is not None:
-            run = self.best_of_n(seed_runs, size, self.study.best_of_n)
-            self.score(seed_runs, size, "best_of_n", self.add(run), seed_runs.models[size]["sft"])
+            pool = self.add(self.best_of_n(seed_runs, size, self.study.best_of_n))
+            seed_runs.offer_pool(size, pool)
+            self.score(seed_runs, size, "best_of_n", pool, seed_runs.models[size]["sft"])
 
     def _evaluation(self, method: str, temperatures: list[float] | None = None) -> EvaluationSettings:
         """The evaluation settings that a run depends on: bootstrap draws only affect the report, and

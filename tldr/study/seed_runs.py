@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.reward import RewardInputs
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.settings import SFTSettings
@@ -28,6 +29,7 @@ class SeedRuns:
         samples: ``method-size`` -> samples.
         scored: ``method-size`` -> scored samples.
         further: ``method-size-variant`` -> those of variants and earlier rounds.
+        pools: size -> the best-of-N pool with most samples a post, which Fig. 7 is drawn from.
     """
 
     seed: int
@@ -40,6 +42,13 @@ class SeedRuns:
     samples: dict[str, InputSource] = field(default_factory=dict)
     scored: dict[str, InputSource] = field(default_factory=dict)
     further: dict[str, InputSource] = field(default_factory=dict)
+    pools: dict[str, InputSource] = field(default_factory=dict)
+
+    def offer_pool(self, size: str, pool: InputSource) -> None:
+        """Keep a size's pool if it has more samples a post than the one before."""
+        known = self.pools.get(size)
+        if known is None or _samples_of(pool) > _samples_of(known):
+            self.pools[size] = pool
 
 
 @dataclass(frozen=True)
@@ -111,3 +120,10 @@ def size_of(model: InputSource) -> str:
 def by_size(models: Iterable[InputSource]) -> dict[str, InputSource]:
     """Size -> model; a model that is there twice is one."""
     return {size_of(model): model for model in models}
+
+
+def _samples_of(pool: InputSource) -> int:
+    """A pool's samples a post."""
+    settings = pool.runs[0].settings
+    assert isinstance(settings, BestOfNSettings)
+    return settings.n

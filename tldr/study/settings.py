@@ -1,14 +1,14 @@
-"""Settings of a study: data, ladder, seeds, stages, variants, evaluation."""
+"""Settings of a study: data, ladder, seeds, stages, rounds, evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from tldr.errors import nearest
-from tldr.settings.base import Name, NonNegative, Precision, Seed, Settings, different
+from tldr.settings.base import Name, Precision, Seed, Settings
 from tldr.settings.models import Lengths, ModelSpec
 from tldr.stages.best_of_n.settings import BestOfNSettings
 from tldr.stages.data.settings import FileData, TokenizerSpec
@@ -22,82 +22,10 @@ from tldr.stages.ratings.settings import RatingsSettings
 from tldr.stages.reward.settings import RewardSettings
 from tldr.stages.sft.settings import SFTSettings
 from tldr.stages.shared.settings import EvaluationSettings
+from tldr.study.variant_settings import BestOfNVariant, LabelsVariant, PPOVariant, RewardVariant, Variant
 from tldr.toy.settings import ToyData
 
-SettingsT = TypeVar("SettingsT", SFTSettings, LabelsSettings, RewardSettings)
-
-
-class RewardVariant(Settings):
-    """Reward models with other settings, for example on fewer labels (Fig. 6).
-
-    Their sizes are the variant's `sizes`, whatever `reward.size` is. Where `reward.size` leaves one main
-    reward model, a variant with an empty `set` and the other sizes adds theirs: accuracy against size. A
-    policy that is trained against a variant takes its model of `reward.size`, else of its own size.
-    """
-
-    kind: Literal["reward"] = "reward"
-    """Which stage runs again."""
-    sizes: list[Name] | None = None
-    """None: the whole ladder, `reward.size` included."""
-    set: RewardSettings
-    """Settings that differ from the study's `reward`, whose `size` is not among them."""
-
-
-class LabelsVariant(Settings):
-    """The last round's labels asked for in another way (`labels.choose_by`), and reward models on them. These
-    select and report on the study's own labels, so that all accuracies are of the same pairs. No policy is
-    trained against them."""
-
-    kind: Literal["labels"] = "labels"
-    """Which stage runs again."""
-    sizes: list[Name] | None = None
-    """Sizes of the reward models; None: the whole ladder, or `reward.size` where it is set."""
-    set: LabelsSettings
-    """Settings that differ from the study's `labels`."""
-
-
-class SFTVariant(Settings):
-    """Supervised policies with other settings, for example on fewer posts. They are sampled at the study's
-    `evaluation.temperatures` and scored as the main ones are. Labels, reward models and PPO do not see
-    them."""
-
-    kind: Literal["sft"] = "sft"
-    """Which stage runs again."""
-    sizes: list[Name] | None = None
-    """None: the whole ladder."""
-    set: SFTSettings
-    """Settings that differ from the study's `sft`."""
-
-
-class PPOVariant(Settings):
-    """Policies with other settings: another KL coefficient (Fig. 5), a shared value network (Fig. 11)."""
-
-    kind: Literal["ppo"] = "ppo"
-    """Which stage runs again."""
-    sizes: list[Name] | None = None
-    """None: the whole ladder."""
-    set: PPOSettings
-    reward: Name | None = None
-    """The reward variant to train against; None: the study's main reward model."""
-    temperatures: Annotated[list[NonNegative], Field(min_length=1)] = [1.0]
-    """Sampling temperatures for evaluation; KL needs temperature 1."""
-
-    _different = field_validator("temperatures")(different)
-
-
-class BestOfNVariant(Settings):
-    """A larger pool of samples, scored by every reward model of the study, for best-of-N (Fig. 7)."""
-
-    kind: Literal["best_of_n"] = "best_of_n"
-    """Which stage runs again."""
-    sizes: list[Name] | None = None
-    """None: the whole ladder."""
-    set: BestOfNSettings
-
-
-Variant = Annotated[
-    SFTVariant | LabelsVariant | RewardVariant | PPOVariant | BestOfNVariant, Field(discriminator="kind")
-]
+SettingsT = TypeVar("SettingsT", SFTSettings, LabelsSettings, RewardSettings, PPOSettings)
 
 
 class Round(Settings):
@@ -294,13 +222,19 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _posts(self) -> Study:
-        """No more SFT posts are asked for than the toy world makes; files are counted when the stage runs."""
-        for key, settings in self._with_variants("sft", self.sft).items():
-            if isinstance(self.data, ToyData) and (settings.limit or 0) > self.data.sft_posts:
-                raise ValueError(
-                    f"{key}.limit {settings.limit} is more than the {self.data.sft_posts} posts of "
-                    "data.sft_posts"
-                )
+        """No more posts are asked for than the toy world makes; files are counted when the stage runs."""
+        if not isinstance(self.data, ToyData):
+            return self
+        sft = self._with_variants("sft", self.sft)
+        ppo = {f"rounds.{number}.ppo": each.ppo for number, each in enumerate(self.rounds)}
+        ppo |= self._with_variants("ppo", self.ppo)
+        for kind, asked in (("sft", sft), ("ppo", ppo)):
+            made = self.data.sft_posts if kind == "sft" else self.data.ppo_posts
+            for key, settings in asked.items():
+                if (settings.limit or 0) > made:
+                    raise ValueError(
+                        f"{key}.limit {settings.limit} is more than the {made} posts of data.{kind}_posts"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -322,7 +256,13 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _judges(self) -> Study:
+        pools = self.best_of_n or any(isinstance(each, BestOfNVariant) for each in self.variants.values())
         for name, judge in self.judges.items():
+            if judge.pool_share and not pools:
+                raise ValueError(
+                    f"judges.{name}.pool_share {judge.pool_share:g}: the study has no pool: give it "
+                    "best_of_n, or a variant of that kind"
+                )
             if judge.variant is None:
                 continue
             other = self.variants.get(judge.variant)

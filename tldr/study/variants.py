@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 from tldr.stages.ppo import PPOInputs
 from tldr.study.runs import InputSource
 from tldr.study.seed_runs import SeedRuns, VariantSampling, Writers, of_one_model, on_labels
-from tldr.study.settings import BestOfNVariant, LabelsVariant, PPOVariant, RewardVariant, SFTVariant
+from tldr.study.variant_settings import (
+    BestOfNVariant,
+    LabelsVariant,
+    PPOVariant,
+    RewardVariant,
+    SFTVariant,
+)
 
 if TYPE_CHECKING:
     from tldr.study.graph import Graph
@@ -92,6 +98,5 @@ class Variants:
             own = self._study.reward.of_policy(size)
             others = dict(self._main.rewards)
             others |= {f"{own}_{other}": source for (other, at), source in rewards.items() if at == own}
-            self._graph.add(
-                replace(self._graph.best_of_n(self._main, size, variant.set, others), variant=name)
-            )
+            run = self._graph.best_of_n(self._main, size, variant.set, others)
+            self._main.offer_pool(size, self._graph.add(replace(run, variant=name)))

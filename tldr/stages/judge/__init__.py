@@ -1,4 +1,4 @@
-"""Verdicts of a judge: which of a policy's summary and the reference of its post is better."""
+"""Verdicts of a judge: which of a summary and the reference of its post is better."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class JudgeInputs(Generic[T]):
 
     data: T = reads(DATA, "Folder of posts and tokenizer, as the data stage makes it.")
     samples: Mapping[str, T] = reads_each(SAMPLES, "samples", "Scored samples of every policy, by name.")
+    pools: Mapping[str, T] = reads_each(SAMPLES, "pool", "Pools of best-of-N samples, by size.")
     reward: T | None = may_read(REWARD_MODEL, "The reward model that judges (kind reward).")
     trained: Mapping[str, T] = reads_each(
         REWARD_MODEL,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from math import floor
+
+import numpy as np
 
 from tldr.judge.pairs import SummaryPair, first_by_hash
 from tldr.label.batch import Wanted
+from tldr.measures.best_of_n import doublings, first_best, pool_choosers
 from tldr.records import Post, Sample
 from tldr.stages.judge.settings import JudgeSettings
 
@@ -56,3 +60,40 @@ def pairs_against_reference(
 def way_of(sample: Sample) -> str:
     """The policy and its way of sampling, ``sft-m-t0.7-p1``, which means no other in a study."""
     return f"{sample.policy}-t{sample.temperature:g}-p{sample.top_p:g}"
+
+
+def best_texts(pool: Iterable[Sample]) -> dict[str, list[str]]:
+    """By post the different texts that are the best of the first n samples, for each n and chooser of a pool.
+
+    Texts that differ in white space at their ends alone are one.
+
+    Args:
+        pool: the samples of a post one after another, in the order in which they were drawn.
+    """
+    return {post: _best_of_post(list(rows)) for post, rows in groupby(pool, key=lambda row: row.id)}
+
+
+def _best_of_post(rows: list[Sample]) -> list[str]:
+    scores = [row.scores | ({} if row.tokens is None else {"length": float(row.tokens)}) for row in rows]
+    choice = np.array([[row[name] for row in scores] for name in pool_choosers(scores[0])], dtype=np.float64)
+    places = first_best(choice, doublings(len(rows))).ravel()
+    texts: dict[str, str] = {}
+    for place in places.tolist():
+        texts.setdefault(rows[place].text.strip(), rows[place].text)
+    return list(texts.values())
+
+
+def pool_pairs(
+    name: str, run: str, texts: Mapping[str, list[str]], posts: Sequence[Post]
+) -> list[SummaryPair]:
+    """Each of a pool's best texts of the posts against the reference.
+
+    Args:
+        name: of the pool, which the verdicts name as the policy ``pool-<name>``. run: that drew it.
+        texts: as `best_texts` gives them.
+    """
+    return [
+        SummaryPair(post, (f"pool-{name}", REFERENCE), (text, post.summary or ""), (run,))
+        for post in posts
+        for text in texts[post.id]
+    ]

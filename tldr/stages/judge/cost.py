@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tldr.plan.costs import PlannedRun, StageCost
 from tldr.plan.jobs import RunJob
-from tldr.plan.judging import judged_summaries
+from tldr.plan.judging import judged_pools, judged_summaries
 from tldr.plan.uses import InferenceJob
 from tldr.stages.judge.settings import JudgeSettings
 
@@ -16,8 +16,12 @@ def job(planned: PlannedRun) -> RunJob | None:
     if settings.kind != "reward":
         return None
     posts, texts = planned.reported(settings.posts), judged_summaries(planned.run) + 1
-    portion = planned.portion(posts, texts, planned.lengths.rm_response)
-    return InferenceJob((planned.model("judge", "reward", portion),))
+    asked = [
+        (posts, texts),
+        *((some, each + 1) for some, each in judged_pools(planned.run, planned.reported)),
+    ]
+    portions = (planned.portion(some, each, planned.lengths.rm_response) for some, each in asked)
+    return InferenceJob((planned.model("judge", "reward", *portions),))
 
 
 COST = StageCost(job)

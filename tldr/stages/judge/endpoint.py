@@ -5,16 +5,16 @@ from __future__ import annotations
 from tldr.judge.endpoint import Connection
 from tldr.judge.llm import Limits, asking
 from tldr.stages.judge import JudgeRun
-from tldr.stages.judge.stage import pairs_of, write_verdicts
+from tldr.stages.judge.stage import write_verdicts
 
 CACHE = "judge-cache.sqlite"
 """Beside the runs: all answers of language models, whichever run asked."""
 
 
 def run(ctx: JudgeRun) -> None:
-    """Write ``judgements.jsonl`` and ``judge.json``.
+    """Write ``judgements.jsonl``, ``judge.json`` and, where pools are judged, ``pool_judgements.jsonl``.
 
-    Inputs: ``data`` and ``samples-<name>`` for all that is judged.
+    Inputs: ``data``, ``samples-<name>`` and ``pool-<size>`` for all that is judged.
 
     Raises:
         LabError: as of `tldr.judge.llm.LLMJudge`; every answer that was paid for is kept.
@@ -25,4 +25,4 @@ def run(ctx: JudgeRun) -> None:
     limits = Limits(max_cost=settings.max_cost, concurrency=settings.concurrency)
     about = {"model": settings.model, "base_url": settings.base_url}
     with asking(connection, ctx.folder.parent / CACHE, settings.per_million, limits) as judge:
-        write_verdicts(ctx, pairs_of(ctx), judge, about)
+        write_verdicts(ctx, judge, about)

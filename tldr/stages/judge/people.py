@@ -19,36 +19,44 @@ from tldr.label.make import REFERENCE, info_for
 from tldr.records import CandidateSummary, Comparison, Post, write_json, write_records
 from tldr.stages.judge import JudgeRun
 from tldr.stages.judge.algorithm import wanted_of
-from tldr.stages.judge.stage import pairs_of
+from tldr.stages.judge.stage import pairs_of, pool_pairs_of, pools_told
 from tldr.train.rng import derive
+
+POOL_COMPARISONS = "pool_comparisons.jsonl"
+"""Verdicts on the best of pools, which are no samples of a policy of the study."""
 
 Texts = Mapping[tuple[str, str], list[str]]
 """Post id and text -> the policies, with their ways of sampling, that wrote it."""
 
 
 def run(ctx: JudgeRun) -> None:
-    """Write ``comparisons.jsonl`` in OpenAI's fields, ``judge.json`` and, in ``given/``, all labels.
+    """Write ``comparisons.jsonl`` in OpenAI's fields, ``judge.json`` and, in ``given/``, all labels; where
+    pools are judged, ``pool_comparisons.jsonl``.
 
-    Inputs: ``data`` and ``samples-<name>`` for all that is judged. A text that several policies wrote about a
-    post is asked once, and counts for each of them.
+    Inputs: ``data``, ``samples-<name>`` and ``pool-<size>`` for all that is judged. A text that several
+    policies wrote about a post is asked once, and counts for each of them.
 
     Raises:
         Waiting: there are not enough labels yet.
         UsageError: people have labeled other items.
     """
-    pairs = pairs_of(ctx)
+    samples, pools = pairs_of(ctx), pool_pairs_of(ctx)
+    pairs = [*samples, *pools]
     texts = by_text(pairs)
     items = items_of(texts, {pair.post.id: pair.post for pair in pairs}, derive(ctx.seed, "judged"))
     wanted = wanted_of(len(items), ctx.settings)
     batch = ask(ctx.folder, items, ctx.settings.page, wanted, run=ctx.run, seed=ctx.seed)
     (taken,) = batch.taken.values()
-    write_records(
-        ctx.folder / "comparisons.jsonl", (row for label in taken for row in verdicts(label, texts))
-    )
+    of_samples, of_pools = by_text(samples), by_text(pools)
+    rows = (row for label in taken for row in verdicts(label, of_samples))
+    write_records(ctx.folder / "comparisons.jsonl", rows)
+    if ctx.inputs.pools:
+        rows = (row for label in taken for row in verdicts(label, of_pools))
+        write_records(ctx.folder / POOL_COMPARISONS, rows)
     write_labels(batch.labels, ctx.folder / "given")
     empty = sum(not pair.texts[0].strip() for pair in pairs)
     report = {"judge": "people", "items": len(items), "answered": len(taken), "empty_summaries": empty}
-    write_json(ctx.folder / "judge.json", report)
+    write_json(ctx.folder / "judge.json", report | pools_told(ctx, pools))
     note_counted(batch.folder, batch.labels)
 
 
@@ -88,10 +96,10 @@ def items_of(texts: Texts, posts: Mapping[str, JudgedText], seed: int) -> list[L
 
 
 def verdicts(label: GivenLabel, texts: Texts) -> Iterator[Comparison]:
-    """A label, once for each policy that wrote the text."""
+    """A label, once for each policy of `texts` that wrote the text."""
     record = to_record(label)
     assert isinstance(record, Comparison)
     own, reference = record.summaries
-    for policy in texts[str(record.info.id), own.text]:
+    for policy in texts.get((str(record.info.id), own.text), []):
         named = own.model_copy(update={"policy": policy})
         yield record.model_copy(update={"summaries": [named, reference]})

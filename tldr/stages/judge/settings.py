@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -12,7 +12,7 @@ from tldr.judge.budget import Price
 from tldr.judge.endpoint import OPENAI_URL
 from tldr.label.settings import LabelSettings
 from tldr.records import Sample
-from tldr.settings.base import Name, NonNegative, Positive, Settings, Share
+from tldr.settings.base import Name, NonNegative, Positive, Settings, Share, Unit
 
 OF_KIND: dict[str, tuple[str, ...]] = {
     "reward": ("path", "variant"),
@@ -27,6 +27,7 @@ NO_VERDICT = ("price", "max_cost", "concurrency", "timeout")
 class JudgeSettings(Settings):
     """A judge of every policy's summaries against the references, each pair in both orders."""
 
+    newer: ClassVar[tuple[str, ...]] = ("pool_share",)
     kind: Literal["reward", "openai", "people"]
     """reward: a reward model that learned from other posts' labels than those that policies were trained
     against. openai: a language model at an OpenAI-compatible endpoint. people: on a page
@@ -39,6 +40,10 @@ class JudgeSettings(Settings):
     """Only samples at these temperatures are judged; null: all."""
     further: bool = False
     """Judge the samples of variants and earlier rounds, too (Figs. 5 and 11)."""
+    pool_share: Unit = 0.0
+    """Judge best-of-N, too (Fig. 7), on this share of the posts of each size's largest pool that `posts`
+    allows: by every chooser the best of the first 1, 2, 4, ... samples, each text once, whatever
+    `temperatures` is. 0: not."""
 
     path: str | None = None
     """Reward: a run's folder or a checkpoint of a reward model from elsewhere."""
@@ -85,6 +90,10 @@ class JudgeSettings(Settings):
     def judged(self, samples: Iterable[Sample]) -> list[Sample]:
         """The samples at the temperatures that are judged."""
         return [one for one in samples if self.temperatures is None or one.temperature in self.temperatures]
+
+    def pool_posts(self, posts: int) -> int:
+        """On how many of a pool's posts best-of-N is judged."""
+        return max(1, round(self.pool_share * min(self.posts, posts))) if self.pool_share else 0
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> JudgeSettings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveInt, model_validator
 
@@ -36,6 +36,7 @@ class PPOSettings(Finetuning):
     the model that the policy starts from: no second copy, whatever `frozen_dtype` and `frozen_place` are.
     """
 
+    newer: ClassVar[tuple[str, ...]] = ("limit",)
     optimizer: Optimizer = Optimizer(lr=1.5e-5, schedule="linear")
     value_lr: PerSize[Positive] | None = None
     """None: the policy's."""
@@ -52,6 +53,10 @@ class PPOSettings(Finetuning):
     """Responses of the whole run."""
     samples_per_query: PositiveInt = 1
     """Responses to each query of a rollout."""
+    limit: PositiveInt | None = None
+    """Draw queries from the first `limit` of the shuffled posts alone (data scaling); None: from all. The
+    episodes stay as many, so posts come back. At one seed a smaller limit is a part of a larger one, at every
+    size of the ladder."""
     minibatches: PositiveInt = 1
     """Optimizer steps an epoch; a query's responses stay together."""
     epochs: PositiveInt = 4
@@ -108,6 +113,8 @@ class PPOSettings(Finetuning):
             queries = self.batch // self.samples_per_query
             if queries % self.minibatches:
                 raise ValueError(f"{queries} queries do not split into {self.minibatches} minibatches")
+            if self.limit is not None and self.limit < queries:
+                raise ValueError(f"limit {self.limit} does not fill one rollout of {queries} queries")
         if self.algorithm != "ppo" and self.epochs > 1:
             raise ValueError(
                 f"{self.algorithm} has no ratio to clip: set epochs to 1, each sample is used once"

@@ -26,7 +26,7 @@ from tldr.stages.shared.device import Device
 from tldr.stages.shared.gold import gold_scores, has_gold
 from tldr.stages.shared.language import EncodedDocument, encode_documents
 from tldr.stages.shared.networks import as_model, checkpoint_folder
-from tldr.stages.shared.posts import read_posts
+from tldr.stages.shared.posts import first_shuffled, read_posts
 from tldr.stages.shared.sample_records import policy_name, to_sample
 from tldr.stages.shared.sampling import Draw
 from tldr.stages.shared.tokenizers import check_reads_tokens_of, eos_id, open_tokenizer, pad_id
@@ -37,16 +37,18 @@ ROLLOUTS = "rollouts"
 
 
 def run(ctx: PPORun) -> None:
-    """Train ``policy`` against ``reward`` on the posts of ``data``.
+    """Train ``policy`` against ``reward`` on the posts of ``data``, or a part of them.
 
     Writes ``checkpoint/``, ``value/`` where the value network is one of its own, and ``rollouts.jsonl``: the
     episodes of the last iteration, and of others if `keep_rollouts` asks for them.
 
     Raises:
-        UsageError: fewer posts than one rollout needs, or processes that cannot share a batch.
+        UsageError: fewer posts than `limit` or than one rollout needs, or processes that cannot share a
+            batch.
     """
     tokenizer = open_tokenizer(ctx.inputs.policy)
-    posts = read_posts(ctx.inputs.data, "ppo")
+    every = read_posts(ctx.inputs.data, "ppo")
+    posts = first_shuffled(every, ctx.settings.limit, seed=ctx.seed, stage="ppo")
     if len(posts) * ctx.settings.samples_per_query < scalar(ctx.settings.batch):
         raise UsageError(
             "fewer PPO posts than one rollout needs",

@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tldr.errors import UsageError
 from tldr.mathematics import losses
 from tldr.models.ladder import set_dropout
 from tldr.models.lora import add_lora
@@ -29,7 +28,7 @@ from tldr.stages.shared.networks import as_model
 from tldr.stages.shared.supervised import SupervisedTraining
 from tldr.train.batching import BatchPlan, micro_batches
 from tldr.train.checkpoint import deal
-from tldr.train.rng import derive, permutation
+from tldr.train.rng import derive
 from tldr.train.stepper import Loss, Stepper
 
 QueryResponse = tuple[list[int], list[int]]
@@ -81,28 +80,6 @@ def fine_tuning_plan(
         epochs=scalar(settings.epochs),
         processes=processes,
     )
-
-
-def first_shuffled(posts: Sequence[Post], limit: int | None, *, seed: int) -> list[Post]:
-    """The first `limit` of the posts in a shuffled order; None: all.
-
-    The order depends on the seed and the number of posts alone, so a smaller limit gives a part of what a
-    larger one gives. The chosen posts stay in the order of their file: all of them by a limit are what all
-    without one are.
-
-    Raises:
-        UsageError: there are fewer posts than `limit`.
-    """
-    if limit is None:
-        return list(posts)
-    if limit > len(posts):
-        raise UsageError(
-            f"{limit:,} posts are asked for, but there are {len(posts):,}",
-            where="sft.limit",
-            remedy=f"lower it to at most {len(posts)}, or leave it out to use all",
-        )
-    chosen = sorted(permutation(len(posts), seed, "sft", "limit")[:limit].tolist())
-    return [posts[place] for place in chosen]
 
 
 def encode_references(

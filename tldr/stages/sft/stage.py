@@ -13,12 +13,11 @@ from tldr.stages.sft.algorithm import (
     encode_references,
     fine_tuning,
     fine_tuning_plan,
-    first_shuffled,
     validation_loss,
 )
 from tldr.stages.shared.epochs import Epoch, write_epochs
 from tldr.stages.shared.networks import as_model, checkpoint_folder
-from tldr.stages.shared.posts import read_posts
+from tldr.stages.shared.posts import first_shuffled, read_posts
 from tldr.stages.shared.tokenizers import open_tokenizer, pad_id
 from tldr.train.batching import micro_batches
 from tldr.train.loop import TrainLoop
@@ -40,7 +39,7 @@ def run(ctx: SFTRun) -> None:
     posts, held_out_posts = (read_posts(data, name, references=True) for name in ("sft", "valid1"))
     examples, held_out = (
         encode_references(tokenizer, chosen, ctx.lengths)
-        for chosen in (first_shuffled(posts, settings.limit, seed=ctx.seed), held_out_posts)
+        for chosen in (first_shuffled(posts, settings.limit, seed=ctx.seed, stage="sft"), held_out_posts)
     )
     # Before a network is loaded: how the processes share what is trained on and what is validated on.
     plan = fine_tuning_plan(examples, settings, accelerator.num_processes, seed=ctx.seed)

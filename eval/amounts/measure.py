@@ -1,5 +1,4 @@
-"""How far a supervised policy falls short of PPO on the same posts, and what a doubling of its
-demonstrations gains."""
+"""How far one policy leads another on the same posts, and what a doubling of a policy's data gains."""
 
 from __future__ import annotations
 
@@ -10,30 +9,29 @@ import pandas as pd
 
 from eval.common.stats import Estimate, bootstrap_means, cellwise
 
-PPO = "ppo"
 
-
-def gap_to_ppo(values: pd.DataFrame, policy: str, draws: int) -> Estimate | None:
-    """Preference of PPO minus that of `policy`, post by post; above 0 where PPO is preferred more often.
+def lead(values: pd.DataFrame, first: str, second: str, draws: int) -> Estimate | None:
+    """Preference of `first` minus that of `second`, post by post; above 0 where `first` is preferred more
+    often.
 
     Args:
-        values: ``cell``, ``id`` (the post), and of each policy a column of values 0..1, one of them `PPO`;
-            missing where it has none for that post.
+        values: ``cell``, ``id`` (the post), and of each policy a column of values 0..1; missing where it has
+            none for that post.
 
     Returns:
         The mean over the posts that have both; None without such a post.
     """
-    rows = values.dropna(subset=[PPO, policy])
-    return _mean_of(rows, (rows[PPO] - rows[policy]).to_numpy(), draws)
+    rows = values.dropna(subset=[first, second])
+    return _mean_of(rows, (rows[first] - rows[second]).to_numpy(), draws)
 
 
 def gain_by_doubling(values: pd.DataFrame, amounts: Mapping[str, int], draws: int) -> Estimate | None:
-    """Preference gained by a doubling of the demonstrations: least squares of it on their log2.
+    """Preference gained by a doubling of the data: least squares of it on their log2.
 
     The slope is a weighted sum of the policies' values on the same posts, so its interval is that of a mean.
 
     Args:
-        values: as `gap_to_ppo`. amounts: policy -> its demonstrations.
+        values: as `lead`. amounts: policy -> its demonstrations or prompts.
 
     Returns:
         Over the posts that have all of the policies; None without such a post, or with a single amount.

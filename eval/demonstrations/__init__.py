@@ -1,1 +1,0 @@
-"""Supervised policies on fewer demonstrations, beside what human feedback reaches."""
