@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binomtest
 
@@ -176,7 +177,9 @@ def with_verdicts(samples: pd.DataFrame, verdicts: Verdicts) -> tuple[pd.DataFra
     ``score.verdicts <judge>`` is the share of verdicts that prefer the sample to the reference, and with
     ``_reference`` its complement; missing where the judge did not see the sample. A verdict belongs to the
     samples of its post with its text, of the policy and way of sampling that it names, and of the runs that
-    it names where the study has them. A name that could mean two ways of sampling places nothing.
+    it names where the study has them. A name that could mean two ways of sampling places nothing. Without
+    runs, a name means the main policy: variants have its name too, and those of their texts that happen to
+    be the main policy's would be no fair part of theirs.
     """
     notes = list(verdicts.notes)
     named = _ways(samples)
@@ -186,7 +189,7 @@ def with_verdicts(samples: pd.DataFrame, verdicts: Verdicts) -> tuple[pd.DataFra
         for name in named[_way(*way)]:
             places[str(post), name].append(place)
     texts, runs = samples["text"].str.strip().to_numpy(), samples["run"].to_numpy()
-    known = set(runs)
+    known, variant = set(runs), _is_variant(samples)
     columns = {}
     for judge in verdicts.judges:
         rows = verdicts.table[verdicts.table["judge"] == judge]
@@ -196,7 +199,8 @@ def with_verdicts(samples: pd.DataFrame, verdicts: Verdicts) -> tuple[pd.DataFra
             found = [
                 place
                 for place in places.get((row["id"], row["policy"]), [])
-                if row["text"] in ("", texts[place]) and (not of_runs or runs[place] in of_runs)
+                if row["text"] in ("", texts[place])
+                and (runs[place] in of_runs if of_runs else not variant[place])
             ]
             lost += not found
             sums[found] += row["preferred"] * row["answers"]
@@ -211,6 +215,12 @@ def with_verdicts(samples: pd.DataFrame, verdicts: Verdicts) -> tuple[pd.DataFra
     shares = pd.DataFrame(columns, index=samples.index).dropna(axis=1, how="all")
     rest = (1 - shares).add_suffix("_reference")
     return pd.concat([samples, shares, rest], axis=1), notes
+
+
+def _is_variant(samples: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    column = "tag.variant"
+    given = samples[column] if column in samples else pd.Series("", index=samples.index)
+    return (given.fillna("") != "").to_numpy()
 
 
 _Way = tuple[str, float | None, float | None]

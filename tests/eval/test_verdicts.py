@@ -106,6 +106,23 @@ def test_a_verdict_that_cannot_be_placed_is_told(folder: Path) -> None:
     assert set(study.verdict_notes) <= set(preference_section(study).missing)
 
 
+def test_trap_a_name_without_a_run_means_the_main_policy_and_no_variant_that_wrote_the_same(
+    folder: Path,
+) -> None:
+    """A variant would be told by those of its texts alone that are the main policy's."""
+    (main,) = folder.glob("score-s-ppo-0/samples.jsonl")
+    rows = [json.loads(line) for line in main.read_text().splitlines()]
+    for row in rows:
+        row["tags"] |= {"variant": "shared"}
+    write_lines(main, [*map(json.loads, main.read_text().splitlines()), *rows])
+    study = opened(folder)
+    assert study.samples is not None
+    told = study.samples[study.samples["policy"] == "ppo-s"].set_index("tag.variant")
+    by_people, by_judge = (told[f"score.verdicts {judge}"] for judge in ("people", "llm/x"))
+    assert by_people["shared"].isna().all() and by_people[~told.index.notna()].notna().sum() == JUDGED
+    assert by_judge["shared"].notna().sum() == JUDGED, "the judge names the run"
+
+
 def test_an_order_that_was_not_drawn_by_chance_is_told(folder: Path) -> None:
     write_lines(folder / "comparisons.jsonl", [comparison("ppo-s", f"p{n}", True, True) for n in range(20)])
     about = opened(folder).verdicts.about("people")
