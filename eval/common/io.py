@@ -23,8 +23,9 @@ _COLUMNS = [name for name in Sample.model_fields if name not in ("response_ids",
 FilePlaces = str | Path | Iterable[str | Path]
 
 
-def files_of(places: FilePlaces, name: str) -> list[Path]:
-    """The files meant by `places`: a file is itself, a folder every ``name`` below it, sorted.
+def files_of(places: FilePlaces, *names: str) -> list[Path]:
+    """The files meant by `places`: a file is itself, a folder every file below it with the first of the
+    `names` that is there, sorted.
 
     Raises:
         UsageError: a folder without such a file.
@@ -32,10 +33,11 @@ def files_of(places: FilePlaces, name: str) -> list[Path]:
     found: list[Path] = []
     for place in [places] if isinstance(places, str | Path) else places:
         path = Path(place)
-        inside = files_below(path, name) if path.is_dir() else [path]
+        below = (files_below(path, name) for name in names)
+        inside = next(filter(None, below), []) if path.is_dir() else [path]
         if not inside:
             raise UsageError(
-                f"no {name} in this folder",
+                f"no {' or '.join(names)} in this folder",
                 where=path,
                 remedy="run the stage that makes it, or name the file itself",
             )

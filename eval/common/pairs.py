@@ -86,7 +86,7 @@ def load_comparisons(
     on_error: Literal["stop", "skip"] = "stop",
     reports: list[ReadReport] | None = None,
 ) -> pd.DataFrame:
-    """Read human comparisons (OpenAI's or ours; of a folder every ``*.jsonl``) as pairs.
+    """Read human comparisons (OpenAI's or ours) as pairs; of a folder every file of `LINES`.
 
     Raises:
         UsageError: no comparisons. RecordError: a bad line, named ``file:line``.
@@ -100,7 +100,7 @@ def load_judgements(
     on_error: Literal["stop", "skip"] = "stop",
     reports: list[ReadReport] | None = None,
 ) -> pd.DataFrame:
-    """Read judges' verdicts (of a folder every ``*.jsonl``) as pairs; errors as `load_comparisons`."""
+    """Read judges' verdicts as pairs; of a folder every file of `LINES`; errors as `load_comparisons`."""
     return judgement_pairs(read_judgements(places, on_error=on_error, reports=reports))
 
 
@@ -116,7 +116,7 @@ def read_judgements(
     """
     return [
         row if row.runs else row.model_copy(update={"runs": [file.stem]})
-        for file in files_of(places, "*.jsonl")
+        for file in files_of(places, *LINES)
         for row in _records(file, Judgement, on_error, reports)
     ]
 
@@ -132,12 +132,14 @@ def read_ratings(
 
 
 R = TypeVar("R", Comparison, Judgement, Rating)
+LINES = ("*.jsonl", "*.json")
+"""Files of records, a line each: OpenAI's own have the second name."""
 
 
 def _records(
     places: FilePlaces, kind: type[R], on_error: Literal["stop", "skip"], reports: list[ReadReport] | None
 ) -> Iterator[R]:
-    for file in files_of(places, "*.jsonl"):
+    for file in files_of(places, *LINES):
         report = ReadReport(file)
         if reports is not None:
             reports.append(report)

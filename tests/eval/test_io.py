@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eval.common.io import join_by_post, load_posts, load_samples
+from eval.common.io import files_of, join_by_post, load_posts, load_samples
 from tldr.errors import RecordError, UsageError
 from tldr.records import Article, Post, ReadReport, Sample, write_records
 
@@ -117,3 +117,13 @@ def test_bad_posts_are_counted(tmp_path: Path) -> None:
         load_posts(file)
     reports: list[ReadReport] = []
     assert len(load_posts(file, on_error="skip", reports=reports)) == 1 and len(reports[0].bad) == 1
+
+
+def test_files_of_a_folder_have_the_first_name_that_is_there(tmp_path: Path) -> None:
+    """OpenAI's comparisons are lines in files that end with .json; beside ours, .json is a note."""
+    (tmp_path / "batch13.json").touch()
+    assert files_of(tmp_path, "*.jsonl", "*.json") == [tmp_path / "batch13.json"]
+    (tmp_path / "ours.jsonl").touch()
+    assert files_of(tmp_path, "*.jsonl", "*.json") == [tmp_path / "ours.jsonl"]
+    with pytest.raises(UsageError, match=r"no \*\.csv or \*\.txt in this folder"):
+        files_of(tmp_path, "*.csv", "*.txt")
