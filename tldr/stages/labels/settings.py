@@ -123,8 +123,12 @@ class LabelsSettings(Settings):
             (FOR_PEOPLE, "people's") if self.kind == "simulated" else (NOT_FOR_PEOPLE, "simulated or given")
         )
         for name in others:
-            if getattr(self, name) != type(self).model_fields[name].get_default():
-                raise ValueError(f"{name} is for {whose} labels alone, but the kind is {self.kind}")
+            default = type(self).model_fields[name].get_default()
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} is for {whose} labels alone, but the kind is {self.kind}: where a base sets it, "
+                    f"write its default, {'null' if default is None else default}"
+                )
         return self
 
     @model_validator(mode="after")
