@@ -408,7 +408,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 def test_two_that_open_a_new_file_at_once_make_its_tables_once(tmp_path: Path) -> None:
     """A study that waits for labels looks into the file that the server is making."""
-    hands = 4
+    hands = 6
     for number in range(25):
         at_once = threading.Barrier(hands)
 
@@ -418,7 +418,7 @@ def test_two_that_open_a_new_file_at_once_make_its_tables_once(tmp_path: Path) -
                 Labelers(database).add(name, 0.0)
 
         with ThreadPoolExecutor(hands) as pool:
-            list(pool.map(open_and_write, "abcd"))
+            list(pool.map(open_and_write, "abcdef"))
         with closing(Database(tmp_path / f"{number}.sqlite")) as database:
             assert len(Labelers(database).all()) == hands
 

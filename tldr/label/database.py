@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from tldr.locks import Busy, locked
 
 NAME = "labels.sqlite"
 VERSION = 1
+PATIENCE = 20
+"""Seconds for which another program may hold the file."""
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE labelers(
@@ -56,17 +59,21 @@ class Database:
         self.path = path
         self._lock = threading.RLock()
         self._sql = sqlite3.connect(
-            path or ":memory:", isolation_level=None, check_same_thread=False, timeout=20
+            path or ":memory:", isolation_level=None, check_same_thread=False, timeout=PATIENCE
         )
         self._sql.row_factory = sqlite3.Row
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+            self._log_ahead()
+            for pragma in ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
                 self._sql.execute(f"PRAGMA {pragma}")
             if self._version() == 0:
                 self._set_up()
         except sqlite3.DatabaseError as error:
             self._sql.close()
-            raise LabError(f"cannot be used: {error}", where=path, remedy="restore it from a copy") from None
+            what = f"cannot be used: {error}"
+            if _is_busy(error):
+                raise Busy(what, where=path, remedy="end the other program that writes to it") from None
+            raise LabError(what, where=path, remedy="restore it from a copy") from None
         if (version := self._version()) != VERSION:
             self._sql.close()
             raise UsageError(
@@ -74,6 +81,19 @@ class Database:
                 where=path,
                 remedy="use the version of tldr-feedback that wrote it",
             )
+
+    def _log_ahead(self) -> None:
+        """Switch to the write-ahead log. Of two that do it at once on a new file SQLite may refuse both
+        without waiting, since each holds what the other needs."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._sql.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > end:
+                    raise
+            time.sleep(0.01)
 
     def _version(self) -> int:
         return int(self._sql.execute("PRAGMA user_version").fetchone()[0])
@@ -114,7 +134,7 @@ class Database:
 
     def _unwritten(self, error: sqlite3.OperationalError) -> LabError:
         what = f"the answer could not be written ({error}): it is not counted"
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:  # the low byte is the kind
+        if _is_busy(error):
             return Busy(what, where=self.path, remedy="end the other program that writes to it")
         remedy = "make room on the server's disk; the page sends the answer again by itself"
         return DiskFullError(what, where=self.path, remedy=remedy)
@@ -133,6 +153,11 @@ class Database:
         """Close the connection; the last one folds the log into the file."""
         with self._lock:
             self._sql.close()
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    code: int = getattr(error, "sqlite_errorcode", 0)  # Python's own errors have none
+    return code & 0xFF == sqlite3.SQLITE_BUSY  # the low byte is the kind
 
 
 @contextmanager
