@@ -53,10 +53,10 @@ def amount_gap_table(kind: DataKind, study: StudyResults) -> pd.DataFrame:
         Result columns and one named like the kind (missing: the gain).
     """
     rows: list[FurtherResult] = []
+    table = amount_table(kind, study)
     for scorer in scorers(study):
-        table = amount_table(kind, study)
-        table = table[(table["scorer"] == scorer.name) & (table["measure"] == scorer.main_measure)]
-        for size, part in table.groupby("size", sort=False):
+        own = table[(table["scorer"] == scorer.name) & (table["measure"] == scorer.main_measure)]
+        for size, part in own.groupby("size", sort=False):
             rows += _of_size(kind, study, scorer, str(size), part)
     return further_table(rows, kind.name)
 

@@ -8,7 +8,6 @@ neither seconds nor what a user discarded. The SDK 2.8 reads and writes these fi
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from tldr.label.foreign import (
     by_item_id,
     field_names,
     outside_items,
+    read_list,
     shown_texts,
     to_fields,
 )
@@ -28,6 +28,7 @@ from tldr.label.items import LabelItem
 from tldr.records import write_json
 
 RECORDS = "records.json"
+REMEDY = "write it with dataset.records.to_json"
 
 
 def user_id(worker: str) -> str:
@@ -122,18 +123,10 @@ def read_argilla(path: Path, items: Sequence[LabelItem], workers: Sequence[str])
     """
     files = sorted(path.rglob(RECORDS)) if path.is_dir() else [path]
     if not files:
-        raise UsageError(f"holds no {RECORDS}", where=path, remedy="write it with dataset.records.to_json")
+        raise UsageError(f"holds no {RECORDS}", where=path, remedy=REMEDY)
     known, people = {item.id: item for item in items}, {user_id(worker): worker for worker in workers}
     for file in files:
-        try:
-            records = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"not a JSON file: {error}", where=file) from None
-        if not isinstance(records, list):
-            raise UsageError(
-                "holds no list of records", where=file, remedy="write it with dataset.records.to_json"
-            )
-        for number, record in enumerate(records):
+        for number, record in enumerate(read_list(file, "records", REMEDY)):
             where = f"{file}: record {number}"
             try:
                 id, answers = str(record["id"]), _by_person(record["responses"])

@@ -13,10 +13,12 @@ import json
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from tldr.errors import RecordError
+from tldr.errors import RecordError, UsageError
 from tldr.label.answers import (
     ANSWERS,
     AXES,
@@ -126,6 +128,21 @@ def from_fields(item: LabelItem, fields: Mapping[str, str]) -> TaskAnswer:
         first = error.errors(include_url=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     return answer.unshuffled(tool_order(item))
+
+
+def read_list(file: Path, of: str, remedy: str) -> list[Any]:
+    """The list that another tool's JSON file holds.
+
+    Raises:
+        UsageError: it is no JSON file, or holds no list.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"not a JSON file: {error}", where=file) from None
+    if not isinstance(found, list):
+        raise UsageError(f"holds no list of {of}", where=file, remedy=remedy)
+    return found
 
 
 def take_in(project: Project, labels: Iterable[ForeignLabel]) -> dict[str, int]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from tldr.errors import RecordError, UsageError
+from tldr.errors import RecordError
 from tldr.label.answers import AXES
 from tldr.label.desk import SKIP_REASONS
 from tldr.label.foreign import (
@@ -17,6 +16,7 @@ from tldr.label.foreign import (
     by_item_id,
     field_names,
     outside_items,
+    read_list,
     shown_texts,
     to_fields,
 )
@@ -138,14 +138,7 @@ def read_label_studio(path: Path, items: Sequence[LabelItem]) -> Iterator[Foreig
         RecordError: a task or an annotation is invalid.
     """
     known = {item.id: item for item in items}
-    try:
-        tasks = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"not a JSON file: {error}", where=path) from None
-    if not isinstance(tasks, list):
-        raise UsageError(
-            "holds no list of tasks", where=path, remedy="export as JSON, not as JSON-MIN or CSV"
-        )
+    tasks = read_list(path, "tasks", "export as JSON, not as JSON-MIN or CSV")
     for number, task in enumerate(tasks):
         where = f"{path}: task {number}"
         try:
