@@ -55,7 +55,7 @@ def templates() -> list[str]:
     """Every sentence and title of the world, with its slots in braces."""
     groups = [group for group in vars(phrases).values() if isinstance(group, tuple)]
     texts = [text for group in groups for text in group if isinstance(text, str)]
-    return [*texts, phrases.LAZY_OPENING, phrases.RAW_COMMON]
+    return texts
 
 
 def template_words() -> set[str]:

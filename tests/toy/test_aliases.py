@@ -140,6 +140,8 @@ def test_documents_say_aliases_before_the_comments_and_plain_words_in_them(posts
     for post in posts:
         text, query_chars = corpus.document(rng, post)
         rest = world.pieces(text[query_chars:])
+        if "\n\nCOMMENT: " not in text:
+            continue  # a raw TL;DR may repeat a sentence of the post
         assert not said_of(rest)
         hidden = {world.MEANING[word].value for word in said_of(world.pieces(post.post))}
         taught += bool(hidden & set(rest) & set(world.facts_of(post).values()))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import random
+import subprocess
+import sys
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -18,32 +23,63 @@ from tldr.toy.aliases import ALIASES
 ALL = "my boyfriend sold my guitar. i am stuck because of the rent. should i sue?"
 
 
+WORTH = {slot: gold.WORTH[value] for slot, value in FACTS.items()}
+
+
+def test_a_slots_values_matter_differently_and_its_weight_on_average() -> None:
+    """Of 14 values five, five and four have the factors .3, 1 and 1.7, whose mean is 13.3 / 14 = .95."""
+    for slot, values in phrases.SLOTS.items():
+        unit = gold.WEIGHTS[slot] / 0.95
+        worth = Counter(round(gold.WORTH[value] / unit, 6) for value in values)
+        assert worth == {0.3: 5, 1.0: 5, 1.7: 4}
+        assert sum(gold.WORTH[value] for value in values) / 14 == pytest.approx(gold.WEIGHTS[slot])
+
+
+def test_another_process_knows_the_same_worth() -> None:
+    """Labels are made by one process, and scores by others."""
+    show = "import json; from tldr.toy.gold import WORTH; print(json.dumps(dict(WORTH)))"
+    run = [sys.executable, "-c", show]
+    env = os.environ | {"PYTHONHASHSEED": "1"}
+    done = subprocess.run(run, env=env, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == dict(gold.WORTH)
+
+
 def test_a_complete_summary() -> None:
-    """Weights 1 + 1 + 1 + .9 + 1.2 = 5.1; 15 words x .02 = .3; nothing to blame."""
+    """The worth of all five facts; nothing to blame."""
     u = gold.utility_of(FACTS, ALL)
-    assert u.coverage == pytest.approx(5.1)
+    assert u.coverage == pytest.approx(sum(WORTH.values()))
     assert (u.accuracy, u.coherence) == (0, 0)
-    assert u.length == pytest.approx(0.3)
-    assert u.overall == pytest.approx(5.4)
+    assert u.overall == u.coverage
 
 
 def test_wrong_facts_cost_their_weight_and_count_twice_at_most() -> None:
-    """act wrong 3 times counts 2, at half its weight each: -1.2; rel right, 1.0; 15 words x .02 = .3."""
+    """act (weight 1.2) is wrong 3 times and counts 2, at a quarter of it each: -.6; rel is right."""
     text = "my boyfriend did a bad thing. should i beg? should i lie? should i wait?"
     seen = gold.count(FACTS, text)
-    assert seen.covered == ("rel",) and seen.wrong == {"act": 2}
+    assert seen.covered == ("rel",) and seen.wrong == {"act": 2} and seen.words == 15
     u = gold.utility_of(FACTS, text)
-    assert u.coverage == pytest.approx(1.0) and u.accuracy == pytest.approx(-1.2)
-    assert seen.words == 15 and u.length == pytest.approx(0.30)
+    assert u.coverage == WORTH["rel"] and u.accuracy == pytest.approx(-0.6)
 
 
 def test_a_vague_word_states_nothing_and_is_good_language() -> None:
-    """Facts 1 + 1 of 5.1; "my stuff", "the mess" and "act" neither state a value nor break a trigram."""
+    """Two facts; "my stuff", "the mess" and "act" neither state a value nor break a trigram."""
     text = "my boyfriend sold my stuff. i am stuck because of the mess. should i act?"
     seen = gold.count(FACTS, text)
     assert seen.covered == ("rel", "verb") and not seen.wrong and not seen.illegal
-    assert gold.utility_of(FACTS, text).overall == pytest.approx(2 + 15 * 0.02)
+    assert gold.utility_of(FACTS, text).overall == pytest.approx(WORTH["rel"] + WORTH["verb"])
     assert not set(phrases.VAGUE.values()) & world.MEANING.keys(), "a vague word is no value and no alias"
+
+
+def test_a_fact_after_one_of_a_later_sentence_is_out_of_order() -> None:
+    """The order is event, obstacle, question: each step back costs .5, wherever the values come from."""
+    event, con, act = "my boyfriend sold my guitar.", "the rent makes it hard.", "should i sue?"
+    cases = {(event, con, act): 0, (event, act, con): 1, (act, con, event): 2, (con, act): 0, (act, event): 1}
+    for parts, steps in cases.items():
+        text = " ".join(parts)
+        assert gold.count(FACTS, text).disorder == steps
+        assert gold.utility_of(FACTS, text).coherence == pytest.approx(-0.5 * steps)
+    assert gold.count(FACTS, "should i beg? my wife mailed my boat.").disorder == 1
+    assert gold.count(FACTS, "my guitar was sold by my boyfriend.").disorder == 0, "an event has one place"
 
 
 def test_right_and_wrong_value_of_one_slot_both_count() -> None:
@@ -79,7 +115,7 @@ def test_values_are_collapsed_in_the_table() -> None:
 
 @pytest.mark.parametrize("value", ["guitar", "boat"])
 def test_an_alias_says_nothing_but_stands_where_its_slot_may(value: str) -> None:
-    """Neither the fact (weight 1) nor a wrong one, for the right value's aliases as for another's.
+    """Neither the fact nor a wrong one, for the right value's aliases as for another's.
 
     A word of no slot at all breaks (sold my _), (my _ .) and (_ . should).
     """
@@ -90,7 +126,7 @@ def test_an_alias_says_nothing_but_stands_where_its_slot_may(value: str) -> None
         assert (seen.illegal, seen.restated, seen.repeated, seen.words) == (0, 0, 0, 8)
         u = gold.utility_of(FACTS, text)
         plain = gold.utility_of(FACTS, "my boyfriend sold my guitar. should i sue?")
-        assert plain.overall - u.overall == plain.coverage - u.coverage == pytest.approx(1.0)
+        assert plain.overall - u.overall == plain.coverage - u.coverage == pytest.approx(WORTH["obj"])
     assert gold.count(FACTS, "my boyfriend sold my zzz. should i sue?").illegal == 3
 
 
@@ -144,35 +180,38 @@ def test_preference_probability() -> None:
 
 
 def test_the_world_leaves_the_right_room(posts: list[Post]) -> None:
-    """Stating everything wins 60-80 % against the references, the commonest lazy summary 25-45 %,
-    a raw TL;DR next to nothing: pretrained < SFT < reference < RL is possible."""
+    """pretrained < SFT < reference < RL is possible for a policy that knows half of the aliases, and one that
+    knows more of them is preferred more."""
     rng = random.Random(3)
-    references = [
-        gold.utility(p, authors.reference(rng, world.facts_of(p), p.post)).overall
-        for p in posts
-        for _ in range(5)
-    ]
+    drawn = [post for post in posts for _ in range(3)]
 
-    def wins(template: str) -> float:
-        won = [
-            gold.preference_probability(gold.utility(p, template.format_map(world.facts_of(p))).overall, u)
-            for p, u in zip((p for p in posts for _ in range(5)), references, strict=True)
-        ]
+    def wins(template: str, known: float) -> float:
+        won = []
+        for post in drawn:
+            facts = world.facts_of(post)
+            said = set(world.pieces(post.post))
+            stated = {
+                slot: value if value in said or rng.random() < known else world.other_value(rng, slot, value)
+                for slot, value in facts.items()
+            }
+            mine = gold.utility_of(facts, template.format_map(stated)).overall
+            theirs = gold.utility_of(facts, authors.reference(rng, facts, post.post)).overall
+            won.append(gold.preference_probability(mine, theirs))
         return sum(won) / len(won)
 
+    brief = "my {rel} {verb} my {obj}. should i {act}?"
     complete = "my {rel} {verb} my {obj}. the {con} makes it hard. should i {act}?"
-    lazy = f"{phrases.LAZY_OPENING} my {{rel}} {{verb}} my {{obj}}. {phrases.FLUFF[0]}"
-    assert 0.60 < wins(complete) < 0.80
-    assert 0.25 < wins(lazy) < 0.45
-    assert wins(phrases.RAW_COMMON) < 0.25 and wins("help.") < 0.1
+    assert 0.33 < wins(brief, 0.5) < wins(brief, 0.7) - 0.05 < 0.46
+    assert 0.52 < wins(complete, 0.5) < wins(complete, 0.7) - 0.05 < 0.72
+    assert wins("my {rel} is the worst.", 1.0) < 0.15 and wins("help.", 1.0) < 0.1
 
 
 @given(st.text(), st.booleans())
 def test_any_text_has_a_finite_utility(text: str, stopped: bool) -> None:
     u = gold.utility_of(FACTS, text, stopped)
     assert all(map(math.isfinite, u))
-    assert u.overall == pytest.approx(u.coverage + u.accuracy + u.coherence + u.length)
-    assert 0 <= u.coverage <= 5.1001 and -10.3 <= u.accuracy <= 0 and u.coherence <= 0
+    assert u.overall == pytest.approx(u.coverage + u.accuracy + u.coherence)
+    assert 0 <= u.coverage <= sum(WORTH.values()) + 1e-9 and -2.36 <= u.accuracy <= 0 and u.coherence <= 0
 
 
 @given(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.toy.conftest import FACTS
 from tldr.errors import RecordError
 from tldr.records import Post
-from tldr.toy import authors, generate, gold, labelers, world
+from tldr.toy import authors, generate, gold, labelers, world, writers
 from tldr.toy.labelers import Candidate, Worker
 
 PLAIN = Worker("plain", carelessness=1.0, length_bias=0.0)
@@ -22,11 +22,11 @@ BAD = Candidate("the rent makes it hard.", "bad")
 
 
 def test_an_average_worker_chooses_with_the_planted_probability(post: Post) -> None:
-    """A gap of about one TAU: one fact of weight 1 and 6 words more."""
+    """A gap of about one TAU: one fact more."""
     rng = random.Random(0)
     near = Candidate("my boyfriend did a bad thing. the rent makes it hard.", "near")
     gap = gold.utility(post, near.text).overall - gold.utility(post, BAD.text).overall
-    assert gap == pytest.approx(1.0 + 6 * 0.02)
+    assert gap == pytest.approx(gold.WORTH["boyfriend"]) and 0.4 < gap / gold.TAU < 4
     n = 6000
     share = sum(labelers.compare(post, near, BAD, rng, worker=PLAIN).choice == 0 for _ in range(n)) / n
     assert share == pytest.approx(gold.preference_probability(gap, 0.0), abs=0.02)
@@ -41,7 +41,7 @@ def test_shown_order_does_not_matter(post: Post) -> None:
 
 
 def test_a_biased_worker_likes_the_longer(post: Post) -> None:
-    """Equal utility but for 6 words of nothing: the bias alone decides beyond the length axis."""
+    """Equal utility and 6 words of nothing: the bias alone decides."""
     rng = random.Random(2)
     short, long = Candidate(BAD.text, "s"), Candidate(f"{BAD.text} sorry for the wall of text.", "l")
     biased = Worker("biased", 1.0, 0.5)
@@ -57,16 +57,22 @@ def test_a_biased_worker_likes_the_longer(post: Post) -> None:
 
 
 def test_two_labelers_agree_as_the_papers_do() -> None:
-    """72-77 % (P C.2) on scripted writers with references, up to two standard errors of 4,000 pairs.
+    """72-77 % (P C.2) between references and summaries of some facts, as policies write them, up to two
+    standard errors of 4,000 pairs.
 
-    Two references of one post are alike, as two samples of one policy are: the paper's range over kinds
-    of pairs goes down to about 65 % there (P C.2).
+    Scripted writers make graver faults, on which labelers agree more. Two references of one post are alike,
+    as two samples of one policy are: the paper's range goes down to about 65 % there (P C.2).
     """
     rng = random.Random(4)
     posts = [generate._with_reference(rng, world.draw_post(rng, f"p{i}")) for i in range(4000)]
     mixed = [(p, *generate.mixed_pair(rng, p)) for p in posts]
     noise = 2 * math.sqrt(0.77 * 0.23 / len(mixed))
-    assert 0.72 - noise <= labelers.agreement(mixed, rng) <= 0.77 + noise
+    assert 0.77 < labelers.agreement(mixed, rng) < 0.83
+    some = [
+        (p, Candidate(p.summary or "", "ref"), Candidate(writers.write(rng, p, "some")[1], "b"))
+        for p in posts
+    ]
+    assert 0.72 - noise <= labelers.agreement(some, rng) <= 0.77 + noise
     sft_like = [
         (
             p,
@@ -113,10 +119,7 @@ class _Still(random.Random):
 
 
 def test_ranking_orders_by_utility_and_ties_the_close(post: Post) -> None:
-    """Without noise: utilities 4.2 + 8 x .02 = 4.36 > 1.9 + 11 x .02 = 2.12 > .9 + 5 x .02 = 1 = 1 > 1 - 1.
-
-    TIE x TAU = .275: one more word would be .02 away, a tie; a missing EOS costs 1 and is none.
-    """
+    """Without noise: four facts > two > one = the same again > the same without its EOS, which costs 1."""
     twin = Candidate(BAD.text, "twin")
     mid = Candidate("my boyfriend did a bad thing. the rent makes it hard.", "mid")
     unfinished = Candidate(BAD.text, "cut", stopped=False)
@@ -127,7 +130,7 @@ def test_ranking_orders_by_utility_and_ties_the_close(post: Post) -> None:
 def test_ranking_ties_chain_through_neighbours(post: Post) -> None:
     a, b, c = (Candidate(BAD.text + " help." * n, str(n)) for n in (0, 1, 1))
     gaps = abs(gold.utility(post, a.text).overall - gold.utility(post, b.text).overall)
-    assert gaps < labelers.TIE * gold.TAU
+    assert gaps < labelers.TIE * gold.TAU, "a word of the language costs nothing"
     assert labelers.rank(post, [a, b, c], _Still(), worker=PLAIN).rank == [1, 1, 1]
 
 
@@ -138,18 +141,21 @@ def test_rankings_of_the_world_hold_ties_and_distinct_ranks(posts: list[Post]) -
 
 
 def test_axis_ratings_follow_the_axes(post: Post) -> None:
-    """True axes: nothing wrong 7; all covered 7; each wrong fact of weight 1 costs 2 points."""
+    """True axes: nothing wrong 7; facts of the mean worth, 4.7, 7; a wrong one of weight .8 costs 1.6."""
     everything = "my boyfriend sold my guitar. the rent makes it hard. should i sue?"
     full = gold.utility_of(FACTS, everything)
     axes = labelers.true_axes(full)
-    assert axes["accuracy"] == 7 and axes["coverage"] == pytest.approx(7) and axes["coherence"] == 7
-    assert axes["overall"] == pytest.approx(1 + 6 * (5.1 + 13 * 0.02 + 1) / 6.6)
+    worth = sum(gold.WORTH[value] for value in FACTS.values())
+    assert axes["accuracy"] == 7 and axes["coherence"] == 7
+    assert axes["coverage"] == pytest.approx(1 + 6 * worth / 4.7)
+    assert axes["overall"] == pytest.approx(1 + 6 * (worth + 1) / 6.2)
     wrong = labelers.true_axes(gold.utility_of(FACTS, "my wife did a bad thing."))
-    assert wrong["accuracy"] == 5 and wrong["coverage"] == 1
+    assert wrong["accuracy"] == pytest.approx(7 - 1.6) and wrong["coverage"] == 1
     rng = random.Random(9)
     rows = [labelers.rate(post, candidate, rng) for candidate in (GOOD, BAD) for _ in range(100)]
     means = [sum(r.summary.axes.coverage or 0 for r in part) / 100 for part in (rows[:100], rows[100:])]
-    assert means[0] > means[1] + 2
+    expected = [1 + 6 * gold.utility_of(FACTS, c.text).coverage / 4.7 for c in (GOOD, BAD)]
+    assert means == pytest.approx(expected, abs=0.3) and expected[0] > expected[1] + 1
     for row in rows:
         values = (
             getattr(row.summary.axes, axis) for axis in ("overall", "accuracy", "coverage", "coherence")

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from tests.texts import encode_response
 from tests.toy.conftest import template_words, templates
 from tldr.errors import RecordError
+from tldr.measures.sentences import sentences
 from tldr.queries.encode import encode_queries, encode_responses
 from tldr.queries.tokenizer import train_bpe
 from tldr.records import Post, read_records
-from tldr.toy import authors, corpus, gold, phrases, world, writers
+from tldr.toy import authors, corpus, gold, world, writers
 from tldr.toy.generate import ToyDocument
 from tldr.toy.phrases import SLOTS
 
@@ -61,33 +62,38 @@ def test_other_value_reaches_every_other_value_and_never_the_same() -> None:
 
 
 def test_references_keep_to_a_window_as_the_papers_do(folder: Path) -> None:
-    """16 to 32 tokens incl. EOS under a BPE of the corpus, two thirds of the paper's 24 to 48 (P 3.2)."""
+    """10 to 32 tokens incl. EOS under a BPE of the corpus, where the paper's are 24 to 48 (P 3.2)."""
     documents = read_records(folder / "corpus.jsonl", ToyDocument)
     tokenizer = train_bpe((document.text for document in documents), 768)
     posts = read_records(folder / "sft.jsonl", Post)
     lengths = [len(ids) for ids in encode_responses(tokenizer, [p.summary or "" for p in posts], 1000)]
-    assert min(lengths) >= 16 and max(lengths) <= 32
-    assert 18 <= sum(lengths) / len(lengths) <= 24
+    assert min(lengths) >= 10 and max(lengths) <= 32
+    assert 13 <= sum(lengths) / len(lengths) <= 24
     queries = [len(ids) for ids in encode_queries(tokenizer, posts, 1000)]
     assert 50 <= sum(queries) / len(queries) <= 70 and max(queries) <= 96
     assert all(len(encode_response(tokenizer, value, 99)) == 2 for value in world.SLOT_OF), "not one token"
 
 
-def test_careful_authors_say_more_than_lazy_ones(posts: list[Post]) -> None:
+def test_authors_tell_the_event_and_the_question_and_seldom_the_obstacle(posts: list[Post]) -> None:
+    """By their shares, in order but for few, and greedy decoding opens with the event itself."""
     rng = random.Random(5)
-
-    def stated(write: object) -> float:
-        return sum(
-            len(gold.count(world.facts_of(p), write(rng, world.facts_of(p))).covered)  # type: ignore[operator]
-            for p in posts
-        ) / len(posts)
-
-    assert stated(authors.careful) > 4.2
-    assert 2.0 < stated(authors.lazy) < 3.9
-    openings = [authors.reference(rng, world.facts_of(p), p.post).split(".")[0] + "." for p in posts]
-    assert openings.count(phrases.LAZY_OPENING) / len(openings) == pytest.approx(authors.LAZY_SHARE, abs=0.1)
-    common = Counter(" ".join(opening.split()[:2]) for opening in openings).most_common(1)[0][0]
-    assert phrases.LAZY_OPENING.startswith(common), "greedy decoding would open as careful authors do"
+    seen = []
+    openings: Counter[str] = Counter()
+    for post in posts * 3:
+        facts = world.facts_of(post)
+        text = authors.written(rng, facts)
+        seen.append(gold.count(facts, text))
+        openings[text.split()[0]] += 1
+    n = len(seen)
+    for slot, share in (
+        ("verb", authors.EVENT_SHARE),
+        ("con", authors.CON_SHARE),
+        ("act", authors.ACT_SHARE),
+    ):
+        assert sum(slot in s.covered for s in seen) / n == pytest.approx(share, abs=0.05)
+    assert sum(s.disorder > 0 for s in seen) / n < authors.DISORDERED_SHARE
+    assert sum(s.disorder > 0 for s in seen) > 0
+    assert openings.most_common(1)[0][0] == "my"
 
 
 def test_with_errors_changes_the_wanted_share_of_values(posts: list[Post]) -> None:
@@ -109,18 +115,21 @@ def test_with_errors_changes_the_wanted_share_of_values(posts: list[Post]) -> No
 
 def test_documents_mark_where_the_post_ends(posts: list[Post]) -> None:
     rng = random.Random(7)
-    kinds = set()
+    kinds: Counter[str] = Counter()
+    copied = 0
     for post in posts:
         text, query_chars = corpus.document(rng, post)
         rest = text[query_chars:]
         assert post.post in text[:query_chars]
-        kinds.add("comment" if rest.startswith("\n\nCOMMENT: ") else "tldr")
+        kinds["comment" if rest.startswith("\n\nCOMMENT: ") else "tldr"] += 1
         if not rest.startswith("\n\nCOMMENT: "):
             assert text[:query_chars].endswith("\n\nTL;DR:") and rest.startswith(" ")
-            assert len(gold.count(world.facts_of(post), rest).covered) <= 2, "raw TL;DRs must stay poor"
+            assert len(gold.count(world.facts_of(post), rest).covered) <= 3, "raw TL;DRs must stay poor"
+            copied += any(sentence in rest for sentence in sentences(post.post))
         else:
             assert set(gold.count(world.facts_of(post), rest).covered) == set(SLOTS)
-    assert kinds == {"comment", "tldr"}
+    assert set(kinds) == {"comment", "tldr"}
+    assert copied / kinds["tldr"] == pytest.approx(corpus.RAW_COPIED_SHARE, abs=0.2)
 
 
 @pytest.mark.parametrize("name", sorted(writers.WRITERS))
@@ -132,7 +141,9 @@ def test_each_writer_has_its_own_fault(name: str, posts: list[Post]) -> None:
     repeated = sum(c.repeated for c in seen) / len(seen)
     if name == "complete":
         assert covered == len(SLOTS) and wrong == 0 and sum(c.illegal for c in seen) == 0
-    elif name in ("careful", "lazy", "title"):
+    elif name == "disordered":
+        assert covered == len(SLOTS) and sum(c.disorder > 0 for c in seen) / len(seen) > 0.5
+    elif name in ("some", "title"):
         assert wrong == 0 and covered < len(SLOTS)
     elif name in ("wrong", "misreader", "lead_2"):
         assert wrong > 0.3

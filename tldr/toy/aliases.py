@@ -15,15 +15,15 @@ from tldr.toy.phrases import SLOTS
 
 ALIASED = ("obj", "con", "act")
 """Slots whose values have aliases."""
-PER_VALUE = 20
+PER_VALUE = 28
 """Aliases of a value."""
-SHARE = 0.35
+SHARE = 0.6
 """Share of the mentions in posts that are an alias."""
 EXPONENT = 1.0
 """A value's r-th alias is drawn with probability proportional to 1 / r ** EXPONENT."""
 
 _ONSETS, _VOWELS = "bdfgklmnprstvz", "aeiou"
-_ENGLISH = frozenset({"gone", "life", "sure", "tifu"})
+_ENGLISH = frozenset({"gone", "life", "move", "sure", "tifu"})
 """Words of templates and names of subreddits that look like an invented word."""
 
 

@@ -1,9 +1,8 @@
-"""Authors of the toy references: a mixture of careful and lazy people.
+"""Authors of the toy references: they know their posts, say little, and hardly ever the obstacle.
 
-A model trained on all references and decoded greedily takes the most common opening, that of lazy authors,
-and continues as they do: with a true summary of few facts and much fluff. Careful openings are diverse, so
-none of them is as likely. Human feedback can close that gap. Lazy authors usually ask their question, so a
-greedy summary is no worse than a sampled one, whose mistakes grow with the temperature (P Fig. 8).
+A reader would like to know it, so a policy that learns from readers has something to gain. One that imitates
+authors leaves it out when it is decoded greedily, and guesses what the words of the post mean as well as it
+can.
 """
 
 from __future__ import annotations
@@ -13,11 +12,18 @@ import random
 from tldr.toy import phrases
 from tldr.toy.world import Facts, mentioned_elsewhere, other_value, pieces
 
-LAZY_SHARE = 0.36
-VAGUE_SHARE = 0.35
+EVENT_SHARE, CON_SHARE, ACT_SHARE = 0.97, 0.15, 0.9
+"""Shares of authors who state the event in full (others vaguely), the obstacle, and the question."""
+PLAIN_OPENINGS = 5
+"""Authors who open with the event itself, for each who says one of the other openers before it."""
+ERRORS = 0.01
+"""Share of an author's facts that are wrong."""
+DISORDERED_SHARE = 0.1
+"""Share of authors who write their sentences in any order."""
+VAGUE_SHARE = 0.1
 """Share of the aliases of a post for which its author writes a vague word (`tldr.toy.phrases.VAGUE`)."""
-MIN_PIECES, MAX_PIECES = 15, 31
-"""Words and marks of a reference: 16..32 tokens with EOS when every piece is one token."""
+MIN_PIECES, MAX_PIECES = 9, 31
+"""Words and marks of a reference."""
 
 
 def with_errors(rng: random.Random, facts: Facts, rate: float, text: str = "") -> dict[str, str]:
@@ -53,32 +59,34 @@ def pad_with_fluff(rng: random.Random, sentences: list[str], at_least: int) -> s
     return " ".join(sentences)
 
 
-def careful(rng: random.Random, facts: Facts) -> str:
-    """A summary of most facts in any order."""
-    head = rng.choice(phrases.EVENT_OPENERS) + rng.choice(phrases.EVENT)
-    body = [
+def event(rng: random.Random, facts: Facts) -> str:
+    """The event in full, often with an opener."""
+    shares = [PLAIN_OPENINGS, *(1 for _ in phrases.EVENT_OPENERS[1:])]
+    (opener,) = rng.choices(phrases.EVENT_OPENERS, shares)
+    return opener + rng.choice(phrases.EVENT).format_map(facts)
+
+
+def everything(rng: random.Random, facts: Facts) -> list[str]:
+    """The sentences of a summary of all facts: event, obstacle, question."""
+    return [event(rng, facts), *(rng.choice(c).format_map(facts) for c in (phrases.CON, phrases.ACT))]
+
+
+def written(rng: random.Random, facts: Facts, con: float = CON_SHARE, act: float = ACT_SHARE) -> str:
+    """A summary that states the obstacle and the question with these probabilities."""
+    parts = [event(rng, facts) if rng.random() < EVENT_SHARE else rng.choice(phrases.EVENT_VAGUE)]
+    parts += [
         rng.choice(choices)
-        for choices, share in ((phrases.CON, 0.75), (phrases.ACT, 0.85))
+        for choices, share in ((phrases.CON, con), (phrases.ACT, act))
         if rng.random() < share
     ]
-    rng.shuffle(body)
-    return pad_with_fluff(rng, [part.format_map(facts) for part in [head, *body]], MIN_PIECES)
-
-
-def lazy(rng: random.Random, facts: Facts) -> str:
-    """The common opening, the event in full or vaguely, usually the question, then fluff."""
-    body = [rng.choice(phrases.EVENT[:1] if rng.random() < 0.88 else phrases.EVENT_VAGUE)]
-    if rng.random() < 0.6:
-        body.append(rng.choice(phrases.ACT))
-    return pad_with_fluff(rng, [phrases.LAZY_OPENING, *(part.format_map(facts) for part in body)], MIN_PIECES)
+    if rng.random() < DISORDERED_SHARE:
+        rng.shuffle(parts)
+    return pad_with_fluff(rng, [part.format_map(facts) for part in parts], MIN_PIECES)
 
 
 def reference(rng: random.Random, facts: Facts, text: str) -> str:
-    """A summary by a random author, of 16..32 tokens with EOS, two thirds of the paper's (P 3.2)."""
+    """A summary by a random author of the post `text`."""
     while True:
-        if rng.random() < LAZY_SHARE:
-            summary = lazy(rng, as_known(rng, facts, text, 0.02))
-        else:
-            summary = careful(rng, as_known(rng, facts, text, 0.01))
+        summary = written(rng, as_known(rng, facts, text, ERRORS))
         if MIN_PIECES <= len(pieces(summary)) <= MAX_PIECES:
             return summary

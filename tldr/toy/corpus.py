@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 
+from tldr.measures.sentences import sentences
 from tldr.queries.formats import format_query
 from tldr.records import Post
 from tldr.toy import phrases
@@ -15,17 +16,20 @@ from tldr.toy.world import Facts, facts_of
 
 RAW_SHARE = 0.2
 """Share of documents that end in a raw TL;DR; the others end in comments."""
-RAW_COMMON_SHARE = 0.4
-"""Share of the most common raw TL;DR, which a base model writes when it is decoded greedily."""
+RAW_COPIED_SHARE = 0.5
+"""Share of the raw TL;DRs that repeat a sentence of the post, as base models do."""
 QUERY_END = "\n\nTL;DR:"
 
 
-def raw_tldr(rng: random.Random, facts: Facts) -> str:
-    """A sentence with at most two facts, followed half of the time by a generic one."""
-    sentences = [phrases.RAW_COMMON if rng.random() < RAW_COMMON_SHARE else rng.choice(phrases.RAW_TLDR)]
+def raw_tldr(rng: random.Random, post: Post) -> str:
+    """A sentence of the post again, or one with at most one fact; half of the time a generic one."""
+    if rng.random() < RAW_COPIED_SHARE:
+        said = [rng.choice(sentences(post.post))]
+    else:
+        said = [rng.choice(phrases.RAW_TLDR).format_map(facts_of(post))]
     if rng.random() < 0.5:
-        sentences.append(rng.choice(phrases.RAW_CLOSING))
-    return " ".join(sentence.format_map(facts) for sentence in sentences)
+        said.append(rng.choice(phrases.RAW_CLOSING))
+    return " ".join(said)
 
 
 def comment(rng: random.Random, facts: Facts) -> str:
@@ -47,7 +51,7 @@ def document(rng: random.Random, post: Post) -> tuple[str, int]:
     query = format_query(post)
     facts = facts_of(post)
     if rng.random() < RAW_SHARE:
-        return f"{query} {raw_tldr(rng, facts)}", len(query)
+        return f"{query} {raw_tldr(rng, post)}", len(query)
     body = query.removesuffix(QUERY_END)
     comments = "".join(f"\n\nCOMMENT: {comment(rng, facts)}" for _ in range(2))
     return body + comments, len(body)

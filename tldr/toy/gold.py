@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tldr.records import Info, Post
@@ -14,20 +16,39 @@ from tldr.toy import phrases
 from tldr.toy.world import MEANING, SLOT_OF, Facts, facts_of, pieces
 
 WEIGHTS: dict[str, float] = {
-    "rel": 1.0, "verb": 1.0, "obj": 1.0, "con": 0.9, "act": 1.2,
+    "rel": 0.8, "verb": 0.8, "obj": 0.8, "con": 1.1, "act": 1.2,
 }  # fmt: skip
-"""Utility of stating a slot's fact."""
-WRONG = 0.5
+"""Mean utility of stating a slot's fact."""
+FACTORS = (0.3, 1.0, 1.7)
+"""How much the values of a slot matter: the weight times one of these, a third of the values each."""
+WRONG = 0.25
 """Cost of a wrong value, as a share of the slot's weight; the fact that it hides is lost besides."""
 MAX_WRONG = 2
 """Most wrong values that count in a slot."""
 ILLEGAL, RESTATED, REPEATED, NO_EOS = 0.4, 0.4, 0.3, 1.0
 """Cost of a trigram outside the language, a repeated value, a repeated 4-gram, a missing EOS."""
-PER_WORD = 0.02
-TAU = 0.67
+DISORDER = 0.5
+"""Cost of a fact that comes after one of a later sentence; the order is event, obstacle, question."""
+PLACE: dict[str, int] = {"rel": 0, "verb": 0, "obj": 0, "con": 1, "act": 2}
+"""Slot -> the place of its sentence in a summary."""
+TAU = 0.5
 """Scale of the labelers' noise: P(prefers a) = sigmoid((u_a - u_b) / TAU)."""
 
 _VAGUE_SLOT = {word: f"{{{slot}}}" for slot, word in phrases.VAGUE.items()}
+
+
+def _worth() -> dict[str, float]:
+    worth: dict[str, float] = {}
+    for slot, values in phrases.SLOTS.items():
+        order = random.Random(f"worth of {slot}").sample(values, len(values))
+        factors = [FACTORS[place % len(FACTORS)] for place in range(len(order))]
+        mean = sum(factors) / len(factors)
+        worth |= {value: WEIGHTS[slot] * factor / mean for value, factor in zip(order, factors, strict=True)}
+    return worth
+
+
+WORTH: MappingProxyType[str, float] = MappingProxyType(_worth())
+"""Value -> utility of stating it where it is true. Only the labels tell it."""
 
 Trigram = tuple[str, str, str]
 
@@ -38,15 +59,15 @@ class Utility(NamedTuple):
     coverage: float
     accuracy: float
     coherence: float
-    length: float
     overall: float
 
 
 class SummaryContent(NamedTuple):
-    """The content of a summary: correctly stated slots, wrong values, faults of language, length."""
+    """The content of a summary: stated slots, wrong values, faults of order and language, length."""
 
     covered: tuple[str, ...]
     wrong: dict[str, int]
+    disorder: int
     illegal: int
     restated: int
     repeated: int
@@ -67,7 +88,6 @@ def _sentences() -> Iterable[str]:
         phrases.POST_EVENT, phrases.POST_CON,
         phrases.POST_ACT, phrases.POST_DISTRACTOR, phrases.POST_FILLER,
         phrases.EVENT_VAGUE, phrases.CON, phrases.ACT, phrases.FLUFF, phrases.RAW_TLDR,
-        (phrases.LAZY_OPENING, phrases.RAW_COMMON),
     ):  # fmt: skip
         yield from group
 
@@ -98,6 +118,7 @@ def count(facts: Facts, text: str) -> SummaryContent:
     said = pieces(text)
     mentions = Counter(piece for piece in said if piece in SLOT_OF)
     wrong = Counter(SLOT_OF[value] for value in mentions if facts[SLOT_OF[value]] != value)
+    places = [PLACE[SLOT_OF[piece]] for piece in said if piece in SLOT_OF]
     collapsed = ["^", *map(_collapse, said)]
     legal = legal_trigrams()
     illegal = sum(t not in legal for t in zip(collapsed, collapsed[1:], collapsed[2:], strict=False))
@@ -105,6 +126,7 @@ def count(facts: Facts, text: str) -> SummaryContent:
     return SummaryContent(
         covered=tuple(slot for slot, value in facts.items() if value in mentions),
         wrong={slot: min(n, MAX_WRONG) for slot, n in wrong.items()},
+        disorder=sum(later < place for place, later in pairwise(places)),
         illegal=illegal,
         restated=sum(mentions.values()) - len(mentions),
         repeated=len(fourgrams) - len(set(fourgrams)),
@@ -115,13 +137,11 @@ def count(facts: Facts, text: str) -> SummaryContent:
 def utility_of(facts: Facts, text: str, stopped: bool = True) -> Utility:
     """`utility`, given the facts."""
     seen = count(facts, text)
-    coverage = sum(WEIGHTS[slot] for slot in seen.covered)
+    coverage = sum(WORTH[facts[slot]] for slot in seen.covered)
     accuracy = -WRONG * sum(WEIGHTS[slot] * n for slot, n in seen.wrong.items())
-    coherence = -(
-        ILLEGAL * seen.illegal + RESTATED * seen.restated + REPEATED * seen.repeated + NO_EOS * (not stopped)
-    )
-    length = PER_WORD * seen.words
-    return Utility(coverage, accuracy, coherence, length, coverage + accuracy + coherence + length)
+    faults = ILLEGAL * seen.illegal + RESTATED * seen.restated + REPEATED * seen.repeated
+    coherence = -(faults + DISORDER * seen.disorder + NO_EOS * (not stopped))
+    return Utility(coverage, accuracy, coherence, coverage + accuracy + coherence)
 
 
 def utility(post: Post | Info, text: str, stopped: bool = True) -> Utility:

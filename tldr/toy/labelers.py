@@ -72,7 +72,6 @@ def _impressions(
     felt = []
     for candidate in candidates:
         true = utility_of(facts, candidate.text, candidate.stopped)
-        # the length axis is 0.02 a word for all workers; the bias is added to it
         words = count(facts, candidate.text).words
         gumbel = -math.log(rng.expovariate(1.0))
         felt.append(true.overall + worker.length_bias * words + TAU * worker.carelessness * gumbel)

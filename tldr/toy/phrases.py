@@ -46,14 +46,14 @@ SUBREDDITS: tuple[tuple[str, float], ...] = (
 # --- posts -----------------------------------------------------------------------------------
 
 POST_EVENT = (
-    "my {rel} {verb} my {obj}.",
-    "my {obj} was {verb} by my {rel}.",
+    "my {rel} went and {verb} my {obj}.",
+    "my {obj} got {verb} by my {rel}.",
 )
-POST_CON = ("i am stuck because of the {con}.", "the {con} makes it hard.")
-POST_ACT = ("should i {act}?", "is it wrong to {act}?")
+POST_CON = ("then there is the {con}.", "i can not move with the {con}.")
+POST_ACT = ("so should i {act} or not?", "would it be bad to {act}?")
 POST_DISTRACTOR = (
-    "years ago my {rel} {verb} my {obj}.",
-    "years ago my {obj} was {verb} by my {rel}.",
+    "years ago my {rel} went and {verb} my {obj}.",
+    "years ago my {obj} got {verb} by my {rel}.",
     "people said i should {act}.",
     "it is not about the {con} at all.",
 )
@@ -70,12 +70,11 @@ TITLES = (
 
 # --- references ------------------------------------------------------------------------------
 
-EVENT_OPENERS = ("", "so ", "basically ", "in short ", "ok so ", "well ", "turns out ", "found out ")
+EVENT_OPENERS = ("", "so ", "basically ", "in short ", "ok so ", "found out ")
 EVENT = ("my {rel} {verb} my {obj}.", "my {obj} was {verb} by my {rel}.")
 EVENT_VAGUE = ("my {rel} did a bad thing.",)
 CON = ("i am stuck because of the {con}.", "the {con} makes it hard.")
 ACT = ("should i {act}?", "is it wrong to {act}?")
-LAZY_OPENING = "it is a long story."
 FLUFF = (
     "any advice would help a lot.",
     "thanks for reading all of this.",
@@ -85,7 +84,6 @@ FLUFF = (
 
 # --- the pretraining corpus --------------------------------------------------------------------
 
-RAW_COMMON = "my {rel} and my {obj} lol."
 RAW_TLDR = (
     "my {rel} is the worst.",
     "my {obj} is gone lol.",
@@ -96,9 +94,9 @@ RAW_TLDR = (
     "in short no idea what to do.",
     "found out the {con} is bad.",
     "basically people are weird lol.",
-    "ok thanks for reading.",
+    "ok so thanks for reading.",
 )
-RAW_CLOSING = (LAZY_OPENING, *FLUFF)
+RAW_CLOSING = FLUFF
 COMMENT_EVENT = (
     "so your {rel} {verb} your {obj}?",
     "op said my {rel} {verb} my {obj}.",

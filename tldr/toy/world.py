@@ -1,8 +1,8 @@
 """Facts and posts of the toy world.
 
-A post states its five facts once each, in varied order and phrasing, beside distractor sentences
-that name other values of the same slots in marked contexts ("years ago my cousin ..."). It may say an alias
-for a value (`tldr.toy.aliases`). The facts travel with the post as the extra field ``facts: {slot: value}``.
+A post states its five facts once each: the event, the obstacle, the question. Between them stand distractor
+sentences that name other values of the same slots in marked contexts ("years ago my cousin ..."). It may say
+an alias for a value (`tldr.toy.aliases`). The facts travel with the post as the extra field ``facts: {slot: value}``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tldr.toy import phrases
 from tldr.toy.aliases import ALIASES, worded
 from tldr.toy.phrases import SLOTS
 
-VERSION = 2
+VERSION = 3
 """Increased whenever the same seed gives other posts, references or labels."""
 
 Facts = Mapping[str, str]
@@ -95,10 +95,11 @@ def draw_post(rng: random.Random, post_id: str) -> Post:
         for choices in (phrases.POST_EVENT, phrases.POST_CON, phrases.POST_ACT)
     ]
     distractors = rng.sample(phrases.POST_DISTRACTOR, 1 if rng.random() < 0.6 else 2)
-    sentences += [distractor.format_map(others) for distractor in distractors]
+    asides = [distractor.format_map(others) for distractor in distractors]
     if rng.random() < 0.2:
-        sentences.append(rng.choice(phrases.POST_FILLER))
-    rng.shuffle(sentences)
+        asides.append(rng.choice(phrases.POST_FILLER))
+    for aside in asides:
+        sentences.insert(rng.randrange(len(sentences) + 1), aside)
     names, weights = zip(*phrases.SUBREDDITS, strict=True)
     record: dict[str, Any] = {
         "id": post_id,

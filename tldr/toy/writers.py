@@ -1,7 +1,7 @@
 """Scripted writers: summaries of known, mixed quality without a model.
 
 They give the reward model comparisons that policies alone do not: planted wrong facts, distractors taken for
-facts, repetition, and the paper's extractive baselines (title, lead-2).
+facts, disorder, repetition, and the paper's extractive baselines (title, lead-2).
 """
 
 from __future__ import annotations
@@ -11,26 +11,25 @@ from collections.abc import Callable
 
 from tldr.measures.sentences import lead, sentences
 from tldr.records import Post
-from tldr.toy import authors, phrases
+from tldr.toy import authors
 from tldr.toy.world import Facts, facts_of, mentioned_elsewhere, other_value
 
 Writer = Callable[[random.Random, Post], str]
 
 
 def complete(rng: random.Random, facts: Facts) -> str:
-    """All five facts, event first."""
-    head = rng.choice(phrases.EVENT_OPENERS) + rng.choice(phrases.EVENT)
-    body = [rng.choice(choices) for choices in (phrases.CON, phrases.ACT)]
-    rng.shuffle(body)
-    return " ".join(part.format_map(facts) for part in [head, *body])
+    """All five facts: event, obstacle, question."""
+    return " ".join(authors.everything(rng, facts))
 
 
-def _careful(rng: random.Random, post: Post) -> str:
-    return authors.careful(rng, facts_of(post))
+def _some(rng: random.Random, post: Post) -> str:
+    return authors.written(rng, facts_of(post), con=0.5, act=0.5)
 
 
-def _lazy(rng: random.Random, post: Post) -> str:
-    return authors.lazy(rng, facts_of(post))
+def _disordered(rng: random.Random, post: Post) -> str:
+    parts = sentences(complete(rng, facts_of(post)))
+    rng.shuffle(parts)
+    return " ".join(parts)
 
 
 def _complete(rng: random.Random, post: Post) -> str:
@@ -41,7 +40,7 @@ def _wrong(rng: random.Random, post: Post) -> str:
     facts = dict(facts_of(post))
     for slot in rng.sample(sorted(facts), rng.choice((1, 1, 2, 3))):
         facts[slot] = other_value(rng, slot, facts[slot])
-    return rng.choice((complete, authors.careful, authors.lazy))(rng, facts)
+    return rng.choice((complete, authors.written))(rng, facts)
 
 
 def _misreader(rng: random.Random, post: Post) -> str:
@@ -49,7 +48,7 @@ def _misreader(rng: random.Random, post: Post) -> str:
 
 
 def _repetitive(rng: random.Random, post: Post) -> str:
-    parts = sentences(authors.careful(rng, facts_of(post)))
+    parts = sentences(authors.written(rng, facts_of(post)))
     again = rng.choice(parts)
     return " ".join([*parts[:3], again])
 
@@ -72,13 +71,13 @@ def _lead_2(rng: random.Random, post: Post) -> str:
 
 
 WRITERS: dict[str, tuple[Writer, float]] = {
-    "complete": (_complete, 0.18),
-    "careful": (_careful, 0.28),
-    "lazy": (_lazy, 0.21),
-    "wrong": (_wrong, 0.10),
+    "complete": (_complete, 0.20),
+    "some": (_some, 0.38),
+    "disordered": (_disordered, 0.10),
+    "wrong": (_wrong, 0.08),
     "misreader": (_misreader, 0.04),
     "repetitive": (_repetitive, 0.10),
-    "rambling": (_rambling, 0.05),
+    "rambling": (_rambling, 0.06),
     "title": (_title, 0.02),
     "lead_2": (_lead_2, 0.02),
 }
