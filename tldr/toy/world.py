@@ -2,7 +2,8 @@
 
 A post states its five facts once each: the event, the obstacle, the question. Between them stand distractor
 sentences that name other values of the same slots in marked contexts ("years ago my cousin ..."). It may say
-an alias for a value (`tldr.toy.aliases`). The facts travel with the post as the extra field ``facts: {slot: value}``.
+an alias for a value (`tldr.toy.aliases`). The facts travel with the post as the extra field
+``facts: {slot: value}``.
 """
 
 from __future__ import annotations
