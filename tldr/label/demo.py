@@ -22,7 +22,7 @@ TEXT = f"""title: {TITLE}
 labelers_per_item: 2
 shared: 0.3
 calibration: 0.1
-min_tokens: 10
+min_tokens: 8
 """
 
 
@@ -112,7 +112,7 @@ def make_demo(folder: Path, now: float | None = None) -> None:
         raise UsageError("the folder holds other things", where=folder, remedy="name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(TEXT, encoding="utf-8")
-    settings = LabelSettings(title=TITLE, labelers_per_item=2, shared=0.3, calibration=0.1, min_tokens=10)
+    settings = LabelSettings(title=TITLE, labelers_per_item=2, shared=0.3, calibration=0.1, min_tokens=8)
     write_records(folder / ITEMS, demo_items())
     clock = _Ticking((time.time() if now is None else now) - 3600)
     project = Project.open(folder, settings, clock)
