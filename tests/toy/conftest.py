@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,11 +56,18 @@ def posts() -> list[Post]:
     return [world.draw_post(rng, f"p{i}") for i in range(400)]
 
 
+def in_another_process(module: str, name: str, hash_seed: str) -> Any:
+    """What a mapping of a module holds in a process whose sets and hashes have another order."""
+    show = f"import json; from {module} import {name}; print(json.dumps(dict({name})))"
+    run = [sys.executable, "-c", show]
+    env = os.environ | {"PYTHONHASHSEED": hash_seed}
+    return json.loads(subprocess.run(run, env=env, capture_output=True, text=True, check=True).stdout)
+
+
 def templates() -> list[str]:
     """Every sentence and title of the world, with its slots in braces."""
     groups = [group for group in vars(phrases).values() if isinstance(group, tuple)]
-    texts = [text for group in groups for text in group if isinstance(text, str)]
-    return texts
+    return [text for group in groups for text in group if isinstance(text, str)]
 
 
 def template_words() -> set[str]:

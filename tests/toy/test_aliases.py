@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import pytest
 
-from tests.toy.conftest import FACTS, template_words
+from tests.toy.conftest import FACTS, in_another_process, template_words
 from tldr.records import Post
 from tldr.toy import aliases, authors, corpus, edits, phrases, world, writers
 from tldr.toy.aliases import ALIASED, ALIASES, EXPONENT, PER_VALUE, SHARE, worded
@@ -80,16 +76,9 @@ def test_a_plain_value_means_itself() -> None:
 
 def test_another_process_has_the_same_aliases() -> None:
     """The corpus is written by one process, and gold utility is asked by others."""
-    show = "import json; from tldr.toy.aliases import ALIASES; print(json.dumps(dict(ALIASES)))"
     for seed in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-c", show],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert json.loads(done.stdout) == {value: list(words) for value, words in ALIASES.items()}
+        found = in_another_process("tldr.toy.aliases", "ALIASES", seed)
+        assert found == {value: list(words) for value, words in ALIASES.items()}
 
 
 def test_worded_says_aliases_of_the_value_at_the_share_and_by_zipfs_law() -> None:

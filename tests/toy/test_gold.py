@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import random
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.toy.conftest import FACTS
+from tests.toy.conftest import FACTS, in_another_process
 from tldr.errors import RecordError
 from tldr.records import Info, Post
 from tldr.toy import authors, gold, phrases, world
@@ -37,11 +33,7 @@ def test_a_slots_values_matter_differently_and_its_weight_on_average() -> None:
 
 def test_another_process_knows_the_same_worth() -> None:
     """Labels are made by one process, and scores by others."""
-    show = "import json; from tldr.toy.gold import WORTH; print(json.dumps(dict(WORTH)))"
-    run = [sys.executable, "-c", show]
-    env = os.environ | {"PYTHONHASHSEED": "1"}
-    done = subprocess.run(run, env=env, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == dict(gold.WORTH)
+    assert in_another_process("tldr.toy.gold", "WORTH", "1") == dict(gold.WORTH)
 
 
 def test_a_complete_summary() -> None:

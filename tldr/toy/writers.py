@@ -27,7 +27,7 @@ def _some(rng: random.Random, post: Post) -> str:
 
 
 def _disordered(rng: random.Random, post: Post) -> str:
-    parts = sentences(complete(rng, facts_of(post)))
+    parts = authors.everything(rng, facts_of(post))
     rng.shuffle(parts)
     return " ".join(parts)
 
