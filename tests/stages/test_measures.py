@@ -271,7 +271,9 @@ def kept_rollouts(ctx: RunContext[Any, Any]) -> KeptRollouts:
 
 
 def test_shared_value_network_is_a_head_on_the_policy(lab: Path, tmp_path: Path) -> None:
-    settings = laboratory.PPO_SETTINGS.model_copy(update={"value_network": "shared"})
+    # so much weight and so many passes that a head of so few updates learns something
+    learning = {"value_network": "shared", "vf_coef": 5.0, "epochs": 4}
+    settings = laboratory.PPO_SETTINGS.model_copy(update=learning)
     ppo = laboratory.ppo_of(laboratory.context("ppo", lab, tmp_path / "stage", settings=settings))
     modules = ppo.stepper.modules
     assert ppo.value_of(modules) is modules["policy"] and list(modules) == ["policy"]
@@ -286,4 +288,4 @@ def test_shared_value_network_is_a_head_on_the_policy(lab: Path, tmp_path: Path)
     rows = read_metrics(folder / "metrics.jsonl")
     explained = [row["explained_variance"] for row in rows]
     assert explained[0] == pytest.approx(0, abs=1e-6), "its first values are 0"
-    assert max(map(abs, explained[1:])) > 1e-3, "then it has learned"
+    assert abs(explained[-1]) > 1e-3, "it has learned"
