@@ -54,8 +54,8 @@ def test_wrong_facts_cost_their_weight_and_count_twice_at_most() -> None:
 
 
 def test_a_vague_word_states_nothing_and_is_good_language() -> None:
-    """Two facts; "my stuff", "the mess" and "act" neither state a value nor break a trigram."""
-    text = "my boyfriend sold my stuff. i am stuck because of the mess. should i act?"
+    """Two facts; "my stuff" and "act" neither state a value nor break a trigram."""
+    text = "my boyfriend sold my stuff. should i act?"
     seen = gold.count(FACTS, text)
     assert seen.covered == ("rel", "verb") and not seen.wrong and not seen.illegal
     assert gold.utility_of(FACTS, text).overall == pytest.approx(WORTH["rel"] + WORTH["verb"])
@@ -86,6 +86,19 @@ def test_restated_values_and_repeated_fourgrams() -> None:
     seen = gold.count(FACTS, "should i sue? should i sue?")
     assert (seen.restated, seen.repeated, seen.illegal) == (1, 1, 0)
     assert u.coherence == pytest.approx(-0.7)
+
+
+def test_a_phrase_that_says_nothing_costs_each_time_and_is_good_language() -> None:
+    """Every phrase, in every place, .4 each; the same one twice is a repetition besides."""
+    for phrase in phrases.FLUFF:
+        for text in (f"should i sue? {phrase}", f"{phrase} should i sue?"):
+            seen = gold.count(FACTS, text)
+            assert (seen.padding, seen.illegal, seen.repeated) == (1, 0, 0), text
+            assert gold.utility_of(FACTS, text).coherence == pytest.approx(-0.4)
+    assert gold.count(FACTS, " ".join(phrases.FLUFF)).padding == len(phrases.FLUFF)
+    assert gold.count(FACTS, ALL).padding == 0
+    twice = gold.count(FACTS, f"{phrases.FLUFF[0]} {phrases.FLUFF[0]}")
+    assert twice.padding == 2 and twice.repeated > 0
 
 
 def test_illegal_trigrams_are_counted_one_by_one() -> None:

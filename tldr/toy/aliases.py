@@ -13,13 +13,13 @@ from types import MappingProxyType
 
 from tldr.toy.phrases import SLOTS
 
-ALIASED = ("obj", "con", "act")
+ALIASED = ("obj", "act")
 """Slots whose values have aliases."""
-PER_VALUE = 28
+PER_VALUE = 45
 """Aliases of a value."""
 SHARE = 0.6
 """Share of the mentions in posts that are an alias."""
-EXPONENT = 1.0
+EXPONENT = 0.85
 """A value's r-th alias is drawn with probability proportional to 1 / r ** EXPONENT."""
 
 _ONSETS, _VOWELS = "bdfgklmnprstvz", "aeiou"

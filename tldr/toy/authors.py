@@ -20,6 +20,8 @@ ERRORS = 0.01
 """Share of an author's facts that are wrong."""
 DISORDERED_SHARE = 0.1
 """Share of authors who write their sentences in any order."""
+PADDED_SHARE = 0.3
+"""Share of authors who close with a generic phrase, so that a long summary need not say much."""
 VAGUE_SHARE = 0.1
 """Share of the aliases of a post for which its author writes a vague word (`tldr.toy.phrases.VAGUE`)."""
 MIN_PIECES, MAX_PIECES = 9, 31
@@ -81,7 +83,10 @@ def written(rng: random.Random, facts: Facts, con: float = CON_SHARE, act: float
     ]
     if rng.random() < DISORDERED_SHARE:
         rng.shuffle(parts)
-    return pad_with_fluff(rng, [part.format_map(facts) for part in parts], MIN_PIECES)
+    said = [part.format_map(facts) for part in parts]
+    if rng.random() < PADDED_SHARE:
+        return " ".join([*said, rng.choice(phrases.FLUFF)])
+    return pad_with_fluff(rng, said, MIN_PIECES)
 
 
 def reference(rng: random.Random, facts: Facts, text: str) -> str:

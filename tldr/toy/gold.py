@@ -27,6 +27,8 @@ MAX_WRONG = 2
 """Most wrong values that count in a slot."""
 ILLEGAL, RESTATED, REPEATED, NO_EOS = 0.4, 0.4, 0.3, 1.0
 """Cost of a trigram outside the language, a repeated value, a repeated 4-gram, a missing EOS."""
+PADDING = 0.4
+"""Cost of a phrase that says nothing (`tldr.toy.phrases.FLUFF`)."""
 DISORDER = 0.5
 """Cost of a fact that comes after one of a later sentence; the order is event, obstacle, question."""
 PLACE: dict[str, int] = {"rel": 0, "verb": 0, "obj": 0, "con": 1, "act": 2}
@@ -63,7 +65,7 @@ class Utility(NamedTuple):
 
 
 class SummaryContent(NamedTuple):
-    """The content of a summary: stated slots, wrong values, faults of order and language, length."""
+    """The content of a summary: stated slots, wrong values, faults of order and language, padding, length."""
 
     covered: tuple[str, ...]
     wrong: dict[str, int]
@@ -71,6 +73,7 @@ class SummaryContent(NamedTuple):
     illegal: int
     restated: int
     repeated: int
+    padding: int
     words: int
 
 
@@ -113,6 +116,12 @@ def legal_trigrams() -> frozenset[Trigram]:
     return frozenset(legal)
 
 
+@cache
+def padding_openings() -> frozenset[tuple[str, ...]]:
+    """The first four pieces of every phrase that says nothing."""
+    return frozenset(tuple(pieces(phrase)[:4]) for phrase in phrases.FLUFF)
+
+
 def count(facts: Facts, text: str) -> SummaryContent:
     """The content of a summary: facts by word look-up, language by the trigram table."""
     said = pieces(text)
@@ -130,6 +139,7 @@ def count(facts: Facts, text: str) -> SummaryContent:
         illegal=illegal,
         restated=sum(mentions.values()) - len(mentions),
         repeated=len(fourgrams) - len(set(fourgrams)),
+        padding=sum(fourgram in padding_openings() for fourgram in fourgrams),
         words=sum(piece[0].isalnum() for piece in said),
     )
 
@@ -140,7 +150,8 @@ def utility_of(facts: Facts, text: str, stopped: bool = True) -> Utility:
     coverage = sum(WORTH[facts[slot]] for slot in seen.covered)
     accuracy = -WRONG * sum(WEIGHTS[slot] * n for slot, n in seen.wrong.items())
     faults = ILLEGAL * seen.illegal + RESTATED * seen.restated + REPEATED * seen.repeated
-    coherence = -(faults + DISORDER * seen.disorder + NO_EOS * (not stopped))
+    faults += PADDING * seen.padding + DISORDER * seen.disorder + NO_EOS * (not stopped)
+    coherence = -faults
     return Utility(coverage, accuracy, coherence, coverage + accuracy + coherence)
 
 

@@ -30,7 +30,7 @@ SLOTS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
 )
 """Who, did what, to what; what ties the author's hands; the act asked about."""
 
-VAGUE: MappingProxyType[str, str] = MappingProxyType({"obj": "stuff", "con": "mess", "act": "act"})
+VAGUE: MappingProxyType[str, str] = MappingProxyType({"obj": "stuff", "act": "act"})
 """Slot -> the word that stands for any of its values and states none."""
 
 SUBREDDITS: tuple[tuple[str, float], ...] = (

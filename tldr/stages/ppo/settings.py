@@ -101,7 +101,7 @@ class PPOSettings(Finetuning):
     """device: whole in every process. cpu: in host memory, each on the device while it scores episodes.
     shard: spread over the processes, gathered layer by layer in every forward pass."""
     keep_rollouts: PositiveInt | None = None
-    """Keep every so-manieth iteration's episodes as samples; the last one's are kept in any case."""
+    """Keep the episodes of every n-th iteration as samples; the last one's are kept in any case."""
 
     @model_validator(mode="after")
     def _whole_batches(self) -> PPOSettings:
