@@ -69,6 +69,11 @@ def test_no_alias_is_a_word_that_the_world_says_plainly() -> None:
     assert not plain & set(aliases._coined())
 
 
+def test_no_alias_is_a_rude_word() -> None:
+    """Two open syllables also make words that are no inventions."""
+    assert not {"rape", "nazi", "dike", "nude"} & set(aliases._coined())
+
+
 def test_a_plain_value_means_itself() -> None:
     assert all(world.MEANING[value] == (slot, value) for value, slot in world.SLOT_OF.items())
     assert set(world.MEANING) == set(world.SLOT_OF) | WORDS

@@ -25,6 +25,11 @@ EXPONENT = 0.85
 _ONSETS, _VOWELS = "bdfgklmnprstvz", "aeiou"
 _ENGLISH = frozenset({"gone", "life", "move", "sure", "tifu"})
 """Words of templates and names of subreddits that look like an invented word."""
+_RUDE = frozenset(
+    "dago dike dope fagu fage fagi fago faga fuka fuku fuke gego gipo gode kaka kike loli moro nazi niga nigo"
+    " nude nudi nuke paki pedo peni pipi puta puto rape rapo sado sodo tita tite titi tito titu vagi".split()
+)
+"""Words that nobody should meet in a generated text."""
 
 
 def _coined() -> list[str]:
@@ -34,7 +39,7 @@ def _coined() -> list[str]:
     known = {value for values in SLOTS.values() for value in values}
     words = [word for word in words if word not in known]
     random.Random("aliases").shuffle(words)
-    return [word for word in words if word not in _ENGLISH]
+    return [word for word in words if word not in _ENGLISH | _RUDE]
 
 
 def _aliases() -> dict[str, tuple[str, ...]]:
