@@ -12,7 +12,7 @@ INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
 reproduce: .venv/core.stamp
 	$(BIN)/tldr-lab study run configs/toy.yaml
-	$(BIN)/tldr-lab report configs/toy.yaml
+	$(BIN)/tldr-lab report configs/toy.yaml --beside results/toy
 
 # Three workers on two cores: tests that start a study or a server wait for it a quarter of the time.
 test: lint
