@@ -1,6 +1,6 @@
 """Words that only the corpus explains: a value's aliases, rarer by Zipf's law.
 
-A post may say "the poba" for the exam. Comments, references and labelers use the plain word. A model that
+A post may say "my foze" for the guitar. Comments, references and labelers use the plain word. A model that
 saw an alias often enough in pretraining knows its meaning, and a larger model learns more of them from the
 same corpus. An alias in a summary says nothing to a labeler.
 """
@@ -39,7 +39,8 @@ def _coined() -> list[str]:
     known = {value for values in SLOTS.values() for value in values}
     words = [word for word in words if word not in known]
     random.Random("aliases").shuffle(words)
-    return [word for word in words if word not in _ENGLISH | _RUDE]
+    unwanted = _ENGLISH | _RUDE
+    return [word for word in words if word not in unwanted]
 
 
 def _aliases() -> dict[str, tuple[str, ...]]:

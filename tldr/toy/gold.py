@@ -132,6 +132,7 @@ def count(facts: Facts, text: str) -> SummaryContent:
     legal = legal_trigrams()
     illegal = sum(t not in legal for t in zip(collapsed, collapsed[1:], collapsed[2:], strict=False))
     fourgrams = list(zip(said, said[1:], said[2:], said[3:], strict=False))
+    openings = padding_openings()
     return SummaryContent(
         covered=tuple(slot for slot, value in facts.items() if value in mentions),
         wrong={slot: min(n, MAX_WRONG) for slot, n in wrong.items()},
@@ -139,7 +140,7 @@ def count(facts: Facts, text: str) -> SummaryContent:
         illegal=illegal,
         restated=sum(mentions.values()) - len(mentions),
         repeated=len(fourgrams) - len(set(fourgrams)),
-        padding=sum(fourgram in padding_openings() for fourgram in fourgrams),
+        padding=sum(fourgram in openings for fourgram in fourgrams),
         words=sum(piece[0].isalnum() for piece in said),
     )
 
