@@ -96,7 +96,8 @@ def test_confidence_is_signed_and_never_five(seed: int) -> None:
 def test_trap_confidence_strength_is_distance_from_five(post: Post) -> None:
     """Surer when the noisy gap is larger: a hopeless summary against a good one, and equal ones."""
     rng = random.Random(5)
-    far = [abs((labelers.compare(post, GOOD, BAD, rng).extra.confidence or 0) - 5) for _ in range(500)]
+    complete = Candidate("my boyfriend sold my guitar. the rent makes it hard. should i sue?", "complete")
+    far = [abs((labelers.compare(post, complete, BAD, rng).extra.confidence or 0) - 5) for _ in range(500)]
     near = [abs((labelers.compare(post, BAD, BAD, rng).extra.confidence or 0) - 5) for _ in range(500)]
     assert sum(far) / 500 > sum(near) / 500 + 1
     assert set(far) | set(near) == {1, 2, 3, 4}

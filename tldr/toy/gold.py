@@ -29,11 +29,11 @@ ILLEGAL, RESTATED, REPEATED, NO_EOS = 0.4, 0.4, 0.3, 1.0
 """Cost of a trigram outside the language, a repeated value, a repeated 4-gram, a missing EOS."""
 PADDING = 0.4
 """Cost of a phrase that says nothing (`tldr.toy.phrases.FLUFF`)."""
-DISORDER = 0.5
+DISORDER = 0.7
 """Cost of a fact that comes after one of a later sentence; the order is event, obstacle, question."""
 PLACE: dict[str, int] = {"rel": 0, "verb": 0, "obj": 0, "con": 1, "act": 2}
 """Slot -> the place of its sentence in a summary."""
-TAU = 0.5
+TAU = 0.6
 """Scale of the labelers' noise: P(prefers a) = sigmoid((u_a - u_b) / TAU)."""
 
 _VAGUE_SLOT = {word: f"{{{slot}}}" for slot, word in phrases.VAGUE.items()}
