@@ -22,11 +22,11 @@ BAD = Candidate("the rent makes it hard.", "bad")
 
 
 def test_an_average_worker_chooses_with_the_planted_probability(post: Post) -> None:
-    """A gap of about one TAU: one fact more."""
+    """A gap of about half a TAU: one fact more."""
     rng = random.Random(0)
     near = Candidate("my boyfriend did a bad thing. the rent makes it hard.", "near")
     gap = gold.utility(post, near.text).overall - gold.utility(post, BAD.text).overall
-    assert gap == pytest.approx(gold.WORTH["boyfriend"]) and 0.4 < gap / gold.TAU < 4
+    assert gap == pytest.approx(gold.WORTH["boyfriend"]) and 0.3 < gap / gold.TAU < 4
     n = 6000
     share = sum(labelers.compare(post, near, BAD, rng, worker=PLAIN).choice == 0 for _ in range(n)) / n
     assert share == pytest.approx(gold.preference_probability(gap, 0.0), abs=0.02)
@@ -57,23 +57,21 @@ def test_a_biased_worker_likes_the_longer(post: Post) -> None:
 
 
 def test_two_labelers_agree_as_the_papers_do() -> None:
-    """72-77 % (P C.2) between references and summaries of some facts, as policies write them, up to two
-    standard errors of 4,000 pairs.
+    """72-77 % (P C.2) on a mixed pool, up to two standard errors of 4,000 pairs.
 
-    Scripted writers make graver faults, on which labelers agree more. Two references of one post are alike,
-    as two samples of one policy are: the paper's range goes down to about 65 % there (P C.2).
+    A reference and a summary of some facts differ less, and two references of one post least, as two samples
+    of one policy do: the paper's range goes down to about 65 % there (P C.2).
     """
     rng = random.Random(4)
     posts = [generate._with_reference(rng, world.draw_post(rng, f"p{i}")) for i in range(4000)]
-    mixed = [(p, *generate.mixed_pair(rng, p)) for p in posts]
-    noise = 2 * math.sqrt(0.77 * 0.23 / len(mixed))
-    assert 0.77 < labelers.agreement(mixed, rng) < 0.83
+    mixed = labelers.agreement([(p, *generate.mixed_pair(rng, p)) for p in posts], rng)
+    noise = 2 * math.sqrt(0.77 * 0.23 / len(posts))
+    assert 0.72 - noise <= mixed <= 0.77 + noise
     some = [
         (p, Candidate(p.summary or "", "ref"), Candidate(writers.write(rng, p, "some")[1], "b"))
         for p in posts
     ]
-    assert 0.72 - noise <= labelers.agreement(some, rng) <= 0.77 + noise
-    sft_like = [
+    alike = [
         (
             p,
             Candidate(p.summary or "", "a"),
@@ -81,7 +79,8 @@ def test_two_labelers_agree_as_the_papers_do() -> None:
         )
         for p in posts
     ]
-    assert 0.62 <= labelers.agreement(sft_like, rng) <= 0.72
+    least, less = (labelers.agreement(pairs, rng) for pairs in (alike, some))
+    assert 0.62 <= least < less - noise and less < mixed - noise
 
 
 @given(st.integers(0, 10_000))

@@ -22,7 +22,7 @@ DISORDERED_SHARE = 0.1
 """Share of authors who write their sentences in any order."""
 PADDED_SHARE = 0.3
 """Share of authors who close with a generic phrase, so that a long summary need not say much."""
-VAGUE_SHARE = 0.15
+VAGUE_SHARE = 0.2
 """Share of the aliases of a post for which its author writes a vague word (`tldr.toy.phrases.VAGUE`)."""
 MIN_PIECES, MAX_PIECES = 9, 31
 """Words and marks of a reference."""

@@ -33,7 +33,7 @@ DISORDER = 0.7
 """Cost of a fact that comes after one of a later sentence; the order is event, obstacle, question."""
 PLACE: dict[str, int] = {"rel": 0, "verb": 0, "obj": 0, "con": 1, "act": 2}
 """Slot -> the place of its sentence in a summary."""
-TAU = 0.6
+TAU = 0.65
 """Scale of the labelers' noise: P(prefers a) = sigmoid((u_a - u_b) / TAU)."""
 
 _VAGUE_SLOT = {word: f"{{{slot}}}" for slot, word in phrases.VAGUE.items()}
