@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -32,7 +33,8 @@ from tldr.train.checkpoint import hash_folder
 
 EPOCHS = laboratory.FURTHER["sft-epochs"][1]
 FASTER = EPOCHS | {"optimizer": {"lr": 0.05, "schedule": "constant", "clip": 100.0}}
-"""A learning rate at which every epoch is better than the one before."""
+"""A learning rate at which the epochs differ much."""
+NAMES = ["epoch-1", "epoch-2", "checkpoint"]
 
 
 def sft(lab: Path, folder: Path, **changes: Any) -> Path:
@@ -78,22 +80,31 @@ def faster(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sft(lab, tmp_path_factory.mktemp("faster"), **FASTER)
 
 
+def ending_best(lab: Path, policy: Path, folder: Path) -> Path:
+    """A copy of an SFT run whose best epoch has changed places with its last one."""
+    shutil.copytree(policy, folder)
+    rewards = own_rewards(lab, policy, NAMES, 6)
+    best = NAMES[rewards.index(max(rewards))]
+    shutil.copytree(policy / best, folder / NAMES[-1], dirs_exist_ok=True)
+    shutil.copytree(policy / NAMES[-1], folder / best, dirs_exist_ok=True)
+    return folder
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_the_epoch_with_the_highest_mean_reward_is_handed_on(
     lab: Path, tmp_path: Path, faster: Path, last: bool
 ) -> None:
-    policy = faster if last else lab / "sft-epochs"
+    policy = ending_best(lab, faster, tmp_path / "policy") if last else lab / "sft-epochs"
     found = evaluation(choose(lab, tmp_path / "epoch", policy, temperature=0.0, posts=6))
-    names = ["epoch-1", "epoch-2", "checkpoint"]
-    assert [row["checkpoint"] for row in found["epochs"]] == names and found["posts"] == 6
-    rewards = own_rewards(lab, policy, names, 6)
+    assert [row["checkpoint"] for row in found["epochs"]] == NAMES and found["posts"] == 6
+    rewards = own_rewards(lab, policy, NAMES, 6)
     assert [row["rm"] for row in found["epochs"]] == pytest.approx(rewards, abs=1e-4)
     best = rewards.index(max(rewards))
     assert found["epoch"] == [1, 2, 3][best]
-    assert hash_folder(tmp_path / "epoch" / "checkpoint") == hash_folder(policy / names[best])
-    others = [hash_folder(policy / name) for place, name in enumerate(names) if place != best]
+    assert hash_folder(tmp_path / "epoch" / "checkpoint") == hash_folder(policy / NAMES[best])
+    others = [hash_folder(policy / name) for place, name in enumerate(NAMES) if place != best]
     assert hash_folder(tmp_path / "epoch" / "checkpoint") not in others
-    assert last or best != 2, "the first case does not tell the last epoch from another one"
+    assert (best == 2) == last, "the cases do not tell the last epoch from another one"
 
 
 def test_the_files_are_links_and_outlive_the_others(lab: Path, tmp_path: Path, faster: Path) -> None:

@@ -24,9 +24,9 @@ BAD = Candidate("the rent makes it hard.", "bad")
 def test_an_average_worker_chooses_with_the_planted_probability(post: Post) -> None:
     """A gap of about half a TAU: one fact more."""
     rng = random.Random(0)
-    near = Candidate("my boyfriend did a bad thing. the rent makes it hard.", "near")
+    near = Candidate("the rent makes it hard. should i sue?", "near")
     gap = gold.utility(post, near.text).overall - gold.utility(post, BAD.text).overall
-    assert gap == pytest.approx(gold.WORTH["boyfriend"]) and 0.3 < gap / gold.TAU < 4
+    assert gap == pytest.approx(gold.WORTH["sue"]) and 0.4 < gap / gold.TAU < 4
     n = 6000
     share = sum(labelers.compare(post, near, BAD, rng, worker=PLAIN).choice == 0 for _ in range(n)) / n
     assert share == pytest.approx(gold.preference_probability(gap, 0.0), abs=0.02)
