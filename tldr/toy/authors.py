@@ -12,7 +12,7 @@ import random
 from tldr.toy import phrases
 from tldr.toy.world import Facts, mentioned_elsewhere, other_value, pieces
 
-EVENT_SHARE, CON_SHARE, ACT_SHARE = 0.97, 0.2, 0.9
+EVENT_SHARE, CON_SHARE, ACT_SHARE = 0.97, 0.15, 0.9
 """Shares of authors who state the event in full (others vaguely), the obstacle, and the question."""
 PLAIN_OPENINGS = 5
 """Authors who open with the event itself, for each who says one of the other openers before it."""

@@ -19,7 +19,7 @@ from tldr.toy import phrases
 from tldr.toy.aliases import ALIASES, worded
 from tldr.toy.phrases import SLOTS
 
-VERSION = 6
+VERSION = 5
 """Increased whenever the same seed gives other posts, references or labels."""
 
 Facts = Mapping[str, str]
