@@ -278,12 +278,16 @@ def from_draws(value: float, draws: FloatArray, n: int, clusters: int, level: fl
 
     The bounds are expanded percentiles (Hesterberg 2015, "What teachers should know about the
     bootstrap", section 4.1): plain ones miss the factor sqrt(G / (G - 1)) and the t quantile, and
-    with few clusters cover too little. Without draws there is no interval.
+    with few clusters cover too little. Without draws there is no interval. Where draws are infinite (what is
+    asked for is never reached in them) a bound is the next draw outwards, and there is no standard error.
     """
     if clusters < 2 or not len(draws):
         return Estimate(value, np.nan, np.nan, np.nan, n, clusters)
     reach = np.sqrt(clusters / (clusters - 1)) * scipy_stats.t.ppf((1 + level) / 2, clusters - 1)
     tail = float(scipy_stats.norm.sf(reach))
+    if np.isinf(draws).any():  # between two equal infinities nothing can be interpolated
+        low, high = np.quantile(draws, tail, method="lower"), np.quantile(draws, 1 - tail, method="higher")
+        return Estimate(value, float(low), float(high), np.nan, n, clusters)
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Estimate(value, float(low), float(high), float(draws.std(ddof=1)), n, clusters)
 

@@ -80,6 +80,16 @@ def test_few_clusters_widen_the_interval_to_the_t_interval() -> None:
     assert estimate.low == pytest.approx(-estimate.high)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("infinite", "low"), [(2, 0.0), (100, -np.inf)])
+def test_infinite_draws_move_a_bound_and_leave_no_standard_error(infinite: int, low: float) -> None:
+    """100 clusters: the bounds are the draws at 2.3 % and 97.7 %; 2 infinite ones of 1,000 lie outside."""
+    draws = np.concatenate([np.full(infinite, -np.inf), np.zeros(500), np.ones(500 - infinite)])
+    estimate = from_draws(0.4, draws, 100, 100)
+    assert (estimate.low, estimate.high) == (low, 1.0)
+    assert np.isnan(estimate.se)
+
+
 def test_seeded_and_independent_of_row_order() -> None:
     values, codes = clustered(7)
     assert bootstrap_mean(values, codes, seed=4) == bootstrap_mean(values, codes, seed=4)
