@@ -6,6 +6,8 @@ import random
 import time
 from pathlib import Path
 
+import yaml
+
 from tldr.errors import UsageError
 from tldr.label.items import LabelItem
 from tldr.label.make import info_for
@@ -16,9 +18,8 @@ from tldr.records import CandidateSummary, Post, write_records
 from tldr.toy import authors, labelers, world, writers
 from tldr.toy.gold import utility_of
 
-TITLE = "Toy summaries"
 COLLEAGUES, THEIR_ANSWERS = ("Ada", "Ben", "Cyd"), 14
-TEXT = f"""title: {TITLE}
+TEXT = """title: Toy summaries
 labelers_per_item: 2
 shared: 0.3
 calibration: 0.1
@@ -112,7 +113,7 @@ def make_demo(folder: Path, now: float | None = None) -> None:
         raise UsageError("the folder holds other things", where=folder, remedy="name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(TEXT, encoding="utf-8")
-    settings = LabelSettings(title=TITLE, labelers_per_item=2, shared=0.3, calibration=0.1, min_tokens=8)
+    settings = LabelSettings.model_validate(yaml.safe_load(TEXT))
     write_records(folder / ITEMS, demo_items())
     clock = _Ticking((time.time() if now is None else now) - 3600)
     project = Project.open(folder, settings, clock)
