@@ -51,17 +51,19 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def run(stage: str, parents: Path, folder: Path, precision: Precision, changes: dict[str, Any]) -> None:
+def run(
+    stage: str, parents: Path, folder: Path, precision: Precision, changes: dict[str, Any], seed: int = 0
+) -> None:
     """Run a stage on what lies in `parents`."""
     settings = lab.changed(stage, changes)
-    lab.run(lab.context(stage, parents, folder, precision=precision, settings=settings), stage)
+    lab.run(lab.context(stage, parents, folder, seed, precision=precision, settings=settings), stage)
     print(f"done {folder.name}", flush=True)
 
 
-def every_stage(root: str, precision: Precision) -> None:
-    """The whole laboratory."""
+def every_stage(parents: str, root: str, precision: Precision) -> None:
+    """The whole laboratory, each run on what lies in `parents`."""
     for name, stage, changes in lab.every_run():
-        run(stage, Path(root), Path(root) / name, precision, changes)
+        run(stage, Path(parents), Path(root) / name, precision, changes)
 
 
 def variants(parents: str, folder: str) -> None:
@@ -83,11 +85,11 @@ def architectures(parents: str, folder: str) -> None:
             print(f"done {lab.run(ctx, stage)}", flush=True)
 
 
-def one(stage: str, parents: str, folder: str, held: str | None = None) -> None:
+def one(stage: str, parents: str, folder: str, seed: str, held: str | None = None) -> None:
     """One run, in fp32, which saves a state after every step and may be held (`forks.hold`)."""
     if held is not None:
         forks.hold(int(held))
-    run(stage, Path(parents), Path(folder), "fp32", {"save_every": 1, "save_steps": 1})
+    run(stage, Path(parents), Path(folder), "fp32", {"save_every": 1, "save_steps": 1}, int(seed))
 
 
 def script(folder: str) -> None:
