@@ -21,7 +21,8 @@ SEVERAL = 3
 
 
 def valid_rows(study: StudyResults) -> pd.DataFrame:
-    """Held-out labels: ``hit`` of every reward model, its training ``rankings`` and ``quarter`` of margin.
+    """Held-out labels: ``hit`` of every reward model, its training ``rankings`` and whether these are of an
+    ``earlier_round``, and ``quarter`` of margin.
 
     Raises:
         Missing: no such pairs.
@@ -79,6 +80,7 @@ def _scored(study: StudyResults, name: str) -> pd.DataFrame:
                 "params": model.params,
                 "variant": model.variant,
                 "rankings": model.rankings,
+                "earlier_round": model.earlier_round,
             }
         parts.append(_hits(pairs.assign(**about), pairs["first_score"] - pairs["second_score"]))
     if not parts:

@@ -7,9 +7,10 @@ import pandas as pd
 from eval.claims.evidence import Evidence, headline_scorers
 from eval.claims.numbers import number_rows
 from eval.claims.schema import CLAIMS_FILE, load_claims
-from eval.claims.verdicts import COLUMNS, SYMBOLS, ClaimRow, row_table, shape_rows
+from eval.claims.verdicts import COLUMNS, SYMBOLS, ClaimRow, row_table, shape_rows, step_table
 from eval.common import beside
 from eval.common.beside import CommittedReport, compared
+from eval.common.cells import values_of
 from eval.common.runs import incomplete
 from eval.common.study import Section, StudyResults, Table, once, without
 from eval.preference.measure import PreferenceScorer
@@ -41,7 +42,8 @@ def claims_section(study: StudyResults) -> Section:
     section = Section("claims", "Claims", INTRO, missing=incomplete(study.runs))
     if not (study.paper / CLAIMS_FILE).is_file():
         return without(section, "No file of claims beside the published numbers.")
-    table = row_table(claim_rows(study))
+    rows = claim_rows(study)
+    table = row_table(rows)
     headline = next(iter(headline_scorers(study)), None)
     # A part of a split claim (its id has an @) is shown, but counts only with its whole.
     whole = table[~table["id"].str.contains("@")]
@@ -54,6 +56,9 @@ def claims_section(study: StudyResults) -> Section:
         visible, said = _beside(visible, told, study.beside)
         caption += f" {said}"
     section.tables.append(Table("claims", table[COLUMNS], caption, visible))
+    steps = step_table(rows)
+    if len(steps):
+        section.tables.append(Table("claim_steps", steps, STEPS, _steps_shown(steps)))
     for scorer in headline_scorers(study)[1:]:
         section.tables.append(_by(study, scorer))
     if len(silent):
@@ -104,6 +109,34 @@ def _beside(visible: pd.DataFrame, table: pd.DataFrame, other: CommittedReport) 
     # A part of a split claim that is its whole's weakest step is the same value.
     single = both.drop_duplicates(["value", "other"])
     return visible, beside.told(single, list(single["claim"]), other.name)
+
+
+STEPS = (
+    "Every step that a shape requires, with the effect in each cell. The whole interval must lie above 0; "
+    "with a margin above minus it, and where both ways are asked below it as well."
+)
+
+
+def _steps_shown(steps: pd.DataFrame) -> pd.DataFrame:
+    """One readable row per step."""
+    margins = zip(steps["margin"], steps["two_sided"], strict=True)
+    return pd.DataFrame(
+        {
+            "claim": steps["claim"],
+            "step": steps["step"],
+            "ours": [_cell(row) for row in steps.itertuples()],
+            "margin": [
+                f"{size:g}" + (" either way" if both else "") if size else "" for size, both in margins
+            ],
+            "unit": steps["unit"],
+            "holds": steps["holds"].map({True: "yes", False: "no"}),
+            "holds_in": steps["holds_in"].astype(str) + " of " + steps["cells"].astype(str),
+            "cell_values": [
+                "; ".join(f"{cell} {value:.3f}" for cell, value in values_of(text).items())
+                for text in steps["cell_values"]
+            ],
+        }
+    )
 
 
 KINDS = {"shape": "the shapes", "number": "the numbers"}

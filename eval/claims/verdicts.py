@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import pandas as pd
 from eval.claims.contrast import ClaimStep, Missing
 from eval.claims.evidence import Evidence
 from eval.claims.schema import Citation, ShapeClaim, cited_rows
-from eval.common.cells import cell_order
+from eval.common.cells import cell_order, listed_values
 from tldr.errors import UsageError
 
 ClaimVerdict = Literal["reproduced", "not reproduced", "not run here"]
@@ -23,6 +23,11 @@ COLUMNS = [
     *("cells", "cell_sd", "holds_in", "step", "runs", "verdict"),
 ]
 """Of ``claims.csv``."""
+STEP_COLUMNS = [
+    *("claim", "step", "ours", "low", "high", "unit", "margin", "two_sided", "holds"),
+    *("n", "cells", "cell_sd", "holds_in", "cell_values"),
+]
+"""Of ``claim_steps.csv``."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class ClaimRow:
         cell_sd: standard deviation of `ours` between cells, None with one.
         step: of a shape the label of its weakest step.
         holds_in: in how many of them each step's own mean lies on the claimed side; None of a number.
+        steps: of a shape all that it requires.
 
     Raises:
         UsageError: a verdict without the runs it came from.
@@ -62,6 +68,7 @@ class ClaimRow:
     holds_in: int | None = None
     step: str = ""
     runs: tuple[str, ...] = ()
+    steps: tuple[ClaimStep, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.verdict != "not run here" and (not self.runs or not all(self.runs) or self.n < 1):
@@ -74,10 +81,38 @@ class ClaimRow:
 
 def row_table(rows: list[ClaimRow]) -> pd.DataFrame:
     """All fields of the rows; runs become one string, joined by spaces. What was not run has no counts."""
-    table = pd.DataFrame([{**asdict(row), "runs": " ".join(row.runs)} for row in rows])
+    fields = [{name: value for name, value in vars(row).items() if name != "steps"} for row in rows]
+    table = pd.DataFrame([{**row, "runs": " ".join(row["runs"])} for row in fields])
     table["cells"] = table["cells"].where(table["n"] > 0)
     counts = {name: table[name].astype("Int64") for name in ("cells", "holds_in")}
     return table.assign(n=table["n"].replace(0, pd.NA).astype("Int64"), **counts)
+
+
+def step_table(rows: list[ClaimRow]) -> pd.DataFrame:
+    """Every step of every shape, with its own effect in each cell (`listed_values`)."""
+    steps = [(row.claim, step) for row in rows if "@" not in row.id for step in row.steps]
+    return pd.DataFrame(
+        [
+            {
+                "claim": claim,
+                "step": step.label,
+                "ours": step.effect.value,
+                "low": step.effect.low,
+                "high": step.effect.high,
+                "unit": step.unit,
+                "margin": step.margin,
+                "two_sided": step.two_sided,
+                "holds": step.holds,
+                "n": step.effect.n,
+                "cells": len(step.cells),
+                "cell_sd": step.effect.cell_sd,
+                "holds_in": sum(map(step.holds_in, step.cells)),
+                "cell_values": listed_values(step.cells.items()),
+            }
+            for claim, step in steps
+        ],
+        columns=STEP_COLUMNS,
+    )
 
 
 def shape_rows(claim: ShapeClaim, evidence: Evidence, draws: int) -> list[ClaimRow]:
@@ -111,6 +146,7 @@ def shape_rows(claim: ShapeClaim, evidence: Evidence, draws: int) -> list[ClaimR
             step=weakest.label,
             holds_in=sum(all(step.holds_in(cell) for step in steps) for cell in cells),
             runs=tuple(sorted({run for step in steps for run in step.runs})),
+            steps=tuple(steps),
         )
 
     try:

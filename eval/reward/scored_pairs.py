@@ -28,6 +28,8 @@ class RewardModel:
         scorer: what its scores are called, ``rm_<size>`` or ``rm_<size>_<variant>``.
         variant: "" is the main one. rankings: how many labels it was trained on, where known.
         runs: the reward runs meant.
+        earlier_round: its labels are of rounds before the main model's last. They are fewer, and of other
+            policies too, so it is no point of a sweep of the number of labels, whose subsets are nested.
     """
 
     scorer: str
@@ -36,6 +38,7 @@ class RewardModel:
     params: float | None = None
     rankings: int | None = None
     runs: tuple[str, ...] = ()
+    earlier_round: bool = False
 
 
 def scorer_name(size: str, variant: str) -> str:
@@ -69,7 +72,11 @@ def reward_models(runs: StudyRuns) -> dict[str, RewardModel]:
     groups: dict[str, list[StudyRun]] = {}
     for run in reward_runs(runs):
         groups.setdefault(scorer_name(run.size, run.variant), []).append(run)
-    models = [_model(scorer, members) for scorer, members in groups.items()]
+    earlier = _runs_of_earlier_rounds(runs)
+    models = [
+        replace(_model(scorer, members), earlier_round=earlier.issuperset(one.run for one in members))
+        for scorer, members in groups.items()
+    ]
     return {
         model.scorer: model for model in sorted(models, key=lambda m: (m.params or 0, -(m.rankings or 0)))
     }
@@ -87,6 +94,21 @@ def _model(scorer: str, members: list[StudyRun]) -> RewardModel:
         rankings=min(rankings) if rankings else None,
         runs=tuple(run.run for run in members),
     )
+
+
+def _runs_of_earlier_rounds(runs: StudyRuns) -> set[str]:
+    """The reward runs that read a part of the ``labels`` runs which the main ones of their cell read."""
+    labels = {name for run in runs.runs if run.stage == "labels" for name in (run.run, run.key) if name}
+    models = reward_runs(runs)
+    whole: dict[str, set[str]] = {}
+    for run in models:
+        if not run.variant:
+            whole.setdefault(run.cell, set()).update(labels.intersection(run.parents.values()))
+    return {
+        run.run
+        for run in models
+        if set() < labels.intersection(run.parents.values()) < whole.get(run.cell, set())
+    }
 
 
 def scored_pairs(runs: StudyRuns, name: str) -> dict[str, pd.DataFrame]:

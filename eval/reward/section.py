@@ -130,8 +130,8 @@ def _hits_by_pair(scored: list[tuple[RewardModel, pd.DataFrame]]) -> pd.DataFram
 def reward_difference_table(study: StudyResults) -> pd.DataFrame:
     """Accuracy of one reward model minus another's on the same pairs.
 
-    Every two sizes of the main models (``kind`` "size"), and every two amounts of labels at a size
-    ("data"); the larger minus the smaller.
+    Every two sizes of the main models (``kind`` "size"), and every two amounts of the last round's labels at
+    a size ("data"); the larger minus the smaller.
 
     Returns:
         Result columns and ``kind``, ``against`` (the smaller one's scorer).
@@ -141,6 +141,7 @@ def reward_difference_table(study: StudyResults) -> pd.DataFrame:
     for (one, one_pairs), (two, two_pairs) in combinations(scored, 2):
         by_size = one.variant == two.variant == "" and one.params != two.params
         by_data = one.size == two.size != "" and None not in (one.rankings, two.rankings)
+        by_data &= not (one.earlier_round or two.earlier_round)
         if not by_size and not (by_data and one.rankings != two.rankings):
             continue
         key = (lambda m: m.params or 0) if by_size else (lambda m: m.rankings or 0)
@@ -164,11 +165,12 @@ def _mean_difference(part: pd.DataFrame, draws: int) -> dict[str, Estimate]:
 def reward_slope_table(study: StudyResults) -> pd.DataFrame:
     """Accuracy gained by a doubling of the model and of the labels, as the paper's text to Fig. 6 has it.
 
-    Least squares of every reward model's accuracy on log2 parameters and log2 labels. Each slope is
-    a weighted sum of accuracies on the same pairs, so within a cell its interval is that of a mean over
-    pairs, clustered by post. What does not vary has no slope.
+    Least squares of accuracy on log2 parameters and log2 labels, over all reward models but those of an
+    earlier round of labels. Each slope is a weighted sum of accuracies on the same pairs, so within a cell
+    its interval is that of a mean over pairs, clustered by post. What does not vary has no slope.
     """
-    scored = [(m, p) for m, p in model_pairs(study.runs, LABELS_FILE) if m.params and m.rankings]
+    models = model_pairs(study.runs, LABELS_FILE)
+    scored = [(m, p) for m, p in models if m.params and m.rankings and not m.earlier_round]
     if not scored:
         return result_table([])
     table = _hits_by_pair(scored)

@@ -184,6 +184,21 @@ def test_claims_hold_in_so_many_cells(study: StudyResults) -> None:
     assert row.ours == pytest.approx(effects.mean()) and row.holds_in == (effects > 0).sum()
 
 
+def test_every_step_is_written_with_its_own_effect_in_each_cell(study: StudyResults) -> None:
+    claims, steps = (table.frame for table in claims_section(study).tables[:2])
+    assert list(steps["step"]) == ["s", "m"] and list(steps["cells"]) == [4, 4]
+    for step in steps.itertuples():
+        part = claims.set_index("claim").loc[f"{step.claim} ({step.step})"]
+        values = values_of(step.cell_values)
+        assert list(values) == ["d3 s0", "d3 s1", "d4 s0", "d4 s1"]
+        assert np.mean(list(values.values())) == pytest.approx(part["ours"]) and step.ours == part["ours"]
+        assert (step.low, step.high, step.cell_sd) == (part["low"], part["high"], part["cell_sd"])
+        assert step.holds == (part["verdict"] == "reproduced") == (step.low > -step.margin)
+        assert step.holds_in == sum(value > 0 for value in values.values())
+    whole = claims[claims["claim"].isin(steps["claim"])].iloc[0]
+    assert steps.set_index("step").loc[whole["step"], "ours"] == whole["ours"], "a claim shows one of them"
+
+
 def test_the_section_names_what_is_not_finished_and_writes_the_cells(tmp_path: Path) -> None:
     study = unfinished(cells_study(tmp_path, ((3, 0), (4, 0)), posts=10), "score-s-ppo-d4-0")
     section = claims_section(study)

@@ -224,7 +224,8 @@ def test_trap_a_verdict_without_the_runs_it_came_from_is_refused(
 def test_the_section_opens_the_report_and_hides_nothing(study_folder: Path) -> None:
     assert SECTIONS[0] is claims_section
     study = StudyResults(load_runs(study_folder), PAPER_FOLDER, draws=50)
-    table, silent = claims_section(study).tables
+    table, steps, silent = claims_section(study).tables
+    assert set(steps.frame["claim"]) <= set(table.frame["claim"])
     assert list(table.frame.columns) == COLUMNS
     assert [
         *("claim", "kind", "paper", "ours", "low", "high", "n"),

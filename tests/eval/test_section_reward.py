@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 import statsmodels.api as sm
 
 from eval.common.paper import PAPER_FOLDER, load_paper
-from eval.common.runs import load_runs
+from eval.common.runs import StudyRun, StudyRuns, load_runs
 from eval.common.study import StudyResults
 from eval.common.tables import COLUMNS
 from eval.probes.section import probe_table, probes_section
+from eval.reward import section as reward_tables
 from eval.reward.measure import calibration, calibration_estimates
-from eval.reward.scored_pairs import model_pairs, scored_pairs
+from eval.reward.scored_pairs import model_pairs, reward_models, scored_pairs
 from eval.reward.section import (
     calibration_summary_table,
     calibration_table,
@@ -251,3 +253,40 @@ def test_model_pairs_follow_the_parents(study: StudyResults) -> None:
     assert [model.scorer for model, _ in found] == ["rm_s", "rm_s_n750", "rm_m", "rm_m_n750"]
     assert "gold" in scored_pairs(study.runs, "valid2.jsonl") and len(SKILL) == len(found)
     assert model_pairs(study.runs, "nowhere.jsonl") == []
+
+
+def test_trap_a_reward_model_of_an_earlier_round_is_no_point_of_a_sweep_of_labels(tmp_path: Path) -> None:
+    """In each of two cells the main model reads both rounds, `n-450` a part of both, `r1` the first's labels.
+    One cell's `n-150` is not finished: its model reads all rounds all the same."""
+    runs = []
+    for seed in (0, 1):
+        rounds = {f"labels-{name}": f"labels-{name}-{seed}" for name in ("r1", "r2")}
+        runs += [StudyRun(name, "labels", tmp_path, seed=seed) for name in rounds.values()]
+        for variant, parents in (
+            ("", rounds),
+            ("n-450", rounds),
+            ("n-150", rounds),
+            ("r1", {"labels": f"labels-r1-{seed}"}),
+            ("elsewhere", {"labels": f"labels-r3-{seed}"}),
+        ):
+            made = StudyRun(f"reward-m-{variant}-{seed}", "reward", tmp_path, "m", seed, variant)
+            runs.append(replace(made, parents=parents, finished=(variant, seed) != ("n-150", 1)))
+    models = reward_models(StudyRuns(tmp_path, tuple(runs)))
+    assert len(models) == 5 and [name for name, model in models.items() if model.earlier_round] == ["rm_m_r1"]
+    without = [run for run in runs if run.variant]
+    found = reward_models(StudyRuns(tmp_path, tuple(without)))
+    assert not any(model.earlier_round for model in found.values()), "no main model says what all labels are"
+
+
+def test_an_earlier_round_is_left_out_of_differences_and_slopes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [
+        (replace(model, earlier_round=bool(model.variant)), pairs)
+        for model, pairs in model_pairs(load_runs(folder), "valid2.jsonl")
+    ]
+    monkeypatch.setattr(reward_tables, "model_pairs", lambda *_: found)
+    study = StudyResults(load_runs(folder), PAPER_FOLDER, draws=20)
+    differences = reward_difference_table(study)
+    assert list(zip(differences["scorer"], differences["against"], strict=True)) == [("rm_m", "rm_s")]
+    assert list(reward_slope_table(study)["measure"]) == ["accuracy_gain_model_doubling"]
