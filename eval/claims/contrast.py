@@ -34,6 +34,7 @@ class ClaimStep:
         cells: cell -> its own effect.
         margin: the whole interval must lie above -margin (0: a strict claim).
         two_sided: it must lie below +margin as well (a claim of equality).
+        level: of the interval. chosen: the place was chosen by what the study shows (a peak).
     """
 
     label: str
@@ -43,6 +44,8 @@ class ClaimStep:
     cells: Mapping[str, float]
     margin: float = 0.0
     two_sided: bool = False
+    level: float = 0.95
+    chosen: bool = False
 
     @property
     def holds(self) -> bool:
@@ -133,7 +136,8 @@ def step_of(
     """The step whose effects in the cells are `effects`, combined by `eval.common.stats.over_cells`."""
     effect = over_cells(effects, level=level)
     runs = runs_of([frame[frame["cell"].isin(list(effects))] for frame in frames])
-    return ClaimStep(label, effect, unit, runs, {cell: one.value for cell, one in effects.items()})
+    values = {cell: one.value for cell, one in effects.items()}
+    return ClaimStep(label, effect, unit, runs, values, level=level)
 
 
 def contrast(

@@ -99,7 +99,8 @@ def peak_steps(
         ]
         for peak in inner
     ]
-    return max(tried, key=lambda pair: min(step.strength for step in pair))
+    best = max(tried, key=lambda pair: min(step.strength for step in pair))
+    return [replace(step, chosen=True) for step in best]
 
 
 def best_of_n_spends_less_kl(evidence: Evidence, draws: int) -> ClaimSteps:

@@ -24,7 +24,7 @@ COLUMNS = [
 ]
 """Of ``claims.csv``."""
 STEP_COLUMNS = [
-    *("claim", "step", "ours", "low", "high", "unit", "margin", "two_sided", "holds"),
+    *("claim", "step", "ours", "low", "high", "unit", "margin", "two_sided", "level", "chosen", "holds"),
     *("n", "cells", "cell_sd", "holds_in", "cell_values"),
 ]
 """Of ``claim_steps.csv``."""
@@ -102,6 +102,8 @@ def step_table(rows: list[ClaimRow]) -> pd.DataFrame:
                 "unit": step.unit,
                 "margin": step.margin,
                 "two_sided": step.two_sided,
+                "level": step.level,
+                "chosen": step.chosen,
                 "holds": step.holds,
                 "n": step.effect.n,
                 "cells": len(step.cells),
@@ -129,7 +131,7 @@ def shape_rows(claim: ShapeClaim, evidence: Evidence, draws: int) -> list[ClaimR
 
     def made(name: str, text: str, steps: list[ClaimStep], left_out: list[str]) -> ClaimRow:
         weakest = min(steps, key=lambda step: (step.holds, step.strength))
-        effect, cells = weakest.effect, _complete(steps)
+        effect, cells = weakest.effect, complete_cells(steps)
         return ClaimRow(
             id=name,
             claim=text,
@@ -169,14 +171,14 @@ def _cited(paper: Citation, folder: Path) -> tuple[str, str]:
     return ", ".join(dict.fromkeys(rows["tag"])), str(rows["source"].iloc[0])
 
 
-def _complete(steps: list[ClaimStep]) -> list[str]:
+def complete_cells(steps: list[ClaimStep]) -> list[str]:
     """The cells that have every step."""
     return sorted(set.intersection(*(set(step.cells) for step in steps)), key=cell_order)
 
 
 def _cells_note(steps: list[ClaimStep], weakest: ClaimStep, every: list[str]) -> list[str]:
     """How many cells the verdict rests on and agree with it, their spread, and the cells that are missing."""
-    cells = _complete(steps)
+    cells = complete_cells(steps)
     holding = sum(all(step.holds_in(cell) for step in steps) for cell in cells)
     parts = ["one draw"] if len(cells) == 1 else [f"holds in {holding} of {len(cells)} cells"]
     if weakest.effect.cell_sd is not None:

@@ -26,10 +26,10 @@ class Module(nn.Module):
         self.num_key_value_groups = groups
 
 
-def inputs(rows: int, length: int, groups: int, seed: int) -> tuple[list[Tensor], Tensor]:
+def inputs(rows: int, length: int, groups: int, seed: int, width: int = 6) -> tuple[list[Tensor], Tensor]:
     """Queries of four heads, keys and values of 4 / groups; left padding, a query and two responses."""
     draw = torch.Generator().manual_seed(seed)
-    shapes = [(rows, 4, length, 6)] + 2 * [(rows, 4 // groups, length, 6)]
+    shapes = [(rows, 4, length, width)] + 2 * [(rows, 4 // groups, length, width)]
     parts = [torch.randn(shape, generator=draw).requires_grad_() for shape in shapes]
     real = torch.arange(length) >= torch.randint(0, length, (rows, 1), generator=draw)
     segment = torch.arange(length) * 3 // length
@@ -50,13 +50,14 @@ def results(function, groups: int, parts: list[Tensor], mask: Tensor | None, **c
     groups=st.sampled_from([1, 2, 4]),
     block=st.integers(1, 16),
     seed=st.integers(0, 99),
+    width=st.sampled_from([6, attention.NARROW, attention.WIDE]),
 )
-def test_output_and_gradients_are_the_plain_ones(rows, length, groups, block, seed):
+def test_output_and_gradients_are_the_plain_ones(rows, length, groups, block, seed, width):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "BLOCK", block)
-        parts, mask = inputs(rows, length, groups, seed)
-        ours = results(blocked_attention, groups, parts, mask)
-        plain = results(eager_attention_forward, groups, parts, mask)
+        patch.setattr(attention, "WIDE_BLOCK" if width == attention.WIDE else "BLOCK", block)
+        parts, mask = inputs(rows, length, groups, seed, width)
+        ours = results(blocked_attention, groups, parts, mask, scaling=width**-0.5)
+        plain = results(eager_attention_forward, groups, parts, mask, scaling=width**-0.5)
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
@@ -112,11 +113,12 @@ def test_long_training_sequences_keep_no_scores(monkeypatch):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-def test_half_of_the_products_are_left_out():
+@pytest.mark.parametrize(("name", "width"), [("BLOCK", 6), ("WIDE_BLOCK", attention.WIDE)])
+def test_half_of_the_products_are_left_out(name, width):
     def flops(block: int) -> int:
-        parts, mask = inputs(1, 64, 1, 0)
+        parts, mask = inputs(1, 64, 1, 0, width)
         with pytest.MonkeyPatch.context() as patch, FlopCounterMode(display=False) as counter:
-            patch.setattr(attention, "BLOCK", block)
+            patch.setattr(attention, name, block)
             results(blocked_attention, 1, parts, mask)
         return counter.get_total_flops()
 

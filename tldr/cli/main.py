@@ -17,7 +17,7 @@ from tldr.cli.model import import_gguf
 from tldr.cli.plan import plan
 from tldr.cli.reporting import reports_errors
 from tldr.cli.stages import add_stages, data_app
-from tldr.cli.study import compare, report, study_app
+from tldr.cli.study import compare, pool, report, study_app
 from tldr.cli.submit import job
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.command("bench")(reports_errors(bench))
 app.command("doctor")(reports_errors(doctor))
 app.command("report")(reports_errors(report))
 app.command("compare")(reports_errors(compare))
+app.command("pool")(reports_errors(pool))
 app.command("evaluate")(reports_errors(evaluate))
 app.command("agreement")(reports_errors(agreement))
 app.command("judge")(reports_errors(judge))

@@ -1,4 +1,4 @@
-"""``study run | status | clean | adopt``, ``compare`` and ``report``."""
+"""``study run | status | clean | adopt``, ``compare``, ``pool`` and ``report``."""
 
 from __future__ import annotations
 
@@ -231,6 +231,21 @@ def compare(
     folders = {study.name: runs_dir / study.name for study in (load_study(path, []) for path in studies)}
     typer.echo(to_markdown(compare_studies(folders, out)))
     typer.echo(out / "compare.csv")
+
+
+def pool(
+    reports: Annotated[list[Path], typer.Argument(help="Folders of two or more reports.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("results"),
+) -> None:
+    """Test the claims over the cells of several reports of one study."""
+    from eval.claims.pooled import pool_reports
+
+    pooled = pool_reports(reports, out)
+    counts = pooled["verdict"].value_counts()
+    typer.echo(
+        f"{len(pooled)} shapes: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    )
+    typer.echo(out / "claims_pooled.md")
 
 
 def report(

@@ -22,18 +22,33 @@ from transformers.masking_utils import eager_mask
 BLOCKED = "tldr_blocked"
 """The name of this attention in transformers."""
 
-BLOCK = 128
-"""Queries in a block."""
+BLOCK, WIDE_BLOCK = 32, 128
+"""Queries in a block, and in one of a wide head. The smaller it is, the less of the masked half is computed;
+a wide head's products are faster in large blocks."""
+
+WIDE = 64
+"""Dimensions of a wide head."""
+
+NARROW = 16
+"""A product with fewer columns is taken transposed: MKL and oneDNN need up to five times as long for it."""
 
 LONGEST = 1024
 """Longest sequence, in tokens, that is trained with this attention. It keeps L x L / 2 numbers per head for
 the backward pass; torch's fused kernel keeps none."""
 
 
-def _blocks(length: int) -> Iterator[tuple[int, int]]:
+def _blocks(length: int, width: int) -> Iterator[tuple[int, int]]:
     """Bounds of the blocks, last block first: its backward pass writes the gradient of every key."""
-    for start in range((length - 1) // BLOCK * BLOCK, -1, -BLOCK):
-        yield start, min(start + BLOCK, length)
+    size = BLOCK if width < WIDE else WIDE_BLOCK
+    for start in range((length - 1) // size * size, -1, -size):
+        yield start, min(start + size, length)
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    """``one @ other`` of (N,L,L') and (N,L',d)."""
+    if other.shape[-1] < NARROW:
+        return torch.bmm(other.mT, one.mT).mT
+    return torch.bmm(one, other)
 
 
 @contextmanager
@@ -62,15 +77,15 @@ class _Blocked(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int, first: int
     ) -> Tensor:
-        rows, length, _ = query.shape
+        rows, length, width = query.shape
         out = torch.empty_like(value)
-        kept, ctx.blocks = [], [block for block in _blocks(length) if block[1] > first]
+        kept, ctx.blocks = [], [block for block in _blocks(length, width) if block[1] > first]
         out[:, : ctx.blocks[-1][0]] = 0
         for start, end in ctx.blocks:
             scores = torch.bmm(query[:, start:end], key[:, :end].mT)
             scores.view(rows // heads, heads, end - start, end).add_(mask[:, :, start:end, :end])
             probs = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
-            out[:, start:end] = torch.bmm(probs, value[:, :end])
+            out[:, start:end] = _product(probs, value[:, :end])
             kept.append(probs)
         ctx.save_for_backward(query, key, value, *kept)
         return out
@@ -85,13 +100,15 @@ class _Blocked(torch.autograd.Function):
             above = grad[:, start:end]
             d_probs = torch.bmm(above, value[:, :end].mT)
             d_scores = torch._softmax_backward_data(d_probs, probs, -1, probs.dtype)
-            d_query[:, start:end] = torch.bmm(d_scores, key[:, :end])
+            d_query[:, start:end] = _product(d_scores, key[:, :end])
+            to_key = _product(d_scores.mT, query[:, start:end])
+            to_value = _product(probs.mT, above)
             if end == length:
-                torch.bmm(d_scores.mT, query[:, start:end], out=d_key)
-                torch.bmm(probs.mT, above, out=d_value)
+                d_key.copy_(to_key)
+                d_value.copy_(to_value)
             else:
-                d_key[:, :end] += torch.bmm(d_scores.mT, query[:, start:end])
-                d_value[:, :end] += torch.bmm(probs.mT, above)
+                d_key[:, :end] += to_key
+                d_value[:, :end] += to_value
         return d_query, d_key, d_value, None, None, None
 
 
