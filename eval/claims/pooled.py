@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from eval.claims.contrast import ClaimStep, Missing
-from eval.claims.verdicts import ClaimVerdict, complete_cells
+from eval.claims.verdicts import outcome, shown_value
 from eval.common.beside import CommittedReport
 from eval.common.cells import values_of
 from eval.common.stats import Estimate, over_cells
@@ -82,31 +82,14 @@ def _refuse_shared_cells(tables: Mapping[str, pd.DataFrame]) -> None:
 def _row(claim: str, parts: Mapping[str, pd.DataFrame]) -> dict[str, object]:
     """The pooled verdict of a claim beside each report's."""
     apart = {
-        name: _verdict(list(_steps(part.assign(place=range(len(part)))))) if len(part) else "not run here"
+        name: outcome(_steps([part]))["verdict"] if len(part) else "not run here"
         for name, part in parts.items()
     }
     try:
-        steps = list(_steps(_matched([part for part in parts.values() if len(part)])))
+        steps = _steps([part for part in parts.values() if len(part)])
     except Missing:
         return {"claim": claim, "verdict": NOT_POOLED, **apart}
-    weakest = min(steps, key=lambda step: (step.holds, step.strength))
-    cells = complete_cells(steps)
-    return {
-        "claim": claim,
-        "ours": weakest.effect.value,
-        "low": weakest.effect.low,
-        "high": weakest.effect.high,
-        "cells": len(cells),
-        "cell_sd": weakest.effect.cell_sd,
-        "holds_in": sum(all(step.holds_in(cell) for step in steps) for cell in cells),
-        "step": weakest.label,
-        "verdict": _verdict(steps),
-        **apart,
-    }
-
-
-def _verdict(steps: list[ClaimStep]) -> ClaimVerdict:
-    return "reproduced" if all(step.holds for step in steps) else "not reproduced"
+    return {"claim": claim, **outcome(steps), **apart}
 
 
 def _matched(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -122,15 +105,20 @@ def _matched(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([part.assign(place=part["step"]) for part in parts])
 
 
-def _steps(rows: pd.DataFrame) -> Iterator[ClaimStep]:
-    """The steps of a claim over all cells that its rows list; one cell keeps the interval over its posts."""
-    for _, part in rows.groupby("place", sort=False):
+def _steps(parts: Sequence[pd.DataFrame]) -> list[ClaimStep]:
+    """The steps of a claim over all cells of some reports; one cell keeps the interval over its posts.
+
+    Raises:
+        Missing: a peak lies at different places.
+    """
+    steps = []
+    for _, part in _matched(parts).groupby("place", sort=False):
         first = part.iloc[0]
         values = {cell: value for text in part["cell_values"] for cell, value in values_of(text).items()}
         alone = len(values) == 1
         low, high = (float(first[end]) if alone else np.nan for end in ("low", "high"))
         found = {cell: Estimate(value, low, high, np.nan, 0, 0) for cell, value in values.items()}
-        yield ClaimStep(
+        step = ClaimStep(
             str(first["step"]),
             over_cells(found, level=float(first["level"])),
             str(first["unit"]),
@@ -141,15 +129,13 @@ def _steps(rows: pd.DataFrame) -> Iterator[ClaimStep]:
             float(first["level"]),
             bool(first["chosen"]),
         )
+        steps.append(step)
+    return steps
 
 
 def _shown(pooled: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """One readable row per shape."""
     known = pooled["ours"].notna()
-    ours = [
-        f"{row.ours:.3f} [{row.low:.3f}, {row.high:.3f}]" if there else ""
-        for row, there in zip(pooled.itertuples(), known, strict=True)
-    ]
     held = [
         f"{row.holds_in:.0f} of {row.cells:.0f}" if there else ""
         for row, there in zip(pooled.itertuples(), known, strict=True)
@@ -158,7 +144,7 @@ def _shown(pooled: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         {
             "claim": pooled["claim"],
             "verdict": pooled["verdict"],
-            "ours": ours,
+            "ours": [shown_value(row) for row in pooled.itertuples()],
             "step": pooled["step"].fillna(""),
             "holds_in": held,
             **{name: pooled[name] for name in names},

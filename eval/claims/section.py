@@ -7,7 +7,7 @@ import pandas as pd
 from eval.claims.evidence import Evidence, headline_scorers
 from eval.claims.numbers import number_rows
 from eval.claims.schema import CLAIMS_FILE, load_claims
-from eval.claims.verdicts import COLUMNS, SYMBOLS, ClaimRow, row_table, shape_rows, step_table
+from eval.claims.verdicts import COLUMNS, SYMBOLS, ClaimRow, row_table, shape_rows, shown_value, step_table
 from eval.common import beside
 from eval.common.beside import CommittedReport, compared
 from eval.common.cells import values_of
@@ -124,7 +124,7 @@ def _steps_shown(steps: pd.DataFrame) -> pd.DataFrame:
         {
             "claim": steps["claim"],
             "step": steps["step"],
-            "ours": [_cell(row) for row in steps.itertuples()],
+            "ours": [shown_value(row) for row in steps.itertuples()],
             "margin": [
                 f"{size:g}" + (" either way" if both else "") if size else "" for size, both in margins
             ],
@@ -159,7 +159,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
             + " ["
             + table["tag"]
             + "]",
-            "ours": [_cell(row) for row in table.itertuples()],
+            "ours": [shown_value(row) for row in table.itertuples()],
             "unit": table["unit"],
             **{
                 name: table[name].map(lambda count: "" if pd.isna(count) else str(count))
@@ -170,10 +170,3 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
             "runs": table["runs"],
         }
     )
-
-
-def _cell(row: object) -> str:
-    value, low, high = (getattr(row, name) for name in ("ours", "low", "high"))
-    if pd.isna(value):
-        return ""
-    return f"{value:.3f}" + ("" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]")

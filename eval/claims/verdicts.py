@@ -88,6 +88,13 @@ def row_table(rows: list[ClaimRow]) -> pd.DataFrame:
     return table.assign(n=table["n"].replace(0, pd.NA).astype("Int64"), **counts)
 
 
+def shown_value(row: Any) -> str:
+    """A value with its interval, of any row with ``ours``, ``low`` and ``high``; "" without a value."""
+    if pd.isna(row.ours):
+        return ""
+    return f"{row.ours:.3f}" + ("" if pd.isna(row.low) else f" [{row.low:.3f}, {row.high:.3f}]")
+
+
 def step_table(rows: list[ClaimRow]) -> pd.DataFrame:
     """Every step of every shape, with its own effect in each cell (`listed_values`)."""
     steps = [(row.claim, step) for row in rows if "@" not in row.id for step in row.steps]
@@ -130,23 +137,15 @@ def shape_rows(claim: ShapeClaim, evidence: Evidence, draws: int) -> list[ClaimR
     }
 
     def made(name: str, text: str, steps: list[ClaimStep], left_out: list[str]) -> ClaimRow:
-        weakest = min(steps, key=lambda step: (step.holds, step.strength))
-        effect, cells = weakest.effect, complete_cells(steps)
+        weakest = weakest_of(steps)
         return ClaimRow(
             id=name,
             claim=text,
             **about,
-            verdict="reproduced" if all(step.holds for step in steps) else "not reproduced",
+            **outcome(steps),
             note=_note(steps, weakest, left_out, evidence.study.runs.cells),
-            ours=effect.value,
-            low=effect.low,
-            high=effect.high,
             unit=weakest.unit,
-            n=effect.n,
-            cells=len(cells),
-            cell_sd=effect.cell_sd,
-            step=weakest.label,
-            holds_in=sum(all(step.holds_in(cell) for step in steps) for cell in cells),
+            n=weakest.effect.n,
             runs=tuple(sorted({run for step in steps for run in step.runs})),
             steps=tuple(steps),
         )
@@ -171,15 +170,40 @@ def _cited(paper: Citation, folder: Path) -> tuple[str, str]:
     return ", ".join(dict.fromkeys(rows["tag"])), str(rows["source"].iloc[0])
 
 
-def complete_cells(steps: list[ClaimStep]) -> list[str]:
+def weakest_of(steps: list[ClaimStep]) -> ClaimStep:
+    """The step whose value a claim shows: the farthest from holding, and one that fails if any does."""
+    return min(steps, key=lambda step: (step.holds, step.strength))
+
+
+def outcome(steps: list[ClaimStep]) -> dict[str, Any]:
+    """The verdict of a claim's steps and the value of the weakest, by the names of `ClaimRow`."""
+    weakest, cells = weakest_of(steps), _complete(steps)
+    return {
+        "verdict": "reproduced" if all(step.holds for step in steps) else "not reproduced",
+        "ours": weakest.effect.value,
+        "low": weakest.effect.low,
+        "high": weakest.effect.high,
+        "cells": len(cells),
+        "cell_sd": weakest.effect.cell_sd,
+        "step": weakest.label,
+        "holds_in": _holding(steps, cells),
+    }
+
+
+def _holding(steps: list[ClaimStep], cells: list[str]) -> int:
+    """The number of cells in which each step's own effect lies on the claimed side."""
+    return sum(all(step.holds_in(cell) for step in steps) for cell in cells)
+
+
+def _complete(steps: list[ClaimStep]) -> list[str]:
     """The cells that have every step."""
     return sorted(set.intersection(*(set(step.cells) for step in steps)), key=cell_order)
 
 
 def _cells_note(steps: list[ClaimStep], weakest: ClaimStep, every: list[str]) -> list[str]:
     """How many cells the verdict rests on and agree with it, their spread, and the cells that are missing."""
-    cells = complete_cells(steps)
-    holding = sum(all(step.holds_in(cell) for step in steps) for cell in cells)
+    cells = _complete(steps)
+    holding = _holding(steps, cells)
     parts = ["one draw"] if len(cells) == 1 else [f"holds in {holding} of {len(cells)} cells"]
     if weakest.effect.cell_sd is not None:
         parts.append(f"sd between cells {weakest.effect.cell_sd:.3g}")

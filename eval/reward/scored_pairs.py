@@ -69,10 +69,10 @@ def reward_runs(runs: StudyRuns) -> list[StudyRun]:
 
 def reward_models(runs: StudyRuns) -> dict[str, RewardModel]:
     """The study's finished reward models by scorer name, smallest first, then most labels first."""
-    groups: dict[str, list[StudyRun]] = {}
-    for run in reward_runs(runs):
+    found, groups = reward_runs(runs), dict[str, list[StudyRun]]()
+    for run in found:
         groups.setdefault(scorer_name(run.size, run.variant), []).append(run)
-    earlier = _runs_of_earlier_rounds(runs)
+    earlier = _runs_of_earlier_rounds(found, runs)
     models = [
         replace(_model(scorer, members), earlier_round=earlier.issuperset(one.run for one in members))
         for scorer, members in groups.items()
@@ -96,10 +96,9 @@ def _model(scorer: str, members: list[StudyRun]) -> RewardModel:
     )
 
 
-def _runs_of_earlier_rounds(runs: StudyRuns) -> set[str]:
+def _runs_of_earlier_rounds(models: list[StudyRun], runs: StudyRuns) -> set[str]:
     """The reward runs that read a part of the ``labels`` runs which the main ones of their cell read."""
-    labels = {name for run in runs.runs if run.stage == "labels" for name in (run.run, run.key) if name}
-    models = reward_runs(runs)
+    labels = {run.run for run in runs.runs if run.stage == "labels"}
     whole: dict[str, set[str]] = {}
     for run in models:
         if not run.variant:
